@@ -1,0 +1,4 @@
+//! The OmniMesh node.
+
+pub mod api;
+pub mod swarm;

@@ -1,0 +1,1 @@
+//! Admission: who is a member.

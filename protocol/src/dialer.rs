@@ -1,0 +1,1 @@
+//! Dialer: whom to connect to.

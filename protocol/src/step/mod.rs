@@ -1,0 +1,1 @@
+//! Step clock and step synchronisation.
