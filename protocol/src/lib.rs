@@ -8,6 +8,7 @@ pub mod admission;
 pub mod config;
 pub mod control;
 pub mod dialer;
+pub mod envelope;
 pub mod gossip;
 pub mod id;
 pub mod identity;
@@ -15,6 +16,8 @@ pub mod machine;
 pub mod membership;
 pub mod mesh;
 pub mod pattern;
+pub mod refusal;
+mod shape;
 pub mod step;
 pub mod time;
 
