@@ -17,9 +17,11 @@ pub mod membership;
 pub mod mesh;
 pub mod pattern;
 pub mod refusal;
+pub mod replay;
 mod shape;
 pub mod step;
 pub mod time;
+pub mod validate;
 
 pub use id::{Hash, MeshId, MessageId, NodeId, Phase, Seq, Step};
 pub use identity::Identity;
