@@ -4,8 +4,8 @@
 //! window is needed only while its author's messages still lie in the step window: older ones are stale
 //! anyway. So authors are forgotten least recently used first, and when one is forgotten early (there are
 //! more than `authors_max`), or the node restarts without its windows, the *floor* rises to the last step
-//! that might be missing: messages of unknown authors at or below the floor are refused, because nobody
-//! can tell whether they are new. No message is ever accepted twice; the price of forgetting is a refusal.
+//! that might be missing: messages at or below the floor are refused, of an author whose window began
+//! after that, because nobody can tell whether they are new. No message is ever accepted twice; the price of forgetting is a refusal.
 //!
 //! ```text
 //!            top-window        top
@@ -46,6 +46,8 @@ struct Window {
     used: Box<[u64]>,
     /// The highest step of a message of this author.
     last_step: Step,
+    /// The floor when this window began: what it does not know of this author.
+    floor: Option<Step>,
 }
 
 /// All authors' windows.
@@ -79,11 +81,12 @@ impl ReplayWindows {
     /// Looks whether all of `seq .. seq + count` of `author` are new.
     ///
     /// # Errors
-    /// [`Refusal::Replay`], or [`Refusal::NotProvablyNew`] for an unknown author at or below the floor.
+    /// [`Refusal::Replay`], or [`Refusal::NotProvablyNew`] at or below the floor under which the author's window began.
     pub fn is_new(&self, author: &NodeId, seq: Seq, count: u64, step: Step) -> Result<(), Refusal> {
         match self.authors.peek(author) {
-            None if self.floor.is_some_and(|floor| step <= floor) => Err(Refusal::NotProvablyNew),
+            None if is_at_or_below(step, self.floor) => Err(Refusal::NotProvablyNew),
             None => Ok(()),
+            Some(window) if is_at_or_below(step, window.floor) => Err(Refusal::NotProvablyNew),
             Some(window) => window.is_new(seq.0, count),
         }
     }
@@ -105,11 +108,12 @@ impl ReplayWindows {
         if !self.authors.contains(author) {
             self.make_room(stale_before);
         }
-        let words = self.words;
+        let (words, floor) = (self.words, self.floor);
         let window = self.authors.get_or_insert_mut(*author, || Window {
             top: 0,
             used: vec![0; words].into_boxed_slice(),
             last_step: Step(0),
+            floor,
         });
         window.mark(seq.0, count);
         window.last_step = window.last_step.max(step);
@@ -130,6 +134,10 @@ impl ReplayWindows {
             self.authors.pop_lru();
         }
     }
+}
+
+fn is_at_or_below(step: Step, floor: Option<Step>) -> bool {
+    floor.is_some_and(|floor| step <= floor)
 }
 
 impl Window {
@@ -229,8 +237,8 @@ mod tests {
         let mut windows = windows(64, 4, Some(Step(100)));
         assert_eq!(windows.commit(&author(1), Seq(1), 1, Step(100), Step(95)), Err(Refusal::NotProvablyNew));
         windows.commit(&author(1), Seq(1), 1, Step(101), Step(95)).unwrap();
-        // Known again: now the window itself tells, also for a late message.
-        windows.commit(&author(1), Seq(2), 1, Step(100), Step(95)).unwrap();
+        // Known again, but what came before its new window is not.
+        assert_eq!(windows.commit(&author(1), Seq(2), 1, Step(100), Step(95)), Err(Refusal::NotProvablyNew));
     }
 
     #[test]
