@@ -1,1 +1,3 @@
-//! The HTTP API.
+//! The node's HTTP API.
+
+pub mod types;

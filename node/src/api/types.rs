@@ -1,0 +1,616 @@
+//! The JSON documents of the HTTP API, for the server and for those who call it.
+//!
+//! Byte strings are lower-case hex, but for payloads: text travels as `data`, other bytes as `data_base64`.
+//! The unit of a number is what its name ends in. Who reads these documents ignores fields it does not
+//! know, so that fields can be added; what a client sends ([`PublishRequest`]) is read strictly.
+//!
+//! Peer ids of peers that need not be members are plain text: a stock libp2p peer may have a key that is
+//! not Ed25519. Ids of authors and members are [`NodeId`]s, in JSON the same text.
+
+use std::fmt;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What a node is and where it stands: `GET /api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's own id.
+    pub peer_id: NodeId,
+    /// The mesh's id, in every protocol and topic name.
+    pub mesh_id: MeshId,
+    /// The mesh's name.
+    pub mesh_name: String,
+    /// The current step.
+    pub step: Step,
+    /// The phase of that step.
+    pub phase: Phase,
+    /// How long a step takes.
+    pub step_interval_ms: u64,
+    /// Connected peers.
+    pub peers: usize,
+    /// Members that are alive or suspect, this node among them.
+    pub members: usize,
+    /// Seconds since the node started.
+    pub uptime_s: u64,
+    /// The version of the software.
+    pub version: String,
+    /// Addresses for peers, each with its `/p2p/…` part.
+    pub listen: Vec<String>,
+    /// The address of this API, `host:port`.
+    pub api: String,
+    /// Whether the node takes part in the mesh yet.
+    pub ready: bool,
+    /// What it waits for while it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_reason: Option<String>,
+}
+
+/// A member of the mesh as this node sees it: `GET /api/v1/members` answers a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Who.
+    pub peer_id: NodeId,
+    /// Alive or not.
+    pub state: MemberState,
+    /// Its last known step.
+    pub step: Option<Step>,
+    /// Where it can be reached.
+    pub addresses: Vec<String>,
+    /// How long ago it was last heard of, directly or through others; 0 for this node itself.
+    pub last_seen_ms: u64,
+    /// Round-trip time, when it is connected and measured.
+    pub rtt_ms: Option<f64>,
+}
+
+/// The state of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It answers.
+    Alive,
+    /// It did not answer and may still refute that it is gone.
+    Suspect,
+    /// It is gone.
+    Dead,
+    /// It left by itself.
+    Left,
+    /// It misbehaved; nothing of it is taken.
+    Quarantined,
+}
+
+/// A connected peer: `GET /api/v1/peers` answers a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Who; need not be a member.
+    pub peer_id: String,
+    /// The remote addresses of its connections.
+    pub addresses: Vec<String>,
+    /// Who dialled the oldest of them.
+    pub direction: Direction,
+    /// The gossip protocol that was negotiated, such as `/meshsub/1.2.0`.
+    pub protocol: Option<String>,
+    /// What it calls itself (identify's agent version).
+    pub agent: Option<String>,
+    /// Whether it proved that it holds the mesh secret.
+    pub member: bool,
+    /// Its gossip score; what falls below zero is on the way out.
+    pub score: f64,
+    /// Round-trip time, once measured.
+    pub rtt_ms: Option<f64>,
+    /// Seconds since it connected.
+    pub connected_s: u64,
+}
+
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The peer dialled this node.
+    Inbound,
+    /// This node dialled the peer.
+    Outbound,
+}
+
+/// The mesh's clock as this node has it: `GET /api/v1/step`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepView {
+    /// The current step.
+    pub step: Step,
+    /// The phase of that step.
+    pub phase: Phase,
+    /// Mesh time.
+    pub mesh_time_ms: u64,
+    /// Mesh time less the node's own clock.
+    pub offset_ms: f64,
+    /// How far the peers' clocks of the last round lay apart.
+    pub skew_ms: f64,
+    /// How many peers answered in the last round.
+    pub samples: usize,
+}
+
+/// A delivered message: the `data` of `event: message` in `GET /api/v1/channels/{name}/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id, by content. Payloads that travelled in one envelope share it; `seq` tells them apart.
+    pub id: MessageId,
+    /// Where it was published.
+    pub channel: String,
+    /// Who signed it.
+    pub author: NodeId,
+    /// The author's count.
+    pub seq: Seq,
+    /// The step it was published in.
+    pub step: Step,
+    /// What it says: `data` or `data_base64`.
+    #[serde(flatten)]
+    pub payload: Payload,
+    /// From publishing to delivery here, by mesh time; none if the author gave no time.
+    pub latency_ms: Option<f64>,
+    /// The neighbour that brought it; none for the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// Tells a subscriber what it missed because it read too slowly: the `data` of `event: lagged`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lagged {
+    /// How many messages or events were dropped since the one before.
+    pub lost: u64,
+}
+
+/// What to publish: the body of `POST /api/v1/channels/{name}/messages`; `data` or `data_base64`.
+///
+/// Read strictly: a field it does not know is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PublishRequest {
+    /// The payload.
+    #[serde(deserialize_with = "payload_only")]
+    pub payload: Payload,
+}
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The message's id, for `why message`.
+    pub id: MessageId,
+    /// This node's count.
+    pub seq: Seq,
+    /// The step it was published in.
+    pub step: Step,
+    /// The neighbours it was sent to. Zero: nobody near subscribes to the channel, and nobody will get it.
+    pub recipients: usize,
+}
+
+/// Something that ought not to be: `GET /api/v1/anomalies` answers a list, newest last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub kind: AnomalyKind,
+    /// The peer or author it is about.
+    pub accused: String,
+    /// The node that noticed.
+    pub reporter: NodeId,
+    /// When.
+    pub step: Step,
+    /// How bad.
+    pub severity: Severity,
+    /// What proves it to anybody, in hex; none if it is this node's own observation.
+    pub evidence: Option<String>,
+    /// The same for people.
+    pub detail: String,
+}
+
+/// The kinds of anomalies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnomalyKind {
+    /// A tag that does not fit the step's pattern.
+    BadPattern,
+    /// A signature that is not the author's.
+    BadSignature,
+    /// A message that was seen before.
+    Replay,
+    /// A step before the window.
+    StaleStep,
+    /// A step after the window.
+    FutureStep,
+    /// Two messages of one author with one sequence number.
+    Equivocation,
+    /// More than the limits allow.
+    Flood,
+    /// Nothing from one who should speak.
+    Silence,
+    /// Far slower than its like.
+    Latency,
+    /// Bytes that are no message.
+    Malformed,
+    /// A result that the majority does not have.
+    ResultMismatch,
+    /// A message or a peer of another mesh.
+    WrongMesh,
+}
+
+/// How bad an anomaly is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Happens in healthy meshes too.
+    Info,
+    /// Lowers trust.
+    Warning,
+    /// Quarantines.
+    Critical,
+}
+
+/// What happened to a message at this node: `GET /api/v1/why/messages/{id}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhyMessage {
+    /// Which message.
+    pub id: MessageId,
+    /// What came of it in the end.
+    pub outcome: Outcome,
+    /// The same in a sentence.
+    pub explanation: String,
+    /// Who claims to have written it, once that could be read.
+    pub author: Option<NodeId>,
+    /// Where it was published, once that could be read.
+    pub channel: Option<String>,
+    /// The step it names, once that could be read.
+    pub step: Option<Step>,
+    /// This node's step when it first saw the message.
+    pub first_seen_step: Option<Step>,
+    /// How many copies came.
+    pub copies: u64,
+    /// What happened, oldest first; a bounded number of them.
+    pub records: Vec<WhyRecord>,
+}
+
+/// One thing that happened to a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhyRecord {
+    /// What.
+    pub outcome: Outcome,
+    /// The reason code of a refusal, as in the metrics.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub explanation: String,
+    /// The neighbour that brought it.
+    pub from: Option<String>,
+    /// The node's step then.
+    pub step: Step,
+    /// When, in Unix time by this node's clock.
+    pub at_ms: u64,
+}
+
+/// What came of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// This node published it.
+    Published,
+    /// It was valid, and subscribers here got it.
+    Delivered,
+    /// It was valid and passed on; nobody here subscribes to its channel.
+    Forwarded,
+    /// It was dropped without blame, such as a copy.
+    Ignored,
+    /// It was wrong, and the neighbour that brought it was blamed.
+    Refused,
+}
+
+/// The invite token, which holds the mesh secret: `GET /api/v1/invite`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteView {
+    /// The token that `omnimesh start --invite` takes.
+    pub invite: String,
+}
+
+impl fmt::Debug for InviteView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InviteView(secret)")
+    }
+}
+
+/// What `/livez` and `/readyz` answer when all is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `live` or `ready`.
+    pub status: String,
+}
+
+/// Something that happened in the node: the `data` of `GET /api/v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Which stream it belongs to; also the name of the server-sent event.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// What, as a code: `delivered`, `refused`, `peer_connected`, `member_dead`, `queue_full` …
+    pub kind: String,
+    /// The same for people.
+    pub detail: String,
+    /// The peer it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The message it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageId>,
+    /// The channel it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The node's step then.
+    pub step: Step,
+    /// When, in Unix time by this node's clock.
+    pub at_ms: u64,
+}
+
+/// The streams of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// Messages published, delivered.
+    Message,
+    /// What went wrong at this node.
+    Error,
+    /// Timings and load.
+    Performance,
+    /// Refusals, anomalies, quarantine.
+    Security,
+}
+
+impl EventType {
+    /// Its name in JSON and in the event stream.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EventType::Message => "message",
+            EventType::Error => "error",
+            EventType::Performance => "performance",
+            EventType::Security => "security",
+        }
+    }
+}
+
+/// Every answer that is not a success: `{"error":{"code","message","hint"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: the cause.
+    pub message: String,
+    /// For people: the remedy; empty if there is none to name.
+    #[serde(default)]
+    pub hint: String,
+}
+
+/// The codes of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// 400: the request is not one that can be answered.
+    BadRequest,
+    /// 400: the body is not the JSON that was expected.
+    InvalidJson,
+    /// 400: not a name for a channel.
+    InvalidChannel,
+    /// 401: the token is missing or wrong.
+    Unauthorized,
+    /// 403: the `Host` header names something else than this node.
+    ForbiddenHost,
+    /// 403: a page of another site sent this.
+    ForbiddenOrigin,
+    /// 404: there is nothing by that name.
+    NotFound,
+    /// 405: the path knows other methods.
+    MethodNotAllowed,
+    /// 408: the request took too long to arrive.
+    RequestTimeout,
+    /// 413: the body or the payload is over the limit.
+    TooLarge,
+    /// 415: the body is not `application/json`.
+    UnsupportedMediaType,
+    /// 422: the mesh's rules do not allow it.
+    Refused,
+    /// 429: too many requests; see `Retry-After`.
+    RateLimited,
+    /// 500: the fault is the node's.
+    Internal,
+    /// 503: the node is not ready yet.
+    NotReady,
+    /// 503: a queue or a limit is full; try again.
+    Overloaded,
+    /// 503: the node is stopping.
+    Stopping,
+    /// 504: the node's parts did not answer in time.
+    Timeout,
+    /// A code of a later version.
+    #[serde(other)]
+    Other,
+}
+
+/// Bytes that may be text: in JSON `data` if they are UTF-8, `data_base64` (standard alphabet, padded) if not.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Payload(Bytes);
+
+impl Payload {
+    /// The text, if it is text.
+    pub fn as_text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The bytes, owned.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Payload(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Payload(bytes.into())
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Payload(text.into())
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        Payload(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self.as_text() {
+            Some(text) => map.serialize_entry("data", text)?,
+            None => map.serialize_entry("data_base64", &BASE64.encode(&self.0))?,
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        PayloadWire::deserialize(deserializer)?.decode().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A payload beside other fields.
+#[derive(Deserialize)]
+struct PayloadWire {
+    data: Option<String>,
+    data_base64: Option<String>,
+}
+
+impl PayloadWire {
+    fn decode(self) -> Result<Payload, String> {
+        match (self.data, self.data_base64) {
+            (Some(text), None) => Ok(text.into()),
+            (None, Some(base64)) => match BASE64.decode(base64.as_bytes()) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(error) => Err(format!("`data_base64` is not padded standard base64: {error}")),
+            },
+            (Some(_), Some(_)) => Err("both `data` and `data_base64` are given; give one".to_owned()),
+            (None, None) => Err("neither `data` (text) nor `data_base64` is given".to_owned()),
+        }
+    }
+}
+
+/// Reads a payload that nothing else may stand beside.
+fn payload_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Payload, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Strict {
+        data: Option<String>,
+        data_base64: Option<String>,
+    }
+    let Strict { data, data_base64 } = Strict::deserialize(deserializer)?;
+    PayloadWire { data, data_base64 }.decode().map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn message(payload: Payload) -> Message {
+        Message {
+            id: MessageId::of(b"x"),
+            channel: "news".to_owned(),
+            author: NodeId::from_bytes([7; 32]),
+            seq: Seq(1),
+            step: Step(2),
+            payload,
+            latency_ms: Some(1.5),
+            from: None,
+        }
+    }
+
+    #[test]
+    fn text_travels_as_data_and_other_bytes_as_base64() {
+        let text = serde_json::to_value(message("grüß".into())).unwrap();
+        assert_eq!(text["data"], "grüß");
+        assert!(text.get("data_base64").is_none());
+        assert_eq!(text["seq"], 1);
+        let bytes = serde_json::to_value(message(vec![0xff, 0x00].into())).unwrap();
+        assert_eq!(bytes["data_base64"], "/wA=");
+        assert!(bytes.get("data").is_none());
+        for payload in [Payload::default(), "a\u{0}b".into(), vec![0xc3, 0x28].into()] {
+            let message = message(payload);
+            let back: Message = serde_json::from_str(&serde_json::to_string(&message).unwrap()).unwrap();
+            assert_eq!(back, message);
+        }
+    }
+
+    #[test]
+    fn a_reader_ignores_fields_it_does_not_know() {
+        let mut value = serde_json::to_value(message("x".into())).unwrap();
+        value["later"] = json!(1);
+        assert_eq!(serde_json::from_value::<Message>(value).unwrap(), message("x".into()));
+        let code: ErrorCode = serde_json::from_str("\"of_a_later_version\"").unwrap();
+        assert_eq!(code, ErrorCode::Other);
+    }
+
+    #[test]
+    fn what_is_published_is_read_strictly() {
+        let read = |value: serde_json::Value| {
+            serde_json::from_str::<PublishRequest>(&value.to_string())
+                .map(|request| request.payload)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(read(json!({"data": "x"})), Ok("x".into()));
+        assert_eq!(read(json!({"data_base64": "/w=="})), Ok(vec![0xff].into()));
+        for (value, says) in [
+            (json!({}), "neither"),
+            (json!({"data": "x", "data_base64": ""}), "both"),
+            (json!({"data_base64": "/w"}), "base64"),
+            (json!({"dat": "x"}), "unknown field `dat`"),
+            (json!({"data": "x", "more": 1}), "unknown field `more`"),
+            (json!({"data": 1}), "expected a string"),
+        ] {
+            let error = read(value.clone()).unwrap_err();
+            assert!(error.contains(says), "{value}: {error}");
+        }
+        let request = PublishRequest { payload: "x".into() };
+        assert_eq!(serde_json::to_value(request).unwrap(), json!({"data": "x"}));
+    }
+
+    #[test]
+    fn an_invite_is_not_printed_by_accident() {
+        let view = InviteView { invite: "secret token".to_owned() };
+        assert!(!format!("{view:?}").contains("token"));
+    }
+}
