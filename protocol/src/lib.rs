@@ -5,6 +5,7 @@
 //! runs these machines over libp2p, the simulator runs them by the thousand in virtual time.
 
 pub mod admission;
+pub mod author;
 pub mod config;
 pub mod control;
 pub mod dialer;
