@@ -79,6 +79,7 @@ pub enum Input {
 
 /// What the author wants done.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one")]
 pub enum Output {
     /// Publish this; payload `i` answers `tickets[i]`.
     Sealed {
@@ -416,7 +417,7 @@ mod tests {
             for output in author.flush() {
                 match output {
                     Output::Sealed { envelope, tickets } => {
-                        last = envelope.header().seq.0 + tickets.len() as u64 - 1
+                        last = envelope.header().seq.0 + tickets.len() as u64 - 1;
                     }
                     Output::Reserve { up_to } => drop(author.give(Input::Reserved { up_to })),
                     Output::Refused { error, .. } => panic!("{round}: {error}"),
