@@ -20,6 +20,7 @@ pub mod mesh;
 pub mod observer;
 pub mod pattern;
 pub mod refusal;
+pub mod relay;
 pub mod replay;
 mod shape;
 pub mod step;
