@@ -40,9 +40,14 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Refusal> {
             rest = after;
             continue;
         }
+        // The type comes first: a float is malformed whatever its bits would be as a length.
+        let kind = first >> 5;
+        if !matches!(kind, UNSIGNED | BYTES | TEXT | ARRAY) {
+            return Err(Refusal::Malformed);
+        }
         let (argument, after) = argument(first, after)?;
-        match first >> 5 {
-            UNSIGNED => rest = after,
+        rest = after;
+        match kind {
             BYTES | TEXT => {
                 let length = usize::try_from(argument).map_err(|_| Refusal::Truncated)?;
                 rest = after.get(length..).ok_or(Refusal::Truncated)?;
@@ -53,9 +58,8 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Refusal> {
                 }
                 depth += 1;
                 open[depth] = argument;
-                rest = after;
             }
-            _ => return Err(Refusal::Malformed),
+            _ => {}
         }
     }
 }
@@ -91,7 +95,7 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_reason() {
-        let cases: [(&[u8], Refusal); 12] = [
+        let cases: [(&[u8], Refusal); 17] = [
             (&[], Refusal::Truncated),
             (&[0x82, 0x01], Refusal::Truncated),
             (&[0x43, 1, 2], Refusal::Truncated),
@@ -104,6 +108,12 @@ mod tests {
             (&[0xc1, 0x01], Refusal::Malformed),
             (&[0xa0], Refusal::Malformed),
             (&[0xf5], Refusal::Malformed),
+            // Types that are never written, with arguments that would not be the shortest.
+            (&[0x38, 0x01], Refusal::Malformed),
+            (&[0xd8, 0x01, 0x01], Refusal::Malformed),
+            (&[0xbf, 0xff], Refusal::Malformed),
+            (&[0xf9, 0x00, 0x00], Refusal::Malformed),
+            (&[0xff], Refusal::Malformed),
         ];
         for (bytes, reason) in cases {
             assert_eq!(check(bytes), Err(reason), "{bytes:02x?}");
