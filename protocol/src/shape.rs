@@ -64,6 +64,21 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Refusal> {
     }
 }
 
+/// The first item of a document that [`check`] has passed, if the document is an array and the item an
+/// unsigned integer.
+pub(crate) fn first_unsigned(document: &[u8]) -> Option<u64> {
+    let (&head, rest) = document.split_first()?;
+    if head >> 5 != ARRAY {
+        return None;
+    }
+    let (_, items) = argument(head, rest).ok()?;
+    let (&head, rest) = items.split_first()?;
+    if head >> 5 != UNSIGNED {
+        return None;
+    }
+    argument(head, rest).ok().map(|(value, _)| value)
+}
+
 /// The number in an item's head, which must be in its shortest form, and what follows the head.
 fn argument(first: u8, rest: &[u8]) -> Result<(u64, &[u8]), Refusal> {
     fn take<const N: usize>(rest: &[u8]) -> Result<([u8; N], &[u8]), Refusal> {
@@ -117,6 +132,17 @@ mod tests {
         ];
         for (bytes, reason) in cases {
             assert_eq!(check(bytes), Err(reason), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn the_first_item_is_read_behind_any_head() {
+        assert_eq!(first_unsigned(&[0x82, 0x01, 0x02]), Some(1));
+        assert_eq!(first_unsigned(&[0x81, 0x19, 0x01, 0x00]), Some(256));
+        let long = serde_cbor::to_vec(&vec![7; 24]).unwrap();
+        assert_eq!(first_unsigned(&long), Some(7));
+        for other in [&[][..], &[0x80], &[0x01], &[0x81, 0xf6], &[0x81, 0x41, 0x01], &[0x81, 0x81, 0x01]] {
+            assert_eq!(first_unsigned(other), None, "{other:02x?}");
         }
     }
 
