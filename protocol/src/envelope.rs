@@ -189,9 +189,8 @@ impl Envelope {
         let OuterWire(signed, tag, signature) =
             serde_cbor::from_slice(bytes).map_err(|_| Refusal::Malformed)?;
         shape::check(signed.0)?;
-        let SignedWire(version, mesh, author, seq, step, kind, channel, prev, timestamp_us, payloads) =
+        let SignedWire(_, mesh, author, seq, step, kind, channel, prev, timestamp_us, payloads) =
             decode_signed(signed.0)?;
-        debug_assert_eq!(version, VERSION, "decode_signed has looked");
         let kind = match kind {
             0 => Kind::Ephemeral,
             1 => Kind::Durable,
@@ -201,7 +200,7 @@ impl Envelope {
         if seq.0 == 0 || past_last.is_none() || (prev.is_some() && kind == Kind::Ephemeral) {
             return Err(Refusal::Malformed);
         }
-        let channel = Channel::new(channel).map_err(|_| Refusal::Malformed)?;
+        let channel = Channel::new(channel.0).map_err(|_| Refusal::Malformed)?;
         Ok(Envelope {
             signed: bytes.slice_ref(signed.0),
             tag: tag.0.try_into().map_err(|_| Refusal::Malformed)?,
@@ -311,7 +310,7 @@ fn encode_signed(header: &Header, payloads: &Payloads) -> Vec<u8> {
             Kind::Ephemeral => 0,
             Kind::Durable => 1,
         },
-        header.channel.as_str(),
+        Text(header.channel.as_str()),
         header.prev,
         header.timestamp_us,
         PayloadsWire(payloads.iter().map(|payload| payload.as_ref()).collect()),
@@ -329,11 +328,8 @@ fn encode_outer(signed: &[u8], tag: &[u8; 32], signature: &[u8; 64]) -> Bytes {
 
 /// Reads the signed part; a document of an unknown version may have any fields after the version.
 fn decode_signed(signed: &[u8]) -> Result<SignedWire<'_>, Refusal> {
-    // `shape::check` has passed: an array's head is one byte up to 23 items, and so is a version below 24.
-    match (signed.first().map(|head| head >> 5), signed.get(1)) {
-        (Some(4), Some(version)) if u64::from(*version) == VERSION => {}
-        (Some(4), Some(0..=0x1b)) => return Err(Refusal::UnknownVersion),
-        _ => return Err(Refusal::Malformed),
+    if shape::first_unsigned(signed).ok_or(Refusal::Malformed)? != VERSION {
+        return Err(Refusal::UnknownVersion);
     }
     serde_cbor::from_slice(signed).map_err(|_| Refusal::Malformed)
 }
@@ -349,7 +345,7 @@ struct SignedWire<'a>(
     Seq,
     Step,
     u8,
-    #[serde(borrow)] &'a str,
+    #[serde(borrow)] Text<'a>,
     Option<Hash>,
     Option<u64>,
     #[serde(borrow)] PayloadsWire<'a>,
@@ -382,6 +378,36 @@ impl<'de> Visitor<'de> for BlobVisitor {
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_bytes(BlobVisitor).map(Blob)
+    }
+}
+
+/// A text string and nothing else; serde's own `&str` would take a byte string too, a second encoding.
+#[derive(Clone, Copy)]
+struct Text<'a>(&'a str);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = &'de str;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(text)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor).map(Text)
     }
 }
 
@@ -532,6 +558,7 @@ mod tests {
             (5, Integer(2)),
             (6, Text("no/slash".into())),
             (6, Text(String::new())),
+            (6, Bytes(b"news".to_vec())),
             (7, Bytes(vec![0; 32])),
             (8, Text("x".into())),
             (9, Array(vec![])),

@@ -40,9 +40,14 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Refusal> {
             rest = after;
             continue;
         }
+        // The type comes first: a float is malformed whatever its bits would be as a length.
+        let kind = first >> 5;
+        if !matches!(kind, UNSIGNED | BYTES | TEXT | ARRAY) {
+            return Err(Refusal::Malformed);
+        }
         let (argument, after) = argument(first, after)?;
-        match first >> 5 {
-            UNSIGNED => rest = after,
+        rest = after;
+        match kind {
             BYTES | TEXT => {
                 let length = usize::try_from(argument).map_err(|_| Refusal::Truncated)?;
                 rest = after.get(length..).ok_or(Refusal::Truncated)?;
@@ -53,11 +58,25 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Refusal> {
                 }
                 depth += 1;
                 open[depth] = argument;
-                rest = after;
             }
-            _ => return Err(Refusal::Malformed),
+            _ => {}
         }
     }
+}
+
+/// The first item of a document that [`check`] has passed, if the document is an array and the item an
+/// unsigned integer.
+pub(crate) fn first_unsigned(document: &[u8]) -> Option<u64> {
+    let (&head, rest) = document.split_first()?;
+    if head >> 5 != ARRAY {
+        return None;
+    }
+    let (_, items) = argument(head, rest).ok()?;
+    let (&head, rest) = items.split_first()?;
+    if head >> 5 != UNSIGNED {
+        return None;
+    }
+    argument(head, rest).ok().map(|(value, _)| value)
 }
 
 /// The number in an item's head, which must be in its shortest form, and what follows the head.
@@ -91,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_reason() {
-        let cases: [(&[u8], Refusal); 12] = [
+        let cases: [(&[u8], Refusal); 17] = [
             (&[], Refusal::Truncated),
             (&[0x82, 0x01], Refusal::Truncated),
             (&[0x43, 1, 2], Refusal::Truncated),
@@ -104,9 +123,26 @@ mod tests {
             (&[0xc1, 0x01], Refusal::Malformed),
             (&[0xa0], Refusal::Malformed),
             (&[0xf5], Refusal::Malformed),
+            // Types that are never written, with arguments that would not be the shortest.
+            (&[0x38, 0x01], Refusal::Malformed),
+            (&[0xd8, 0x01, 0x01], Refusal::Malformed),
+            (&[0xbf, 0xff], Refusal::Malformed),
+            (&[0xf9, 0x00, 0x00], Refusal::Malformed),
+            (&[0xff], Refusal::Malformed),
         ];
         for (bytes, reason) in cases {
             assert_eq!(check(bytes), Err(reason), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn the_first_item_is_read_behind_any_head() {
+        assert_eq!(first_unsigned(&[0x82, 0x01, 0x02]), Some(1));
+        assert_eq!(first_unsigned(&[0x81, 0x19, 0x01, 0x00]), Some(256));
+        let long = serde_cbor::to_vec(&vec![7; 24]).unwrap();
+        assert_eq!(first_unsigned(&long), Some(7));
+        for other in [&[][..], &[0x80], &[0x01], &[0x81, 0xf6], &[0x81, 0x41, 0x01], &[0x81, 0x81, 0x01]] {
+            assert_eq!(first_unsigned(other), None, "{other:02x?}");
         }
     }
 

@@ -175,14 +175,20 @@ impl Validator {
         Ok(())
     }
 
-    /// Accepts a verified message if its sequence numbers are still new, and marks them as used.
+    /// Accepts a verified message if its step and its sequence numbers still stand, and marks the numbers as used.
+    ///
+    /// A message can become stale while it waits for its signature to be checked. It is refused then: the
+    /// windows forget authors whose messages are stale, so a second copy under way could be taken for new.
     ///
     /// # Errors
-    /// [`Refusal::Replay`] or [`Refusal::NotProvablyNew`]; counted.
+    /// [`Refusal::StaleStep`], [`Refusal::Replay`] or [`Refusal::NotProvablyNew`]; counted.
     pub fn commit(&mut self, now: Step, verified: Verified) -> Result<Envelope, Refusal> {
         let Verified { envelope, key } = verified;
         let header = envelope.header();
         let stale_before = now.saturating_sub(self.config.step_window_past);
+        if header.step < stale_before {
+            return Err(self.refuse(Refusal::StaleStep));
+        }
         let count = envelope.payloads().len() as u64;
         if let Err(reason) = self.replay.commit(&header.author, header.seq, count, header.step, stale_before)
         {
@@ -370,6 +376,22 @@ mod tests {
         let second = validator.precheck(Some(NOW), &news(), message.as_bytes()).unwrap().verify().unwrap();
         validator.commit(NOW, first).unwrap();
         assert_eq!(validator.commit(NOW, second), Err(Refusal::Replay));
+    }
+
+    #[test]
+    fn what_becomes_stale_on_the_way_is_not_accepted_twice() {
+        let mut validator = validator();
+        let copy = |validator: &mut Validator, author, seq, step| {
+            let message = sealed(author, "test", seq, step);
+            validator.precheck(Some(NOW), &news(), message.as_bytes()).unwrap().verify().unwrap()
+        };
+        let first = copy(&mut validator, 1, 1, NOW);
+        let second = copy(&mut validator, 1, 1, NOW);
+        let other = copy(&mut validator, 2, 1, Step(NOW.0 + 2));
+        validator.commit(NOW, first).unwrap();
+        // The other author makes the windows forget the first, whose messages are stale by now.
+        validator.commit(Step(NOW.0 + 9), other).unwrap();
+        assert_eq!(validator.commit(Step(NOW.0 + 9), second), Err(Refusal::StaleStep));
     }
 
     #[test]
