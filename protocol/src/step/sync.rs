@@ -507,6 +507,8 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
                 out.push(Event::Jumped { from, to });
                 self.broadcast_step(now, out);
             }
+            // Those behind should look at their clocks.
+            Correction::Hold(_) if !was_holding => self.broadcast_step(now, out),
             // A node that is itself far off, or hears one peer only, cannot tell who is wrong.
             Correction::Slew(_) | Correction::Hold(_) => {}
         }
