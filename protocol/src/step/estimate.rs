@@ -4,10 +4,11 @@
 //!
 //! * **Budget.** Of the `asked` peers that claim to know the time, `asked / 3` may lie in any way and
 //!   differently to everybody. Peers that did not answer count as asked, or silence would lower the guard.
-//! * **Reading.** A reading allows any value within its error. The one nearest to the own clock is taken: it
-//!   lies between the own and the peer's true clock, so that delays on the way, be they ever so uneven, never move
-//!   an honest clock beyond the honest ones. (With the likeliest value, one-sided liars made use of the noise: seven
-//!   clocks ran 1.6 % fast at latencies of 1 to 100 ms; now 0.1 %, and no farther apart.)
+//! * **Reading.** A reading allows any value within its error. The one nearest to the own clock is taken:
+//!   it lies between the own and the peer's true clock, so that delays on the way, be they ever so uneven,
+//!   never move an honest clock beyond the honest ones. (With the likeliest value, one-sided liars made use
+//!   of the noise: seven clocks ran 1.6 % fast at latencies of 1 to 100 ms; now 0.1 %, and no farther
+//!   apart.)
 //! * **Midpoint** (Welch and Lynch 1988, "A new fault-tolerant algorithm for clock synchronization"): of all
 //!   readings and the own clock, drop the `budget` lowest and highest, take the middle of the extremes that
 //!   remain. What remains lies between honest clocks, and from one round to the next the spread of honest
@@ -58,8 +59,8 @@ pub(super) struct Verdict {
     pub(super) skew_ns: u64,
 }
 
-/// Judges a round in which `asked` peers were asked that claim, or did not deny, to know the time. `sole` if no more than
-/// one peer is connected. `None` if so few answered that all of these may be liars.
+/// Judges a round in which `asked` peers were asked that claim, or did not deny, to know the time. `sole`
+/// if no more than one peer is connected. `None` if so few answered that all of these may be liars.
 pub(super) fn judge(readings: &[Reading], asked: usize, sole: bool, threshold_ns: i64) -> Option<Verdict> {
     let budget = asked.max(readings.len()) / 3;
     if readings.len() <= budget {

@@ -1,4 +1,5 @@
-//! Many machines in virtual time. Each seed is one run; a failure names its seed, and the same seed repeats it.
+//! Many machines in virtual time. Each seed is one run; a failure names its seed, and the same seed repeats
+//! it.
 
 use std::time::Duration;
 
@@ -60,6 +61,29 @@ fn two_faced_liars_do_not_part_seven_nodes() {
             net.connect_all();
             net.run_for(5 * SECOND);
             net.assert_in_step(&when);
+        }
+    }
+}
+
+#[test]
+fn one_liar_of_three_moves_nobody() {
+    for lie in [Lie::Random, Lie::Huge, Lie::Tiny, Lie::PerPeer, Lie::Near] {
+        for seed in 0..20 {
+            let when = format!("seed {seed}, {lie:?}");
+            let mut net = Net::new(seed, quick());
+            net.add_founder();
+            net.add_joiner();
+            net.connect_all();
+            net.run_for(4 * SECOND);
+            net.add_liar(lie);
+            net.connect_all();
+            net.mark();
+            for _ in 0..60 {
+                net.run_for(SECOND);
+                net.assert_in_step(&when);
+            }
+            let pace = net.worst_pace_ppm();
+            assert!(pace.abs() < 2_000, "{when}: a clock ran {pace} ppm off");
         }
     }
 }
