@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::Step;
 use crate::time::{Time, nanos};
 
-/// Latest mesh time there is, in nanoseconds: in the year 2262 after the Unix epoch. Claims beyond it are refused,
-/// so differences of mesh times fit 64 signed bits.
+/// Latest mesh time there is, in nanoseconds: in the year 2262 after the Unix epoch. Claims beyond it are
+/// refused, so differences of mesh times fit 64 signed bits.
 pub const MESH_TIME_NS_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// One million parts per million: a clock corrected backwards at this pace stands still.
@@ -109,7 +109,8 @@ impl StepClock {
         step.0.saturating_mul(self.interval_ns)
     }
 
-    /// What of the last correction has not been worked off yet, in nanoseconds; negative if mesh time is too late.
+    /// What of the last correction has not been worked off yet, in nanoseconds; negative if mesh time is
+    /// too late.
     pub fn pending(&self, now: Time) -> i64 {
         let elapsed = now.as_nanos().saturating_sub(self.anchor.as_nanos());
         let done = self.worked_off(elapsed);

@@ -1,7 +1,7 @@
 //! The shared step: how nodes without a common clock or a coordinator agree on one.
 //!
-//! *Mesh time* counts nanoseconds; `step = floor(mesh time / step interval)`. A [`StepClock`] keeps mesh time at one node,
-//! [`StepSync`] keeps it together with the others'. Three operations do the work:
+//! *Mesh time* counts nanoseconds; `step = floor(mesh time / step interval)`. A [`StepClock`] keeps mesh
+//! time at one node, [`StepSync`] keeps it together with the others'. Three operations do the work:
 //!
 //! ```text
 //!  request_current_step          peers answer                reconcile_steps
@@ -12,19 +12,20 @@
 //! ```
 //!
 //! # A round
-//! Every `round_interval` (with jitter of a quarter) a node asks random peers for their mesh time, each with its own nonce. An
-//! answer counts as read in the middle of its round trip: mesh time + rtt/2, with an error of up to rtt/2. The
-//! round ends when all have answered or after `sync_timeout`; one that nobody answered is repeated at once, with
-//! other peers, up to `retries` times. Then the fault-tolerant midpoint of Welch and Lynch (see
-//! [`fault_tolerant_midpoint`]) of the answers and the own clock decides:
+//! Every `round_interval` (with jitter of a quarter) a node asks random peers for their mesh time, each
+//! with its own nonce. An answer counts as read in the middle of its round trip: mesh time + rtt/2, with an
+//! error of up to rtt/2. The round ends when all have answered or after `sync_timeout`; one that nobody
+//! answered is repeated at once, with peers drawn anew, up to `retries` times. Then the fault-tolerant
+//! midpoint of Welch and Lynch (see [`fault_tolerant_midpoint`]) of the answers and the own clock decides:
 //!
-//! * **slew**: the difference is worked off at no more than `slew_ppm` of the time that passes, so that steps are
-//!   never much shorter or longer than they should be, and no liar can push a clock faster than that;
-//! * **jump** forward, if it is more than `jump_threshold`, and at least f + 1 peers and at least two (or the only one
-//!   there is) are surely ahead by as much: with no more than f liars, one of them is honest;
-//! * **hold**, if the node is ahead by more than the threshold, by the same rule: the clock stands until the mesh has
-//!   made up the difference. Standing is the fastest way back that is not backwards; while its step is in
-//!   the mesh's future nobody would accept what it says anyway. [`Event::Holding`] says so.
+//! * **slew**: the difference is worked off at no more than `slew_ppm` of the time that passes, so that
+//!   steps are never much shorter or longer than they should be, and no liar can push a clock faster than
+//!   that;
+//! * **jump** forward, if it is more than `jump_threshold`, and at least f + 1 peers and at least two (or
+//!   the only one there is) are surely ahead by as much: with no more than f liars, one of them is honest;
+//! * **hold**, if the node is ahead by more than the threshold, by the same rule: the clock stands until
+//!   the mesh has made up the difference. Standing is the fastest way back that is not backwards; while its
+//!   step is in the mesh's future nobody would accept what it says anyway. [`Event::Holding`] says so.
 //!
 //! # Joining
 //! ```text
@@ -33,18 +34,18 @@
 //!                 └── after `grace`, all others are new as well, smallest id: founds ────────────┘
 //! ```
 //! A node that knows of others starts *unsynchronised*: it has no step and nobody follows it. It asks every
-//! `join_interval`, and waits for `settle` after the first answer so that one early liar is outvoted by those who
-//! answer a little later; the median stands against any minority of liars. As it has exposed no step
-//! yet, any time will do, but not one before the step that an earlier run of it had exposed (`not_before`): then it
-//! holds there. A liar that is all a joiner hears for `settle` does capture it.
+//! `join_interval`, and waits for `settle` after the first answer so that one early liar is outvoted by
+//! those who answer a little later; the median stands against any minority of liars. As it has exposed no
+//! step yet, any time will do, but not one before the step that an earlier run of it had exposed
+//! (`not_before`): then it holds there. A liar that is all a joiner hears for `settle` does capture it.
 //!
-//! Several new nodes and no old one: after `grace` in company the smallest id among those that answer founds the mesh with
-//! its own wall clock. Should that one keep silent, the second goes after twice the time, and so on. Islands that founded
-//! apart and then meet agree by the rules for jump and hold.
+//! Several new nodes and no old one: after `grace` in company the smallest id among those that answer
+//! founds the mesh with its own wall clock. Should that one keep silent, the second goes after twice the
+//! time, and so on. Islands that founded apart and then meet agree by the rules for jump and hold.
 //!
 //! # Invariants
-//! Mesh time and step never decrease. With fewer than a third liars among those asked, honest clocks move only
-//! between honest clocks. Memory: [`PEERS_MAX`] peers, one round of `sample_max` requests.
+//! Mesh time and step never decrease. With fewer than a third liars among those asked, honest clocks move
+//! only between honest clocks. Memory: [`PEERS_MAX`] peers, one round of `sample_max` requests.
 //!
 //! # Not here
 //! Who is a member (the caller names connected members only), wall clocks, and judging liars:
@@ -66,43 +67,47 @@ use crate::control::Frame;
 use crate::id::Step;
 use crate::time::Time;
 
-/// Most peers that are known at a time. Further ones are not asked and not answered (counted in [`Refused::peers_full`])
-/// until others have disconnected; the shell's limit on connections is far below.
+/// Most peers that are known at a time. Further ones are not asked and not answered (counted in
+/// [`Refused::peers_full`]) until others have disconnected; the shell's limit on connections is far below.
 pub const PEERS_MAX: usize = 4096;
 
 /// Settings. The defaults follow from the step interval, see [`Config::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Length of a step; the same on all nodes of a mesh. Default 1 s. Much below the round trips between nodes, steps are
-    /// shorter than clocks can agree.
+    /// Length of a step; the same on all nodes of a mesh. Default 1 s. Much below the round trips between
+    /// nodes, steps are shorter than clocks can agree.
     pub step_interval: Duration,
-    /// Time between rounds. Default 1 s: at 200 ppm of drift clocks part by 0.2 ms in it. Higher saves messages and
-    /// heals slower.
+    /// Time between rounds. Default 1 s: at 200 ppm of drift clocks part by 0.2 ms in it. Higher saves
+    /// messages and heals slower.
     pub round_interval: Duration,
     /// Time between rounds while not synchronised. Default 250 ms (a guess).
     pub join_interval: Duration,
-    /// Most peers asked in a round. Default 16: tolerates five liars among them. More costs messages, fewer let a
-    /// random sample hold too many liars more often.
+    /// Most peers asked in a round. Default 16: tolerates five liars among them. More costs messages, fewer
+    /// let a random sample hold too many liars more often.
     pub sample_max: usize,
-    /// How long a round waits for answers. Default 500 ms, above the round trip between any two places on Earth by wire.
+    /// How long a round waits for answers. Default 500 ms, above the round trip between any two places on
+    /// Earth by wire.
     pub sync_timeout: Duration,
-    /// Answers that took longer are refused, as their error is half of it. Default 500 ms. Lower is more exact and excludes
-    /// far peers.
+    /// Answers that took longer are refused, as their error is half of it. Default 500 ms. Lower is more
+    /// exact and excludes far peers.
     pub rtt_max: Duration,
     /// How often a round that nobody answered is repeated at once. Default 2.
     pub retries: u32,
-    /// Fastest gentle correction, in millionths of the time that passes. Default 100,000 (10 %): a step lasts between
-    /// 0.91 and 1.11 of its length while the clock is corrected, one second of the error is gone in ten, and five hundred times
-    /// the drift of a bad quartz is outrun. Less is smoother; it must stay well above the drift.
+    /// Fastest gentle correction, in millionths of the time that passes. Default 100,000 (10 %): a step
+    /// lasts between 0.91 and 1.11 of its length while the clock is corrected, one second of the error is
+    /// gone in ten, and five hundred times the drift of a bad quartz is outrun. Less is smoother; it must
+    /// stay well above the drift.
     pub slew_ppm: u64,
     /// A difference above this is not slewed but jumped over or waited for. Default one step.
     pub jump_threshold: Duration,
-    /// How long a joiner listens after the first answer of a synchronised peer. Default 1 s. Zero adopts the first round.
+    /// How long a joiner listens after the first answer of a synchronised peer. Default 1 s. Zero adopts
+    /// the first round.
     pub settle: Duration,
-    /// How long a node waits for synchronised peers before it relies on its saved offset or founds the mesh. Default 5 s; too
-    /// short, and nodes that start together found several islands.
+    /// How long a node waits for synchronised peers before it relies on its saved offset or founds the
+    /// mesh. Default 5 s; too short, and nodes that start together found several islands.
     pub grace: Duration,
-    /// A peer off by more than this, in [`Config::outlier_rounds`] rounds on end, is reported. Default two steps.
+    /// A peer off by more than this, in [`Config::outlier_rounds`] rounds on end, is reported. Default two
+    /// steps.
     pub outlier: Duration,
     /// See [`Config::outlier`]. Default 3.
     pub outlier_rounds: u32,
@@ -204,7 +209,8 @@ pub enum Output<P> {
         /// What.
         timer: Timer,
     },
-    /// The step is this now. Steps only increase; after a jump, or if the process stood still, some are left out.
+    /// The step is this now. Steps only increase; after a jump, or if the process stood still, some are
+    /// left out.
     Step {
         /// The step.
         step: Step,

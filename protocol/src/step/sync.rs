@@ -84,8 +84,8 @@ enum Answer {
 }
 
 impl<P: Copy + Ord + Debug> StepSync<P> {
-    /// A node named `me`. `not_before` is the last step that an earlier run of it exposed: it never shows an earlier one.
-    /// Pushes the first timers, and, for a founder, the first step.
+    /// A node named `me`. `not_before` is the last step that an earlier run of it exposed: it never shows
+    /// an earlier one. Pushes the first timers, and, for a founder, the first step.
     pub fn new(
         me: P,
         config: Config,
@@ -150,8 +150,8 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
         self.poll_step(now, out);
     }
 
-    /// Starts a round: asks random peers for their mesh time. Does nothing while a round is in flight. `handle` calls this
-    /// by itself; a caller may as well, to be in step sooner.
+    /// Starts a round: asks random peers for their mesh time. Does nothing while a round is in flight.
+    /// `handle` calls this by itself; a caller may as well, to be in step sooner.
     pub fn request_current_step(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         if self.round.is_some() {
             return;
@@ -172,8 +172,8 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
         }
     }
 
-    /// Tells all peers this node's mesh time. Nobody adopts it; a peer that is elsewhere starts a round. `handle` calls this by
-    /// itself.
+    /// Tells all peers this node's mesh time. Nobody adopts it; a peer that is elsewhere starts a round.
+    /// `handle` calls this by itself.
     pub fn broadcast_step(&self, now: Time, out: &mut Outbox<Output<P>>) {
         if let Some(clock) = &self.clock {
             let mesh_time_ns = clock.mesh_time(now);
@@ -183,8 +183,8 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
         }
     }
 
-    /// Ends the round in flight and acts on its answers. `handle` calls this by itself when all have answered or the time
-    /// is over.
+    /// Ends the round in flight and acts on its answers. `handle` calls this by itself when all have
+    /// answered or the time is over.
     pub fn reconcile_steps(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         let Some(round) = self.round.take() else { return };
         self.rounds += 1;
@@ -206,6 +206,7 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
             interval - Duration::from_nanos(quarter) + Duration::from_nanos(rng.random_range(0..=2 * quarter))
         };
         self.schedule_round(now, delay, out);
+        self.poll_step(now, out);
     }
 
     /// The clock; `None` while not synchronised.
@@ -507,6 +508,8 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
                 out.push(Event::Jumped { from, to });
                 self.broadcast_step(now, out);
             }
+            // Those behind should look at their clocks.
+            Correction::Hold(_) if !was_holding => self.broadcast_step(now, out),
             // A node that is itself far off, or hears one peer only, cannot tell who is wrong.
             Correction::Slew(_) | Correction::Hold(_) => {}
         }
