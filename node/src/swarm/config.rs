@@ -110,9 +110,9 @@ impl Default for Limits {
             connections_per_peer: 3,
             pending_inbound: 64,
             pending_outbound: 64,
-            streams_per_connection: 32,
+            streams_per_connection: 64,
             streams_negotiating: 16,
-            connection_window_bytes: 16 << 20,
+            connection_window_bytes: 24 << 20,
             idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
         }

@@ -194,9 +194,6 @@ pub enum DownReason {
     /// The peer took nothing for too long while its queue was full; its connection is closed.
     #[error("the peer does not read")]
     Stalled,
-    /// It could not be opened.
-    #[error("cannot be opened: {0}")]
-    OpenFailed(String),
     /// It could not be opened or kept, several times over; the next connection tries again.
     #[error("given up after {attempts} attempts")]
     GaveUp {

@@ -17,19 +17,27 @@
 //!
 //! **Invariants.** One outgoing stream of a kind per peer, however many connections. Frames of one class and
 //! stream keep their order. Every queue, channel, cache and list is bounded; what a slow peer does not take is
-//! shed by class and counted, what a slow caller does not take holds the sending peers back. The driver takes
-//! commands even when nobody takes its events, so it never waits for somebody who waits for it.
+//! shed by class and counted, what a slow caller does not take holds the sending peers back. Nobody ever waits to
+//! give a command or a frame, so the driver never waits for somebody who waits for it.
 //!
 //! **Not here.** Whom to dial and when to dial again, whom to trust, what a frame means. Peers are named by
 //! [`PeerId`](libp2p::PeerId), not by node id: a stock gossipsub peer with any kind of key can take part.
 
+mod behaviour;
 mod config;
+mod dial;
+mod driver;
 mod event;
+mod frame;
 mod metrics;
+mod muxer;
 mod network;
 pub mod peer;
 mod queue;
+mod streams;
+mod transport;
 
+pub use behaviour::{GOSSIP_PROTOCOLS, PROTOCOL_VERSION, control_protocol, kad_protocol};
 pub use config::{Config, Limits, PING_FAILURES_MAX, StreamConfig, TransportKind};
 pub use event::{DialFailure, DownReason, Event, Held, Inbound, Malformed, Source, StreamKind};
 pub use network::{

@@ -1,15 +1,31 @@
-//! The driver.
+//! Starting a network, and the handle to it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::identity::Keypair;
+use libp2p::swarm::Swarm;
 use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, control_protocol};
 use super::config::Config;
-use super::event::{Event, Inbound};
+use super::driver::Driver;
+use super::event::{Event, Inbound, StreamKind};
+use super::metrics::Metrics;
+use super::{streams, transport};
 
 /// Capacity of the channel of commands.
 pub const COMMANDS_MAX: usize = 1024;
+
+/// Capacity of the channel of events.
+const EVENTS_MAX: usize = 1024;
+
+/// How long it may take until an address listened on is known; a system takes milliseconds.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the network does not start.
 #[derive(Debug, thiserror::Error)]
@@ -97,9 +113,93 @@ impl Network {
     /// # Errors
     /// An address that cannot be listened on, a setting that makes no sense, or no transport.
     pub async fn start(keypair: Keypair, config: Config, registry: &mut Registry) -> Result<Started, Error> {
-        let _ = (keypair, config, registry);
-        Err(Error::Transport("not built yet".into()))
+        check(&config)?;
+        let peer = keypair.public().to_peer_id();
+        let metrics = Metrics::new(registry);
+        let recorder = libp2p::metrics::Metrics::new(registry);
+        let (gossip_sink, gossip) = mpsc::channel(config.gossip.inbound_batches);
+        let (control_sink, control) = mpsc::channel(config.control.inbound_batches);
+        let behaviour = MeshBehaviour::new(
+            &keypair,
+            &config,
+            settings(StreamKind::Gossip, &config, gossip_sink, &metrics),
+            settings(StreamKind::Control, &config, control_sink, &metrics),
+        )?;
+        let transport = transport::build(&keypair, &config)?;
+        let swarm_config = libp2p::swarm::Config::with_tokio_executor()
+            .with_idle_connection_timeout(config.limits.idle_timeout)
+            .with_max_negotiating_inbound_streams(config.limits.streams_negotiating)
+            // All addresses of a peer, QUIC first, each a little later than the one before (RFC 8305).
+            .with_smart_dial();
+        let mut swarm = Swarm::new(transport, behaviour, peer, swarm_config);
+        for address in &config.external {
+            swarm.add_external_address(address.clone());
+        }
+        let (commands, commands_receiver) = mpsc::channel(COMMANDS_MAX);
+        let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+        let listeners = listen(&mut swarm, &config)?;
+        let mut driver = Driver::new(swarm, config.mesh, commands_receiver, events_sender, metrics, recorder);
+        let listening = driver.wait_for_listeners(listeners, LISTEN_TIMEOUT).await?;
+        tokio::spawn(driver.run());
+        Ok(Started { handle: NetworkHandle { peer, commands }, events, gossip, control, listening })
     }
+}
+
+/// Refuses settings that could not work.
+fn check(config: &Config) -> Result<(), Error> {
+    for (kind, stream) in [(StreamKind::Gossip, &config.gossip), (StreamKind::Control, &config.control)] {
+        let zero = [
+            (stream.frame_bytes_max, "frame_bytes_max"),
+            (stream.queue_frames, "queue_frames"),
+            (stream.inbound_batches, "inbound_batches"),
+            (stream.inbound_bytes, "inbound_bytes"),
+        ];
+        if let Some((_, setting)) = zero.into_iter().find(|(value, _)| *value == 0) {
+            let reason = format!("must not be 0 (for {} streams)", kind.name());
+            return Err(Error::Config { setting, reason });
+        }
+    }
+    if config.ping_interval.is_zero() || config.ping_timeout.is_zero() {
+        return Err(Error::Config { setting: "ping_interval, ping_timeout", reason: "must not be 0".into() });
+    }
+    Ok(())
+}
+
+fn settings(
+    kind: StreamKind,
+    config: &Config,
+    sink: mpsc::Sender<Inbound>,
+    metrics: &Metrics,
+) -> streams::Settings {
+    let (protocols, stream): (Arc<[_]>, _) = match kind {
+        StreamKind::Gossip => (Arc::new(GOSSIP_PROTOCOLS), config.gossip),
+        StreamKind::Control => (Arc::new([control_protocol(&config.mesh)]), config.control),
+    };
+    let memory = Arc::new(Semaphore::new(stream.inbound_bytes.min(Semaphore::MAX_PERMITS)));
+    streams::Settings { kind, protocols, config: stream, sink, memory, metrics: metrics.of(kind).clone() }
+}
+
+/// Begins to listen on all addresses, or on none.
+fn listen(
+    swarm: &mut Swarm<MeshBehaviour>,
+    config: &Config,
+) -> Result<HashMap<ListenerId, Multiaddr>, Error> {
+    for address in &config.listen {
+        transport::check_port_is_free(address)?;
+    }
+    let mut listeners = HashMap::new();
+    for address in &config.listen {
+        let id = swarm.listen_on(address.clone()).map_err(|error| match error {
+            TransportError::Other(error) => transport::listen_error(address.clone(), &error),
+            TransportError::MultiaddrNotSupported(_) => Error::Listen {
+                address: address.clone(),
+                reason: "no such transport; use /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1"
+                    .into(),
+            },
+        })?;
+        listeners.insert(id, address.clone());
+    }
+    Ok(listeners)
 }
 
 impl NetworkHandle {

@@ -108,7 +108,8 @@ impl Outbound {
     /// What waits and what was shed.
     pub fn stats(&self) -> QueueStats {
         let state = self.queue.lock();
-        QueueStats { frames: state.frames, bytes: state.bytes, shed: state.shed }
+        let (frames, bytes) = state.size(&Class::ALL);
+        QueueStats { frames, bytes, shed: state.shed }
     }
 
     /// The longest frame it takes, in bytes.
@@ -141,11 +142,33 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    lanes: [VecDeque<Bytes>; 3],
-    frames: usize,
-    bytes: usize,
+    lanes: [Lane; 3],
     shed: [u64; 3],
     phase: Phase,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Lane {
+    fn pop(&mut self) -> Option<Bytes> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.len();
+        Some(frame)
+    }
+}
+
+impl State {
+    /// Frames and bytes in the lanes of these classes.
+    fn size(&self, classes: &[Class]) -> (usize, usize) {
+        classes
+            .iter()
+            .map(|class| &self.lanes[class.lane()])
+            .fold((0, 0), |(frames, bytes), lane| (frames + lane.frames.len(), bytes + lane.bytes))
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -201,52 +224,64 @@ impl Queue {
         if length > self.limits.frame_bytes_max {
             return Err(Shed::TooLong { length, max: self.limits.frame_bytes_max });
         }
-        while state.frames >= self.limits.frames || state.bytes + length > self.limits.bytes {
-            if state.frames == 0 {
-                break; // A lone frame always fits: `bytes` is at least `frame_bytes_max`.
-            }
-            self.make_room(state, class)?;
+        let (frames, bytes) = state.size(&Class::ALL);
+        // What is over the bounds with the new frame in; a lone frame always fits.
+        let (frames_over, bytes_over) = (
+            (frames + 1).saturating_sub(self.limits.frames),
+            (bytes + length).saturating_sub(self.limits.bytes),
+        );
+        if frames_over > 0 || bytes_over > 0 {
+            self.make_room(state, class, frames_over, bytes_over)?;
         }
-        let was_empty = state.frames == 0;
-        state.frames += 1;
-        state.bytes += length;
-        state.lanes[class.lane()].push_back(frame);
-        Ok(was_empty)
+        let lane = &mut state.lanes[class.lane()];
+        lane.bytes += length;
+        lane.frames.push_back(frame);
+        Ok(frames == 0)
     }
 
-    /// Sheds one frame that matters less than a new one of `class`.
-    fn make_room(&self, state: &mut State, class: Class) -> Result<(), Shed> {
-        for victim in [Class::Forwarded, Class::Own] {
-            if victim < class || (victim == class && class != Class::Forwarded) {
-                break;
-            }
-            if let Some(frame) = state.lanes[victim.lane()].pop_front() {
-                state.frames -= 1;
-                state.bytes -= frame.len();
+    /// Sheds so many frames and bytes of what matters less than a new frame of `class`, or nothing if that
+    /// is not enough.
+    fn make_room(
+        &self,
+        state: &mut State,
+        class: Class,
+        frames_over: usize,
+        bytes_over: usize,
+    ) -> Result<(), Shed> {
+        let victims: &[Class] = match class {
+            Class::Control => &[Class::Forwarded, Class::Own],
+            Class::Own | Class::Forwarded => &[Class::Forwarded],
+        };
+        let (frames, bytes) = state.size(victims);
+        if frames < frames_over || bytes < bytes_over {
+            return Err(Shed::Full);
+        }
+        let (mut frames_shed, mut bytes_shed) = (0, 0);
+        for victim in victims {
+            while frames_shed < frames_over || bytes_shed < bytes_over {
+                let Some(frame) = state.lanes[victim.lane()].pop() else { break };
+                frames_shed += 1;
+                bytes_shed += frame.len();
                 state.shed[victim.lane()] += 1;
-                self.metrics.shed(victim).inc();
-                return Ok(());
+                self.metrics.shed(*victim).inc();
             }
         }
-        Err(Shed::Full)
+        Ok(())
     }
 
     /// Moves frames, the first class first, to `into` until they have `bytes_max` bytes (at least one frame).
     pub(super) fn take(&self, into: &mut Vec<Bytes>, bytes_max: usize) -> Take {
         let mut state = self.lock();
-        let state = &mut *state;
         let mut bytes = 0;
         'lanes: for lane in &mut state.lanes {
-            while let Some(frame) = lane.front() {
+            while let Some(frame) = lane.frames.front() {
                 if bytes > 0 && bytes + frame.len() > bytes_max {
                     break 'lanes;
                 }
                 bytes += frame.len();
-                into.extend(lane.pop_front());
-                state.frames -= 1;
+                into.extend(lane.pop());
             }
         }
-        state.bytes -= bytes;
         match state.phase {
             _ if !into.is_empty() => Take::Frames,
             Phase::Open => Take::Empty,
@@ -262,7 +297,8 @@ impl Queue {
     /// How many frames were shed so far, and whether the queue is (nearly) full now.
     pub(super) fn pressure(&self) -> (u64, bool) {
         let state = self.lock();
-        let full = state.frames >= self.limits.frames || 2 * state.bytes >= self.limits.bytes;
+        let (frames, bytes) = state.size(&Class::ALL);
+        let full = frames >= self.limits.frames || 2 * bytes >= self.limits.bytes;
         (state.shed.iter().sum(), full)
     }
 
@@ -281,7 +317,6 @@ impl Queue {
         let mut state = self.lock();
         state.phase = Phase::Closed;
         state.lanes = Default::default();
-        (state.frames, state.bytes) = (0, 0);
         drop(state);
         self.wake.notify_one();
     }
@@ -289,5 +324,103 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held; if something did, the counts would still be whole enough.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbound(frames: usize, bytes: usize) -> Outbound {
+        let limits = QueueLimits { frames, bytes, frame_bytes_max: bytes };
+        Outbound::new(limits, Arc::default())
+    }
+
+    fn frame(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn taken(outbound: &Outbound, bytes_max: usize) -> Vec<String> {
+        let mut frames = Vec::new();
+        let _ = outbound.queue().take(&mut frames, bytes_max);
+        frames.iter().map(|frame| String::from_utf8(frame.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn control_goes_first_and_each_class_keeps_its_order() {
+        let out = outbound(10, 100);
+        for (class, text) in [
+            (Class::Forwarded, "f1"),
+            (Class::Own, "o1"),
+            (Class::Control, "c1"),
+            (Class::Forwarded, "f2"),
+            (Class::Own, "o2"),
+            (Class::Control, "c2"),
+        ] {
+            out.try_send(class, frame(text)).unwrap();
+        }
+        assert_eq!(taken(&out, 4), ["c1", "c2"]);
+        assert_eq!(taken(&out, 100), ["o1", "o2", "f1", "f2"]);
+        assert_eq!(out.stats(), QueueStats::default());
+    }
+
+    #[test]
+    fn the_oldest_forwarded_frame_is_shed_first() {
+        let out = outbound(3, 100);
+        for text in ["f1", "f2", "f3", "f4"] {
+            out.try_send(Class::Forwarded, frame(text)).unwrap();
+        }
+        out.try_send(Class::Own, frame("o1")).unwrap();
+        out.try_send(Class::Control, frame("c1")).unwrap();
+        assert_eq!(out.stats().shed, [0, 0, 3]);
+        assert_eq!(taken(&out, 100), ["c1", "o1", "f4"]);
+    }
+
+    #[test]
+    fn own_frames_go_for_control_only_and_control_for_nothing() {
+        let out = outbound(2, 100);
+        out.try_send(Class::Own, frame("o1")).unwrap();
+        out.try_send(Class::Own, frame("o2")).unwrap();
+        assert_eq!(out.try_send(Class::Own, frame("o3")), Err(Shed::Full));
+        assert_eq!(out.try_send(Class::Forwarded, frame("f1")), Err(Shed::Full));
+        out.try_send(Class::Control, frame("c1")).unwrap();
+        out.try_send(Class::Control, frame("c2")).unwrap();
+        assert_eq!(out.try_send(Class::Control, frame("c3")), Err(Shed::Full));
+        assert_eq!(out.stats().shed, [1, 3, 1]);
+        assert_eq!(taken(&out, 100), ["c1", "c2"]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_nothing_is_shed_in_vain() {
+        let out = outbound(100, 10);
+        out.try_send(Class::Own, frame("12345678")).unwrap();
+        out.try_send(Class::Forwarded, frame("ab")).unwrap();
+        // Even without the forwarded frame it would not fit.
+        assert_eq!(out.try_send(Class::Forwarded, frame("abc")), Err(Shed::Full));
+        assert_eq!(out.stats(), QueueStats { frames: 2, bytes: 10, shed: [0, 0, 1] });
+        out.try_send(Class::Control, frame("abc")).unwrap();
+        assert_eq!(out.stats(), QueueStats { frames: 1, bytes: 3, shed: [0, 1, 2] });
+        let long = Err(Shed::TooLong { length: 11, max: 10 });
+        assert_eq!(out.try_send(Class::Control, frame("12345678901")), long);
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing_and_a_finished_one_is_emptied_first() {
+        let out = outbound(10, 100);
+        out.try_send(Class::Own, frame("o1")).unwrap();
+        out.queue().finish();
+        assert_eq!(out.try_send(Class::Own, frame("o2")), Err(Shed::Closed));
+        let mut frames = Vec::new();
+        assert_eq!(out.queue().take(&mut frames, 10), Take::Frames);
+        frames.clear();
+        assert_eq!(out.queue().take(&mut frames, 10), Take::Finished);
+        let out = outbound(10, 100);
+        out.try_send(Class::Own, frame("o1")).unwrap();
+        assert_eq!(out.queue().take(&mut frames, 10), Take::Frames);
+        frames.clear();
+        assert_eq!(out.queue().take(&mut frames, 10), Take::Empty);
+        out.queue().close();
+        assert!(out.is_closed());
+        assert_eq!(out.queue().take(&mut frames, 10), Take::Finished);
     }
 }
