@@ -1,1 +1,974 @@
-//! Membership.
+//! Membership: who is in the mesh, and who is alive.
+//!
+//! SWIM (Das, Gupta, Motivala 2002) with suspicion, by the `foca` crate, in the shape of this crate's
+//! machines, with four things around it: bounds, a local health, a second chance after a partition, and a
+//! difference between *dead* and *left*.
+//!
+//! ```text
+//!   every second, one member in shuffled round-robin order:
+//!
+//!   A ── Ping ──────────────► B          answered: alive
+//!   A ◄──────────────── Ack ─ B
+//!   A ── PingReq(B) ──► C ── IndirectPing ──► B      after 0.4 s without an Ack, by 3 others
+//!   A ◄─ ForwardedAck ─ C ◄─ IndirectAck ──── B
+//!   nothing by the end of the second: B is suspect; the rumour travels on every packet;
+//!   B hears it and raises its incarnation, or is dead 4 s later
+//! ```
+//!
+//! **Lives.** A node is its [`NodeId`]; its *generation* counts its lives (the shell gives the Unix time of
+//! the start in milliseconds). The higher generation wins, so a node that was restarted wins over its dead
+//! self. A living node that learns it was declared dead takes a new life by itself
+//! ([`Output::Rejoined`]), at most one each second. A node whose clock went backwards between two starts is told
+//! by its peers which life they believe in, and steps over it. A generation above 2⁶³ is believed only
+//! from the node itself, so that nobody can use up another's numbers.
+//!
+//! **Left.** SWIM knows only *down*. A node that leaves takes a last life that is marked as *left* and
+//! declares that life down; the mark travels with the rumour. If none of the 9 packets arrives, it is
+//! found dead like any other.
+//!
+//! **Local health** (`health.rs`). Late timers and failing probes make this node doubt itself:
+//! suspects get up to twice the time; a verdict whose own timer came late waits until the packets that may be
+//! queued have been read; nobody is declared dead who was seen after the suspicion began.
+//!
+//! **Partitions.** SWIM never speaks to the dead again. Here, every 5 s, a node *knocks* (announces itself) at up to
+//! two members that are dead, or connected but not yet members. Two living nodes that hold each other
+//! for dead both take a new life, and the rumour brings the islands together.
+//!
+//! **Inputs** are packets of admitted peers, their connections, timers, and what others know of members. **Outputs** are
+//! packets, timers and changes. A packet may be for a peer that is not connected: the shell dials it or drops the packet.
+//!
+//! **Invariants.** A packet's sender is the authenticated peer. At most [`Config::members_max`] members:
+//! when full, a living newcomer replaces the one that has been dead for longest, and is refused if nobody is.
+//! Rumours that wait to be told are at most twice as many. One timer of each kind is pending (one for each suspect).
+//!
+//! **What it does not do.** A member is trusted to speak of others: it can declare a living one dead
+//! (which then comes back by itself), or invent members (which are found dead). What a quarantined peer
+//! says of others is ignored here; that nobody listens to a liar for long is the observer's work.
+
+mod health;
+mod view;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foca::{Foca, Message, NoCustomBroadcast, Notification, PeriodicParams};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use serde::Serialize;
+
+pub use self::health::{HEALTH_DEGRADED, HEALTH_MAX, HealthCause};
+pub use self::view::{Counts, Member, MemberState};
+pub(crate) use self::wire::bounded;
+pub use self::wire::{ADDRESSES_MAX, PACKET_BYTES_MAX};
+
+use self::health::Health;
+use self::view::{Entry, View};
+use self::wire::{Codec, Id, Packet};
+use crate::id::{NodeId, Step};
+use crate::machine::Outbox;
+use crate::time::Time;
+
+/// A higher generation is believed only from the node itself. Half of the numbers stay out of the reach of
+/// others; Unix milliseconds need 41 bits.
+const GENERATION_TOLD_MAX: u64 = 1 << 63;
+/// Shortest time between two lives of this node, and between two corrections of one peer.
+const REJOIN_PERIOD: Duration = Duration::from_secs(1);
+/// How many are knocked at in one round.
+const KNOCKS: usize = 2;
+/// How many times the news of leaving is gossiped, to three members each.
+const FAREWELLS: usize = 3;
+
+/// Times and bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// One member is probed in each period. 1 s: Hashicorp memberlist's LAN default. Shorter finds the dead
+    /// sooner and costs packets.
+    pub probe_period: Duration,
+    /// How long a direct answer may take before others are asked to probe; less than half of the period, so that they
+    /// have time. 400 ms: the longest round trips on earth and some. Too short costs packets only.
+    pub probe_rtt: Duration,
+    /// How long a suspect has to answer. 4 s: memberlist's LAN default for up to ten members (4 periods).
+    /// Too short declares slow nodes dead, too long keeps the dead on the list.
+    pub suspect_to_down: Duration,
+    /// When a dead or gone member is forgotten. 24 h: foca's default. Until then it is knocked at.
+    pub forget_after: Duration,
+    /// How often the dead are knocked at. 5 s (guess): islands find each other in seconds, for one small
+    /// packet each second or so.
+    pub knock_period: Duration,
+    /// A timer that comes later than this makes the node doubt itself. 250 ms (guess): no scheduler delays a
+    /// healthy process by that much.
+    pub late_after: Duration,
+    /// Most members, dead ones and all. 4,096 (guess): some 2 MiB at worst. Too low and newcomers are refused.
+    pub members_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            probe_period: Duration::from_secs(1),
+            probe_rtt: Duration::from_millis(400),
+            suspect_to_down: Duration::from_secs(4),
+            forget_after: Duration::from_secs(24 * 60 * 60),
+            knock_period: Duration::from_secs(5),
+            late_after: Duration::from_millis(250),
+            members_max: 4096,
+        }
+    }
+}
+
+/// The configuration cannot work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Indirect probes would have no time.
+    #[error("probe_rtt must be above zero and below half of probe_period")]
+    ProbeRtt,
+    /// A period or bound of zero.
+    #[error("suspect_to_down, knock_period and members_max must be above zero")]
+    Zero,
+}
+
+impl Config {
+    /// Checks what the docs of the fields demand.
+    ///
+    /// # Errors
+    /// Names the fields that are wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.probe_rtt.is_zero() || self.probe_rtt >= self.probe_period / 2 {
+            return Err(ConfigError::ProbeRtt);
+        }
+        if self.suspect_to_down.is_zero() || self.knock_period.is_zero() || self.members_max == 0 {
+            return Err(ConfigError::Zero);
+        }
+        Ok(())
+    }
+
+    fn swim(&self) -> foca::Config {
+        const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+        foca::Config {
+            probe_period: self.probe_period,
+            probe_rtt: self.probe_rtt,
+            num_indirect_probes: THREE,
+            // memberlist: 4 * log10(n + 1), which is 12 for a thousand members.
+            max_transmissions: const { NonZeroU8::new(12).unwrap() },
+            suspect_to_down_after: self.suspect_to_down,
+            // Forgetting is done here, where the number of timers is bounded.
+            remove_down_after: None,
+            max_packet_size: const { NonZeroUsize::new(PACKET_BYTES_MAX).unwrap() },
+            notify_down_members: true,
+            periodic_announce: Some(PeriodicParams {
+                frequency: Duration::from_secs(15),
+                num_members: NonZeroUsize::MIN,
+            }),
+            // Knocking does it, also when nobody is left alive.
+            periodic_announce_to_down_members: None,
+            periodic_gossip: Some(PeriodicParams { frequency: Duration::from_millis(300), num_members: THREE }),
+        }
+    }
+}
+
+/// What happens to membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// An admitted peer is connected, and these are its addresses as far as they are known.
+    Connected {
+        /// Who.
+        peer: NodeId,
+        /// Shown until the peer tells its own.
+        addresses: Vec<String>,
+    },
+    /// The connection is gone. Says nothing about the peer's life.
+    Disconnected {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A packet of an admitted peer.
+    Packet {
+        /// Who sent it, as the transport authenticated it.
+        from: NodeId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// A timer that was asked for.
+    Timer(Timer),
+    /// This node's own addresses changed.
+    Addresses(Vec<String>),
+    /// This node leaves; afterwards it does nothing.
+    Leave,
+    /// What this peer says of others is to be ignored.
+    Quarantine {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The end of a quarantine.
+    Lift {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A member, or this node itself, was heard to be at this step.
+    Claim {
+        /// Who.
+        peer: NodeId,
+        /// The step.
+        step: Step,
+    },
+    /// Something came directly from this peer just now.
+    Seen {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The round trip to this peer was measured.
+    Rtt {
+        /// Who.
+        peer: NodeId,
+        /// How long it took.
+        rtt: Duration,
+    },
+}
+
+/// The one timer that is pending; an older one does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    token: u64,
+}
+
+/// Why a member is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpCause {
+    /// It was not known before.
+    Joined,
+    /// It had been dead or gone.
+    Returned,
+    /// It was up and started anew, or has new addresses.
+    Changed,
+}
+
+/// What membership wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this packet to a peer that may not be connected.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// At most [`PACKET_BYTES_MAX`] bytes.
+        packet: Bytes,
+    },
+    /// Give back this timer at this moment.
+    Timer {
+        /// When.
+        at: Time,
+        /// What.
+        timer: Timer,
+    },
+    /// A member is up.
+    MemberUp {
+        /// Who.
+        peer: NodeId,
+        /// Where.
+        addresses: Vec<String>,
+        /// Why.
+        cause: UpCause,
+    },
+    /// A member did not answer somebody's probe.
+    MemberSuspect {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A suspect turned out to be alive.
+    MemberRefuted {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A member is dead.
+    MemberDown {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A member went of its own will.
+    MemberLeft {
+        /// Who.
+        peer: NodeId,
+    },
+    /// This node was held for dead and took a new life.
+    Rejoined {
+        /// The new life.
+        generation: u64,
+    },
+    /// For the log.
+    Event(Event),
+}
+
+/// What an operator may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This node began or ceased to doubt itself.
+    LocalHealth {
+        /// 0 is healthy, [`HEALTH_MAX`] the worst.
+        score: u8,
+        /// Why.
+        cause: HealthCause,
+    },
+    /// Something of a peer's packet was refused.
+    Refused {
+        /// Whose.
+        from: NodeId,
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// Why something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The packet is longer than [`PACKET_BYTES_MAX`].
+    TooLong,
+    /// The bytes are not a packet.
+    Malformed,
+    /// It names another node as its sender.
+    NotTheSender,
+    /// It comes from this node itself.
+    FromOurselves,
+    /// It tells of a life that only its owner could be believed.
+    Implausible,
+    /// There is no room for another member.
+    Full,
+    /// It wants us to probe somebody we do not know.
+    UnknownTarget,
+    /// SWIM found it out of place.
+    OutOfPlace,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Its key.
+    pub node: NodeId,
+    /// Which of its lives this is; higher than any before. The shell gives Unix milliseconds.
+    pub generation: u64,
+    /// Where it can be reached; the first [`ADDRESSES_MAX`] count.
+    pub addresses: Vec<String>,
+}
+
+/// A kind of timer. Their order is the order in which they run when due at the same moment, which is foca's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Slot {
+    Indirect,
+    Probe,
+    Suspicion(NodeId),
+    Announce,
+    Gossip,
+    Knock,
+    Rejoin,
+}
+
+#[derive(Debug)]
+struct Due {
+    at: Time,
+    started: Time,
+    /// It came late once and was put off.
+    deferred: bool,
+    /// `None` for the wrapper's own.
+    swim: Option<foca::Timer<Id>>,
+}
+
+/// What foca wants done in one call.
+#[derive(Debug, Default)]
+struct Effects {
+    sends: Vec<(NodeId, Bytes)>,
+    timers: Vec<(foca::Timer<Id>, Duration)>,
+    defunct: bool,
+}
+
+impl foca::Runtime<Id> for Effects {
+    fn notify(&mut self, notification: Notification<'_, Id>) {
+        // Members are compared with the view afterwards; only this one shows nowhere else.
+        self.defunct |= matches!(notification, Notification::Defunct);
+    }
+
+    fn send_to(&mut self, to: Id, data: &[u8]) {
+        self.sends.push((to.node, Bytes::copy_from_slice(data)));
+    }
+
+    fn submit_after(&mut self, event: foca::Timer<Id>, after: Duration) {
+        self.timers.push((event, after));
+    }
+}
+
+/// The membership of one node.
+pub struct State {
+    config: Config,
+    node: NodeId,
+    foca: Foca<Id, Codec, ChaCha8Rng, NoCustomBroadcast>,
+    effects: Effects,
+    view: View,
+    /// Admitted peers and the addresses the shell knows, at most `members_max`.
+    connected: BTreeMap<NodeId, Vec<String>>,
+    /// At most `members_max`.
+    quarantined: BTreeSet<NodeId>,
+    due: BTreeMap<Slot, Due>,
+    armed: Option<(Time, Timer)>,
+    last_token: u64,
+    health: Health,
+    /// An answer came since the last probe began.
+    answered: bool,
+    probing: bool,
+    /// The newest life of ours that others were heard to believe in.
+    claimed: u64,
+    /// Who said so, or that we are dead.
+    accuser: Option<NodeId>,
+    rejoined: Option<Time>,
+    left: bool,
+    now: Time,
+    step: Option<Step>,
+    refusals: BTreeMap<Refusal, u64>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("membership::State")
+            .field("node", &self.node)
+            .field("view", &self.view)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// A node that knows nobody yet.
+    ///
+    /// # Errors
+    /// If the configuration cannot work.
+    pub fn new(config: Config, local: Local, rng: &mut impl Rng) -> Result<Self, ConfigError> {
+        config.check()?;
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let id = Id::new(local.node, local.generation, local.addresses);
+        let foca = Foca::new(id, config.swim(), ChaCha8Rng::from_seed(seed), Codec::default());
+        Ok(State {
+            config,
+            node: local.node,
+            foca,
+            effects: Effects::default(),
+            view: View::default(),
+            connected: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
+            due: BTreeMap::new(),
+            armed: None,
+            last_token: 0,
+            health: Health::default(),
+            answered: false,
+            probing: false,
+            claimed: 0,
+            accuser: None,
+            rejoined: None,
+            left: false,
+            now: Time::ZERO,
+            step: None,
+            refusals: BTreeMap::new(),
+        })
+    }
+
+    /// The one mutator.
+    pub fn handle(&mut self, now: Time, input: Input, rng: &mut impl Rng, out: &mut Outbox<Output>) {
+        self.now = now;
+        if self.left {
+            return;
+        }
+        match input {
+            Input::Connected { peer, addresses } => self.on_connected(peer, addresses),
+            Input::Disconnected { peer } => {
+                self.connected.remove(&peer);
+            }
+            Input::Packet { from, bytes } => self.on_packet(now, from, &bytes, out),
+            Input::Timer(timer) => self.on_timer(now, timer, rng, out),
+            Input::Addresses(addresses) => self.on_addresses(addresses),
+            Input::Leave => self.on_leave(),
+            Input::Quarantine { peer } => {
+                if peer != self.node && self.quarantined.len() < self.config.members_max {
+                    self.quarantined.insert(peer);
+                }
+            }
+            Input::Lift { peer } => {
+                self.quarantined.remove(&peer);
+            }
+            Input::Claim { peer, step } if peer == self.node => self.step = self.step.max(Some(step)),
+            Input::Claim { peer, step } => self.entry(peer, |entry| entry.step = entry.step.max(Some(step))),
+            Input::Seen { peer } => self.entry(peer, |entry| entry.last_seen = now),
+            Input::Rtt { peer, rtt } => self.entry(peer, |entry| entry.rtt = Some(rtt)),
+        }
+        self.settle(now, rng, out);
+    }
+
+    /// Everybody, sorted by id, this node included.
+    pub fn members(&self) -> Vec<Member> {
+        let others = self.view.entries.iter().map(|(id, entry)| Member {
+            id: *id,
+            state: self.state_of(entry),
+            step: entry.step,
+            addresses: match self.connected.get(id) {
+                Some(known) if entry.addresses.is_empty() => known.clone(),
+                _ => entry.addresses.to_vec(),
+            },
+            last_seen: entry.last_seen,
+            rtt: entry.rtt,
+        });
+        let me = Member {
+            id: self.node,
+            state: if self.left { MemberState::Left } else { MemberState::Alive },
+            step: self.step,
+            addresses: self.foca.identity().addresses.to_vec(),
+            last_seen: self.now,
+            rtt: None,
+        };
+        let mut members: Vec<Member> = others.collect();
+        let at = members.partition_point(|member| member.id < me.id);
+        members.insert(at, me);
+        members
+    }
+
+    /// The state of one member; `None` if it is not known. Cheaper than [`State::members`].
+    pub fn member_state(&self, id: &NodeId) -> Option<MemberState> {
+        self.view.get(id).map(|entry| self.state_of(entry))
+    }
+
+    /// How many are in which state.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        counts.add(if self.left { MemberState::Left } else { MemberState::Alive });
+        for entry in self.view.entries.values() {
+            counts.add(self.state_of(entry));
+        }
+        counts
+    }
+
+    /// How much this node doubts itself: 0 is healthy, [`HEALTH_MAX`] the worst.
+    pub fn local_health(&self) -> u8 {
+        self.health.score()
+    }
+
+    /// Which of its lives this node is in.
+    pub fn generation(&self) -> u64 {
+        self.foca.identity().generation
+    }
+
+    /// How often something was refused, by reason.
+    pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
+        &self.refusals
+    }
+
+    /// Panics if something is not as it must be. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        let max = self.config.members_max;
+        assert!(self.view.entries.len() <= max, "more members than {max}");
+        assert!(self.connected.len() <= max && self.quarantined.len() <= max, "more peers than {max}");
+        assert!(!self.view.entries.contains_key(&self.node), "this node is in its own list");
+        assert!(self.due.len() <= max + 6, "more timers than kinds and members");
+        assert!(self.foca.updates_backlog() <= 2 * max + 1, "more rumours than {max} twice");
+        assert!(self.effects.sends.is_empty() && self.effects.timers.is_empty(), "effects left behind");
+        assert!(self.left || self.armed.is_some(), "no timer is pending");
+        self.health.check_invariants();
+        let swim = self.foca.iter_membership_state();
+        assert_eq!(swim.len(), self.view.entries.len(), "the view is not foca's list");
+        for member in swim {
+            let entry = self.view.get(&member.id().node).expect("the view lacks a member of foca's");
+            assert_eq!(entry.id, *member.id(), "the view has another life than foca");
+        }
+    }
+
+    fn state_of(&self, entry: &Entry) -> MemberState {
+        if entry.is_active() && self.quarantined.contains(&entry.id.node) {
+            MemberState::Quarantined
+        } else {
+            entry.swim
+        }
+    }
+
+    fn entry(&mut self, peer: NodeId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.view.entries.get_mut(&peer) {
+            change(entry);
+        }
+    }
+
+    fn refuse(&mut self, from: NodeId, reason: Refusal, out: &mut Outbox<Output>) {
+        let count = self.refusals.entry(reason).or_default();
+        *count = count.saturating_add(1);
+        out.push(Output::Event(Event::Refused { from, reason }));
+    }
+
+    fn on_connected(&mut self, peer: NodeId, addresses: Vec<String>) {
+        let has_room = self.connected.len() < self.config.members_max || self.connected.contains_key(&peer);
+        if peer == self.node || !has_room {
+            return;
+        }
+        self.connected.insert(peer, bounded(addresses));
+        let now = self.now;
+        self.entry(peer, |entry| entry.last_seen = now);
+        self.announce(peer);
+    }
+
+    /// Tells a peer that we are here, in whichever life it may be.
+    fn announce(&mut self, peer: NodeId) {
+        let id = self.view.get(&peer).map_or_else(|| Id::any_life(peer), |entry| entry.id.clone());
+        // Cannot fail: a header always fits.
+        let _ = self.foca.announce(id, &mut self.effects);
+    }
+
+    fn on_addresses(&mut self, addresses: Vec<String>) {
+        let me = self.foca.identity();
+        let next = Id::new(self.node, me.generation.saturating_add(1), addresses);
+        if next.addresses != me.addresses && next != *me {
+            // Others take over the new life with the next packet; nobody sees us down.
+            let _ = self.foca.change_identity(next, &mut self.effects);
+            let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
+        }
+    }
+
+    fn on_leave(&mut self) {
+        let me = self.foca.identity();
+        let last = Id { left: true, generation: me.generation.saturating_add(1), ..me.clone() };
+        let _ = self.foca.change_identity(last, &mut self.effects);
+        // Those packets say only that the old life is over.
+        self.effects.sends.clear();
+        let _ = self.foca.leave_cluster(&mut self.effects);
+        for _ in 1..FAREWELLS {
+            let _ = self.foca.gossip(&mut self.effects);
+        }
+        self.left = true;
+    }
+
+    fn on_packet(&mut self, now: Time, from: NodeId, bytes: &[u8], out: &mut Outbox<Output>) {
+        if bytes.len() > PACKET_BYTES_MAX {
+            return self.refuse(from, Refusal::TooLong, out);
+        }
+        let Ok(mut packet) = Packet::decode(bytes) else {
+            return self.refuse(from, Refusal::Malformed, out);
+        };
+        let src = packet.header.src.clone();
+        if from == self.node || src.node == self.node {
+            return self.refuse(from, Refusal::FromOurselves, out);
+        }
+        if src.node != from {
+            return self.refuse(from, Refusal::NotTheSender, out);
+        }
+        let told = packet.updates.len();
+        if !self.vet(from, &mut packet, out) {
+            return;
+        }
+        if matches!(packet.header.message, Message::Ack(_) | Message::ForwardedAck { .. })
+            && packet.header.dst == *self.foca.identity()
+        {
+            self.answered = true;
+        }
+        let is_news = !packet.updates.is_empty() || !self.view.is_current(&packet.header);
+        let result = if packet.updates.len() == told {
+            self.foca.handle_data(bytes, &mut self.effects)
+        } else {
+            self.foca.handle_data(&packet.encode(), &mut self.effects)
+        };
+        if result.is_err() {
+            self.refuse(from, Refusal::OutOfPlace, out);
+        }
+        if self.effects.defunct {
+            self.accuser = Some(from);
+        }
+        if is_news {
+            self.sync(now, out);
+        }
+        let mut speaks_from_old_life = false;
+        self.entry(from, |entry| {
+            entry.last_seen = now;
+            if entry.id == src {
+                entry.addresses = src.addresses;
+            } else if entry.corrected.is_none_or(|at| now.since(at) >= REJOIN_PERIOD) {
+                entry.corrected = Some(now);
+                speaks_from_old_life = true;
+            }
+        });
+        if speaks_from_old_life {
+            self.announce(from);
+        }
+    }
+
+    /// Drops from the packet what must not reach foca. False if nothing of it may.
+    fn vet(&mut self, from: NodeId, packet: &mut Packet<'_>, out: &mut Outbox<Output>) -> bool {
+        let mine = self.foca.identity().life();
+        let dst = &packet.header.dst;
+        if dst.node == self.node && dst.life() > mine {
+            self.on_claim_of_newer_life(from, dst.generation);
+        }
+        let mut fresh = BTreeSet::new();
+        if !self.make_room(from, true, &mut fresh) {
+            self.refuse(from, Refusal::Full, out);
+            return false;
+        }
+        let is_ignored = self.quarantined.contains(&from);
+        let mut updates = std::mem::take(&mut packet.updates);
+        updates.retain(|(member, _)| {
+            let id = member.id();
+            if id.node == self.node {
+                if id.life() > mine && !is_ignored {
+                    self.on_claim_of_newer_life(from, id.generation);
+                }
+                // Talk of another life of ours is of no use to foca: it would list us as a dead member.
+                return id.life() == mine && !is_ignored;
+            }
+            if id.node == from {
+                return true;
+            }
+            if is_ignored {
+                return false;
+            }
+            let known = self.view.get(&id.node).map_or(0, |entry| entry.id.generation);
+            if id.generation > GENERATION_TOLD_MAX.max(known) {
+                self.refuse(from, Refusal::Implausible, out);
+                return false;
+            }
+            let is_active = member.state() != foca::State::Down;
+            let has_room = self.make_room(id.node, is_active, &mut fresh);
+            if !has_room {
+                self.refuse(from, Refusal::Full, out);
+            }
+            has_room
+        });
+        packet.updates = updates;
+        true
+    }
+
+    /// Sees to it that foca may learn of this node; `fresh` are those it is about to learn of.
+    fn make_room(&mut self, node: NodeId, is_active: bool, fresh: &mut BTreeSet<NodeId>) -> bool {
+        if self.view.get(&node).is_some() || fresh.contains(&node) {
+            return true;
+        }
+        let max = self.config.members_max;
+        if self.foca.updates_backlog().saturating_add(fresh.len()) >= max {
+            return false;
+        }
+        if self.view.entries.len() + fresh.len() >= max {
+            let Some(oldest) = self.view.oldest_down().filter(|_| is_active) else {
+                return false;
+            };
+            self.forget(oldest);
+        }
+        fresh.insert(node);
+        true
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        if let Some(entry) = self.view.entries.remove(&node) {
+            // A left life may still count as alive in foca, which forgets only the dead.
+            let id = entry.id.clone();
+            if entry.swim == MemberState::Left {
+                let down = foca::Member::new(id.clone(), 0, foca::State::Down);
+                let _ = self.foca.apply_many(std::iter::once(down), false, &mut self.effects);
+            }
+            let _ = self.foca.handle_timer(foca::Timer::RemoveDown(id), &mut self.effects);
+        }
+    }
+
+    fn on_claim_of_newer_life(&mut self, from: NodeId, generation: u64) {
+        if generation <= GENERATION_TOLD_MAX {
+            self.claimed = self.claimed.max(generation);
+            self.accuser = Some(from);
+            self.effects.defunct = true;
+        }
+    }
+
+    fn on_timer(&mut self, now: Time, timer: Timer, rng: &mut impl Rng, out: &mut Outbox<Output>) {
+        let Some((at, _)) = self.armed.filter(|(_, armed)| *armed == timer) else {
+            return;
+        };
+        self.armed = None;
+        let late = now.since(at);
+        let is_late = late > self.config.late_after;
+        if is_late {
+            let cause = self.health.on_late(late);
+            self.report(cause, out);
+        }
+        let mut due: Vec<(Time, Slot)> =
+            self.due.iter().filter(|(_, due)| due.at <= now).map(|(slot, due)| (due.at, *slot)).collect();
+        due.sort_unstable();
+        for (_, slot) in due {
+            self.run(now, slot, is_late, rng, out);
+        }
+        self.sync(now, out);
+    }
+
+    fn run(&mut self, now: Time, slot: Slot, is_late: bool, rng: &mut impl Rng, out: &mut Outbox<Output>) {
+        let Some(mut due) = self.due.remove(&slot) else {
+            return;
+        };
+        if let Some(at) = self.put_off(now, slot, &mut due, is_late) {
+            due.at = at;
+            self.due.insert(slot, due);
+            return;
+        }
+        match slot {
+            Slot::Knock => self.knock(now, rng, out),
+            Slot::Rejoin => self.effects.defunct = true,
+            _ => {}
+        }
+        let Some(timer) = due.swim else {
+            return;
+        };
+        // Its errors are about timers that have become stale, and change nothing.
+        let _ = self.foca.handle_timer(timer, &mut self.effects);
+        if slot == Slot::Probe {
+            self.on_probe_over(out);
+        }
+    }
+
+    /// When a verdict must wait, until when.
+    fn put_off(&self, now: Time, slot: Slot, due: &mut Due, is_late: bool) -> Option<Time> {
+        let Slot::Suspicion(node) = slot else {
+            // The answer to the last probe may be in the queue behind this timer.
+            let wait = slot == Slot::Probe && is_late && !due.deferred;
+            due.deferred |= wait;
+            return wait.then(|| now + self.config.probe_period);
+        };
+        if is_late && !due.deferred {
+            due.deferred = true;
+            return Some(now + self.config.probe_period);
+        }
+        let suspicion = self.health.suspicion(self.config.suspect_to_down);
+        if self.view.get(&node).is_some_and(|entry| entry.last_seen > due.started) {
+            due.started = now;
+        }
+        let end = due.started + suspicion;
+        (end > now).then_some(end)
+    }
+
+    /// The probe of the last period is judged and the next one has begun.
+    fn on_probe_over(&mut self, out: &mut Outbox<Output>) {
+        let has_failed =
+            self.effects.timers.iter().any(|(timer, _)| matches!(timer, foca::Timer::ChangeSuspectToDown { .. }));
+        let was_probing = std::mem::replace(&mut self.probing, self.foca.num_members() > 0);
+        let was_answered = std::mem::take(&mut self.answered);
+        let cause = match (was_probing, has_failed) {
+            (true, true) => self.health.on_probe_failed(),
+            (true, false) if was_answered => self.health.on_good(),
+            _ => None,
+        };
+        self.report(cause, out);
+    }
+
+    fn report(&self, cause: Option<HealthCause>, out: &mut Outbox<Output>) {
+        if let Some(cause) = cause {
+            out.push(Output::Event(Event::LocalHealth { score: self.health.score(), cause }));
+        }
+    }
+
+    /// Forgets those that have been gone for long, and tries some of the others.
+    fn knock(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output>) {
+        let old = |entry: &Entry| !entry.is_active() && now.since(entry.since) >= self.config.forget_after;
+        let forgotten: Vec<NodeId> =
+            self.view.entries.iter().filter(|(_, entry)| old(entry)).map(|(node, _)| *node).collect();
+        for node in forgotten {
+            self.forget(node);
+        }
+        if self.foca.num_members() == 0 {
+            let cause = self.health.on_good();
+            self.report(cause, out);
+        }
+        let dead = self.view.entries.iter().filter(|(_, entry)| entry.swim == MemberState::Dead);
+        let strangers = self.connected.keys().filter(|peer| !self.view.entries.contains_key(*peer));
+        let mut doors: Vec<NodeId> = dead.map(|(node, _)| node).chain(strangers).copied().collect();
+        doors.retain(|node| !self.quarantined.contains(node));
+        let (chosen, _) = doors.partial_shuffle(rng, KNOCKS);
+        for node in chosen.to_vec() {
+            self.announce(node);
+        }
+    }
+
+    /// Takes a new life, now or when the last one is old enough.
+    fn rejoin(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if let Some(at) = self.rejoined.map(|at| at + REJOIN_PERIOD).filter(|at| *at > now) {
+            self.due.entry(Slot::Rejoin).or_insert(Due { at, started: now, deferred: false, swim: None });
+            return;
+        }
+        let me = self.foca.identity();
+        let generation = me.generation.max(self.claimed).saturating_add(1);
+        let next = Id { generation, left: false, ..me.clone() };
+        if next == *me {
+            return;
+        }
+        self.rejoined = Some(now);
+        self.due.remove(&Slot::Rejoin);
+        let _ = self.foca.change_identity(next, &mut self.effects);
+        // Without news foca would not notice that it is among members and start to probe.
+        let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
+        if let Some(accuser) = self.accuser.take() {
+            self.announce(accuser);
+        }
+        out.push(Output::Rejoined { generation });
+    }
+
+    fn sync(&mut self, now: Time, out: &mut Outbox<Output>) {
+        for member in self.foca.iter_membership_state() {
+            self.view.sync(member, now, out);
+        }
+    }
+
+    /// Carries out what foca wanted, and asks for the next timer.
+    fn settle(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output>) {
+        if std::mem::take(&mut self.effects.defunct) && !self.left {
+            self.rejoin(now, out);
+        }
+        for (to, packet) in std::mem::take(&mut self.effects.sends) {
+            if self.view.get(&to).is_some() || self.connected.contains_key(&to) {
+                out.push(Output::Send { to, packet });
+            } else {
+                self.refuse(to, Refusal::UnknownTarget, out);
+            }
+        }
+        for (timer, after) in std::mem::take(&mut self.effects.timers) {
+            self.schedule(now, timer, after);
+        }
+        if self.left {
+            self.due.clear();
+            self.armed = None;
+            return;
+        }
+        // The first knock comes at a random moment, so that nodes started together do not knock together.
+        let period = crate::time::nanos(self.config.knock_period);
+        self.due.entry(Slot::Knock).or_insert_with(|| {
+            let at = now + self.config.knock_period / 2 + Duration::from_nanos(rng.next_u64() % period);
+            Due { at, started: now, deferred: false, swim: None }
+        });
+        let next = self.due.values().map(|due| due.at).min().expect("the next knock is always due");
+        if self.armed.is_none_or(|(at, _)| next < at) {
+            self.last_token += 1;
+            let timer = Timer { token: self.last_token };
+            self.armed = Some((next, timer));
+            out.push(Output::Timer { at: next, timer });
+        }
+    }
+
+    fn schedule(&mut self, now: Time, timer: foca::Timer<Id>, after: Duration) {
+        let (slot, after) = match &timer {
+            foca::Timer::SendIndirectProbe { .. } => (Slot::Indirect, after),
+            foca::Timer::ProbeRandomMember(_) => (Slot::Probe, after),
+            foca::Timer::ChangeSuspectToDown { member_id, .. } => {
+                (Slot::Suspicion(member_id.node), self.health.suspicion(after))
+            }
+            foca::Timer::PeriodicAnnounce(_) => (Slot::Announce, after),
+            foca::Timer::PeriodicGossip(_) => (Slot::Gossip, after),
+            // Switched off by the configuration.
+            foca::Timer::PeriodicAnnounceDown(_) | foca::Timer::RemoveDown(_) => return,
+        };
+        let is_same = |due: &Due| due.swim.as_ref() == Some(&timer);
+        // A suspect that fails another probe does not get more time. Of all other kinds only the newest counts.
+        if matches!(slot, Slot::Suspicion(_)) && self.due.get(&slot).is_some_and(is_same) {
+            return;
+        }
+        let due = Due { at: now + after, started: now, deferred: false, swim: Some(timer) };
+        self.due.insert(slot, due);
+    }
+}
