@@ -45,7 +45,9 @@
 //! (which then comes back by itself), or invent members (which are found dead). What a quarantined peer
 //! says of others is ignored here; that nobody listens to a liar for long is the observer's work.
 
+mod api;
 mod health;
+mod packets;
 mod view;
 mod wire;
 
@@ -53,16 +55,15 @@ mod wire;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{Foca, Message, NoCustomBroadcast, Notification, PeriodicParams};
+use foca::{Foca, NoCustomBroadcast, Notification};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use serde::Serialize;
 
+pub use self::api::{Config, ConfigError, Event, Input, Local, Output, Refusal, Timer, UpCause};
 pub use self::health::{HEALTH_DEGRADED, HEALTH_MAX, HealthCause};
 pub use self::view::{Counts, Member, MemberState};
 pub(crate) use self::wire::bounded;
@@ -70,292 +71,17 @@ pub use self::wire::{ADDRESSES_MAX, PACKET_BYTES_MAX};
 
 use self::health::Health;
 use self::view::{Entry, View};
-use self::wire::{Codec, Id, Packet};
+use self::wire::{Codec, Id};
 use crate::id::{NodeId, Step};
 use crate::machine::Outbox;
 use crate::time::Time;
 
-/// A higher generation is believed only from the node itself. Half of the numbers stay out of the reach of
-/// others; Unix milliseconds need 41 bits.
-const GENERATION_TOLD_MAX: u64 = 1 << 63;
 /// Shortest time between two lives of this node, and between two corrections of one peer.
 const REJOIN_PERIOD: Duration = Duration::from_secs(1);
 /// How many are knocked at in one round.
 const KNOCKS: usize = 2;
 /// How many times the news of leaving is gossiped, to three members each.
 const FAREWELLS: usize = 3;
-
-/// Times and bounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// One member is probed in each period. 1 s: Hashicorp memberlist's LAN default. Shorter finds the dead
-    /// sooner and costs packets.
-    pub probe_period: Duration,
-    /// How long a direct answer may take before others are asked to probe; less than half of the period, so that they
-    /// have time. 400 ms: the longest round trips on earth and some. Too short costs packets only.
-    pub probe_rtt: Duration,
-    /// How long a suspect has to answer. 4 s: memberlist's LAN default for up to ten members (4 periods).
-    /// Too short declares slow nodes dead, too long keeps the dead on the list.
-    pub suspect_to_down: Duration,
-    /// When a dead or gone member is forgotten. 24 h: foca's default. Until then it is knocked at.
-    pub forget_after: Duration,
-    /// How often the dead are knocked at. 5 s (guess): islands find each other in seconds, for one small
-    /// packet each second or so.
-    pub knock_period: Duration,
-    /// A timer that comes later than this makes the node doubt itself. 250 ms (guess): no scheduler delays a
-    /// healthy process by that much.
-    pub late_after: Duration,
-    /// Most members, dead ones and all. 4,096 (guess): some 2 MiB at worst. Too low and newcomers are refused.
-    pub members_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            probe_period: Duration::from_secs(1),
-            probe_rtt: Duration::from_millis(400),
-            suspect_to_down: Duration::from_secs(4),
-            forget_after: Duration::from_secs(24 * 60 * 60),
-            knock_period: Duration::from_secs(5),
-            late_after: Duration::from_millis(250),
-            members_max: 4096,
-        }
-    }
-}
-
-/// The configuration cannot work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// Indirect probes would have no time.
-    #[error("probe_rtt must be above zero and below half of probe_period")]
-    ProbeRtt,
-    /// A period or bound of zero.
-    #[error("suspect_to_down, knock_period and members_max must be above zero")]
-    Zero,
-}
-
-impl Config {
-    /// Checks what the docs of the fields demand.
-    ///
-    /// # Errors
-    /// Names the fields that are wrong.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        if self.probe_rtt.is_zero() || self.probe_rtt >= self.probe_period / 2 {
-            return Err(ConfigError::ProbeRtt);
-        }
-        if self.suspect_to_down.is_zero() || self.knock_period.is_zero() || self.members_max == 0 {
-            return Err(ConfigError::Zero);
-        }
-        Ok(())
-    }
-
-    fn swim(&self) -> foca::Config {
-        const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
-        foca::Config {
-            probe_period: self.probe_period,
-            probe_rtt: self.probe_rtt,
-            num_indirect_probes: THREE,
-            // memberlist: 4 * log10(n + 1), which is 12 for a thousand members.
-            max_transmissions: const { NonZeroU8::new(12).unwrap() },
-            suspect_to_down_after: self.suspect_to_down,
-            // Forgetting is done here, where the number of timers is bounded.
-            remove_down_after: None,
-            max_packet_size: const { NonZeroUsize::new(PACKET_BYTES_MAX).unwrap() },
-            notify_down_members: true,
-            periodic_announce: Some(PeriodicParams {
-                frequency: Duration::from_secs(15),
-                num_members: NonZeroUsize::MIN,
-            }),
-            // Knocking does it, also when nobody is left alive.
-            periodic_announce_to_down_members: None,
-            periodic_gossip: Some(PeriodicParams { frequency: Duration::from_millis(300), num_members: THREE }),
-        }
-    }
-}
-
-/// What happens to membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// An admitted peer is connected, and these are its addresses as far as they are known.
-    Connected {
-        /// Who.
-        peer: NodeId,
-        /// Shown until the peer tells its own.
-        addresses: Vec<String>,
-    },
-    /// The connection is gone. Says nothing about the peer's life.
-    Disconnected {
-        /// Who.
-        peer: NodeId,
-    },
-    /// A packet of an admitted peer.
-    Packet {
-        /// Who sent it, as the transport authenticated it.
-        from: NodeId,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// A timer that was asked for.
-    Timer(Timer),
-    /// This node's own addresses changed.
-    Addresses(Vec<String>),
-    /// This node leaves; afterwards it does nothing.
-    Leave,
-    /// What this peer says of others is to be ignored.
-    Quarantine {
-        /// Who.
-        peer: NodeId,
-    },
-    /// The end of a quarantine.
-    Lift {
-        /// Who.
-        peer: NodeId,
-    },
-    /// A member, or this node itself, was heard to be at this step.
-    Claim {
-        /// Who.
-        peer: NodeId,
-        /// The step.
-        step: Step,
-    },
-    /// Something came directly from this peer just now.
-    Seen {
-        /// Who.
-        peer: NodeId,
-    },
-    /// The round trip to this peer was measured.
-    Rtt {
-        /// Who.
-        peer: NodeId,
-        /// How long it took.
-        rtt: Duration,
-    },
-}
-
-/// The one timer that is pending; an older one does nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timer {
-    token: u64,
-}
-
-/// Why a member is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UpCause {
-    /// It was not known before.
-    Joined,
-    /// It had been dead or gone.
-    Returned,
-    /// It was up and started anew, or has new addresses.
-    Changed,
-}
-
-/// What membership wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Send this packet to a peer that may not be connected.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// At most [`PACKET_BYTES_MAX`] bytes.
-        packet: Bytes,
-    },
-    /// Give back this timer at this moment.
-    Timer {
-        /// When.
-        at: Time,
-        /// What.
-        timer: Timer,
-    },
-    /// A member is up.
-    MemberUp {
-        /// Who.
-        peer: NodeId,
-        /// Where.
-        addresses: Vec<String>,
-        /// Why.
-        cause: UpCause,
-    },
-    /// A member did not answer somebody's probe.
-    MemberSuspect {
-        /// Who.
-        peer: NodeId,
-    },
-    /// A suspect turned out to be alive.
-    MemberRefuted {
-        /// Who.
-        peer: NodeId,
-    },
-    /// A member is dead.
-    MemberDown {
-        /// Who.
-        peer: NodeId,
-    },
-    /// A member went of its own will.
-    MemberLeft {
-        /// Who.
-        peer: NodeId,
-    },
-    /// This node was held for dead and took a new life.
-    Rejoined {
-        /// The new life.
-        generation: u64,
-    },
-    /// For the log.
-    Event(Event),
-}
-
-/// What an operator may want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// This node began or ceased to doubt itself.
-    LocalHealth {
-        /// 0 is healthy, [`HEALTH_MAX`] the worst.
-        score: u8,
-        /// Why.
-        cause: HealthCause,
-    },
-    /// Something of a peer's packet was refused.
-    Refused {
-        /// Whose.
-        from: NodeId,
-        /// Why.
-        reason: Refusal,
-    },
-}
-
-/// Why something was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    /// The packet is longer than [`PACKET_BYTES_MAX`].
-    TooLong,
-    /// The bytes are not a packet.
-    Malformed,
-    /// It names another node as its sender.
-    NotTheSender,
-    /// It comes from this node itself.
-    FromOurselves,
-    /// It tells of a life that only its owner could be believed.
-    Implausible,
-    /// There is no room for another member.
-    Full,
-    /// It wants us to probe somebody we do not know.
-    UnknownTarget,
-    /// SWIM found it out of place.
-    OutOfPlace,
-}
-
-/// Who this node is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Local {
-    /// Its key.
-    pub node: NodeId,
-    /// Which of its lives this is; higher than any before. The shell gives Unix milliseconds.
-    pub generation: u64,
-    /// Where it can be reached; the first [`ADDRESSES_MAX`] count.
-    pub addresses: Vec<String>,
-}
 
 /// A kind of timer. Their order is the order in which they run when due at the same moment, which is foca's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -644,143 +370,6 @@ impl State {
         self.left = true;
     }
 
-    fn on_packet(&mut self, now: Time, from: NodeId, bytes: &[u8], out: &mut Outbox<Output>) {
-        if bytes.len() > PACKET_BYTES_MAX {
-            return self.refuse(from, Refusal::TooLong, out);
-        }
-        let Ok(mut packet) = Packet::decode(bytes) else {
-            return self.refuse(from, Refusal::Malformed, out);
-        };
-        let src = packet.header.src.clone();
-        if from == self.node || src.node == self.node {
-            return self.refuse(from, Refusal::FromOurselves, out);
-        }
-        if src.node != from {
-            return self.refuse(from, Refusal::NotTheSender, out);
-        }
-        let told = packet.updates.len();
-        if !self.vet(from, &mut packet, out) {
-            return;
-        }
-        if matches!(packet.header.message, Message::Ack(_) | Message::ForwardedAck { .. })
-            && packet.header.dst == *self.foca.identity()
-        {
-            self.answered = true;
-        }
-        let is_news = !packet.updates.is_empty() || !self.view.is_current(&packet.header);
-        let result = if packet.updates.len() == told {
-            self.foca.handle_data(bytes, &mut self.effects)
-        } else {
-            self.foca.handle_data(&packet.encode(), &mut self.effects)
-        };
-        if result.is_err() {
-            self.refuse(from, Refusal::OutOfPlace, out);
-        }
-        if self.effects.defunct {
-            self.accuser = Some(from);
-        }
-        if is_news {
-            self.sync(now, out);
-        }
-        let mut speaks_from_old_life = false;
-        self.entry(from, |entry| {
-            entry.last_seen = now;
-            if entry.id == src {
-                entry.addresses = src.addresses;
-            } else if entry.corrected.is_none_or(|at| now.since(at) >= REJOIN_PERIOD) {
-                entry.corrected = Some(now);
-                speaks_from_old_life = true;
-            }
-        });
-        if speaks_from_old_life {
-            self.announce(from);
-        }
-    }
-
-    /// Drops from the packet what must not reach foca. False if nothing of it may.
-    fn vet(&mut self, from: NodeId, packet: &mut Packet<'_>, out: &mut Outbox<Output>) -> bool {
-        let mine = self.foca.identity().life();
-        let dst = &packet.header.dst;
-        if dst.node == self.node && dst.life() > mine {
-            self.on_claim_of_newer_life(from, dst.generation);
-        }
-        let mut fresh = BTreeSet::new();
-        if !self.make_room(from, true, &mut fresh) {
-            self.refuse(from, Refusal::Full, out);
-            return false;
-        }
-        let is_ignored = self.quarantined.contains(&from);
-        let mut updates = std::mem::take(&mut packet.updates);
-        updates.retain(|(member, _)| {
-            let id = member.id();
-            if id.node == self.node {
-                if id.life() > mine && !is_ignored {
-                    self.on_claim_of_newer_life(from, id.generation);
-                }
-                // Talk of another life of ours is of no use to foca: it would list us as a dead member.
-                return id.life() == mine && !is_ignored;
-            }
-            if id.node == from {
-                return true;
-            }
-            if is_ignored {
-                return false;
-            }
-            let known = self.view.get(&id.node).map_or(0, |entry| entry.id.generation);
-            if id.generation > GENERATION_TOLD_MAX.max(known) {
-                self.refuse(from, Refusal::Implausible, out);
-                return false;
-            }
-            let is_active = member.state() != foca::State::Down;
-            let has_room = self.make_room(id.node, is_active, &mut fresh);
-            if !has_room {
-                self.refuse(from, Refusal::Full, out);
-            }
-            has_room
-        });
-        packet.updates = updates;
-        true
-    }
-
-    /// Sees to it that foca may learn of this node; `fresh` are those it is about to learn of.
-    fn make_room(&mut self, node: NodeId, is_active: bool, fresh: &mut BTreeSet<NodeId>) -> bool {
-        if self.view.get(&node).is_some() || fresh.contains(&node) {
-            return true;
-        }
-        let max = self.config.members_max;
-        if self.foca.updates_backlog().saturating_add(fresh.len()) >= max {
-            return false;
-        }
-        if self.view.entries.len() + fresh.len() >= max {
-            let Some(oldest) = self.view.oldest_down().filter(|_| is_active) else {
-                return false;
-            };
-            self.forget(oldest);
-        }
-        fresh.insert(node);
-        true
-    }
-
-    fn forget(&mut self, node: NodeId) {
-        if let Some(entry) = self.view.entries.remove(&node) {
-            // A left life may still count as alive in foca, which forgets only the dead.
-            let id = entry.id.clone();
-            if entry.swim == MemberState::Left {
-                let down = foca::Member::new(id.clone(), 0, foca::State::Down);
-                let _ = self.foca.apply_many(std::iter::once(down), false, &mut self.effects);
-            }
-            let _ = self.foca.handle_timer(foca::Timer::RemoveDown(id), &mut self.effects);
-        }
-    }
-
-    fn on_claim_of_newer_life(&mut self, from: NodeId, generation: u64) {
-        if generation <= GENERATION_TOLD_MAX {
-            self.claimed = self.claimed.max(generation);
-            self.accuser = Some(from);
-            self.effects.defunct = true;
-        }
-    }
-
     fn on_timer(&mut self, now: Time, timer: Timer, rng: &mut impl Rng, out: &mut Outbox<Output>) {
         let Some((at, _)) = self.armed.filter(|(_, armed)| *armed == timer) else {
             return;
@@ -847,8 +436,11 @@ impl State {
 
     /// The probe of the last period is judged and the next one has begun.
     fn on_probe_over(&mut self, out: &mut Outbox<Output>) {
-        let has_failed =
-            self.effects.timers.iter().any(|(timer, _)| matches!(timer, foca::Timer::ChangeSuspectToDown { .. }));
+        let has_failed = self
+            .effects
+            .timers
+            .iter()
+            .any(|(timer, _)| matches!(timer, foca::Timer::ChangeSuspectToDown { .. }));
         let was_probing = std::mem::replace(&mut self.probing, self.foca.num_members() > 0);
         let was_answered = std::mem::take(&mut self.answered);
         let cause = match (was_probing, has_failed) {

@@ -267,7 +267,7 @@ impl Codec {
 
 fn read<T>(
     mut buf: impl Buf,
-    f: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
+    f: impl for<'a> FnOnce(&mut Reader<'a>) -> Result<T, WireError>,
 ) -> Result<T, WireError> {
     let mut reader = Reader(buf.chunk());
     let before = reader.0.len();
@@ -290,7 +290,7 @@ impl foca::Codec<Id> for Codec {
     }
 
     fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Id>, WireError> {
-        read(buf, Reader::header)
+        read(buf, |reader| reader.header())
     }
 
     fn encode_member(&mut self, member: &Member<Id>, buf: impl BufMut) -> Result<(), WireError> {
@@ -306,7 +306,7 @@ impl foca::Codec<Id> for Codec {
     }
 
     fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Id>, WireError> {
-        read(buf, Reader::member)
+        read(buf, |reader| reader.member())
     }
 }
 
@@ -362,11 +362,16 @@ mod tests {
     use super::*;
 
     fn id(n: u8, addresses: &[&str]) -> Id {
-        Id::new(NodeId::from_bytes([n; 32]), u64::from(n) << 40, addresses.iter().map(|a| (*a).into()).collect())
+        Id::new(
+            NodeId::from_bytes([n; 32]),
+            u64::from(n) << 40,
+            addresses.iter().map(|a| (*a).into()).collect(),
+        )
     }
 
     fn packet(message: Message<Id>, updates: &[Member<Id>]) -> Vec<u8> {
-        let header = Header { src: id(1, &["/ip4/10.0.0.1/tcp/7411"]), src_incarnation: 7, dst: id(2, &[]), message };
+        let header =
+            Header { src: id(1, &["/ip4/10.0.0.1/tcp/7411"]), src_incarnation: 7, dst: id(2, &[]), message };
         let mut bytes = Vec::new();
         Codec::default().encode_header(&header, &mut bytes).unwrap();
         if !updates.is_empty() {
@@ -454,7 +459,7 @@ mod tests {
 
         #[test]
         fn a_changed_packet_never_panics(at in any::<prop::sample::Index>(), value in any::<u8>(), cut in 0usize..400) {
-            let mut bytes = packet(Message::Gossip, &[Member::alive(id(9, &["/x"])); 3]);
+            let mut bytes = packet(Message::Gossip, &vec![Member::alive(id(9, &["/x"])); 3]);
             let at = at.index(bytes.len());
             bytes[at] = value;
             bytes.truncate(cut);
