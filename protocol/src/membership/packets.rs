@@ -119,7 +119,7 @@ impl State {
             return true;
         }
         let max = self.config.members_max;
-        if self.foca.updates_backlog().saturating_add(fresh.len()) >= max {
+        if self.foca.updates_backlog().saturating_add(fresh.len()) >= 2 * max {
             return false;
         }
         if self.view.entries.len() + fresh.len() >= max {
