@@ -3,6 +3,7 @@
 pub mod api;
 pub mod data_dir;
 mod node;
+pub mod store;
 pub mod swarm;
 
 pub use node::{MeshNode, NodeOptions, StartError};

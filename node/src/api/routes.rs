@@ -1,0 +1,317 @@
+//! The routes: one table, from which the router is built and which the OpenAPI document is checked against.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use omnimesh_protocol::id::MessageId;
+use serde::Serialize;
+
+use super::backend::Answer;
+use super::channel::check_channel;
+use super::error::ApiError;
+use super::sse::{self, Slot};
+use super::types::{ErrorCode, Health, InviteView, PublishRequest};
+use super::{Shared, openapi};
+
+/// The media type of `/metrics`.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A method on a path.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// Whether it is answered without the token.
+    pub(super) is_open: bool,
+    handler: Handler,
+}
+
+type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError>>;
+
+/// Everything there is. `HEAD` is answered wherever `GET` is.
+#[rustfmt::skip]
+pub(super) const ROUTES: [Route; 14] = [
+    Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
+    Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
+    Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
+    get("/api/v1/openapi.json", |call| Box::pin(openapi_document(call))),
+    get("/api/v1/status", |call| Box::pin(status(call))),
+    get("/api/v1/members", |call| Box::pin(members(call))),
+    get("/api/v1/peers", |call| Box::pin(peers(call))),
+    get("/api/v1/step", |call| Box::pin(step(call))),
+    get("/api/v1/anomalies", |call| Box::pin(anomalies(call))),
+    get("/api/v1/events", |call| Box::pin(events(call))),
+    get("/api/v1/invite", |call| Box::pin(invite(call))),
+    get("/api/v1/why/messages/{id}", |call| Box::pin(why_message(call))),
+    Route { method: Method::POST, path: "/api/v1/channels/{name}/messages", is_open: false, handler: |call| Box::pin(publish(call)) },
+    get("/api/v1/channels/{name}/events", |call| Box::pin(subscribe(call))),
+];
+
+const fn get(path: &'static str, handler: Handler) -> Route {
+    Route { method: Method::GET, path, is_open: false, handler }
+}
+
+/// Builds the router from the table.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    let mut paths: BTreeMap<&str, Vec<Route>> = BTreeMap::new();
+    for route in ROUTES {
+        paths.entry(route.path).or_default().push(route);
+    }
+    for (path, routes) in paths {
+        let mut resource = web::resource(path);
+        let mut allowed = Vec::new();
+        for Route { method, is_open, handler, .. } in routes {
+            let methods = if method == Method::GET { vec![method, Method::HEAD] } else { vec![method] };
+            for method in methods {
+                resource = resource.route(web::method(method.clone()).to(
+                    move |shared: web::Data<Shared>, request: HttpRequest, payload: web::Payload| {
+                        answer(is_open, handler, Call { shared, request, payload })
+                    },
+                ));
+                allowed.push(method);
+            }
+        }
+        config.service(resource.default_service(web::to(move |request: HttpRequest| {
+            let error = ApiError::new(
+                ErrorCode::MethodNotAllowed,
+                format!("{} is not a method of this path", request.method()),
+                "the `Allow` header lists them",
+            );
+            std::future::ready(Err::<HttpResponse, _>(error.allow(allowed.clone())))
+        })));
+    }
+}
+
+/// What a path gets that is in no route.
+pub(super) async fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(
+        ErrorCode::NotFound,
+        "there is nothing at this path",
+        "/api/v1/openapi.json lists the paths",
+    ))
+}
+
+async fn answer(is_open: bool, handler: Handler, call: Call) -> Result<HttpResponse, ApiError> {
+    if !is_open && !call.shared.carries_token(call.request.headers()) {
+        return Err(ApiError::new(
+            ErrorCode::Unauthorized,
+            "the API token is missing or wrong",
+            "send `Authorization: Bearer <token>` with the token in the file `api-token` of the node's data directory",
+        ));
+    }
+    handler(call).await
+}
+
+/// A request in its handler.
+struct Call {
+    shared: web::Data<Shared>,
+    request: HttpRequest,
+    payload: web::Payload,
+}
+
+impl Call {
+    /// Waits for the node, but not for ever.
+    async fn wait<T, E>(&self, answer: Answer<'_, T, E>) -> Result<T, ApiError>
+    where
+        ApiError: From<E>,
+    {
+        let limit = self.shared.config.request_timeout;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer.map_err(ApiError::from),
+            Err(_) => Err(ApiError::new(
+                ErrorCode::Timeout,
+                format!("the node did not answer within {limit:?}"),
+                "it is overloaded or stuck; its log tells more",
+            )),
+        }
+    }
+
+    async fn json<T: Serialize>(&self, answer: Answer<'_, T>) -> Result<HttpResponse, ApiError> {
+        Ok(HttpResponse::Ok().json(self.wait(answer).await?))
+    }
+
+    /// The part of the path with this name; the router has decoded it, but for `%2F`.
+    fn part(&self, name: &str) -> &str {
+        self.request.match_info().get(name).unwrap_or_default()
+    }
+
+    fn channel(&self) -> Result<String, ApiError> {
+        let name = self.part("name");
+        check_channel(name)?;
+        Ok(name.to_owned())
+    }
+
+    fn slot(&self) -> Result<Slot, ApiError> {
+        Slot::take(&self.shared).ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::Overloaded,
+                format!("{} streams of events are open already", self.shared.config.streams_max),
+                "close one, or raise `api.streams_max`",
+            )
+            .retry_after(std::time::Duration::from_secs(1))
+        })
+    }
+
+    fn is_head(&self) -> bool {
+        self.request.method() == Method::HEAD
+    }
+
+    /// The body, whole, within the limits of size and time.
+    async fn body(&mut self) -> Result<Vec<u8>, ApiError> {
+        let limit = self.shared.config.request_timeout;
+        let bytes_max = self.shared.config.body_bytes_max;
+        let read = read_body(self.request.headers(), &mut self.payload, bytes_max);
+        tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+            let message = format!("the body did not arrive within {limit:?}");
+            Err(ApiError::new(ErrorCode::RequestTimeout, message, ""))
+        })
+    }
+}
+
+async fn read_body(
+    headers: &HeaderMap,
+    payload: &mut web::Payload,
+    bytes_max: usize,
+) -> Result<Vec<u8>, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            ErrorCode::TooLarge,
+            format!("the body is over the limit of {bytes_max} bytes"),
+            "send less, or raise `api.body_bytes_max`",
+        )
+    };
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let said = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if said.is_some_and(|said| usize::try_from(said).map_or(true, |said| said > bytes_max)) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    while let Some(part) = payload.next().await {
+        let part = part.map_err(|error| {
+            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"), "")
+        })?;
+        if body.len().saturating_add(part.len()) > bytes_max {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// Only JSON, as it is.
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
+    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|value| value == "identity");
+    if is_json && is_plain {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::UnsupportedMediaType,
+        "the body is not plain `application/json`",
+        "send `Content-Type: application/json` and no `Content-Encoding`",
+    ))
+}
+
+async fn livez(_: Call) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(Health { status: "live".to_owned() }))
+}
+
+async fn readyz(call: Call) -> Result<HttpResponse, ApiError> {
+    call.shared.backend.readiness()?;
+    Ok(HttpResponse::Ok().json(Health { status: "ready".to_owned() }))
+}
+
+async fn metrics(call: Call) -> Result<HttpResponse, ApiError> {
+    let text = call.wait(call.shared.backend.metrics_text()).await?;
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, OPEN_METRICS)).body(text))
+}
+
+async fn openapi_document(_: Call) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(openapi::document()))
+}
+
+async fn status(call: Call) -> Result<HttpResponse, ApiError> {
+    let mut status = call.wait(call.shared.backend.status()).await?;
+    status.api = call.shared.address.to_string();
+    Ok(HttpResponse::Ok().json(status))
+}
+
+async fn members(call: Call) -> Result<HttpResponse, ApiError> {
+    call.json(call.shared.backend.members()).await
+}
+
+async fn peers(call: Call) -> Result<HttpResponse, ApiError> {
+    call.json(call.shared.backend.peers()).await
+}
+
+async fn step(call: Call) -> Result<HttpResponse, ApiError> {
+    call.json(call.shared.backend.step()).await
+}
+
+async fn anomalies(call: Call) -> Result<HttpResponse, ApiError> {
+    call.json(call.shared.backend.anomalies()).await
+}
+
+async fn invite(call: Call) -> Result<HttpResponse, ApiError> {
+    let invite = call.wait(call.shared.backend.invite()).await?;
+    Ok(HttpResponse::Ok().json(InviteView { invite }))
+}
+
+async fn why_message(call: Call) -> Result<HttpResponse, ApiError> {
+    let id: MessageId = call.part("id").parse().map_err(|error| {
+        ApiError::new(
+            ErrorCode::BadRequest,
+            format!("the message id is {error}"),
+            "`publish` and `subscribe` print the ids of messages",
+        )
+    })?;
+    match call.wait(call.shared.backend.why_message(id)).await? {
+        Some(why) => Ok(HttpResponse::Ok().json(why)),
+        None => Err(ApiError::new(
+            ErrorCode::NotFound,
+            "this node knows nothing of that message",
+            "it never arrived here, or it was so long ago that it is forgotten; ask the node that published it",
+        )),
+    }
+}
+
+async fn publish(mut call: Call) -> Result<HttpResponse, ApiError> {
+    let channel = call.channel()?;
+    check_media_type(call.request.headers())?;
+    let body = call.body().await?;
+    let request: PublishRequest = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::new(
+            ErrorCode::InvalidJson,
+            format!("the body is not what is expected: {error}"),
+            "send {\"data\": \"text\"} or {\"data_base64\": \"…\"}",
+        )
+    })?;
+    let published = call.wait(call.shared.backend.publish(channel, request.payload.into_bytes())).await?;
+    Ok(HttpResponse::Ok().json(published))
+}
+
+async fn subscribe(call: Call) -> Result<HttpResponse, ApiError> {
+    let channel = call.channel()?;
+    if call.is_head() {
+        return Ok(sse::respond_head());
+    }
+    let slot = call.slot()?;
+    let feed = call.wait(call.shared.backend.subscribe(channel)).await?;
+    Ok(sse::respond(&call.shared, slot, feed))
+}
+
+async fn events(call: Call) -> Result<HttpResponse, ApiError> {
+    if call.is_head() {
+        return Ok(sse::respond_head());
+    }
+    let slot = call.slot()?;
+    let feed = call.wait(call.shared.backend.events()).await?;
+    Ok(sse::respond(&call.shared, slot, feed))
+}

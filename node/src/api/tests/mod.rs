@@ -1,0 +1,6 @@
+//! A real server on a loopback port, asked by hand-written HTTP.
+
+mod documents;
+mod errors;
+mod streams;
+mod support;
