@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use omnimesh_protocol::step::StepClock;
 use omnimesh_protocol::{Step, Time};
+use tokio::sync::Notify;
 
 /// The origin of this node's [`Time`]. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +39,36 @@ pub(crate) fn wall_ms() -> u64 {
 
 /// The mesh's clock as step synchronisation last left it; every actor reads it without asking anybody.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SharedClock(Arc<RwLock<Option<StepClock>>>);
+pub(crate) struct SharedClock(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    clock: RwLock<Option<StepClock>>,
+    changed: Notify,
+}
 
 impl SharedClock {
     /// Replaces the clock.
     pub(crate) fn set(&self, clock: Option<StepClock>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = clock;
+        *self.0.clock.write().unwrap_or_else(PoisonError::into_inner) = clock;
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until `is_there` holds for the clock.
+    pub(crate) async fn wait_until(&self, is_there: impl Fn(&StepClock) -> bool) {
+        loop {
+            // Asked for before the look, so that no change falls between the two.
+            let changed = self.0.changed.notified();
+            if self.read(&is_there) == Some(true) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// When the next step begins.
+    pub(crate) fn next_step_at(&self, now: Time) -> Option<Time> {
+        self.read(|clock| clock.next_step_at(now))
     }
 
     /// The step at `now`; `None` while the node is not synchronised.
@@ -57,6 +82,6 @@ impl SharedClock {
     }
 
     fn read<T>(&self, f: impl FnOnce(&StepClock) -> T) -> Option<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(f)
+        self.0.clock.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(f)
     }
 }

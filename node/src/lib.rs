@@ -1,9 +1,24 @@
-//! The OmniMesh node.
+//! The OmniMesh node: the pure protocol of [`omnimesh_protocol`], run by actix actors over libp2p.
+//!
+//! [`MeshNode`] is the face of the library; [`MeshNetwork`] runs many nodes in one process.
 
+mod actors;
 pub mod api;
+mod backend;
+mod clock;
 pub mod data_dir;
+pub mod feed;
+mod message;
+mod metrics;
+mod network;
 mod node;
+mod settings;
 pub mod store;
 pub mod swarm;
 
-pub use node::{MeshNode, NodeOptions, StartError};
+pub use actors::author::{BroadcastError, Published};
+pub use actors::observer::Observed;
+pub use message::Message;
+pub use network::{MeshNetwork, NetworkError};
+pub use node::{MeshNode, NodeOptions, PublishError, StartError, Stopped, Subscription};
+pub use settings::SettingError;

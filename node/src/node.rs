@@ -1,16 +1,48 @@
-//! The node.
+//! A node, as a library user and the command line see it.
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use omnimesh_protocol::config::Config;
-use omnimesh_protocol::{Identity, Mesh, NodeId};
+use actix::prelude::*;
+use bytes::Bytes;
+use futures::StreamExt;
+use libp2p::Multiaddr;
+use omnimesh_protocol::config::{Config, InvalidConfig};
+use omnimesh_protocol::envelope::{Channel, ChannelError};
+use omnimesh_protocol::event::{Event, Stream as EventStream};
+use omnimesh_protocol::membership::Member;
+use omnimesh_protocol::mesh::{INVITE_ADDRESSES_MAX, Invite};
+use omnimesh_protocol::observer::NetworkMetrics;
+use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step, observer};
+use prometheus_client::registry::Registry;
+
+use crate::actors::author::{self, AuthorActor, Broadcast, BroadcastError, Published};
+use crate::actors::gossip::{self, GossipActor};
+use crate::actors::membership::{self, MembershipActor};
+use crate::actors::observer::{Observed, ObserverActor, Watch};
+use crate::actors::swarm::{self, SwarmActor, own_addresses};
+use crate::actors::sync::{self, SyncActor};
+use crate::actors::{Common, Links};
+use crate::api::token::{ApiToken, TokenError};
+use crate::api::{self, ApiMetrics, ApiServer, ServeError};
+use crate::backend::NodeBackend;
+use crate::clock::SharedClock;
+use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
+use crate::feed::{Feed, FeedItem};
+use crate::message::Message;
+use crate::metrics::Latest;
+use crate::settings::{self, SettingError};
+use crate::store::{StepMark, Store, StoreError};
+use crate::swarm::{Network, peer};
 
 /// What a node is made of.
 #[derive(Debug)]
 pub struct NodeOptions {
     /// Its configuration.
     pub config: Config,
-    /// Where it keeps its data; `None` keeps nothing.
+    /// Where it keeps its data and has its API. Without one it keeps nothing and has no API; its identity
+    /// must then be a new one, because sequence numbers are not remembered.
     pub data_dir: Option<PathBuf>,
     /// Who it is.
     pub identity: Identity,
@@ -18,58 +50,496 @@ pub struct NodeOptions {
     pub mesh: Mesh,
 }
 
+impl NodeOptions {
+    /// A node that lives in this process only: it listens on libp2p's memory transport and keeps nothing.
+    pub fn in_memory(identity: Identity, mesh: Mesh) -> Self {
+        let mut config = Config::default();
+        config.network.listen = vec!["/memory/0".to_owned()];
+        NodeOptions { config, data_dir: None, identity, mesh }
+    }
+}
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no node yet.
-    #[error("the node is not part of this build")]
-    Missing,
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// A setting cannot be used here.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network does not start.
+    #[error(transparent)]
+    Network(#[from] crate::swarm::Error),
+    /// The API's token cannot be had.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The API does not start.
+    #[error(transparent)]
+    Api(#[from] ServeError),
+    /// A file in the data directory cannot be written.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// No thread pool could be made.
+    #[error("cannot start the threads that check signatures: {0}")]
+    Threads(String),
 }
 
-/// A running node.
+/// The node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
+
+/// A running node. Cheap to clone; the node runs until [`MeshNode::shutdown`], or until its actix system ends.
+///
+/// Two nodes in one process, over libp2p's memory transport:
+///
+/// ```
+/// use omnimesh_node::{MeshNode, NodeOptions};
+/// use omnimesh_protocol::{Identity, Mesh};
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mesh = Mesh::open("example")?;
+/// let alice = MeshNode::start(NodeOptions::in_memory(Identity::from_seed(&[1; 32]), mesh.clone())).await?;
+///
+/// let mut options = NodeOptions::in_memory(Identity::from_seed(&[2; 32]), mesh);
+/// options.config.network.bootstrap = alice.bootstrap_addresses();
+/// let bob = MeshNode::start(options).await?;
+/// bob.wait_ready().await?;
+///
+/// let mut news = bob.subscribe("news").await?;
+/// // Subscriptions spread with the next frames; until then there are no recipients.
+/// while alice.broadcast("news", "hello").await?.recipients == 0 {
+///     tokio::task::yield_now().await;
+/// }
+/// let message = news.receive().await.expect("the node runs");
+/// assert_eq!((message.author, &message.payload[..]), (alice.peer_id(), &b"hello"[..]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MeshNode(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct MeshNode {
-    never: std::convert::Infallible,
+pub(crate) struct Inner {
+    pub(crate) me: NodeId,
+    pub(crate) mesh: Mesh,
+    pub(crate) config: Config,
+    pub(crate) common: Common,
+    pub(crate) clock: SharedClock,
+    pub(crate) external: Vec<Multiaddr>,
+    pub(crate) registry: Registry,
+    pub(crate) latest: Latest,
+    listening: Vec<Multiaddr>,
+    api_address: Mutex<Option<SocketAddr>>,
+    api: Mutex<Option<ApiServer>>,
+}
+
+impl Inner {
+    pub(crate) fn links(&self) -> &Links {
+        self.common.links()
+    }
+}
+
+/// What an earlier run of this node left.
+#[derive(Debug, Default)]
+struct Kept {
+    store: Option<Arc<Store>>,
+    seq: Seq,
+    mark: Option<StepMark>,
+    offset: Option<omnimesh_protocol::step::SavedOffset>,
+    book: Vec<omnimesh_protocol::dialer::BookEntry>,
+}
+
+impl Kept {
+    fn load(options: &NodeOptions) -> Result<Self, StoreError> {
+        let Some(dir) = &options.data_dir else { return Ok(Kept { seq: Seq(1), ..Kept::default() }) };
+        let store = Store::open(dir)?;
+        Ok(Kept {
+            seq: store.seq_reserved()?,
+            mark: store.step_mark()?,
+            offset: store.clock_offset()?,
+            book: store.address_book()?.unwrap_or_default(),
+            store: Some(Arc::new(store)),
+        })
+    }
 }
 
 impl MeshNode {
-    /// Starts a node.
+    /// Starts a node. Its actors run on the current actix arbiter, its connections on the current runtime.
     ///
     /// # Errors
-    /// Always.
-    #[expect(clippy::unused_async, reason = "the node's own start awaits")]
+    /// Says what is wrong with the configuration, the data directory, or an address.
     pub async fn start(options: NodeOptions) -> Result<MeshNode, StartError> {
-        drop(options);
-        Err(StartError::Missing)
+        options.config.validate()?;
+        let kept = Kept::load(&options)?;
+        let NodeOptions { config, data_dir, identity, mesh } = options;
+        let swarm_config = settings::swarm(&config, mesh.id())?;
+        let external = swarm_config.external.clone();
+        let (common, clock) = (Common::new(), SharedClock::default());
+        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock)?;
+        common.link(links.clone());
+
+        let mut registry = Registry::with_prefix("omnimesh");
+        let latest = Latest::default();
+        registry.register_collector(Box::new(latest.clone()));
+        let api_metrics = ApiMetrics::default();
+        api_metrics.register(&mut registry);
+        let started = Network::start(peer::keypair(&identity), swarm_config, &mut registry).await?;
+
+        let listening = started.listening.clone();
+        let inner = Arc::new(Inner {
+            me: identity.id(),
+            mesh,
+            config,
+            common,
+            clock,
+            external,
+            registry,
+            latest,
+            listening: listening.clone(),
+            api_address: Mutex::new(None),
+            api: Mutex::new(None),
+        });
+        let node = MeshNode(inner);
+        if let Some(dir) = data_dir {
+            node.start_api(&dir, api_metrics)?;
+        }
+        let (begin, gossip_frames) = swarm::Begin::split(started);
+        let own = own_addresses(&listening, &node.0.external);
+        // The mailboxes are empty: each of these is taken.
+        let _ = links.membership.try_send(membership::Begin(own));
+        let _ = links.sync.try_send(sync::Begin);
+        let _ = links.author.try_send(author::Begin);
+        let _ = links.gossip.try_send(gossip::Begin(gossip_frames));
+        let _ = links.swarm.try_send(begin);
+        Ok(node)
+    }
+
+    fn start_api(&self, dir: &std::path::Path, metrics: ApiMetrics) -> Result<(), StartError> {
+        let token = ApiToken::load_or_create(&dir.join(API_TOKEN_FILE))?;
+        let backend = Arc::new(NodeBackend::new(&self.0));
+        let server = api::serve(settings::api(&self.0.config), backend, token, metrics)?;
+        let address = server.address();
+        write_atomic(&dir.join(API_ADDRESS_FILE), format!("{address}\n").as_bytes(), 0o600)?;
+        *self.0.api_address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        *self.0.api.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        Ok(())
     }
 
     /// Who it is.
     pub fn peer_id(&self) -> NodeId {
-        match self.never {}
+        self.0.me
     }
 
-    /// Where peers reach it.
+    /// Its mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.0.mesh
+    }
+
+    /// Where peers reach it: the configured external addresses, then what it listens on.
     pub fn listen_addresses(&self) -> Vec<String> {
-        match self.never {}
+        own_addresses(&self.0.listening, &self.0.external)
     }
 
-    /// Where its API is.
-    pub fn api_address(&self) -> SocketAddr {
-        match self.never {}
+    /// The same with `/p2p/<peer id>` at the end, as other nodes' bootstrap addresses.
+    pub fn bootstrap_addresses(&self) -> Vec<String> {
+        bootstrap_addresses(&self.0)
     }
 
-    /// Waits until it takes part.
+    /// Where its API is, if it has one.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        *self.0.api_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that another node needs to join the mesh through this one. Holds the mesh secret.
+    pub fn invite(&self) -> Invite {
+        invite(&self.0)
+    }
+
+    /// Waits until the node has the mesh's step, and so takes part.
     ///
     /// # Errors
-    /// If it stopped before.
-    #[expect(clippy::unused_async, reason = "the node's own awaits")]
-    pub async fn wait_ready(&self) -> Result<(), StartError> {
-        match self.never {}
+    /// If the node stopped before.
+    pub async fn wait_ready(&self) -> Result<(), Stopped> {
+        self.until_stopped(self.0.clock.wait_until(|_| true)).await
     }
 
-    /// Stops it in good order.
-    #[expect(clippy::unused_async, reason = "the node's own awaits")]
+    /// Waits until the mesh has come to `target`.
+    ///
+    /// # Errors
+    /// If the node stopped before.
+    pub async fn sync(&self, target: Step) -> Result<Step, Stopped> {
+        let Inner { common, clock, .. } = &*self.0;
+        let arrive = async {
+            loop {
+                clock.wait_until(|_| true).await;
+                let now = common.now();
+                match (clock.step(now), clock.next_step_at(now)) {
+                    (Some(step), _) if step >= target => return step,
+                    // The clock may be set forward at any time: look again when it is, or when a step ends.
+                    (_, Some(next)) => {
+                        let changed = clock.wait_until(|clock| clock.step(common.now()) >= target);
+                        let _ = tokio::time::timeout(next.since(now), changed).await;
+                    }
+                    (_, None) => {}
+                }
+            }
+        };
+        self.until_stopped(arrive).await
+    }
+
+    async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.0.common.stopped() => Err(Stopped),
+        }
+    }
+
+    /// The mesh's step; `None` while the node is not synchronised.
+    pub fn step(&self) -> Option<Step> {
+        self.0.clock.step(self.0.common.now())
+    }
+
+    /// Publishes a payload to all subscribers of a channel.
+    ///
+    /// Waits while the author's mailbox is full, so a fast caller is slowed down rather than refused.
+    ///
+    /// # Errors
+    /// If the channel's name or the payload's size is not allowed, or the node is not ready.
+    pub async fn broadcast(
+        &self,
+        channel: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Published, PublishError> {
+        let broadcast = Broadcast { channel: Channel::new(channel)?, payload: payload.into() };
+        Ok(self.0.links().author.send(broadcast).await.unwrap_or(Err(BroadcastError::Stopped))?)
+    }
+
+    /// Subscribes to a channel, until the subscription is dropped.
+    ///
+    /// # Errors
+    /// If the channel's name is not allowed, or the node has stopped.
+    pub async fn subscribe(&self, channel: &str) -> Result<Subscription, PublishError> {
+        let subscribe = gossip::Subscribe(Channel::new(channel)?);
+        let feed = self.0.links().gossip.send(subscribe).await.map_err(|_| BroadcastError::Stopped)?;
+        Ok(Subscription { feed, lost: 0 })
+    }
+
+    /// Calls `handler` with each message of a channel, on the current arbiter, for as long as the node runs.
+    ///
+    /// # Errors
+    /// As [`MeshNode::subscribe`].
+    pub async fn on_message(
+        &self,
+        channel: &str,
+        mut handler: impl FnMut(Message) + 'static,
+    ) -> Result<(), PublishError> {
+        let mut subscription = self.subscribe(channel).await?;
+        actix_rt::spawn(async move {
+            while let Some(message) = subscription.receive().await {
+                handler(message);
+            }
+        });
+        Ok(())
+    }
+
+    /// All events from now on, until the feed is dropped.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn events(&self) -> Result<Feed<Observed>, Stopped> {
+        self.0.links().observer.send(Watch).await.map_err(|_| Stopped)
+    }
+
+    /// Calls `handler` with each error and security event, on the current arbiter, for as long as the node runs.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn on_error(
+        &self,
+        mut handler: impl FnMut(Event<libp2p::PeerId>) + 'static,
+    ) -> Result<(), Stopped> {
+        let mut events = self.events().await?;
+        actix_rt::spawn(async move {
+            while let Some(item) = events.next().await {
+                if let FeedItem::Next(Observed { event, .. }) = item
+                    && matches!(event.stream(), EventStream::Error | EventStream::Security)
+                {
+                    handler(event);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// The members, this node among them.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn members(&self) -> Result<Vec<Member>, Stopped> {
+        let (_, members) =
+            self.0.links().membership.send(membership::GetMembers).await.map_err(|_| Stopped)?;
+        Ok(members)
+    }
+
+    /// Rates, latencies and health.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn metrics(&self) -> Result<NetworkMetrics, Stopped> {
+        NodeBackend::new(&self.0).network_metrics().await.map_err(|_| Stopped)
+    }
+
+    /// Leaves the mesh and stops, in good order. What other clones of this handle ask for fails from then on.
     pub async fn shutdown(self) {
-        match self.never {}
+        let links = self.0.links();
+        let api = self.0.api.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(api) = api {
+            api.stop().await;
+        }
+        // Each of these has worked its message off when it answers; a stopped one needs none.
+        let _ = links.membership.send(membership::Leave).await;
+        let _ = links.sync.send(sync::Close).await;
+        let _ = links.swarm.send(swarm::Close).await;
+        self.0.common.stop();
+    }
+}
+
+fn start_actors(
+    config: &Config,
+    identity: &Identity,
+    mesh: &Mesh,
+    kept: &Kept,
+    external: &[Multiaddr],
+    common: &Common,
+    clock: &SharedClock,
+) -> Result<Links, StartError> {
+    let me = identity.id();
+    let bootstrap = settings::bootstrap(config)?;
+    let is_founder =
+        bootstrap.is_empty() && kept.book.is_empty() && kept.mark.is_none() && !config.network.mdns;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .thread_name(|i| format!("verify-{i}"))
+        .build()
+        .map_err(|error| StartError::Threads(error.to_string()))?;
+    let gossip_settings = gossip::Settings {
+        mesh: mesh.clone(),
+        gossip: Arc::new(settings::gossip(config)),
+        validate: settings::validate(config),
+        floor: kept.mark.map(|mark| mark.accepted),
+        verifying_max: config.limits.inbound_queue,
+        subscriber_queue: config.limits.subscriber_queue,
+        pool: Arc::new(pool),
+    };
+    let author_settings = author::Settings {
+        config: settings::author(config),
+        identity: identity.clone(),
+        mesh: mesh.clone(),
+        phase_interval: settings::phase_interval(config),
+        pattern_cache: settings::pattern_cache(config),
+        store: kept.store.clone(),
+    };
+    let sync_settings = sync::Settings {
+        me,
+        config: settings::step(config),
+        phase_interval: config.node.phase_interval,
+        step_window_future: config.node.step_window_future,
+        is_founder,
+        saved: kept.offset,
+        not_before: kept.mark.map(|mark| mark.step),
+        store: kept.store.clone(),
+    };
+    let swarm_settings = swarm::Settings {
+        me,
+        admission: settings::admission(config),
+        dialer: settings::dialer(config),
+        bootstrap,
+        mesh: mesh.clone(),
+        book: kept.book.clone(),
+        store: kept.store.clone(),
+        external: external.to_vec(),
+    };
+    let observer = ObserverActor::new(common.clone(), observer::Config::default(), clock.clone());
+    let membership = MembershipActor::new(common.clone(), settings::membership(config), me);
+    let gossip = GossipActor::new(common.clone(), gossip_settings, clock.clone());
+    let author = AuthorActor::new(common.clone(), author_settings, clock.clone(), kept.seq);
+    let sync = SyncActor::new(common.clone(), sync_settings, clock.clone());
+    let swarm = SwarmActor::new(common.clone(), swarm_settings);
+    Ok(Links {
+        observer: Supervisor::start(|_| observer),
+        membership: Supervisor::start(|_| membership),
+        gossip: Supervisor::start(|_| gossip),
+        author: Supervisor::start(|_| author),
+        sync: Supervisor::start(|_| sync),
+        swarm: Supervisor::start(|_| swarm),
+    })
+}
+
+pub(crate) fn bootstrap_addresses(inner: &Inner) -> Vec<String> {
+    let own = own_addresses(&inner.listening, &inner.external);
+    own.into_iter().map(|address| format!("{address}/p2p/{}", inner.me)).collect()
+}
+
+pub(crate) fn invite(inner: &Inner) -> Invite {
+    let bootstrap = bootstrap_addresses(inner).into_iter().take(INVITE_ADDRESSES_MAX).collect();
+    Invite { mesh: inner.mesh.clone(), bootstrap }
+}
+
+/// Why a payload was not published, or a channel not subscribed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Not a name for a channel.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The node did not take it.
+    #[error(transparent)]
+    Broadcast(#[from] BroadcastError),
+}
+
+/// The messages of a channel; unsubscribes when dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    feed: Feed<Message>,
+    lost: u64,
+}
+
+impl Subscription {
+    /// The next message; `None` when the node has stopped. What this reader is too slow for is dropped, oldest
+    /// first, and counted in [`Subscription::lost`].
+    pub async fn receive(&mut self) -> Option<Message> {
+        loop {
+            match self.feed.next().await? {
+                FeedItem::Next(message) => return Some(message),
+                FeedItem::Lagged(lost) => self.lost += lost,
+            }
+        }
+    }
+
+    /// How many messages this reader was too slow for.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+impl futures::Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Message>> {
+        use std::task::Poll;
+        loop {
+            match std::task::ready!(self.feed.poll_next_unpin(cx)) {
+                Some(FeedItem::Next(message)) => return Poll::Ready(Some(message)),
+                Some(FeedItem::Lagged(lost)) => self.lost += lost,
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }

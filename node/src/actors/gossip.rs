@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use super::author::{Answer, BroadcastError, Published};
 use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox, until};
-use crate::api::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::clock::SharedClock;
+use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::message::Message;
 use crate::swarm::{Class, Held, Inbound, Outbound};
 
@@ -206,7 +206,9 @@ impl GossipActor {
             gossip::Output::Disconnect { peer, reason } => {
                 let (reason, detail) = match reason {
                     gossip::DisconnectReason::Graylisted => ("graylisted", "its gossip score is too low"),
-                    gossip::DisconnectReason::TooManyPeers => ("too_many", "there are as many peers as can be"),
+                    gossip::DisconnectReason::TooManyPeers => {
+                        ("too_many", "there are as many peers as can be")
+                    }
                 };
                 events.push(Event::PeerRefused { peer, reason, detail: detail.to_owned() });
                 self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
@@ -254,14 +256,21 @@ impl GossipActor {
         let payloads = envelope.payloads().len();
         self.counters.published_payloads += payloads as u64;
         for (i, answer) in (0..).zip(answers) {
-            let published = Published { id, seq: header.seq.saturating_add(i), step: header.step, recipients };
+            let published =
+                Published { id, seq: header.seq.saturating_add(i), step: header.step, recipients };
             let _ = answer.send(Ok(published));
         }
         Event::Published { id, channel: header.channel.clone(), seq: header.seq, payloads, recipients }
     }
 
     /// Hands a verified message to the subscribers.
-    fn deliver(&mut self, id: MessageId, from: PeerId, envelope: &Envelope, is_subscribed: bool) -> Event<PeerId> {
+    fn deliver(
+        &mut self,
+        id: MessageId,
+        from: PeerId,
+        envelope: &Envelope,
+        is_subscribed: bool,
+    ) -> Event<PeerId> {
         let header = envelope.header();
         let payloads = envelope.payloads();
         let here_us = self.clock.mesh_time_us(self.common.now());
@@ -314,7 +323,9 @@ impl GossipActor {
             self.counters.verify_messages += messages.len() as u64;
             let results = self.checked.0.clone();
             self.settings.pool.spawn(move || {
-                let check = |(id, message): (MessageId, Unverified)| (id, message.verify().map_err(Unchecked::Refused));
+                let check = |(id, message): (MessageId, Unverified)| {
+                    (id, message.verify().map_err(Unchecked::Refused))
+                };
                 let checked: Checked = if messages.len() < PARALLEL_BATCH {
                     messages.into_iter().map(check).collect()
                 } else {
@@ -328,7 +339,11 @@ impl GossipActor {
         self.give_all_if_any(ctx, shed);
     }
 
-    fn give_all_if_any(&mut self, ctx: &mut Context<Self>, inputs: impl ExactSizeIterator<Item = relay::Input<PeerId>>) {
+    fn give_all_if_any(
+        &mut self,
+        ctx: &mut Context<Self>,
+        inputs: impl ExactSizeIterator<Item = relay::Input<PeerId>>,
+    ) {
         if inputs.len() > 0 {
             self.give_all(ctx, inputs);
         }
@@ -429,7 +444,8 @@ impl Supervised for GossipActor {
         // What the lost windows had accepted cannot be told from what is new.
         let now = self.common.now();
         let future = self.settings.validate.step_window_future;
-        self.settings.floor = self.clock.step(now).map(|step| step.saturating_add(future)).max(self.settings.floor);
+        self.settings.floor =
+            self.clock.step(now).map(|step| step.saturating_add(future)).max(self.settings.floor);
         self.out = Outbox::new();
         self.state = Self::state(&self.common, &self.settings, &mut self.rng, &mut self.out);
         (self.step, self.publishing, self.verifying) = (None, None, 0);

@@ -40,8 +40,7 @@ impl MembershipActor {
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let local = Local { node: self.me, generation: wall_ms(), addresses: self.addresses.clone() };
-        let now = self.common.now();
-        let state = membership::State::new(now, self.config.clone(), local, &mut self.rng, &mut self.out)
+        let state = membership::State::new(self.config.clone(), local, &mut self.rng)
             .expect("the node's configuration was checked when it was made");
         self.state = Some(state);
         self.carry_out(ctx);

@@ -23,7 +23,7 @@ pub(crate) mod sync;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -31,6 +31,7 @@ use omnimesh_protocol::Time;
 use omnimesh_protocol::event::Event;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use tokio::sync::watch;
 
 use crate::clock::Epoch;
 
@@ -62,6 +63,8 @@ pub(crate) struct Common {
     links: Arc<OnceLock<Links>>,
     shed: Arc<[AtomicU64; Mailbox::ALL.len()]>,
     restarts: Arc<AtomicU64>,
+    bootstrap_trouble: Arc<Mutex<Option<String>>>,
+    stop: Arc<watch::Sender<bool>>,
 }
 
 /// Whose mailbox was full.
@@ -96,6 +99,8 @@ impl Common {
             links: Arc::new(OnceLock::new()),
             shed: Arc::default(),
             restarts: Arc::default(),
+            bootstrap_trouble: Arc::default(),
+            stop: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -142,6 +147,27 @@ impl Common {
     /// How much each mailbox shed.
     pub(crate) fn shed(&self) -> impl Iterator<Item = (Mailbox, u64)> + '_ {
         Mailbox::ALL.into_iter().map(|mailbox| (mailbox, self.shed[mailbox as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Why no bootstrap address answers, if that is so.
+    pub(crate) fn bootstrap_trouble(&self) -> Option<String> {
+        self.bootstrap_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_bootstrap_trouble(&self, trouble: Option<String>) {
+        *self.bootstrap_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// The node ends now.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until the node ends.
+    pub(crate) async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as this does.
+        let _ = stop.wait_for(|stopped| *stopped).await;
     }
 
     /// How often an actor was restarted.

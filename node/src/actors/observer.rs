@@ -8,8 +8,8 @@ use omnimesh_protocol::{MessageId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
 
 use super::{Common, MAILBOX};
-use crate::api::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::clock::{SharedClock, wall_ms};
+use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 
 /// Messages that wait for the observer: it comes last, and loses rather than holds up.
 const OBSERVER_MAILBOX: usize = 4 * MAILBOX;

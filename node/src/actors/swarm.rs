@@ -12,7 +12,7 @@ use actix::prelude::*;
 use futures::{Stream, stream};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
-use omnimesh_protocol::control::Frame;
+use omnimesh_protocol::control::{DecodeError, Frame};
 use omnimesh_protocol::dialer::{self, BookEntry, DialId};
 use omnimesh_protocol::event::Event as MeshEvent;
 use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync, until};
 use crate::store::Store;
 use crate::swarm::{
-    Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, Started, StreamKind, peer,
+    Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, Started, StreamKind,
+    peer,
 };
 
 /// How often the address book is kept, and Kademlia asked for peers.
@@ -78,7 +79,6 @@ pub(crate) struct SwarmActor {
     peers: BTreeMap<PeerId, PeerInfo>,
     dials: Vec<Dial>,
     listening: Vec<Multiaddr>,
-    bootstrap_trouble: Option<String>,
     control_shed: u64,
 }
 
@@ -110,7 +110,6 @@ impl SwarmActor {
             peers: BTreeMap::new(),
             dials: Vec::new(),
             listening: Vec::new(),
-            bootstrap_trouble: None,
             control_shed: 0,
         }
     }
@@ -142,7 +141,11 @@ impl SwarmActor {
                 }
                 let links = self.common.links();
                 self.common.send(Mailbox::Sync, &links.sync, sync::MemberDisconnected(peer));
-                self.common.send(Mailbox::Membership, &links.membership, membership::MemberDisconnected(peer));
+                self.common.send(
+                    Mailbox::Membership,
+                    &links.membership,
+                    membership::MemberDisconnected(peer),
+                );
             }
             admission::Output::Deliver { peer, frame } => self.deliver(peer, frame),
             admission::Output::Refused { peer, reason, until } => {
@@ -193,7 +196,8 @@ impl SwarmActor {
 
     fn send_control(&mut self, to: NodeId, frame: &Frame) {
         let control = self.peers.get(&peer::peer_id(&to)).and_then(|info| info.control.as_ref());
-        let sent = control.is_some_and(|control| control.try_send(Class::Control, frame.encode()).is_ok());
+        let sent =
+            control.is_some_and(|control| control.try_send(Class::Control, frame.encode().into()).is_ok());
         self.control_shed += u64::from(!sent);
     }
 
@@ -213,7 +217,9 @@ impl SwarmActor {
         });
         for output in out.drain() {
             match output {
-                dialer::Output::Dial { dial, peer, addresses } => self.start_dial(dial, peer, &addresses, ctx),
+                dialer::Output::Dial { dial, peer, addresses } => {
+                    self.start_dial(dial, peer, &addresses, ctx)
+                }
                 dialer::Output::Trim { peer } => self.disconnect(peer::peer_id(&peer)),
                 dialer::Output::Event(event) => self.on_dialer_event(event),
                 dialer::Output::Timer { at, timer } => {
@@ -225,12 +231,22 @@ impl SwarmActor {
         }
     }
 
-    fn start_dial(&mut self, id: DialId, peer: Option<NodeId>, addresses: &[String], ctx: &mut Context<Self>) {
+    fn start_dial(
+        &mut self,
+        id: DialId,
+        peer: Option<NodeId>,
+        addresses: &[String],
+        ctx: &mut Context<Self>,
+    ) {
         let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
         let peer = peer.map(|peer| peer::peer_id(&peer));
         let is_taken = self.dials.len() < DIALS_MAX
             && self.network.as_ref().is_some_and(|network| network.dial(peer, addresses.clone()).is_ok());
-        self.dials.push(Dial { id, peer, addresses: addresses.into_iter().map(peer::without_peer).collect() });
+        self.dials.push(Dial {
+            id,
+            peer,
+            addresses: addresses.into_iter().map(peer::without_peer).collect(),
+        });
         if !is_taken {
             // Answered from the mailbox, not from within the dialer's own output.
             ctx.notify(DialNotTaken(id));
@@ -245,12 +261,12 @@ impl SwarmActor {
                     next_in.as_secs_f64().ceil()
                 );
                 tracing::warn!("{detail}");
-                self.bootstrap_trouble = Some(detail.clone());
+                self.common.set_bootstrap_trouble(Some(detail.clone()));
                 MeshEvent::Error { kind: "bootstrap_unreachable", detail }
             }
             dialer::Event::BootstrapConnected { address, peer } => {
                 tracing::info!(%peer, "bootstrap {address} reached");
-                self.bootstrap_trouble = None;
+                self.common.set_bootstrap_trouble(None);
                 return;
             }
             dialer::Event::BootstrapIsSelf { address } => {
@@ -481,7 +497,7 @@ impl SwarmActor {
                 for frame in frames {
                     match Frame::decode(&frame) {
                         Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
-                        Err(error) if error.is_unknown_kind() => {}
+                        Err(DecodeError::UnknownKind(_)) => {}
                         Err(error) => {
                             fault = Some(error.to_string());
                             break;
@@ -733,8 +749,12 @@ impl Handler<Reintroduce> for SwarmActor {
     type Result = ();
 
     fn handle(&mut self, _: Reintroduce, _: &mut Self::Context) {
-        let members: Vec<NodeId> =
-            self.peers.iter().filter(|(_, info)| info.is_member).filter_map(|(id, _)| peer::node_id(id)).collect();
+        let members: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, info)| info.is_member)
+            .filter_map(|(id, _)| peer::node_id(id))
+            .collect();
         for member in members {
             self.introduce(member);
         }
@@ -761,7 +781,6 @@ pub(crate) struct Summary {
     pub(crate) peers: usize,
     pub(crate) members: usize,
     pub(crate) listening: Vec<Multiaddr>,
-    pub(crate) bootstrap_trouble: Option<String>,
     pub(crate) control_shed: u64,
     pub(crate) refusals: Vec<(&'static str, u64)>,
 }
@@ -779,9 +798,13 @@ impl Handler<GetSummary> for SwarmActor {
             peers: self.peers.len(),
             members: self.peers.values().filter(|info| info.is_member).count(),
             listening: self.listening.clone(),
-            bootstrap_trouble: self.bootstrap_trouble.clone(),
             control_shed: self.control_shed,
-            refusals: self.admission.refusals().iter().map(|(reason, count)| (reason.code(), *count)).collect(),
+            refusals: self
+                .admission
+                .refusals()
+                .iter()
+                .map(|(reason, count)| (reason.code(), *count))
+                .collect(),
         })
     }
 }
@@ -803,7 +826,7 @@ impl Handler<Close> for SwarmActor {
         let goodbye = Frame::Goodbye(omnimesh_protocol::control::Goodbye::Shutdown);
         for info in self.peers.values() {
             if let Some(control) = info.control.as_ref().filter(|_| info.is_member) {
-                let _ = control.try_send(Class::Control, goodbye.encode());
+                let _ = control.try_send(Class::Control, goodbye.encode().into());
             }
         }
         if let Some(network) = self.network.take() {

@@ -134,7 +134,11 @@ impl SyncActor {
     }
 
     /// What writes down how far this node has come, to be called where blocking is allowed.
-    fn mark(&self, step: Step, accepted: Step) -> Option<impl FnOnce() -> Result<(), StoreError> + Send + 'static> {
+    fn mark(
+        &self,
+        step: Step,
+        accepted: Step,
+    ) -> Option<impl FnOnce() -> Result<(), StoreError> + Send + 'static> {
         let store = self.settings.store.clone()?;
         let offset = self.state.as_ref().and_then(|state| state.saved_offset(self.common.now(), wall_ns()));
         Some(move || {
@@ -149,7 +153,8 @@ impl SyncActor {
     fn claim_steps(&self, own: Step) {
         let Some(state) = &self.state else { return };
         let now = self.common.now();
-        let interval_ns = u64::try_from(self.settings.config.step_interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let interval_ns =
+            u64::try_from(self.settings.config.step_interval.as_nanos()).unwrap_or(u64::MAX).max(1);
         let mut claims = vec![(self.settings.me, own)];
         claims.extend(state.claims().map(|(peer, claim)| {
             let elapsed = u64::try_from(now.since(claim.at).as_nanos()).unwrap_or(u64::MAX);
@@ -170,7 +175,9 @@ fn describe(event: step::Event) -> Option<Event<libp2p::PeerId>> {
             };
             ("synchronised", format!("synchronised at step {step}: {how}"))
         }
-        step::Event::Jumped { from, to } => ("jumped", format!("was behind: jumped from step {from} to {to}")),
+        step::Event::Jumped { from, to } => {
+            ("jumped", format!("was behind: jumped from step {from} to {to}"))
+        }
         step::Event::Holding { ahead_ns } => {
             ("holding", format!("is {} ms ahead: waits for the mesh", ahead_ns / 1_000_000))
         }

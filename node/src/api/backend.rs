@@ -4,15 +4,15 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use omnimesh_protocol::id::MessageId;
 
-use super::feed::Feed;
 use super::types::{Anomaly, Event, Member, Message, Peer, Published, Status, StepView, WhyMessage};
+use crate::feed::Feed;
 
 /// An answer that may take a while; the API gives up after its `request_timeout`.
 pub type Answer<'a, T, E = BackendError> = BoxFuture<'a, Result<T, E>>;
 
 /// The node behind the API.
 ///
-/// Every answer is bounded: lists by the node's own limits, feeds by [`super::feed::FeedLimits`]. Channel names
+/// Every answer is bounded: lists by the node's own limits, feeds by [`crate::feed::FeedLimits`]. Channel names
 /// were checked by [`super::channel::check_channel`] before they come here.
 pub trait Backend: Send + Sync + 'static {
     /// Whether the node takes part in the mesh; must not wait, for `/readyz` asks it.

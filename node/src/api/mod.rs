@@ -22,7 +22,7 @@
 
 pub mod backend;
 pub mod channel;
-pub mod feed;
+
 pub mod token;
 pub mod types;
 

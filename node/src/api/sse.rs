@@ -23,9 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Shared;
-use super::feed::{Feed, FeedItem};
 use super::metrics::ApiMetrics;
 use super::types::{Event, Lagged, Message};
+use crate::feed::{Feed, FeedItem};
 
 /// The media type of a stream of events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";

@@ -234,6 +234,11 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
         self.peers.get(&peer)?.claim
     }
 
+    /// What each connected peer last claimed, by name.
+    pub fn claims(&self) -> impl Iterator<Item = (P, Claim)> + '_ {
+        self.peers.keys().filter_map(|peer| Some((*peer, self.claim(*peer)?)))
+    }
+
     /// The state in numbers.
     pub fn stats(&self, now: Time) -> Stats {
         let ms = |ns: i64| ns as f64 / 1e6;

@@ -93,6 +93,25 @@ impl<T> FeedSender<T> {
         Ok(dropped)
     }
 
+    /// Tells the reader of items that were lost before they came here.
+    ///
+    /// # Errors
+    /// The reader is gone.
+    pub fn lose(&self, lost: u64) -> Result<(), FeedClosed> {
+        let reader = {
+            let mut queue = self.0.lock();
+            if queue.is_closed {
+                return Err(FeedClosed);
+            }
+            queue.lost += lost;
+            queue.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(())
+    }
+
     /// Whether the reader is gone.
     pub fn is_closed(&self) -> bool {
         self.0.lock().is_closed

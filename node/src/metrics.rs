@@ -1,0 +1,248 @@
+//! What `/metrics` says of the node beyond libp2p's and the API's own figures.
+//!
+//! State machines count for themselves. When somebody asks, the node takes a [`Snapshot`] of them, and the
+//! collector writes it down; nothing is counted twice and nothing runs between two scrapes. No metric has
+//! a peer id as a label, so their number does not grow with the mesh.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use omnimesh_protocol::membership::Counts;
+use omnimesh_protocol::observer::NetworkMetrics;
+use omnimesh_protocol::refusal::Refusal;
+use omnimesh_protocol::step;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::actors::gossip::Snapshot as Relay;
+use crate::actors::swarm::Summary;
+
+/// The node in numbers, at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) relay: Relay,
+    pub(crate) swarm: Summary,
+    pub(crate) members: Counts,
+    pub(crate) local_health: u8,
+    pub(crate) step: Option<step::Stats>,
+    pub(crate) network: NetworkMetrics,
+    pub(crate) mailboxes_shed: Vec<(&'static str, u64)>,
+    pub(crate) actor_restarts: u64,
+    pub(crate) author_cache: omnimesh_protocol::pattern::CacheStats,
+    pub(crate) uptime_s: f64,
+}
+
+/// Where the last snapshot is put for the collector.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Latest(Arc<Mutex<Option<Snapshot>>>);
+
+impl Latest {
+    pub(crate) fn set(&self, snapshot: Snapshot) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+    }
+}
+
+impl Collector for Latest {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.as_ref().map_or(Ok(()), |snapshot| Writer(encoder).snapshot(snapshot))
+    }
+}
+
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        counter.encode(self.0.encode_descriptor(name, help, None, counter.metric_type())?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(self.0.encode_descriptor(name, help, None, gauge.metric_type())?)
+    }
+
+    /// One counter for each value of a label.
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> fmt::Result {
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (value, count) in values {
+            ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'a str, f64)>,
+    ) -> fmt::Result {
+        let kind = ConstGauge::new(0.0).metric_type();
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (value, gauge) in values {
+            ConstGauge::new(gauge).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, s: &Snapshot) -> fmt::Result {
+        self.gauge("uptime_seconds", "Seconds since the node started", s.uptime_s)?;
+        self.messages(s)?;
+        self.gossip(&s.relay.gossip)?;
+        self.mesh(s)?;
+        self.queues(s)
+    }
+
+    fn messages(&mut self, s: &Snapshot) -> fmt::Result {
+        let Relay { counters, refused, accepted, .. } = &s.relay;
+        let refused = Refusal::ALL.iter().map(|reason| (reason.code(), refused[reason.index()]));
+        self.counters("messages_refused", "Messages refused, by the gate's reason", "reason", refused)?;
+        self.counter("messages_verified", "Messages that passed every gate", *accepted)?;
+        self.counter(
+            "payloads_delivered",
+            "Payloads handed to subscribers here",
+            counters.delivered_payloads,
+        )?;
+        self.counter("payloads_published", "Payloads published by this node", counters.published_payloads)?;
+        self.counter("frames_received", "Gossip frames received", counters.frames_received)?;
+        self.counter("frames_malformed", "Gossip frames that could not be read", counters.frames_malformed)?;
+        let shape = counters.messages_refused_by_shape;
+        self.counter(
+            "messages_not_anonymous",
+            "Messages refused because they carry gossipsub's own author fields",
+            shape,
+        )?;
+        self.counter("verify_batches", "Batches of signatures checked", counters.verify_batches)?;
+        self.counter("verify_messages", "Signatures checked", counters.verify_messages)?;
+        self.counter(
+            "verify_shed",
+            "Messages shed because too many signatures waited",
+            counters.verify_shed,
+        )?;
+        self.counter(
+            "subscribers_lagged",
+            "Payloads dropped because a subscriber was slow",
+            counters.subscribers_lagged,
+        )?;
+        let hit_rates = [("verify", s.relay.cache.hit_rate()), ("author", s.author_cache.hit_rate())];
+        self.gauges("pattern_cache_hit_ratio", "Share of patterns found in the cache", "cache", hit_rates)?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let entries = [("verify", s.relay.cache.len as f64), ("author", s.author_cache.len as f64)];
+        self.gauges("pattern_cache_entries", "Patterns in the cache", "cache", entries)
+    }
+
+    fn gossip(&mut self, stats: &omnimesh_protocol::gossip::Stats) -> fmt::Result {
+        let copies = [
+            ("received", stats.copies_received),
+            ("duplicate", stats.duplicates),
+            ("sent_own", stats.copies_sent_own),
+            ("sent_forwarded", stats.copies_sent_forwarded),
+            ("sent_iwant", stats.copies_sent_iwant),
+            ("saved_by_idontwant", stats.copies_saved),
+        ];
+        self.counters("gossip_copies", "Whole messages on links", "what", copies)?;
+        let received = [
+            ("ihave", stats.ihave_received),
+            ("iwant", stats.iwant_received),
+            ("graft", stats.graft_received),
+            ("prune", stats.prune_received),
+            ("idontwant", stats.idontwant_received),
+        ];
+        self.counters("gossip_control_received", "Control entries received", "kind", received)?;
+        let sent = [
+            ("ihave", stats.ihave_sent),
+            ("iwant", stats.iwant_sent),
+            ("graft", stats.graft_sent),
+            ("prune", stats.prune_sent),
+            ("idontwant", stats.idontwant_sent),
+        ];
+        self.counters("gossip_control_sent", "Control entries sent", "kind", sent)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    fn mesh(&mut self, s: &Snapshot) -> fmt::Result {
+        let Counts { alive, suspect, dead, left, quarantined } = s.members;
+        let members = [
+            ("alive", alive as f64),
+            ("suspect", suspect as f64),
+            ("dead", dead as f64),
+            ("left", left as f64),
+            ("quarantined", quarantined as f64),
+        ];
+        self.gauges("members", "Members by state, this node among them", "state", members)?;
+        self.gauge("peers", "Connected peers", s.swarm.peers as f64)?;
+        self.gauge("peers_admitted", "Connected peers that proved membership", s.swarm.members as f64)?;
+        self.gauge(
+            "local_health",
+            "How much the node doubts itself; 0 is healthy",
+            f64::from(s.local_health),
+        )?;
+        let refusals = s.swarm.refusals.iter().copied();
+        self.counters("peers_refused", "Peers refused, by reason", "reason", refusals)?;
+        if let Some(step) = &s.step {
+            self.gauge(
+                "step",
+                "The mesh's step; -1 while not synchronised",
+                step.step.map_or(-1.0, |step| step.0 as f64),
+            )?;
+            self.gauge("step_skew_ms", "Spread of the clocks kept in the last round", step.skew_ms)?;
+            self.gauge(
+                "step_offset_ms",
+                "Mesh time less this node's own clock",
+                step.offset_ms.unwrap_or(0.0),
+            )?;
+            self.gauge("step_samples", "Peers whose clock counted in the last round", step.samples as f64)?;
+            self.counter("step_jumps", "Times the clock was set forward", step.jumps)?;
+        }
+        let network = &s.network;
+        self.gauge("network_health", "0 (of no use) to 1 (all well)", network.health)?;
+        self.gauge(
+            "network_messages_per_second",
+            "Payloads verified per second",
+            network.messages_per_second,
+        )?;
+        self.counter("pattern_mismatches", "Messages whose tag did not match", network.pattern_mismatches)?;
+        let latency = network.latency_ms;
+        let quantiles =
+            [("0.5", latency.p50), ("0.95", latency.p95), ("0.99", latency.p99), ("1", latency.max)];
+        self.gauges(
+            "message_latency_ms",
+            "From publishing to here, of the last minute",
+            "quantile",
+            quantiles,
+        )
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    fn queues(&mut self, s: &Snapshot) -> fmt::Result {
+        let relay = &s.relay;
+        self.gauge("outbound_frames", "Gossip frames that wait for peers", relay.queued_frames as f64)?;
+        self.gauge("outbound_bytes", "Bytes that wait for peers", relay.queued_bytes as f64)?;
+        self.counter(
+            "outbound_shed",
+            "Gossip frames that a full queue to a peer refused",
+            relay.counters.outbound_shed,
+        )?;
+        self.counter(
+            "control_shed",
+            "Control frames lost because the peer was not there",
+            s.swarm.control_shed,
+        )?;
+        self.gauge("replay_authors", "Authors whose sequence numbers are remembered", relay.authors as f64)?;
+        self.gauge("channels_subscribed", "Channels with subscribers here", relay.channels as f64)?;
+        self.gauge("verifying", "Messages whose signature is being checked", relay.verifying as f64)?;
+        let shed = s.mailboxes_shed.iter().copied();
+        self.counters("mailbox_shed", "Messages between actors that a full mailbox shed", "actor", shed)?;
+        self.counter("actor_restarts", "Actors that failed and were started anew", s.actor_restarts)
+    }
+}

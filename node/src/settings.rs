@@ -1,0 +1,202 @@
+//! From the configuration to the settings of each machine: the one place where the two meet.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use omnimesh_protocol::config::Config;
+use omnimesh_protocol::control::Agent;
+use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, membership, replay, step, validate};
+
+use crate::api::ApiConfig;
+use crate::swarm::{self, TransportKind, peer};
+
+/// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
+const FRAME_BYTES: usize = 192;
+/// Payloads that wait for the author at most.
+const AUTHOR_PENDING: usize = 8192;
+/// Bytes of payloads that wait for the author at most.
+const AUTHOR_PENDING_BYTES: usize = 16 << 20;
+
+/// A setting that passed validation and still cannot be used here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} = {value:?}: {reason}")]
+pub struct SettingError {
+    /// Which, as in the configuration file.
+    pub setting: &'static str,
+    /// What it says.
+    pub value: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+fn non_zero(value: usize) -> NonZeroUsize {
+    NonZeroUsize::new(value).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn addresses(setting: &'static str, texts: &[String]) -> Result<Vec<Multiaddr>, SettingError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error: libp2p::multiaddr::Error| SettingError {
+            setting,
+            value: text.clone(),
+            reason: format!("not a multiaddress: {error}"),
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+pub(crate) fn agent() -> Agent {
+    Agent::new(concat!("omnimesh/", env!("CARGO_PKG_VERSION")))
+}
+
+/// The longest envelope this node makes: what a gossipsub frame of the configured size has room for.
+pub(crate) fn envelope_bytes_max(config: &Config) -> usize {
+    config.gossip.message_bytes_max.saturating_sub(FRAME_BYTES)
+}
+
+pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, SettingError> {
+    let mut settings = swarm::Config::new(mesh);
+    settings.listen = addresses("network.listen", &config.network.listen)?;
+    settings.external = addresses("network.external", &config.network.external)?;
+    let is_memory =
+        |address: &Multiaddr| matches!(address.iter().next(), Some(libp2p::multiaddr::Protocol::Memory(_)));
+    if !settings.listen.is_empty() && settings.listen.iter().all(is_memory) {
+        settings.transport = TransportKind::Memory;
+    }
+    settings.mdns = config.network.mdns;
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let limits = &mut settings.limits;
+    // Two nodes may dial each other at the same moment, and a trimmed peer is connected for a moment.
+    limits.connections = count(config.network.peers_max.saturating_mul(2));
+    limits.connections_inbound = count(config.network.peers_max.saturating_mul(3) / 2);
+    limits.pending_inbound = count(config.network.pending_max);
+    limits.pending_outbound = count(config.network.pending_max);
+    limits.streams_per_connection = count(config.limits.streams_per_peer);
+    limits.connection_window_bytes = count(config.limits.connection_window_bytes)
+        .max(limits.streams_per_connection.saturating_mul(256 << 10));
+    settings.gossip.frame_bytes_max = config.gossip.message_bytes_max;
+    settings.gossip.queue_frames = config.limits.outbound_queue;
+    settings.gossip.queue_bytes = config.limits.outbound_bytes;
+    Ok(settings)
+}
+
+pub(crate) fn bootstrap(config: &Config) -> Result<Vec<dialer::Bootstrap>, SettingError> {
+    let parsed = addresses("network.bootstrap", &config.network.bootstrap)?;
+    let bootstrap = |address: Multiaddr| dialer::Bootstrap {
+        peer: peer::peer_of_address(&address).and_then(|peer| peer::node_id(&peer)),
+        address: address.to_string(),
+    };
+    Ok(parsed.into_iter().map(bootstrap).collect())
+}
+
+pub(crate) fn dialer(config: &Config) -> dialer::Config {
+    dialer::Config {
+        target_peers: config.network.peers_target,
+        peers_max: config.network.peers_max,
+        ..dialer::Config::default()
+    }
+}
+
+pub(crate) fn admission(config: &Config) -> admission::Config {
+    let allow = &config.network.allow;
+    let admit = if allow.is_empty() {
+        admission::Admit::Open
+    } else {
+        admission::Admit::Listed(allow.iter().copied().collect())
+    };
+    admission::Config {
+        admit,
+        peers_max: config.network.peers_max.saturating_mul(2),
+        ..admission::Config::open(agent())
+    }
+}
+
+pub(crate) fn membership(config: &Config) -> membership::Config {
+    let probe_period = Duration::from_millis(config.network.heartbeat_ms);
+    membership::Config {
+        probe_period,
+        probe_rtt: probe_period.mul_f64(0.4),
+        suspect_to_down: Duration::from_millis(config.network.suspect_ms),
+        members_max: config.network.max_nodes,
+        ..membership::Config::default()
+    }
+}
+
+pub(crate) fn step(config: &Config) -> step::Config {
+    let node = &config.node;
+    step::Config {
+        round_interval: Duration::from_millis(node.sync_round_ms),
+        sample_max: node.sync_peers,
+        sync_timeout: Duration::from_millis(node.sync_timeout_ms),
+        rtt_max: Duration::from_millis(node.sync_timeout_ms),
+        retries: node.sync_retries,
+        ..step::Config::new(node.step_interval())
+    }
+}
+
+pub(crate) fn gossip(config: &Config) -> gossip::Config {
+    let gossip = &config.gossip;
+    let mut settings = gossip::Config {
+        mesh_degree: gossip.mesh_n,
+        mesh_degree_low: gossip.mesh_n_low,
+        mesh_degree_high: gossip.mesh_n_high,
+        mesh_degree_out: gossip.mesh_outbound_min,
+        lazy_degree: gossip.gossip_lazy,
+        heartbeat_interval: Duration::from_millis(gossip.heartbeat_ms),
+        history_length: u32::try_from(gossip.history_length).unwrap_or(u32::MAX),
+        history_gossip: u32::try_from(gossip.history_gossip).unwrap_or(u32::MAX),
+        seen_ttl: Duration::from_millis(gossip.seen_ms),
+        flood_publish: gossip.flood_publish,
+        idontwant_bytes_min: gossip.idontwant_bytes,
+        peers_max: config.network.peers_max.saturating_mul(2),
+        ..gossip::Config::default()
+    };
+    settings.limits.frame_bytes_max = gossip.message_bytes_max;
+    settings.limits.batch_bytes_max = settings.limits.batch_bytes_max.min(gossip.message_bytes_max);
+    settings.limits.control_bytes_max = settings.limits.control_bytes_max.min(gossip.message_bytes_max);
+    settings
+}
+
+pub(crate) fn phase_interval(config: &Config) -> NonZeroU64 {
+    NonZeroU64::new(config.node.phase_interval).unwrap_or(NonZeroU64::MIN)
+}
+
+pub(crate) fn pattern_cache(config: &Config) -> NonZeroUsize {
+    non_zero(config.node.cache_size)
+}
+
+pub(crate) fn validate(config: &Config) -> validate::Config {
+    validate::Config {
+        phase_interval: phase_interval(config),
+        pattern_cache: pattern_cache(config),
+        message_bytes_max: config.gossip.message_bytes_max,
+        step_window_past: config.node.step_window_past,
+        step_window_future: config.node.step_window_future,
+        replay: replay::Config {
+            window: config.node.sequence_window as u64,
+            authors_max: non_zero(config.node.authors_max),
+        },
+    }
+}
+
+pub(crate) fn author(config: &Config) -> author::Config {
+    author::Config {
+        message_bytes_max: envelope_bytes_max(config),
+        bundle_payloads_max: config.node.bundle_payloads_max,
+        bundle_bytes_max: config.node.bundle_bytes_max,
+        pending_max: AUTHOR_PENDING,
+        pending_bytes_max: AUTHOR_PENDING_BYTES,
+    }
+}
+
+pub(crate) fn api(config: &Config) -> ApiConfig {
+    ApiConfig {
+        listen: config.api.listen,
+        allowed_hosts: config.api.allowed_hosts.clone(),
+        allowed_origins: config.api.allowed_origins.clone(),
+        body_bytes_max: config.api.body_bytes_max,
+        requests_per_s: config.api.requests_per_second,
+        requests_burst: config.api.requests_per_second.saturating_mul(2),
+        ..ApiConfig::default()
+    }
+}
