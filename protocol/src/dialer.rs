@@ -133,7 +133,8 @@ pub enum Input {
     Start,
     /// A stored book.
     Book(Vec<BookEntry>),
-    /// A peer is connected (its first connection).
+    /// A peer is connected. Every dial is answered by this or by `DialFailed`, also if the peer was connected
+    /// already by the time.
     Connected {
         /// Who.
         peer: NodeId,
@@ -493,7 +494,7 @@ impl State {
             entry.next = now;
         }
         if self.connected.len() < self.config.peers_max || self.connected.contains_key(&peer) {
-            self.connected.insert(peer, dialled.is_some());
+            *self.connected.entry(peer).or_default() |= dialled.is_some();
             return;
         }
         let inbound = self.connected.iter().filter(|(_, we_dialled)| !**we_dialled).map(|(peer, _)| *peer);
@@ -529,9 +530,13 @@ impl State {
         rng: &mut impl Rng,
         out: &mut Outbox<Output>,
     ) {
-        let Some(Dialling { target, .. }) = self.dialling.remove(&dial) else {
+        let Some(Dialling { target, peer, .. }) = self.dialling.remove(&dial) else {
             return;
         };
+        if peer.is_some_and(|peer| self.connected.contains_key(&peer)) {
+            // It was quicker to dial us.
+            return;
+        }
         match target {
             Target::Boot(index) => {
                 let Some(boot) = self.boots.get_mut(index) else { return };
