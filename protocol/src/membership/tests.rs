@@ -626,12 +626,13 @@ fn new_addresses_reach_all_without_anybody_seeing_a_death() {
     }
 }
 
-/// SWIM, section 4.1: with targets chosen at random, the first of n members to probe a dead one does so after
-/// 1 / (1 - (1 - 1/(n-1))^(n-1)) periods in the mean, which tends to e/(e-1) = 1.582. With shuffled rounds the
-/// choices of one member are not independent in time, but in any one period each member still picks the dead one
-/// with probability 1/(n-1) independently of the others, and hits in later periods only become likelier. So the mean
-/// number of periods can only be lower. Measured from the death to the first suspicion, there is half a period more in
-/// the mean, less what was under way already: a probe that began less than a round trip before.
+/// SWIM, section 4.1: with targets chosen at random, the first of n members to probe a dead one does so
+/// after 1 / (1 - (1 - 1/(n-1))^(n-1)) periods in the mean, which tends to e/(e-1) = 1.582. With shuffled
+/// rounds the choices of one member are not independent in time, but in any one period each member still
+/// picks the dead one with probability 1/(n-1) independently of the others, and hits in later periods
+/// only become likelier. So the mean number of periods can only be lower. Measured from the death to the
+/// first suspicion, there is half a period more in the mean, less what was under way already: a probe
+/// that began less than a round trip before.
 #[test]
 fn the_first_suspicion_comes_when_the_paper_says() {
     let (size, trials) = (20, 150);
