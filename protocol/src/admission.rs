@@ -1,7 +1,8 @@
 //! Admission: who is a member of this mesh and may speak.
 //!
 //! The transport proves that a peer owns its key; admission has it prove that it knows the mesh secret
-//! ([`Mesh::member_proof`]), and looks whether its key is allowed. Only then does any other machine hear of it.
+//! ([`Mesh::member_proof`]), and looks whether its key is allowed. Only then does any other machine hear
+//! of it.
 //!
 //! ```text
 //!  ControlOpened ──► Send(Hello)                                    ControlOpened = our stream to the peer is open
@@ -9,15 +10,15 @@
 //!                                    └─ fails, or silence for 10 s, or another frame ──► Refused, Send(Goodbye), Disconnect
 //! ```
 //!
-//! A peer of another mesh never gets this far: its protocol names differ. The shell learns that from *identify*
-//! and gives it in as [`Input::ForeignMesh`], so that both sides can say why nothing happens.
+//! A peer of another mesh never gets this far: its protocol names differ. The shell learns that from
+//! *identify* and gives it in as [`Input::ForeignMesh`], so that both sides can say why nothing happens.
 //!
-//! **Inputs** are streams, decoded frames and timers. **Outputs** are frames and disconnections, who was admitted,
-//! refused and removed, and the frames of admitted peers for the other machines.
+//! **Inputs** are streams, decoded frames and timers. **Outputs** are frames and disconnections, who was
+//! admitted, refused and removed, and the frames of admitted peers for the other machines.
 //!
-//! **Invariants.** At most [`Config::peers_max`] peers, admitted and not; when full, newcomers are refused. At most
-//! [`REFUSED_MAX`] refusals are remembered, the oldest is forgotten first; a refusal is told once while it is
-//! remembered, however often the peer comes back.
+//! **Invariants.** At most [`Config::peers_max`] peers, admitted and not; when full, newcomers are
+//! refused. At most [`REFUSED_MAX`] refusals are remembered, the oldest is forgotten first; a refusal is
+//! told once while it is remembered, however often the peer comes back.
 //!
 //! **What it does not do.** It does not dial, and it does not count connections: several connections to one
 //! peer are one here. A member that leaked the secret is kept out by an allow-list only.
@@ -57,8 +58,8 @@ pub enum Admit {
 pub struct Config {
     /// Whose keys are let in.
     pub admit: Admit,
-    /// How long a peer may be silent before its Hello. 10 s (guess): longer than any handshake; too low refuses
-    /// peers on bad links, too high lets silent ones hold a place.
+    /// How long a peer may be silent before its Hello. 10 s (guess): longer than any handshake; too low
+    /// refuses peers on bad links, too high lets silent ones hold a place.
     pub hello_timeout: Duration,
     /// Most peers at once, admitted or not. Too low refuses members, too high costs memory.
     pub peers_max: usize,

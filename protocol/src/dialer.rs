@@ -7,29 +7,31 @@
 //!                                  └────► dead ones, one each 10 s ────────┘
 //! ```
 //!
-//! **Backoff.** After the n-th failure in a row an address or peer waits `min(20 s, 1 s · 2ⁿ⁻¹)` times a random factor of 1
-//! to 1.5. A bootstrap address is never given up. While there are as many peers as wanted, it is tried at the longest
-//! wait only, so that a bootstrap node is not crowded by a large mesh.
+//! **Backoff.** After the n-th failure in a row an address or peer waits `min(20 s, 1 s · 2ⁿ⁻¹)` times a
+//! random factor of 1 to 1.5. A bootstrap address is never given up. While there are as many peers as
+//! wanted, it is tried at the longest wait only, so that a bootstrap node is not crowded by a large mesh.
 //!
 //! **Islands.** Dead members stay in the book. Every [`Config::dead_period`] one of them, at random among
 //! those whose backoff allows it, is dialled: one dial each 10 s, however many are dead. A node without any
 //! connection dials dead members like living ones.
 //!
-//! **The book** holds at most [`Config::book_max`] peers of at most [`ADDRESSES_MAX`] addresses. When it is full, a newcomer replaces the
-//! peer with the most failures among those that were never connected, else among those that fail; with neither, it is
-//! dropped. A peer that never connected is forgotten after [`UNPROVEN_FAILURES_MAX`] failures, any other after
-//! [`Config::forget_after`] of failures. The shell stores what [`State::book`] tells and gives it back as [`Input::Book`], so that a node
-//! without bootstrap addresses finds its mesh again.
+//! **The book** holds at most [`Config::book_max`] peers of at most [`ADDRESSES_MAX`] addresses. When it
+//! is full, a newcomer replaces the peer with the most failures among those that were never connected,
+//! else among those that fail; with neither, it is dropped. A peer that never connected is forgotten
+//! after [`UNPROVEN_FAILURES_MAX`] failures, any other after [`Config::forget_after`] of failures. The
+//! shell stores what [`State::book`] tells and gives it back as [`Input::Book`], so that a node without
+//! bootstrap addresses finds its mesh again.
 //!
-//! **Inputs** are connections, failures, addresses and wishes. **Outputs** are dials (answered by their id), connections to close,
-//! events and timers.
+//! **Inputs** are connections, failures, addresses and wishes. **Outputs** are dials (answered by their
+//! id), connections to close, events and timers.
 //!
-//! **Invariants.** Never dialled: this node, who is connected or being dialled, who is refused or quarantined.
-//! At most [`DIALS_MAX`] dials under way. At most [`Config::peers_max`] connections are kept: the newcomer is trimmed, unless we
-//! dialled it; then a random one that dialled us. Everything about a peer is bounded by the book or a constant.
+//! **Invariants.** Never dialled: this node, who is connected or being dialled, who is refused or
+//! quarantined. At most [`DIALS_MAX`] dials under way. At most [`Config::peers_max`] connections are
+//! kept: the newcomer is trimmed, unless we dialled it; then a random one that dialled us. Everything
+//! about a peer is bounded by the book or a constant.
 //!
-//! **What it does not do.** It does not read addresses, and does not know whether a connection speaks for a member: admission
-//! does, and says [`Input::Refused`].
+//! **What it does not do.** It does not read addresses, and does not know whether a connection speaks for
+//! a member: admission does, and says [`Input::Refused`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,8 +69,8 @@ const WANTED_PERIOD: Duration = Duration::from_millis(500);
 /// Numbers of peers, and times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// So many connections are sought. 12: gossipsub's upper degree (v1.0, `D_high`), so that the router can choose;
-    /// a mesh of fewer nodes becomes full. Too low and gossip has no spare links.
+    /// So many connections are sought. 12: gossipsub's upper degree (v1.0, `D_high`), so that the router
+    /// can choose; a mesh of fewer nodes becomes full. Too low and gossip has no spare links.
     pub target_peers: usize,
     /// So many connections are kept. 128 (guess): 1 to 2 MiB each at worst. Lower than the target and
     /// connections flap.
@@ -133,7 +135,8 @@ pub enum Input {
     Start,
     /// A stored book.
     Book(Vec<BookEntry>),
-    /// A peer is connected (its first connection).
+    /// A peer is connected. Every dial is answered by this or by `DialFailed`, also if the peer was
+    /// connected already by the time.
     Connected {
         /// Who.
         peer: NodeId,
@@ -493,7 +496,7 @@ impl State {
             entry.next = now;
         }
         if self.connected.len() < self.config.peers_max || self.connected.contains_key(&peer) {
-            self.connected.insert(peer, dialled.is_some());
+            *self.connected.entry(peer).or_default() |= dialled.is_some();
             return;
         }
         let inbound = self.connected.iter().filter(|(_, we_dialled)| !**we_dialled).map(|(peer, _)| *peer);
@@ -529,9 +532,13 @@ impl State {
         rng: &mut impl Rng,
         out: &mut Outbox<Output>,
     ) {
-        let Some(Dialling { target, .. }) = self.dialling.remove(&dial) else {
+        let Some(Dialling { target, peer, .. }) = self.dialling.remove(&dial) else {
             return;
         };
+        if peer.is_some_and(|peer| self.connected.contains_key(&peer)) {
+            // It was quicker to dial us.
+            return;
+        }
         match target {
             Target::Boot(index) => {
                 let Some(boot) = self.boots.get_mut(index) else { return };

@@ -229,6 +229,14 @@ fn a_wanted_peer_is_dialled_at_once_at_a_bounded_rate() {
 }
 
 #[test]
+fn two_that_dial_each_other_at_once_have_not_failed() {
+    let mut rig = Rig::new(Config::default(), vec![boot(1)]);
+    rig.give(Input::Start);
+    assert_eq!(rig.give(Input::Connected { peer: node(1), dial: None }), []);
+    assert_eq!(rig.give(Input::DialFailed { dial: DialId(1), is_self: false }), []);
+}
+
+#[test]
 fn too_many_connections_are_trimmed() {
     let config = Config { peers_max: 2, target_peers: 2, ..Config::default() };
     let mut rig = Rig::new(config, Vec::new());

@@ -18,8 +18,9 @@ pub struct Config {
     /// One member is probed in each period. 1 s: Hashicorp memberlist's LAN default. Shorter finds the dead
     /// sooner and costs packets.
     pub probe_period: Duration,
-    /// How long a direct answer may take before others are asked to probe; less than half of the period, so that they
-    /// have time. 400 ms: the longest round trips on earth and some. Too short costs packets only.
+    /// How long a direct answer may take before others are asked to probe; less than half of the period,
+    /// so that they have time. 400 ms: the longest round trips on earth and some. Too short costs packets
+    /// only.
     pub probe_rtt: Duration,
     /// How long a suspect has to answer. 4 s: memberlist's LAN default for up to ten members (4 periods).
     /// Too short declares slow nodes dead, too long keeps the dead on the list.
@@ -29,10 +30,11 @@ pub struct Config {
     /// How often the dead are knocked at. 5 s (guess): islands find each other in seconds, for one small
     /// packet each second or so.
     pub knock_period: Duration,
-    /// A timer that comes later than this makes the node doubt itself. 250 ms (guess): no scheduler delays a
-    /// healthy process by that much.
+    /// A timer that comes later than this makes the node doubt itself. 250 ms (guess): no scheduler
+    /// delays a healthy process by that much.
     pub late_after: Duration,
-    /// Most members, dead ones and all. 4,096 (guess): some 2 MiB at worst. Too low and newcomers are refused.
+    /// Most members, dead ones and all. 4,096 (guess): some 2 MiB at worst. Too low and newcomers are
+    /// refused.
     pub members_max: usize,
 }
 

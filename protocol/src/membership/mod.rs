@@ -15,36 +15,39 @@
 //!   B hears it and raises its incarnation, or is dead 4 s later
 //! ```
 //!
-//! **Lives.** A node is its [`NodeId`]; its *generation* counts its lives (the shell gives the Unix time of
-//! the start in milliseconds). The higher generation wins, so a node that was restarted wins over its dead
-//! self. A living node that learns it was declared dead takes a new life by itself
-//! ([`Output::Rejoined`]), at most one each second. A node whose clock went backwards between two starts is told
-//! by its peers which life they believe in, and steps over it. A generation above 2⁶³ is believed only
-//! from the node itself, so that nobody can use up another's numbers.
+//! **Lives.** A node is its [`NodeId`]; its *generation* counts its lives (the shell gives the Unix time
+//! of the start in milliseconds). The higher generation wins, so a node that was restarted wins over its
+//! dead self. A living node that learns it was declared dead takes a new life by itself
+//! ([`Output::Rejoined`]), at most one each second. A node whose clock went backwards between two starts
+//! is told by its peers which life they believe in, and steps over it. A generation above 2⁶³ is believed
+//! only from the node itself, so that nobody can use up another's numbers.
 //!
 //! **Left.** SWIM knows only *down*. A node that leaves takes a last life that is marked as *left* and
 //! declares that life down; the mark travels with the rumour. If none of the 9 packets arrives, it is
 //! found dead like any other.
 //!
-//! **Local health** (`health.rs`). Late timers and failing probes make this node doubt itself:
-//! suspects get up to twice the time; a verdict whose own timer came late waits until the packets that may be
+//! **Local health** (`health.rs`). Late timers and failing probes make this node doubt itself: suspects
+//! get up to twice the time; a verdict whose own timer came late waits until the packets that may be
 //! queued have been read; nobody is declared dead who was seen after the suspicion began.
 //!
-//! **Partitions.** SWIM never speaks to the dead again. Here, every 5 s, a node *knocks* (announces itself) at up to
-//! two members that are dead, or connected but not yet members. Two living nodes that hold each other
-//! for dead both take a new life, and the rumour brings the islands together.
+//! **Partitions.** SWIM never speaks to the dead again. Here, every 5 s, a node *knocks* (announces
+//! itself) at up to two members that are dead, or connected but not yet members. Two living nodes that
+//! hold each other for dead both take a new life, and the rumour brings the islands together.
 //!
-//! **Inputs** are packets of admitted peers, their connections, timers, and what others know of members. **Outputs** are
-//! packets, timers and changes. A packet may be for a peer that is not connected: the shell dials it or drops the packet.
+//! **Inputs** are packets of admitted peers, their connections, timers, and what others know of members.
+//! **Outputs** are packets, timers and changes. A packet may be for a peer that is not connected: the
+//! shell dials it or drops the packet.
 //!
 //! **Invariants.** A packet's sender is the authenticated peer. At most [`Config::members_max`] members:
-//! when full, a living newcomer replaces the one that has been dead for longest, and is refused if nobody is.
-//! Rumours that wait to be told are at most three times as many. One timer of each kind is pending (one for each suspect).
+//! when full, a living newcomer replaces the one that has been dead for longest, and is refused if nobody
+//! is. Rumours that wait to be told are at most three times as many. One timer of each kind is pending
+//! (one for each suspect).
 //!
-//! **What it does not do.** It probes one member in a period, so who is left alone with n dead finds the last of them after n
-//! periods (one dead among many is found in under 15 s, see the tests). A member is trusted to speak of others: it can declare a living one dead
-//! (which then comes back by itself), or invent members (which are found dead). What a quarantined peer
-//! says of others and of us is ignored here; that nobody listens to a liar for long is the observer's work.
+//! **What it does not do.** It probes one member in a period, so who is left alone with n dead finds the
+//! last of them after n periods (one dead among many is found in under 15 s, see the tests). A member is
+//! trusted to speak of others: it can declare a living one dead (which then comes back by itself), or
+//! invent members (which are found dead). What a quarantined peer says of others and of us is ignored
+//! here; that nobody listens to a liar for long is the observer's work.
 
 mod api;
 mod health;
@@ -84,7 +87,8 @@ const KNOCKS: usize = 2;
 /// How many times the news of leaving is gossiped, to three members each.
 const FAREWELLS: usize = 3;
 
-/// A kind of timer. Their order is the order in which they run when due at the same moment, which is foca's.
+/// A kind of timer. Their order is the order in which they run when due at the same moment, which is
+/// foca's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Slot {
     Indirect,

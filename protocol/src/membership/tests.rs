@@ -52,6 +52,10 @@ struct Host {
     epoch: u64,
     /// Everything reaches this node later by up to this, timers by all of it.
     lag: Duration,
+    /// Until then nothing is handled; afterwards the timers come first.
+    frozen: Time,
+    /// It often freezes just after a ping, when the answer is under way.
+    stutters: bool,
     log: Vec<(Time, Output)>,
 }
 
@@ -84,7 +88,16 @@ impl Net {
         for n in 0..size {
             let mut rng = ChaCha8Rng::seed_from_u64(net.rng.random());
             let state = state(n, 1000, Config::default(), &mut rng);
-            net.hosts.push(Host { state, rng, is_up: true, epoch: 0, lag: Duration::ZERO, log: Vec::new() });
+            net.hosts.push(Host {
+                state,
+                rng,
+                is_up: true,
+                epoch: 0,
+                lag: Duration::ZERO,
+                frozen: Time::ZERO,
+                stutters: false,
+                log: Vec::new(),
+            });
         }
         // Everybody knows the first node only.
         for n in 1..size {
@@ -131,6 +144,13 @@ impl Net {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
             self.now = entry.key().0;
             let (n, epoch, input) = entry.remove();
+            let frozen = self.hosts[n].frozen.since(self.now);
+            if !frozen.is_zero() {
+                let wait =
+                    if matches!(input, Input::Timer(_)) { Duration::ZERO } else { Duration::from_micros(1) };
+                self.put(frozen + wait, n, input);
+                continue;
+            }
             if self.hosts[n].epoch == epoch && self.hosts[n].is_up {
                 self.give(n, input);
             }
@@ -149,6 +169,10 @@ impl Net {
             match output {
                 Output::Send { to, packet } => {
                     self.packets += 1;
+                    let is_ping = matches!(Packet::decode(&packet).unwrap().header.message, Message::Ping(_));
+                    if self.hosts[n].stutters && is_ping && self.rng.random_bool(0.3) {
+                        self.hosts[n].frozen = self.now + Duration::from_millis(1800);
+                    }
                     let to = (0..self.hosts.len()).find(|i| node(*i) == to).unwrap();
                     let is_cut = self.cut.is_some_and(|cut| (n < cut) != (to < cut));
                     let is_lost = self.rng.random_bool(self.loss);
@@ -250,6 +274,24 @@ fn a_ping_is_answered_exactly_and_a_stale_timer_does_nothing() {
         a.handle(Time::from_millis(9000), Input::Timer(Timer { token }), &mut rng, &mut out);
         assert!(out.is_empty(), "{out:?}");
     }
+}
+
+#[test]
+fn who_speaks_from_an_old_life_is_told_so_once_in_a_second() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut a = state(0, 5, Config::default(), &mut rng);
+    let mut told = |at: u64, generation: u64| {
+        let mut out = Outbox::new();
+        let bytes = packet(&life(1, generation), &life(0, 5), Message::Gossip, &[]);
+        a.handle(Time::from_millis(at), Input::Packet { from: node(1), bytes }, &mut rng, &mut out);
+        a.check_invariants();
+        let correction = packet(&life(0, 5), &life(1, 9), Message::Announce, &[]);
+        out.drain().filter(|o| matches!(o, Output::Send { packet, .. } if *packet == correction)).count()
+    };
+    assert_eq!(
+        [told(0, 9), told(1, 3), told(2, 3), told(1000, 3), told(1001, 3), told(1002, 9)],
+        [0, 1, 0, 0, 1, 0]
+    );
 }
 
 #[test]
@@ -479,6 +521,19 @@ fn a_slow_node_doubts_itself_and_accuses_nobody() {
 }
 
 #[test]
+fn a_node_that_stutters_reads_its_mail_before_it_accuses() {
+    let mut net = Net::settled(20, 64);
+    net.clear_logs();
+    net.hosts[3].stutters = true;
+    net.run(120 * SECOND);
+    for n in 0..20 {
+        let accused = |o: &Output| matches!(o, Output::MemberSuspect { peer } if *peer != node(3));
+        assert_eq!(net.count(n, accused), 0, "node {n}: {:?}", net.hosts[n].log);
+        assert_eq!(net.count(n, |o| matches!(o, Output::MemberDown { .. })), 0, "node {n}");
+    }
+}
+
+#[test]
 fn a_node_that_was_stopped_for_a_minute_comes_back_by_itself() {
     let mut net = Net::settled(10, 65);
     // All its timers and packets wait; then they come at once, in order.
@@ -571,12 +626,13 @@ fn new_addresses_reach_all_without_anybody_seeing_a_death() {
     }
 }
 
-/// SWIM, section 4.1: with targets chosen at random, the first of n members to probe a dead one does so after
-/// 1 / (1 - (1 - 1/(n-1))^(n-1)) periods in the mean, which tends to e/(e-1) = 1.582. With shuffled rounds the
-/// choices of one member are not independent in time, but in any one period each member still picks the dead one
-/// with probability 1/(n-1) independently of the others, and hits in later periods only become likelier. So the mean
-/// number of periods can only be lower. Measured from the death to the first suspicion, there is half a period more in
-/// the mean, less what was under way already: a probe that began less than a round trip before.
+/// SWIM, section 4.1: with targets chosen at random, the first of n members to probe a dead one does so
+/// after 1 / (1 - (1 - 1/(n-1))^(n-1)) periods in the mean, which tends to e/(e-1) = 1.582. With shuffled
+/// rounds the choices of one member are not independent in time, but in any one period each member still
+/// picks the dead one with probability 1/(n-1) independently of the others, and hits in later periods
+/// only become likelier. So the mean number of periods can only be lower. Measured from the death to the
+/// first suspicion, there is half a period more in the mean, less what was under way already: a probe
+/// that began less than a round trip before.
 #[test]
 fn the_first_suspicion_comes_when_the_paper_says() {
     let (size, trials) = (20, 150);
