@@ -302,7 +302,13 @@ impl<P: PeerName> State<P> {
         self.to_gossip(now, gossip::Input::Verdict { topic, id, verdict }, rng, out);
     }
 
-    fn on_publish(&mut self, now: Time, envelope: &Envelope, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
+    fn on_publish(
+        &mut self,
+        now: Time,
+        envelope: &Envelope,
+        rng: &mut impl Rng,
+        out: &mut Outbox<Output<P>>,
+    ) {
         let topic = self.topic(&envelope.header().channel);
         let data = envelope.as_bytes().clone();
         self.to_gossip(now, gossip::Input::Publish { topic, data }, rng, out);
@@ -319,7 +325,13 @@ impl<P: PeerName> State<P> {
     }
 
     /// The channel is passed on for a while, like any that others subscribe to.
-    fn on_unsubscribe(&mut self, now: Time, channel: &Channel, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
+    fn on_unsubscribe(
+        &mut self,
+        now: Time,
+        channel: &Channel,
+        rng: &mut impl Rng,
+        out: &mut Outbox<Output<P>>,
+    ) {
         let Some(joined) = self.joined.get_mut(channel) else { return };
         (joined.subscribed, joined.last_active) = (false, now);
         if self.relayed() > RELAYED_MAX {
@@ -330,8 +342,12 @@ impl<P: PeerName> State<P> {
     fn on_step(&mut self, now: Time, step: Option<Step>, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         self.now = step;
         let is_quiet = |joined: &Joined| !joined.subscribed && now.since(joined.last_active) > RELAYED_QUIET;
-        let quiet: Vec<Channel> =
-            self.joined.iter().filter(|(_, joined)| is_quiet(joined)).map(|(channel, _)| channel.clone()).collect();
+        let quiet: Vec<Channel> = self
+            .joined
+            .iter()
+            .filter(|(_, joined)| is_quiet(joined))
+            .map(|(channel, _)| channel.clone())
+            .collect();
         for channel in quiet {
             self.leave(now, &channel, rng, out);
         }
