@@ -61,6 +61,9 @@ impl Config {
     }
 }
 
+/// The name of a mesh that is founded without one.
+pub const MESH_NAME_DEFAULT: &str = "omnimesh";
+
 /// What stands in place of a secret.
 pub const REDACTED: &str = "(hidden)";
 
@@ -78,6 +81,17 @@ pub struct MeshConfig {
     pub secret_file: Option<PathBuf>,
     /// The name of an open mesh, whose secret follows from its name: everybody who knows the name is in.
     pub open: Option<String>,
+}
+
+impl MeshConfig {
+    /// The mesh that this section names; `None` if it names none. `file_secret` is what `secret_file` holds, read
+    /// by the caller.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the secret.
+    pub fn mesh(&self, file_secret: Option<&SecretHex>) -> Result<Option<Mesh>, Problem> {
+        validate::mesh(self, file_secret)
+    }
 }
 
 /// A secret as hexadecimal text: shown by nothing but its serialised form, wiped when dropped.
@@ -384,12 +398,4 @@ pub enum LogFormat {
     Text,
     /// For machines.
     Json,
-}
-
-/// What the mesh section itself says, without files: `None` if it leaves the mesh open to other sources.
-///
-/// # Errors
-/// See [`Config::validate`].
-pub fn mesh_of(config: &MeshConfig, secret: Option<&SecretHex>) -> Result<Option<Mesh>, Problem> {
-    validate::mesh_of(config, secret)
 }

@@ -110,6 +110,10 @@ pub enum Goodbye {
     Quarantined,
     /// 5: a frame was refused.
     BadFrame,
+    /// 6: the receiver is not on its list of allowed members.
+    NotAllowed,
+    /// 7: the receiver did not say Hello in time.
+    HelloTimeout,
     /// Any other code: one of a later version.
     Other(u16),
 }
@@ -124,6 +128,8 @@ impl Goodbye {
             Goodbye::Full => 3,
             Goodbye::Quarantined => 4,
             Goodbye::BadFrame => 5,
+            Goodbye::NotAllowed => 6,
+            Goodbye::HelloTimeout => 7,
             Goodbye::Other(code) => code,
         }
     }
@@ -137,6 +143,8 @@ impl Goodbye {
             3 => Goodbye::Full,
             4 => Goodbye::Quarantined,
             5 => Goodbye::BadFrame,
+            6 => Goodbye::NotAllowed,
+            7 => Goodbye::HelloTimeout,
             code => Goodbye::Other(code),
         }
     }
@@ -151,6 +159,8 @@ impl fmt::Display for Goodbye {
             Goodbye::Full => f.write_str("has no room for more connections"),
             Goodbye::Quarantined => f.write_str("has quarantined this node"),
             Goodbye::BadFrame => f.write_str("was sent a frame that it refused"),
+            Goodbye::NotAllowed => f.write_str("this node is not on its list of allowed members"),
+            Goodbye::HelloTimeout => f.write_str("was not greeted in time"),
             Goodbye::Other(code) => write!(f, "unknown reason {code}"),
         }
     }

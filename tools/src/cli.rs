@@ -107,7 +107,7 @@ pub(crate) struct StartArgs {
     /// Where peers reach this node [default: port 7411, TCP and QUIC, all IPv4 interfaces]
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) listen: Vec<String>,
-    /// A node of the mesh, as printed by it when it started; ends in /p2p/<peer id>
+    /// A node of the mesh, as that node printed it when it started; ends in /p2p/ and its peer id
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) bootstrap: Vec<String>,
     /// Join the mesh of this invite; - reads it from standard input

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omnimesh_node::api::types::{ErrorBody, ErrorCode};
@@ -311,13 +312,13 @@ fn base_url(url: &str) -> Result<String, CliError> {
 
 fn is_loopback(base: &str) -> bool {
     let host = base.trim_start_matches("http://");
-    match host.parse::<std::net::SocketAddr>() {
+    match host.parse::<SocketAddr>() {
         Ok(address) => address.ip().is_loopback(),
         Err(_) => host == "localhost" || host.starts_with("localhost:"),
     }
 }
 
-fn own_file(globals: &Globals, name: &str) -> Result<std::path::PathBuf, CliError> {
+fn own_file(globals: &Globals, name: &str) -> Result<PathBuf, CliError> {
     Ok(settings::data_dir(globals)?.join(name))
 }
 
@@ -331,10 +332,16 @@ fn read_address(dir: &Path) -> Result<String, CliError> {
         CliError::new(Code::Unreachable, message)
             .hint("start one with `omnimesh start`, or name another with --data-dir or --api-url")
     })?;
-    let address: std::net::SocketAddr = text.trim().parse().map_err(|_| {
+    let mut address: SocketAddr = text.trim().parse().map_err(|_| {
         CliError::new(Code::Unreachable, format!("{} holds no address", path.display()))
             .hint("restart the node, which writes it")
     })?;
+    // A node that listens on all interfaces is asked on the one that only this machine has.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
     Ok(address.to_string())
 }
 
@@ -375,6 +382,33 @@ mod tests {
         }
         assert!(is_loopback("http://[::1]:1") && is_loopback("http://localhost:1"));
         assert!(!is_loopback("http://10.0.0.1:1") && !is_loopback("http://localhost.example:1"));
+    }
+
+    #[test]
+    fn the_own_token_goes_to_no_other_host() {
+        let temp = tempfile::tempdir().unwrap();
+        omnimesh_node::data_dir::write_secret(&temp.path().join(API_TOKEN_FILE), b"own\n").unwrap();
+        let token = |url: &str| {
+            let globals = Globals {
+                data_dir: Some(temp.path().to_owned()),
+                api_url: Some(url.to_owned()),
+                ..Globals::default()
+            };
+            Client::new(&globals).unwrap().token.map(|token| token.to_string())
+        };
+        assert_eq!(token("http://127.0.0.1:1"), Some("own".to_owned()));
+        assert_eq!(token("http://10.0.0.1:1"), None);
+    }
+
+    #[test]
+    fn an_address_of_all_interfaces_is_asked_on_loopback() {
+        let temp = tempfile::tempdir().unwrap();
+        for (file, asked) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
+        {
+            fs::write(temp.path().join(API_ADDRESS_FILE), file).unwrap();
+            assert_eq!(read_address(temp.path()).unwrap(), asked);
+        }
     }
 
     #[test]

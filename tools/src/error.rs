@@ -17,7 +17,7 @@ pub(crate) enum Code {
     ConfigInvalid,
     /// No node answers.
     Unreachable,
-    /// The token is missing or wrong, or a file is not ours to read.
+    /// The token is missing or wrong.
     Unauthorized,
     /// There is no such thing.
     NotFound,
@@ -87,9 +87,8 @@ impl CliError {
 impl From<DataDirError> for CliError {
     fn from(error: DataDirError) -> Self {
         let code = match &error {
-            DataDirError::Exposed { .. } => Code::Unauthorized,
             DataDirError::Name(_) | DataDirError::OtherMesh { .. } => Code::ConfigInvalid,
-            DataDirError::IdentityExists { .. } => Code::Refused,
+            DataDirError::Exposed { .. } | DataDirError::IdentityExists { .. } => Code::Refused,
             _ => Code::Failed,
         };
         CliError { code, message: error.to_string(), hint: error.hint() }

@@ -96,6 +96,10 @@ pub(crate) fn error(format: Format, error: &CliError) {
         let _ = writeln!(io::stderr(), "{body}");
         return;
     }
+    if error.code == Code::Interrupted {
+        // Who pressed Ctrl-C knows.
+        return;
+    }
     let mut err = anstream::stderr().lock();
     let _ = writeln!(err, "\x1b[1;31merror:\x1b[0m {}", lines_printable(&error.message));
     if let Some(hint) = &error.hint {

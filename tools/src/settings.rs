@@ -94,8 +94,10 @@ fn load_from(
         .add_source(flags.0.clone())
         .build()
         .map_err(|error| CliError::new(Code::ConfigInvalid, error.to_string()))?;
-    let origins = origins(&merged.cache);
-    let config: Config = merged.try_deserialize().map_err(|error| deserialize_error(&error, &origins))?;
+    let root = merged.cache.clone();
+    let origin = |value: &Value| value.origin().unwrap_or_default().to_owned();
+    let origins = leaves(&root).map(|(key, value)| (key, origin(value))).collect();
+    let config: Config = merged.try_deserialize().map_err(|error| deserialize_error(&error, &root))?;
     config.validate().map_err(|invalid| invalid_error(&invalid, &origins))?;
     Ok(Settings { config, origins })
 }
@@ -260,30 +262,39 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
     candidates.map(|c| (distance(c), c)).filter(|(d, _)| *d <= allowed).min().map(|(_, c)| c)
 }
 
-fn origins(root: &Value) -> BTreeMap<String, String> {
-    let mut origins = BTreeMap::new();
-    let ValueKind::Table(sections) = &root.kind else { return origins };
-    for (section, values) in sections {
-        let ValueKind::Table(values) = &values.kind else { continue };
-        for (key, value) in values {
-            origins.insert(format!("{section}.{key}"), value.origin().unwrap_or_default().to_owned());
-        }
-    }
-    origins
+/// Every `section.key` and its value.
+fn leaves(root: &Value) -> impl Iterator<Item = (String, &Value)> {
+    entries(root).flat_map(|(section, values)| {
+        entries(values).map(move |(key, value)| (format!("{section}.{key}"), value))
+    })
 }
 
-/// A value that is of the right type, but not a value of the setting (`log.format = "xml"`).
-fn deserialize_error(error: &config::ConfigError, origins: &BTreeMap<String, String>) -> CliError {
-    let text = error.to_string();
-    let key = origins.keys().find(|key| text.contains(&format!("`{key}`")));
-    match key {
-        Some(key) => {
-            let cause = text.split(" for key").next().unwrap_or_default();
-            let origin = &origins[key];
-            CliError::new(blame(origin), format!("{key}: {cause} ({origin})"))
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let table = match &value.kind {
+        ValueKind::Table(table) => Some(table),
+        _ => None,
+    };
+    table.into_iter().flatten()
+}
+
+/// Values of the right type that are none of the setting, such as `log.format = "xml"`: all of them.
+///
+/// Each is tried alone, because the error of the whole names neither place nor choices well.
+fn deserialize_error(error: &config::ConfigError, root: &Value) -> CliError {
+    let (mut lines, mut usage) = (Vec::new(), true);
+    for (key, value) in leaves(root) {
+        let Some((section, name)) = key.split_once('.') else { continue };
+        let alone = serde_json::json!({ section: { name: to_json(value) } });
+        if let Err(error) = serde_json::from_value::<Config>(alone) {
+            let origin = value.origin().unwrap_or_default();
+            usage &= blame(origin) == Code::Usage;
+            lines.push(format!("{key}: {error} ({origin})"));
         }
-        None => CliError::new(Code::ConfigInvalid, text),
     }
+    if lines.is_empty() {
+        return CliError::new(Code::ConfigInvalid, error.to_string());
+    }
+    CliError::new(if usage { Code::Usage } else { Code::ConfigInvalid }, lines.join("\n"))
 }
 
 fn invalid_error(
@@ -356,6 +367,16 @@ fn text_kind(default: &Json, text: &str) -> Option<ValueKind> {
     })
 }
 
+fn to_json(value: &Value) -> Json {
+    match &value.kind {
+        ValueKind::Boolean(flag) => (*flag).into(),
+        ValueKind::I64(number) => (*number).into(),
+        ValueKind::String(text) => text.as_str().into(),
+        ValueKind::Array(items) => items.iter().map(to_json).collect(),
+        _ => Json::Null,
+    }
+}
+
 fn json_kind(value: &Json) -> ValueKind {
     match value {
         Json::Bool(flag) => ValueKind::Boolean(*flag),
@@ -408,6 +429,20 @@ mod tests {
     }
 
     #[test]
+    fn the_example_shows_every_setting_and_changes_none() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/node.toml");
+        assert_eq!(load_file(&path).unwrap().config, Config::default());
+        let text = fs::read_to_string(path).unwrap();
+        for key in Schema::new().defaults.keys() {
+            let name = key.split('.').nth(1).unwrap();
+            assert!(
+                text.contains(&format!("\n{name} = ")) || text.contains(&format!("\n# {name} = ")),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
     fn without_any_layer_it_is_the_default() {
         let settings = load("", &[], &Flags::default()).unwrap();
         assert_eq!(settings.config, Config::default());
@@ -457,9 +492,13 @@ mod tests {
             ("[network]\nlisten = \"/ip4\"", "network.listen must be a list of strings"),
             ("[mesh]\nsecret = 1234", "mesh.secret must be a string"),
             ("[node]\ncache_size = -1", "node.cache_size"),
-            ("[log]\nformat = \"xml\"", "log.format"),
-            ("[api]\nlisten = \"here\"", "api.listen"),
-            ("[network]\nallow = [\"me\"]", "network.allow"),
+            ("[node]\ncache_size = -1\n[log]\nformat = \"xml\"", "node.toml:4"),
+            (
+                "[log]\nformat = \"xml\"",
+                "log.format: unknown variant `xml`, expected `text` or `json` (file ",
+            ),
+            ("[api]\nlisten = \"here\"", "api.listen: invalid socket address"),
+            ("[network]\nallow = [\"me\"]", "network.allow: not the peer id"),
             ("[node\n", "node.toml:1: "),
         ] {
             let error = hint_of(file);

@@ -110,6 +110,11 @@ impl Common {
         self.links.get().expect("actors are linked before the network starts")
     }
 
+    /// False only while a node is being put together.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.links.get().is_some()
+    }
+
     pub(crate) fn now(&self) -> Time {
         self.epoch.now()
     }

@@ -2,12 +2,9 @@
 
 use std::fmt;
 
-use super::{Config, MeshConfig, SecretHex};
+use super::{Config, MESH_NAME_DEFAULT, MeshConfig, SecretHex};
 use crate::id::NodeId;
 use crate::mesh::{ADDRESS_BYTES_MAX, Mesh};
-
-/// The name of a mesh that is founded without one.
-const NAME_DEFAULT: &str = "omnimesh";
 
 /// Room that an envelope needs beside its payloads: keys, tag, signature, channel name, CBOR heads.
 const ENVELOPE_BYTES: usize = 1024;
@@ -57,7 +54,7 @@ pub(super) fn validate(config: &Config) -> Result<(), InvalidConfig> {
     if check.problems.is_empty() { Ok(()) } else { Err(InvalidConfig { problems: check.problems }) }
 }
 
-pub(super) fn mesh_of(config: &MeshConfig, secret: Option<&SecretHex>) -> Result<Option<Mesh>, Problem> {
+pub(super) fn mesh(config: &MeshConfig, secret: Option<&SecretHex>) -> Result<Option<Mesh>, Problem> {
     let name_error = |place, name: &str, error: crate::mesh::MeshNameError| Problem {
         place,
         value: format!("{name:?}"),
@@ -67,7 +64,7 @@ pub(super) fn mesh_of(config: &MeshConfig, secret: Option<&SecretHex>) -> Result
     if let Some(open) = &config.open {
         return Mesh::open(open).map(Some).map_err(|error| name_error("mesh.open", open, error));
     }
-    let name = config.name.as_deref().unwrap_or(NAME_DEFAULT);
+    let name = config.name.as_deref().unwrap_or(MESH_NAME_DEFAULT);
     let Some(secret) = secret.or(config.secret.as_ref()) else {
         return Mesh::open(name).map(|_| None).map_err(|error| name_error("mesh.name", name, error));
     };
@@ -116,7 +113,7 @@ impl Check {
     }
 
     fn mesh(&mut self, mesh: &MeshConfig) {
-        if let Err(problem) = mesh_of(mesh, None) {
+        if let Err(problem) = mesh.mesh(None) {
             self.problems.push(problem);
         }
         let secret = if mesh.secret.is_some() { "mesh.secret" } else { "mesh.secret_file" };
@@ -440,8 +437,8 @@ mod tests {
             ["mesh.open"]
         );
         let config = MeshConfig { secret: secret(), ..MeshConfig::default() };
-        assert_eq!(mesh_of(&config, None).unwrap().unwrap().name(), "omnimesh");
-        assert_eq!(mesh_of(&MeshConfig::default(), None).unwrap(), None);
+        assert_eq!(config.mesh(None).unwrap().unwrap().name(), "omnimesh");
+        assert_eq!(MeshConfig::default().mesh(None).unwrap(), None);
     }
 
     #[test]

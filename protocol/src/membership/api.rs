@@ -240,7 +240,7 @@ pub enum Output {
 pub enum Event {
     /// This node began or ceased to doubt itself.
     LocalHealth {
-        /// 0 is healthy, [`HEALTH_MAX`] the worst.
+        /// 0 is healthy, [`HEALTH_MAX`](super::HEALTH_MAX) the worst.
         score: u8,
         /// Why.
         cause: HealthCause,
@@ -283,6 +283,6 @@ pub struct Local {
     pub node: NodeId,
     /// Which of its lives this is; higher than any before. The shell gives Unix milliseconds.
     pub generation: u64,
-    /// Where it can be reached; the first [`ADDRESSES_MAX`] count.
+    /// Where it can be reached; the first [`ADDRESSES_MAX`](super::ADDRESSES_MAX) count.
     pub addresses: Vec<String>,
 }

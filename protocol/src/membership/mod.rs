@@ -44,7 +44,7 @@
 //! **What it does not do.** It probes one member in a period, so who is left alone with n dead finds the last of them after n
 //! periods (one dead among many is found in under 15 s, see the tests). A member is trusted to speak of others: it can declare a living one dead
 //! (which then comes back by itself), or invent members (which are found dead). What a quarantined peer
-//! says of others is ignored here; that nobody listens to a liar for long is the observer's work.
+//! says of others and of us is ignored here; that nobody listens to a liar for long is the observer's work.
 
 mod api;
 mod health;
@@ -475,7 +475,7 @@ impl State {
         let mut doors: Vec<NodeId> = dead.map(|(node, _)| node).chain(strangers).copied().collect();
         doors.retain(|node| !self.quarantined.contains(node));
         let (chosen, _) = doors.partial_shuffle(rng, KNOCKS);
-        for node in chosen.to_vec() {
+        for node in chosen.iter().copied() {
             self.announce(node);
         }
     }

@@ -14,6 +14,14 @@ use crate::time::Time;
 /// A higher generation is believed only from the node itself. Half of the numbers stay out of the reach of
 /// others; Unix milliseconds need 41 bits.
 const GENERATION_TOLD_MAX: u64 = 1 << 63;
+/// The nodes that one packet names and foca will hear of.
+#[derive(Default)]
+struct Named {
+    all: BTreeSet<NodeId>,
+    /// How many of them foca does not know yet.
+    fresh: usize,
+}
+
 impl State {
     pub(super) fn on_packet(&mut self, now: Time, from: NodeId, bytes: &[u8], out: &mut Outbox<Output>) {
         if bytes.len() > PACKET_BYTES_MAX {
@@ -70,17 +78,20 @@ impl State {
 
     /// Drops from the packet what must not reach foca. False if nothing of it may.
     fn vet(&mut self, from: NodeId, packet: &mut Packet<'_>, out: &mut Outbox<Output>) -> bool {
+        let is_ignored = self.quarantined.contains(&from);
+        if is_ignored && packet.header.message == Message::TurnUndead {
+            return false;
+        }
         let mine = self.foca.identity().life();
         let dst = &packet.header.dst;
-        if dst.node == self.node && dst.life() > mine {
+        if dst.node == self.node && dst.life() > mine && !is_ignored {
             self.on_claim_of_newer_life(from, dst.generation);
         }
-        let mut fresh = BTreeSet::new();
-        if !self.make_room(from, true, &mut fresh) {
+        let mut named = Named::default();
+        if !self.make_room(from, true, &mut named) {
             self.refuse(from, Refusal::Full, out);
             return false;
         }
-        let is_ignored = self.quarantined.contains(&from);
         let mut updates = std::mem::take(&mut packet.updates);
         updates.retain(|(member, _)| {
             let id = member.id();
@@ -103,7 +114,7 @@ impl State {
                 return false;
             }
             let is_active = member.state() != foca::State::Down;
-            let has_room = self.make_room(id.node, is_active, &mut fresh);
+            let has_room = self.make_room(id.node, is_active, &mut named);
             if !has_room {
                 self.refuse(from, Refusal::Full, out);
             }
@@ -113,22 +124,25 @@ impl State {
         true
     }
 
-    /// Sees to it that foca may learn of this node; `fresh` are those it is about to learn of.
-    fn make_room(&mut self, node: NodeId, is_active: bool, fresh: &mut BTreeSet<NodeId>) -> bool {
-        if self.view.get(&node).is_some() || fresh.contains(&node) {
+    /// Sees to it that foca may hear of this node.
+    fn make_room(&mut self, node: NodeId, is_active: bool, named: &mut Named) -> bool {
+        if self.view.get(&node).is_some() || named.all.contains(&node) {
+            named.all.insert(node);
             return true;
         }
         let max = self.config.members_max;
-        if self.foca.updates_backlog().saturating_add(fresh.len()) >= 2 * max {
+        if self.foca.updates_backlog().saturating_add(named.fresh) >= 2 * max {
             return false;
         }
-        if self.view.entries.len() + fresh.len() >= max {
-            let Some(oldest) = self.view.oldest_down().filter(|_| is_active) else {
+        if self.view.entries.len() + named.fresh >= max {
+            // Not one that the same packet names: it would be back at once.
+            let Some(oldest) = self.view.oldest_down(&named.all).filter(|_| is_active) else {
                 return false;
             };
             self.forget(oldest);
         }
-        fresh.insert(node);
+        named.all.insert(node);
+        named.fresh += 1;
         true
     }
 

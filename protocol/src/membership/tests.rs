@@ -328,6 +328,10 @@ fn quarantine_shows_and_silences_gossip_about_others() {
     assert_eq!(a.member_state(&node(1)), Some(MemberState::Quarantined));
     assert_eq!(a.counts(), Counts { alive: 2, quarantined: 1, ..Counts::default() });
     assert_eq!(a.member_state(&node(3)), None);
+    // Nor can it talk us out of our life.
+    let undead = packet(&life(1, 1), &life(0, 5), Message::TurnUndead, &[]);
+    a.handle(Time::ZERO, Input::Packet { from: node(1), bytes: undead }, &mut rng, &mut out);
+    assert_eq!(a.generation(), 5);
     a.handle(Time::ZERO, Input::Lift { peer: node(1) }, &mut rng, &mut out);
     a.handle(Time::ZERO, gossip(3), &mut rng, &mut out);
     assert_eq!(a.counts().alive, 4);
@@ -664,7 +668,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => (0usize..12, generation(), 0u8..10, updates)
             .prop_map(|(from, to_generation, message, updates)| Op::Tell { from, to_generation, message, updates }),
         1 => (0usize..12, proptest::collection::vec(any::<u8>(), 0..200)).prop_map(|(n, b)| Op::Garbage(n, b)),
-        1 => Just(Op::Leave).prop_filter("seldom", |_| true),
+        1 => proptest::bool::weighted(0.1).prop_map(|leaves| if leaves { Op::Leave } else { Op::Fire }),
     ]
 }
 

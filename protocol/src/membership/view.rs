@@ -1,6 +1,6 @@
 //! The list of members as one node sees it: what SWIM says, with what else is known of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,10 +113,10 @@ impl View {
     }
 
     /// The member to forget when there is no room: the one that has been dead or gone for longest.
-    pub(super) fn oldest_down(&self) -> Option<NodeId> {
+    pub(super) fn oldest_down(&self, except: &BTreeSet<NodeId>) -> Option<NodeId> {
         self.entries
             .iter()
-            .filter(|(_, entry)| !entry.is_active())
+            .filter(|(node, entry)| !entry.is_active() && !except.contains(*node))
             .min_by_key(|(node, entry)| (entry.since, **node))
             .map(|(node, _)| *node)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use omnimesh_node::data_dir::{DataDir, StoredMesh, read_secret};
 use omnimesh_node::{MeshNode, NodeOptions};
-use omnimesh_protocol::config::{self, MeshConfig, SecretHex};
+use omnimesh_protocol::config::{MESH_NAME_DEFAULT, MeshConfig, SecretHex};
 use omnimesh_protocol::mesh::{Invite, Mesh, MeshSecret};
 
 use crate::cli::{Globals, StartArgs};
@@ -16,9 +16,6 @@ use crate::error::{CliError, Code};
 use crate::settings::{self, Flags};
 use crate::signals::{Stop, stopped};
 use crate::{logging, output};
-
-/// The name of a mesh that is founded without one.
-const MESH_NAME_DEFAULT: &str = "omnimesh";
 
 /// How long the node may take to say goodbye.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -189,7 +186,8 @@ fn wanted_mesh(config: &MeshConfig, invite: Option<Invite>) -> Result<Option<Sto
             Some(SecretHex::new(text.trim()))
         }
     };
-    let configured = config::mesh_of(config, secret.as_ref())
+    let configured = config
+        .mesh(secret.as_ref())
         .map_err(|problem| CliError::new(Code::ConfigInvalid, problem.to_string()))?;
     let Some(invite) = invite else {
         return Ok(configured.map(|mesh| StoredMesh { mesh, bootstrap: Vec::new() }));
@@ -257,7 +255,7 @@ mod tests {
         fs::write(&file, format!("{}\n", "ab".repeat(32))).unwrap();
         let config = MeshConfig { secret_file: Some(file.clone()), ..MeshConfig::default() };
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(wanted_mesh(&config, None).unwrap_err().code, Code::Unauthorized);
+        assert_eq!(wanted_mesh(&config, None).unwrap_err().code, Code::Refused);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(wanted_mesh(&config, None).unwrap().unwrap().mesh.name(), "omnimesh");
     }

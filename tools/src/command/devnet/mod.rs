@@ -105,7 +105,7 @@ impl Devnet {
         let bootstrap = self.status(0)?.listen.into_iter().next().ok_or_else(|| {
             CliError::new(Code::Failed, "node 1 listens nowhere").hint("see its log in the data directory")
         })?;
-        self.say(&format!("starting nodes 2 to {} with bootstrap {bootstrap}", self.count));
+        self.say(&format!("starting {} more with bootstrap {bootstrap}", self.count - 1));
         let flags = ["--invite".to_owned(), file.display().to_string(), "--bootstrap".to_owned(), bootstrap];
         for _ in 1..self.count {
             self.spawn(&flags)?;

@@ -58,7 +58,7 @@ impl Home {
         if !self.temporary {
             return;
         }
-        if error.is_some_and(|error| error.code != Code::Interrupted) {
+        if error.is_some_and(|error| !matches!(error.code, Code::Interrupted | Code::OutputClosed)) {
             output::tell(&format!("the nodes' data and logs are kept in {}", self.path.display()));
         } else if let Err(error) = fs::remove_dir_all(&self.path) {
             output::tell(&format!("cannot remove {}: {error}", self.path.display()));
