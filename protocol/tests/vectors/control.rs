@@ -6,7 +6,7 @@ use omnimesh_protocol::control::{
 use omnimesh_protocol::{Identity, Mesh};
 use serde::{Deserialize, Serialize};
 
-use crate::{Hex, Num, cbor, secret, settle};
+use crate::{Hex, Num, cbor, secret, settle, varint};
 
 #[derive(Serialize, Deserialize)]
 struct Case {
@@ -25,20 +25,6 @@ struct Case {
     proposal_ns: Option<Num>,
     packet: Option<Hex>,
     reason: Option<u16>,
-}
-
-/// An unsigned varint: seven bits in each byte, the lowest first; the highest bit says that more follow.
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = u8::try_from(value & 0x7f).unwrap();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
-    }
 }
 
 fn bare(comment: &str, outcome: &str, bytes: &[u8]) -> Case {
@@ -121,9 +107,8 @@ fn good_cases() -> Vec<Case> {
         good("an empty packet", &packet(0)),
         good("a packet of 300 bytes", &packet(300)),
     ];
-    for code in [0, 1, 2, 3, 4, 5, 6, u16::MAX] {
-        let reason = Goodbye::from_code(code);
-        cases.push(good(&reason.to_string(), &Frame::Goodbye(reason)));
+    for code in [0, 1, 2, 3, 4, 5, 6, 7, u16::MAX] {
+        cases.push(good(&format!("reason {code}"), &Frame::Goodbye(Goodbye::from_code(code))));
     }
     cases
 }

@@ -176,3 +176,26 @@ fn envelopes() {
         check(&case);
     }
 }
+
+#[test]
+fn the_walk_through_of_the_document_is_the_first_case() {
+    let document = include_str!("../../../docs/protocol.md");
+    let begin = document.find("### One envelope, byte by byte").unwrap();
+    let listing = document[begin..].split("```").nth(1).unwrap();
+    let is_hex = |word: &&str| {
+        word.len().is_multiple_of(2) && word.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+    };
+    // In each line the bytes stand before the explanation, from which they are set off by two spaces.
+    let bytes_of = |line: &str| {
+        let bytes = line.trim().split("  ").next().unwrap_or_default().to_owned();
+        bytes.split(' ').filter(is_hex).collect::<String>()
+    };
+    let (envelope, rest) = listing.split_once("digest").unwrap();
+    let written: String = envelope.lines().map(bytes_of).collect();
+    let case = &cases()[0];
+    let hex = |bytes: &Hex| data_encoding::HEXLOWER.encode(&bytes.0);
+    assert_eq!(written, hex(&case.envelope));
+    for value in [&case.digest, &case.tag_key, &case.message_id] {
+        assert!(rest.contains(&hex(value)), "{} is missing", hex(value));
+    }
+}

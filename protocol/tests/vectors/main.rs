@@ -16,6 +16,8 @@ mod control;
 mod curve;
 mod draft;
 mod envelopes;
+mod gossip;
+mod membership;
 mod mesh;
 mod names;
 mod patterns;
@@ -111,4 +113,18 @@ fn secret() -> MeshSecret {
         *byte = value;
     }
     MeshSecret::from_bytes(bytes)
+}
+
+/// An unsigned varint: seven bits in each byte, the lowest first; the highest bit says that more follow.
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(value & 0x7f).unwrap();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
 }
