@@ -60,6 +60,8 @@ pub const LISTEN_DEFAULT: SocketAddr =
 
 /// Threads that serve. Handlers only pass on, so two keep one slow answer from holding up the rest.
 const WORKERS: usize = 2;
+/// The shortest timeout that the server below can keep: its clock ticks twice a second.
+const SERVER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// How long open requests may take when the API stops.
 const STOP_TIMEOUT_S: u64 = 2;
 
@@ -83,9 +85,9 @@ pub struct ApiConfig {
     pub connections_max: usize,
     /// Open event streams. More are refused with 503. Default 64 (guess).
     pub streams_max: usize,
-    /// How long the head of a request, its body, and the node's answer each may take. Default 10 s (guess).
+    /// How long the head of a request (at least 1 s), its body, and the node's answer each may take. Default 10 s (guess).
     pub request_timeout: Duration,
-    /// How long an idle connection stays open. Default 15 s (guess).
+    /// How long an idle connection of a client with the token stays open, at least 1 s. Default 15 s (guess).
     pub keep_alive: Duration,
     /// How often a stream with no news says that it is alive; must be shorter than what proxies wait. Default 15 s:
     /// the WHATWG HTML specification's advice.
@@ -178,8 +180,8 @@ pub fn serve(
     })
     .workers(WORKERS)
     .max_connections(shared.config.connections_max.div_ceil(WORKERS).max(1))
-    .client_request_timeout(shared.config.request_timeout)
-    .keep_alive(shared.config.keep_alive)
+    .client_request_timeout(shared.config.request_timeout.max(SERVER_TIMEOUT_MIN))
+    .keep_alive(shared.config.keep_alive.max(SERVER_TIMEOUT_MIN))
     // A subscriber that closes its end is gone: its subscription must not outlive it.
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)

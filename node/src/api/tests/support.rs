@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Memory {
     pub(super) is_ready: AtomicBool,
     pub(super) is_stuck: AtomicBool,
+    /// Messages that subscribers were too slow for.
+    pub(super) dropped: AtomicU64,
     seq: AtomicU64,
     channels: Mutex<BTreeMap<String, Vec<FeedSender<Message>>>>,
     events: Mutex<Vec<FeedSender<Event>>>,
@@ -57,7 +59,11 @@ impl Memory {
         let message = sample_message(channel, seq, payload.clone().into());
         let mut channels = self.channels.lock().unwrap();
         let feeds = channels.entry(channel.to_owned()).or_default();
-        feeds.retain(|feed| feed.offer(message.clone(), payload.len()).is_ok());
+        feeds.retain(|feed| {
+            let offered = feed.offer(message.clone(), payload.len());
+            self.dropped.fetch_add(offered.unwrap_or(0), Ordering::SeqCst);
+            offered.is_ok()
+        });
         let published = Published { id: message.id, seq, step: message.step, recipients: feeds.len() };
         let event = Event { message: Some(message.id), ..sample_event() };
         self.events.lock().unwrap().retain(|feed| feed.offer(event.clone(), 100).is_ok());
