@@ -1,1 +1,401 @@
-//! Configuration.
+//! The configuration of a node: every setting, its default, where the default comes from, and what is valid.
+//!
+//! Pure data. Reading files, the environment and flags is the work of the command line; the node takes a
+//! [`Config`] that [`Config::validate`] has passed. Every section refuses keys it does not know.
+//!
+//! Addresses are text here and are checked for their shape only; whether a transport can use one shows
+//! when the node parses it. Durations are in milliseconds, sizes in bytes, and a name ends in its unit.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use crate::id::NodeId;
+use crate::mesh::{Mesh, MeshSecret};
+
+mod validate;
+
+pub use validate::{InvalidConfig, Problem};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which mesh the node belongs to.
+    pub mesh: MeshConfig,
+    /// Steps, patterns and messages. Must be the same on all nodes of a mesh where a field says so.
+    pub node: NodeConfig,
+    /// Addresses, connections and membership.
+    pub network: NetworkConfig,
+    /// The gossip router.
+    pub gossip: GossipConfig,
+    /// Bounds of queues and buffers.
+    pub limits: LimitsConfig,
+    /// The HTTP API.
+    pub api: ApiConfig,
+    /// What the process logs.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Checks every value and how they fit together, and lists all that is wrong.
+    ///
+    /// # Errors
+    /// Each problem names the place (`network.listen`), the value, and the remedy.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        validate::validate(self)
+    }
+
+    /// The same configuration with its secrets replaced by a word, to be shown.
+    #[must_use]
+    pub fn redacted(&self) -> Config {
+        let mut shown = self.clone();
+        if shown.mesh.secret.is_some() {
+            shown.mesh.secret = Some(SecretHex(REDACTED.to_owned()));
+        }
+        shown
+    }
+}
+
+/// The name of a mesh that is founded without one.
+pub const MESH_NAME_DEFAULT: &str = "omnimesh";
+
+/// What stands in place of a secret.
+pub const REDACTED: &str = "(hidden)";
+
+/// Which mesh. At most one of `open`, `secret` and `secret_file`; with none of them the mesh comes from
+/// the data directory, or from an invite, or is founded at the first start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeshConfig {
+    /// The mesh's name: 1 to 64 bytes of letters, digits, `-`, `_`, `.`. Without one, a mesh that is
+    /// founded here is called `omnimesh`. Two meshes of one secret and different names are two meshes.
+    pub name: Option<String>,
+    /// The mesh secret, 64 hexadecimal digits. Better kept in a file: see `secret_file`.
+    pub secret: Option<SecretHex>,
+    /// A file with the mesh secret as 64 hexadecimal digits, readable by its owner alone.
+    pub secret_file: Option<PathBuf>,
+    /// The name of an open mesh, whose secret follows from its name: everybody who knows the name is in.
+    pub open: Option<String>,
+}
+
+impl MeshConfig {
+    /// The mesh that this section names; `None` if it names none. `file_secret` is what `secret_file` holds, read
+    /// by the caller.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the secret.
+    pub fn mesh(&self, file_secret: Option<&SecretHex>) -> Result<Option<Mesh>, Problem> {
+        validate::mesh(self, file_secret)
+    }
+}
+
+/// A secret as hexadecimal text: shown by nothing but its serialised form, wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretHex(String);
+
+impl SecretHex {
+    /// Takes the text as it is; see [`SecretHex::decode`].
+    pub fn new(text: impl Into<String>) -> Self {
+        SecretHex(text.into())
+    }
+
+    /// The secret; `None` unless the text is 64 hexadecimal digits.
+    pub fn decode(&self) -> Option<MeshSecret> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(self.0.trim().as_bytes()).ok()?;
+        Some(MeshSecret::from_bytes(bytes.try_into().ok()?))
+    }
+}
+
+impl From<&MeshSecret> for SecretHex {
+    fn from(secret: &MeshSecret) -> Self {
+        SecretHex(data_encoding::HEXLOWER.encode(secret.as_bytes()))
+    }
+}
+
+impl Drop for SecretHex {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for SecretHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// Steps, patterns, and what a message may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Steps between two re-keyings of the pattern. The same on all nodes of a mesh: nodes that differ
+    /// refuse each other's messages as bad patterns. Default 100: guess (one re-keying in 100 s).
+    pub phase_interval: u64,
+    /// Patterns kept; a pattern takes about 100 bytes. Too low costs 0.2 µs more per message.
+    /// Default 256: guess, many times the default step window of 11.
+    pub cache_size: usize,
+    /// Length of a step. The same on all nodes of a mesh. Default 1000: guess, far above the few
+    /// milliseconds that step synchronisation leaves between nodes.
+    pub step_interval_ms: u64,
+    /// How many steps behind the own one a message may be. Too low refuses honest messages that were
+    /// long on their way; too high lengthens the time in which the replay window must remember. Default 8:
+    /// guess, above the 3 s that gossip needs to repair a loss (`gossip.history_gossip` heartbeats).
+    pub step_window_past: u64,
+    /// How many steps ahead of the own one a message may be. Default 2: guess, for clocks one step apart.
+    pub step_window_future: u64,
+    /// Sequence numbers remembered per author, behind its highest. Too low refuses honest messages that
+    /// arrive out of order, as replays. Default 1024: as in IPsec implementations (RFC 6479 windows).
+    pub sequence_window: usize,
+    /// Authors whose sequence numbers are remembered, about 200 bytes each; the one silent for longest is
+    /// forgotten first, but not while its messages could still be in the step window. Default 65536: guess.
+    pub authors_max: usize,
+    /// Time between two rounds of step synchronisation. Default 2000: guess; with clocks that drift by 100
+    /// parts per million it leaves 0.2 µs per round to correct.
+    pub sync_round_ms: u64,
+    /// Peers asked in a round. The middle half is used, so that up to a third of them may lie. Default 9:
+    /// guess, the 3f + 1 of Welch and Lynch (1988) for f = 2, and two more in case some are silent.
+    pub sync_peers: usize,
+    /// How long an answer is waited for; a later one is not used. Default 1000: guess, above the round trip
+    /// of any network on earth.
+    pub sync_timeout_ms: u64,
+    /// Rounds tried at once, without waiting for the next round, while too few peers answer. Default 3: guess.
+    pub sync_retries: u32,
+    /// Payloads in one envelope. Default 64: guess; the signature then costs 1 µs per payload.
+    pub bundle_payloads_max: usize,
+    /// Bytes of payloads in one envelope of more than one payload. Default 16384: guess, a quarter of
+    /// `gossip.message_bytes_max`.
+    pub bundle_bytes_max: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        NodeConfig {
+            phase_interval: 100,
+            cache_size: 256,
+            step_interval_ms: 1000,
+            step_window_past: 8,
+            step_window_future: 2,
+            sequence_window: 1024,
+            authors_max: 65_536,
+            sync_round_ms: 2000,
+            sync_peers: 9,
+            sync_timeout_ms: 1000,
+            sync_retries: 3,
+            bundle_payloads_max: 64,
+            bundle_bytes_max: 16_384,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// The length of a step.
+    pub fn step_interval(&self) -> Duration {
+        Duration::from_millis(self.step_interval_ms)
+    }
+}
+
+/// Addresses, connections and membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Where peers reach this node, as multiaddresses; port 0 is any free port. By default TCP and QUIC on
+    /// port 7411 of every IPv4 interface. Add `/ip6/::/tcp/7411` and `/ip6/::/udp/7411/quic-v1` where there
+    /// is IPv6: an address that cannot be listened on is an error.
+    pub listen: Vec<String>,
+    /// Addresses under which others reach this node although it does not see them itself (behind a
+    /// translating router or in a container); told to peers and put in invites.
+    pub external: Vec<String>,
+    /// Where to find the mesh: multiaddresses that end in `/p2p/<peer id>`. Redialled for as long as the
+    /// node runs.
+    pub bootstrap: Vec<String>,
+    /// Find peers on the local network by multicast DNS. Off by default: it tells everybody on the link.
+    pub mdns: bool,
+    /// Peers connected at most, in both directions together; further ones are refused. Default 128: guess,
+    /// about 1 MiB each.
+    pub peers_max: usize,
+    /// Peers that the node tries to have by dialling members it knows. Too low makes gossip fragile, too
+    /// high costs memory. Default 24: guess, twice `gossip.mesh_n_high`.
+    pub peers_target: usize,
+    /// Connections being set up at once, in each direction; further incoming ones are refused. Default 64: guess.
+    pub pending_max: usize,
+    /// Members known at most; further ones are not taken in. Default 10000: guess, about 300 bytes each.
+    pub max_nodes: usize,
+    /// Time between two probes of the failure detector. Default 1000: the SWIM paper's protocol period (Das
+    /// et al. 2002, section 5: 2 s) halved, as HashiCorp's memberlist has it on local networks.
+    pub heartbeat_ms: u64,
+    /// How long a silent member is suspected before it is declared dead; a member that hears of it has that
+    /// long to object. Too low declares slow nodes dead. Default 5000: guess, five probes.
+    pub suspect_ms: u64,
+    /// Peer ids that may join. Empty admits everybody who knows the mesh secret.
+    pub allow: Vec<NodeId>,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        NetworkConfig {
+            listen: vec!["/ip4/0.0.0.0/tcp/7411".to_owned(), "/ip4/0.0.0.0/udp/7411/quic-v1".to_owned()],
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: false,
+            peers_max: 128,
+            peers_target: 24,
+            pending_max: 64,
+            max_nodes: 10_000,
+            heartbeat_ms: 1000,
+            suspect_ms: 5000,
+            allow: Vec::new(),
+        }
+    }
+}
+
+/// The gossip router. Defaults are those of the gossipsub specification (v1.0 "Parameters", v1.1 and v1.2)
+/// where nothing else is said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GossipConfig {
+    /// Peers in a channel's mesh that the router aims at (`D`, 6).
+    pub mesh_n: usize,
+    /// Below this many it looks for more (`D_lo`; 5 as in rust-libp2p, the specification says 4 to 5).
+    pub mesh_n_low: usize,
+    /// Above this many it prunes (`D_hi`, 12).
+    pub mesh_n_high: usize,
+    /// Of which this many were dialled by the node itself, against eclipse (`D_out`, 2).
+    pub mesh_outbound_min: usize,
+    /// Peers outside the mesh that are told of messages in each heartbeat (`D_lazy`, 6).
+    pub gossip_lazy: usize,
+    /// Time between two rounds of upkeep (1000).
+    pub heartbeat_ms: u64,
+    /// Heartbeats for which a message can still be asked for (`mcache_len`, 5).
+    pub history_length: usize,
+    /// Heartbeats for which messages are advertised (`mcache_gossip`, 3).
+    pub history_gossip: usize,
+    /// How long the id of a seen message is remembered (`seen_ttl`, 120000).
+    pub seen_ms: u64,
+    /// The longest message on the wire, envelope and all. The same on all nodes of a mesh: a longer one is
+    /// refused where it arrives. Default 65536: `max_transmit_size` of rust-libp2p's gossipsub.
+    pub message_bytes_max: usize,
+    /// Send own messages to every peer of the channel that has a good score, not to the mesh alone (true).
+    pub flood_publish: bool,
+    /// Messages of at least this many bytes are announced with IDONTWANT. Default 1000: as rust-libp2p.
+    pub idontwant_bytes: usize,
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        GossipConfig {
+            mesh_n: 6,
+            mesh_n_low: 5,
+            mesh_n_high: 12,
+            mesh_outbound_min: 2,
+            gossip_lazy: 6,
+            heartbeat_ms: 1000,
+            history_length: 5,
+            history_gossip: 3,
+            seen_ms: 120_000,
+            message_bytes_max: 65_536,
+            flood_publish: true,
+            idontwant_bytes: 1000,
+        }
+    }
+}
+
+/// Bounds of queues and buffers. A full queue sheds and counts what it shed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Received messages that wait for verification; further ones are shed. Default 8192: guess, a quarter
+    /// of a second of verification on one core at 32 µs each.
+    pub inbound_queue: usize,
+    /// Messages verified in one go; more is better for throughput and worse for latency. Default 64: guess.
+    pub verify_batch: usize,
+    /// Frames that wait to be sent to one peer; then forwarded messages are shed, own ones later, control
+    /// last. Default 4096: guess, near rust-libp2p's 5,000.
+    pub outbound_queue: usize,
+    /// Bytes that wait to be sent to one peer. Default 8 MiB: guess, 128 of the largest messages.
+    pub outbound_bytes: usize,
+    /// Messages that wait for one subscriber, in the library or over the API; then the oldest is shed and
+    /// the subscriber is told how many it missed. Default 1024: guess.
+    pub subscriber_queue: usize,
+    /// Streams of one peer open at once, in each direction. Default 64: guess; a node needs about 8.
+    pub streams_per_peer: usize,
+    /// Receive buffer of one connection (yamux's and QUIC's window). Default 4 MiB: guess; libp2p's own
+    /// default for yamux is 1 GiB.
+    pub connection_window_bytes: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            inbound_queue: 8192,
+            verify_batch: 64,
+            outbound_queue: 4096,
+            outbound_bytes: 8 << 20,
+            subscriber_queue: 1024,
+            streams_per_peer: 64,
+            connection_window_bytes: 4 << 20,
+        }
+    }
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Address and port; port 0 is any free port. Loopback by default: whoever can reach it and has the
+    /// token rules the node.
+    pub listen: SocketAddr,
+    /// Names by which clients may call the API (the `Host` header), besides loopback names and the listen
+    /// address. Against DNS rebinding.
+    pub allowed_hosts: Vec<String>,
+    /// Web origins (`https://example.org`) whose pages may call the API, besides its own.
+    pub allowed_origins: Vec<String>,
+    /// The longest request body. Default 1 MiB: guess; a payload in base64 is at most 90 KiB.
+    pub body_bytes_max: usize,
+    /// Requests per second from one address; further ones get 429. Default 100: guess.
+    pub requests_per_second: u32,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7412)),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            body_bytes_max: 1 << 20,
+            requests_per_second: 100,
+        }
+    }
+}
+
+/// What the process logs, to standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or directives such as `info,omnimesh_node::swarm=debug`.
+    pub level: String,
+    /// One line of text or one JSON object per event.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How a log event is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}

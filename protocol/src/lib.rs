@@ -5,18 +5,27 @@
 //! runs these machines over libp2p, the simulator runs them by the thousand in virtual time.
 
 pub mod admission;
+pub mod author;
 pub mod config;
 pub mod control;
 pub mod dialer;
+pub mod envelope;
+pub mod event;
 pub mod gossip;
 pub mod id;
 pub mod identity;
 pub mod machine;
 pub mod membership;
 pub mod mesh;
+pub mod observer;
 pub mod pattern;
+pub mod refusal;
+pub mod relay;
+pub mod replay;
+mod shape;
 pub mod step;
 pub mod time;
+pub mod validate;
 
 pub use id::{Hash, MeshId, MessageId, NodeId, Phase, Seq, Step};
 pub use identity::Identity;

@@ -1,1 +1,72 @@
-//! Placeholder.
+//! The `omnimesh` command: start nodes, join them, look at them, operate them.
+//!
+//! ```text
+//! cli (grammar) ─► command::* ─► settings (layers)        what a node is to be
+//!                      │       ─► client (HTTP)           a running node
+//!                      │       ─► omnimesh_node           the node itself, for `start`
+//!                      └──────► output, error             data to stdout, words to stderr, an exit code
+//! ```
+//!
+//! Nothing here decides anything for a mesh: what a library user would want is in `omnimesh_node`.
+
+mod cli;
+mod client;
+mod command;
+mod error;
+mod logging;
+mod output;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::Cli;
+use crate::error::{CliError, Code};
+use crate::output::Format;
+
+/// Runs the command line and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let format = cli.globals.output;
+    match command::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(format, &error);
+            ExitCode::from(error.code.exit())
+        }
+    }
+}
+
+/// Help and version are answers; everything else that the grammar says is a wrong command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe is all that can go wrong.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if wants_json() {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = CliError::new(Code::Usage, message).hint("see `omnimesh help`");
+        output::error(Format::Json, &error);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(Code::Usage.exit())
+}
+
+/// Whether JSON was asked for on a command line that could not be understood.
+fn wants_json() -> bool {
+    let arguments: Vec<_> = std::env::args().collect();
+    let is_json = |value: &str| matches!(value, "json" | "ndjson");
+    arguments.iter().enumerate().any(|(i, argument)| match argument.as_str() {
+        "--output" | "-o" => arguments.get(i + 1).is_some_and(|next| is_json(next)),
+        other => other.strip_prefix("--output=").or_else(|| other.strip_prefix("-o")).is_some_and(is_json),
+    })
+}

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `omnimesh` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    omnimesh_tools::main()
+}

@@ -1,0 +1,613 @@
+//! Gossip: the shell of [`omnimesh_protocol::relay`] (router and validator), with the verification pool.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::task::Poll;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, stream};
+use libp2p::PeerId;
+use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::event::Event;
+use omnimesh_protocol::gossip::{self, Rpc, wire};
+use omnimesh_protocol::pattern::CacheStats;
+use omnimesh_protocol::refusal::Refusal;
+use omnimesh_protocol::relay::{self, Unchecked};
+use omnimesh_protocol::validate::{self, Unverified, Validator, Verified};
+use omnimesh_protocol::{Mesh, MessageId, Outbox, Seq, Step};
+use rand_chacha::ChaCha20Rng;
+use rayon::prelude::*;
+use tokio::sync::mpsc;
+
+use super::author::{Answer, BroadcastError, Published};
+use super::swarm::Disconnect;
+use super::{Common, MAILBOX, Mailbox, until};
+use crate::api::feed::{Feed, FeedLimits, FeedSender, feed};
+use crate::clock::SharedClock;
+use crate::message::Message;
+use crate::swarm::{Class, Held, Inbound, Outbound};
+
+/// Batches of this size and larger are split among the pool's threads; smaller ones cost less than the split.
+const PARALLEL_BATCH: usize = 8;
+
+/// What the actor starts, and restarts, with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) mesh: Mesh,
+    pub(crate) gossip: Arc<gossip::Config>,
+    pub(crate) validate: validate::Config,
+    /// See [`omnimesh_protocol::replay::ReplayWindows::new`].
+    pub(crate) floor: Option<Step>,
+    /// Messages whose signature is being checked at once; further ones are shed.
+    pub(crate) verifying_max: usize,
+    pub(crate) subscriber_queue: usize,
+    pub(crate) pool: Arc<rayon::ThreadPool>,
+}
+
+/// A connected peer that speaks gossip.
+#[derive(Clone, Debug)]
+struct Link {
+    outbound: Outbound,
+    protocol: gossip::Protocol,
+    direction: gossip::Direction,
+    ip: Option<IpAddr>,
+}
+
+type Checked = Vec<(MessageId, Result<Verified, Unchecked>)>;
+
+#[derive(Debug)]
+pub(crate) struct GossipActor {
+    common: Common,
+    settings: Settings,
+    clock: SharedClock,
+    state: relay::State<PeerId>,
+    rng: ChaCha20Rng,
+    out: Outbox<relay::Output<PeerId>>,
+    step: Option<Step>,
+    links: BTreeMap<PeerId, Link>,
+    subscribers: BTreeMap<Channel, Vec<FeedSender<Message>>>,
+    /// Who waits for the router to take an own envelope.
+    publishing: Option<(Envelope, Vec<Answer>)>,
+    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+    checked: (mpsc::Sender<Checked>, Arc<Mutex<mpsc::Receiver<Checked>>>),
+    verifying: usize,
+    /// The last message that was encoded: it goes to several peers.
+    encoded: Option<(MessageId, Bytes)>,
+    buffer: BytesMut,
+    counters: Counters,
+}
+
+/// What this shell itself counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) frames_received: u64,
+    pub(crate) frames_malformed: u64,
+    pub(crate) messages_refused_by_shape: u64,
+    pub(crate) verify_shed: u64,
+    pub(crate) verify_batches: u64,
+    pub(crate) verify_messages: u64,
+    pub(crate) delivered_payloads: u64,
+    pub(crate) published_payloads: u64,
+    pub(crate) subscribers_lagged: u64,
+    pub(crate) outbound_shed: u64,
+}
+
+impl GossipActor {
+    pub(crate) fn new(common: Common, settings: Settings, clock: SharedClock) -> Self {
+        let mut rng = super::rng();
+        let mut out = Outbox::new();
+        let state = Self::state(&common, &settings, &mut rng, &mut out);
+        // At most one batch per message under way, so that a result always finds room.
+        let (sender, receiver) = mpsc::channel(settings.verifying_max.max(1));
+        GossipActor {
+            common,
+            settings,
+            clock,
+            state,
+            rng,
+            out,
+            step: None,
+            links: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            publishing: None,
+            inbound: Arc::default(),
+            checked: (sender, Arc::new(Mutex::new(receiver))),
+            verifying: 0,
+            encoded: None,
+            buffer: BytesMut::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    fn state(
+        common: &Common,
+        settings: &Settings,
+        rng: &mut ChaCha20Rng,
+        out: &mut Outbox<relay::Output<PeerId>>,
+    ) -> relay::State<PeerId> {
+        let mut inner = Outbox::new();
+        let router = gossip::State::new(Arc::clone(&settings.gossip), common.now(), rng, &mut inner)
+            .expect("the node's configuration was checked when it was made");
+        for output in inner.drain() {
+            out.push(output);
+        }
+        let validator = Validator::new(settings.mesh.clone(), settings.validate.clone(), settings.floor);
+        relay::State::new(router, validator)
+    }
+
+    fn give(&mut self, ctx: &mut Context<Self>, input: relay::Input<PeerId>) {
+        self.give_all(ctx, std::iter::once(input));
+    }
+
+    fn give_all(&mut self, ctx: &mut Context<Self>, inputs: impl Iterator<Item = relay::Input<PeerId>>) {
+        let common = self.common.clone();
+        common.guard("gossip", ctx, || {
+            let now = self.common.now();
+            let step = self.clock.step(now);
+            if step != self.step {
+                self.step = step;
+                self.state.handle(now, relay::Input::Step(step), &mut self.rng, &mut self.out);
+            }
+            for input in inputs {
+                self.state.handle(now, input, &mut self.rng, &mut self.out);
+            }
+        });
+        self.carry_out(ctx);
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+        let mut out = std::mem::take(&mut self.out);
+        let mut unverified = Vec::new();
+        let mut events = Vec::new();
+        for output in out.drain() {
+            match output {
+                relay::Output::Gossip(output) => self.carry_out_gossip(output, ctx, &mut events),
+                relay::Output::Verify { id, message } => unverified.push((id, message)),
+                relay::Output::Verified { id, from, envelope, is_subscribed } => {
+                    events.push(self.deliver(id, from, &envelope, is_subscribed));
+                }
+                relay::Output::Refused { id, from, channel, author, reason } => {
+                    events.push(Event::Refused { id, channel, author, from, reason });
+                }
+            }
+        }
+        self.out = out;
+        self.common.observe(events);
+        self.verify(unverified, ctx);
+    }
+
+    fn carry_out_gossip(
+        &mut self,
+        output: gossip::Output<PeerId>,
+        ctx: &mut Context<Self>,
+        events: &mut Vec<Event<PeerId>>,
+    ) {
+        match output {
+            gossip::Output::Send { to, rpc, class } => self.send(to, rpc, class),
+            gossip::Output::Timer { at, timer } => {
+                ctx.run_later(until(at, self.common.now()), move |actor, ctx| {
+                    actor.give(ctx, relay::Input::Gossip(gossip::Input::Timer(timer)));
+                });
+            }
+            gossip::Output::Published { id, recipients } => {
+                let Some((envelope, answers)) = self.publishing.take() else { return };
+                events.push(self.on_published(id, recipients, &envelope, answers));
+            }
+            gossip::Output::NotPublished { reason, .. } => {
+                let answers = self.publishing.take().map(|(_, answers)| answers).unwrap_or_default();
+                for answer in answers {
+                    let _ = answer.send(Err(BroadcastError::Router(reason.to_string())));
+                }
+            }
+            gossip::Output::Disconnect { peer, reason } => {
+                let (reason, detail) = match reason {
+                    gossip::DisconnectReason::Graylisted => ("graylisted", "its gossip score is too low"),
+                    gossip::DisconnectReason::TooManyPeers => ("too_many", "there are as many peers as can be"),
+                };
+                events.push(Event::PeerRefused { peer, reason, detail: detail.to_owned() });
+                self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
+            }
+            gossip::Output::Event(event) => tracing::trace!(?event, "gossip"),
+            gossip::Output::Validate { .. } => unreachable!("the relay answers these itself"),
+        }
+    }
+
+    fn send(&mut self, to: PeerId, rpc: Rpc, class: gossip::Class) {
+        let Some(link) = self.links.get(&to) else { return };
+        let class = match class {
+            gossip::Class::Control => Class::Control,
+            gossip::Class::Own => Class::Own,
+            gossip::Class::Forwarded => Class::Forwarded,
+        };
+        let message = match &rpc.publish[..] {
+            [message] if rpc.control.is_none() && rpc.subscriptions.is_empty() => Some(message.id()),
+            _ => None,
+        };
+        if let (Some(id), Some((encoded_id, frame))) = (message, &self.encoded)
+            && id == *encoded_id
+        {
+            self.counters.outbound_shed += u64::from(link.outbound.try_send(class, frame.clone()).is_err());
+            return;
+        }
+        for part in wire::split(rpc, &self.settings.gossip.limits) {
+            wire::encode(&part, &mut self.buffer);
+            let frame = self.buffer.split().freeze();
+            self.counters.outbound_shed += u64::from(link.outbound.try_send(class, frame.clone()).is_err());
+            if let Some(id) = message {
+                self.encoded = Some((id, frame));
+            }
+        }
+    }
+
+    fn on_published(
+        &mut self,
+        id: MessageId,
+        recipients: usize,
+        envelope: &Envelope,
+        answers: Vec<Answer>,
+    ) -> Event<PeerId> {
+        let header = envelope.header();
+        let payloads = envelope.payloads().len();
+        self.counters.published_payloads += payloads as u64;
+        for (i, answer) in (0..).zip(answers) {
+            let published = Published { id, seq: header.seq.saturating_add(i), step: header.step, recipients };
+            let _ = answer.send(Ok(published));
+        }
+        Event::Published { id, channel: header.channel.clone(), seq: header.seq, payloads, recipients }
+    }
+
+    /// Hands a verified message to the subscribers.
+    fn deliver(&mut self, id: MessageId, from: PeerId, envelope: &Envelope, is_subscribed: bool) -> Event<PeerId> {
+        let header = envelope.header();
+        let payloads = envelope.payloads();
+        let here_us = self.clock.mesh_time_us(self.common.now());
+        let latency_us = header.timestamp_us.zip(here_us).map(|(there, here)| here.saturating_sub(there));
+        if let Some(subscribers) = self.subscribers.get_mut(&header.channel) {
+            self.counters.delivered_payloads += payloads.len() as u64;
+            for (i, payload) in (0..).zip(payloads) {
+                let message = Message {
+                    id,
+                    channel: header.channel.clone(),
+                    author: header.author,
+                    seq: Seq(header.seq.0.saturating_add(i)),
+                    step: header.step,
+                    payload: payload.clone(),
+                    latency: latency_us.map(Duration::from_micros),
+                    from: Some(from),
+                };
+                subscribers.retain(|subscriber| match subscriber.offer(message.clone(), payload.len()) {
+                    Ok(lost) => {
+                        self.counters.subscribers_lagged += lost;
+                        true
+                    }
+                    Err(_) => false,
+                });
+            }
+        }
+        Event::Verified {
+            id,
+            channel: header.channel.clone(),
+            author: header.author,
+            from,
+            step: header.step,
+            payloads: payloads.len(),
+            latency_us,
+            delivered: is_subscribed,
+        }
+    }
+
+    /// Has signatures checked on the pool; what does not fit is shed.
+    fn verify(&mut self, mut messages: Vec<(MessageId, Unverified)>, ctx: &mut Context<Self>) {
+        if messages.is_empty() {
+            return;
+        }
+        let room = self.settings.verifying_max.saturating_sub(self.verifying);
+        let shed: Vec<MessageId> = messages.drain(room.min(messages.len())..).map(|(id, _)| id).collect();
+        self.verifying += messages.len();
+        self.counters.verify_shed += shed.len() as u64;
+        if !messages.is_empty() {
+            self.counters.verify_batches += 1;
+            self.counters.verify_messages += messages.len() as u64;
+            let results = self.checked.0.clone();
+            self.settings.pool.spawn(move || {
+                let check = |(id, message): (MessageId, Unverified)| (id, message.verify().map_err(Unchecked::Refused));
+                let checked: Checked = if messages.len() < PARALLEL_BATCH {
+                    messages.into_iter().map(check).collect()
+                } else {
+                    messages.into_par_iter().map(check).collect()
+                };
+                // There is room: at most one batch per message under way. If the actor is gone, nobody asks.
+                let _ = results.try_send(checked);
+            });
+        }
+        let shed = shed.into_iter().map(|id| relay::Input::Verified { id, result: Err(Unchecked::Shed) });
+        self.give_all_if_any(ctx, shed);
+    }
+
+    fn give_all_if_any(&mut self, ctx: &mut Context<Self>, inputs: impl ExactSizeIterator<Item = relay::Input<PeerId>>) {
+        if inputs.len() > 0 {
+            self.give_all(ctx, inputs);
+        }
+    }
+
+    fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
+        match inbound {
+            Inbound::Frames { peer, frames, held } => self.on_frames(peer, &frames, &held, ctx),
+            Inbound::Malformed { peer, reason } => {
+                self.counters.frames_malformed += 1;
+                let reason = reason.to_string();
+                self.common.observe(vec![Event::BadFrame { from: peer, stream: "gossip", reason }]);
+                self.give(ctx, relay::Input::Gossip(gossip::Input::Malformed { from: peer }));
+            }
+        }
+    }
+
+    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], _held: &Held, ctx: &mut Context<Self>) {
+        let mut inputs = Vec::with_capacity(frames.len());
+        let mut events = Vec::new();
+        self.counters.frames_received += frames.len() as u64;
+        for frame in frames {
+            match wire::decode(frame, &self.settings.gossip.limits) {
+                Ok(wire::Decoded { rpc, refused }) => {
+                    if !refused.is_empty() {
+                        self.counters.messages_refused_by_shape += refused.len() as u64;
+                        events.extend(refused.iter().map(|refused| Event::BadFrame {
+                            from,
+                            stream: "gossip",
+                            reason: refused.reason.to_string(),
+                        }));
+                        inputs.push(relay::Input::Gossip(gossip::Input::Refused { from, refused }));
+                    }
+                    inputs.push(relay::Input::Gossip(gossip::Input::Rpc { from, rpc }));
+                }
+                Err(error) => {
+                    self.counters.frames_malformed += 1;
+                    events.push(Event::BadFrame { from, stream: "gossip", reason: error.to_string() });
+                    inputs.push(relay::Input::Gossip(gossip::Input::Malformed { from }));
+                }
+            }
+        }
+        self.common.observe(events);
+        self.give_all(ctx, inputs.into_iter());
+    }
+
+    fn connect(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
+        let Some(Link { protocol, direction, ip, .. }) = self.links.get(&peer).cloned() else { return };
+        self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
+    }
+
+    /// Unsubscribes channels whose last subscriber is gone.
+    fn forget_gone_subscribers(&mut self, ctx: &mut Context<Self>) {
+        let mut quiet = Vec::new();
+        self.subscribers.retain(|channel, subscribers| {
+            subscribers.retain(|subscriber| !subscriber.is_closed());
+            if subscribers.is_empty() {
+                quiet.push(channel.clone());
+            }
+            !subscribers.is_empty()
+        });
+        self.give_all_if_any(ctx, quiet.into_iter().map(relay::Input::Unsubscribe));
+    }
+}
+
+impl Actor for GossipActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        // Results first: they make room. Both outlive a restart of the actor.
+        let results = Arc::clone(&self.checked.1);
+        ctx.add_stream(stream::poll_fn(move |cx| lock(&results).poll_recv(cx)));
+        let inbound = Arc::clone(&self.inbound);
+        if lock(&inbound).is_some() {
+            ctx.add_stream(inbound_stream(inbound));
+        }
+        ctx.run_interval(Duration::from_secs(1), |actor, ctx| actor.forget_gone_subscribers(ctx));
+        if self.common.is_linked() {
+            self.carry_out(ctx);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl Stream<Item = Inbound> {
+    stream::poll_fn(move |cx| match &mut *lock(&inbound) {
+        Some(receiver) => receiver.poll_recv(cx),
+        None => Poll::Ready(None),
+    })
+}
+
+impl Supervised for GossipActor {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        // What the lost windows had accepted cannot be told from what is new.
+        let now = self.common.now();
+        let future = self.settings.validate.step_window_future;
+        self.settings.floor = self.clock.step(now).map(|step| step.saturating_add(future)).max(self.settings.floor);
+        self.out = Outbox::new();
+        self.state = Self::state(&self.common, &self.settings, &mut self.rng, &mut self.out);
+        (self.step, self.publishing, self.verifying) = (None, None, 0);
+        self.carry_out(ctx);
+        let channels: Vec<_> = self.subscribers.keys().cloned().map(relay::Input::Subscribe).collect();
+        self.give_all_if_any(ctx, channels.into_iter());
+        for peer in self.links.keys().copied().collect::<Vec<_>>() {
+            self.connect(peer, ctx);
+        }
+    }
+}
+
+impl StreamHandler<Checked> for GossipActor {
+    fn handle(&mut self, checked: Checked, ctx: &mut Self::Context) {
+        self.verifying = self.verifying.saturating_sub(checked.len());
+        self.give_all(ctx, checked.into_iter().map(|(id, result)| relay::Input::Verified { id, result }));
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl StreamHandler<Inbound> for GossipActor {
+    fn handle(&mut self, inbound: Inbound, ctx: &mut Self::Context) {
+        self.on_inbound(inbound, ctx);
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+/// All actors are linked and the network runs: begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Begin(pub(crate) mpsc::Receiver<Inbound>);
+
+impl Handler<Begin> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, Begin(receiver): Begin, ctx: &mut Self::Context) {
+        *lock(&self.inbound) = Some(receiver);
+        ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
+        self.carry_out(ctx);
+    }
+}
+
+/// A gossip stream to a peer is open.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PeerUp {
+    pub(crate) peer: PeerId,
+    pub(crate) outbound: Outbound,
+    pub(crate) protocol: gossip::Protocol,
+    pub(crate) direction: gossip::Direction,
+    pub(crate) ip: Option<IpAddr>,
+}
+
+impl Handler<PeerUp> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, up: PeerUp, ctx: &mut Self::Context) {
+        let PeerUp { peer, outbound, protocol, direction, ip } = up;
+        if self.links.insert(peer, Link { outbound, protocol, direction, ip }).is_some() {
+            self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
+        }
+        self.connect(peer, ctx);
+    }
+}
+
+/// The gossip stream to a peer is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PeerDown(pub(crate) PeerId);
+
+impl Handler<PeerDown> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, PeerDown(peer): PeerDown, ctx: &mut Self::Context) {
+        if self.links.remove(&peer).is_some() {
+            self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
+        }
+    }
+}
+
+/// Say this; it was sealed by this node's author.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Publish {
+    pub(crate) envelope: Envelope,
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Handler<Publish> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, Publish { envelope, answers }: Publish, ctx: &mut Self::Context) {
+        self.publishing = Some((envelope.clone(), answers));
+        self.give(ctx, relay::Input::Publish(envelope));
+        // The router has answered by now; if it panicked instead, dropping the answers tells those who wait.
+        self.publishing = None;
+    }
+}
+
+/// Deliver a channel's messages, until the feed is dropped.
+#[derive(Message)]
+#[rtype(result = "Feed<Message>")]
+pub(crate) struct Subscribe(pub(crate) Channel);
+
+impl Handler<Subscribe> for GossipActor {
+    type Result = MessageResult<Subscribe>;
+
+    fn handle(&mut self, Subscribe(channel): Subscribe, ctx: &mut Self::Context) -> Self::Result {
+        let limits = FeedLimits { items_max: self.settings.subscriber_queue, ..FeedLimits::default() };
+        let (sender, receiver) = feed(limits);
+        self.subscribers.entry(channel.clone()).or_default().push(sender);
+        self.give(ctx, relay::Input::Subscribe(channel));
+        MessageResult(receiver)
+    }
+}
+
+/// A connected peer as the router sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerScore {
+    pub(crate) peer: PeerId,
+    pub(crate) score: f64,
+}
+
+/// The scores of the connected peers.
+#[derive(Message)]
+#[rtype(result = "Vec<PeerScore>")]
+pub(crate) struct GetScores;
+
+impl Handler<GetScores> for GossipActor {
+    type Result = MessageResult<GetScores>;
+
+    fn handle(&mut self, _: GetScores, _: &mut Self::Context) -> Self::Result {
+        let score = |peer: &PeerId| self.state.gossip().score(*peer).unwrap_or(0.0);
+        MessageResult(self.links.keys().map(|peer| PeerScore { peer: *peer, score: score(peer) }).collect())
+    }
+}
+
+/// The relay in numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) counters: Counters,
+    pub(crate) gossip: gossip::Stats,
+    pub(crate) refused: [u64; Refusal::COUNT],
+    pub(crate) accepted: u64,
+    pub(crate) cache: CacheStats,
+    pub(crate) authors: usize,
+    pub(crate) channels: usize,
+    pub(crate) verifying: usize,
+    pub(crate) queued_frames: usize,
+    pub(crate) queued_bytes: usize,
+}
+
+/// Asks for the relay in numbers.
+#[derive(Message)]
+#[rtype(result = "Snapshot")]
+pub(crate) struct GetSnapshot;
+
+impl Handler<GetSnapshot> for GossipActor {
+    type Result = MessageResult<GetSnapshot>;
+
+    fn handle(&mut self, _: GetSnapshot, _: &mut Self::Context) -> Self::Result {
+        let validator = self.state.validator();
+        let queues = self.links.values().map(|link| link.outbound.stats());
+        let (queued_frames, queued_bytes) =
+            queues.fold((0, 0), |(frames, bytes), queue| (frames + queue.frames, bytes + queue.bytes));
+        MessageResult(Snapshot {
+            counters: self.counters,
+            gossip: self.state.gossip().stats().clone(),
+            refused: *validator.refused(),
+            accepted: validator.accepted(),
+            cache: validator.cache_stats(),
+            authors: validator.replay().authors(),
+            channels: self.subscribers.len(),
+            verifying: self.verifying,
+            queued_frames,
+            queued_bytes,
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! The actors: one supervised shell for each duty of a node.
+//!
+//! ```text
+//!            events, control frames                 gossip frames
+//!  Network ──────────────► SwarmActor     Network ───────────────► GossipActor ◄── AuthorActor ◄── broadcast
+//!              admission + dialer │                 relay: router +  │  ▲               bundles, patterns,
+//!                                 ├─► SyncActor     validator        │  └ rayon pool    signatures
+//!                                 │   step sync ──► SharedClock      ├─► subscribers
+//!                                 └─► MembershipActor (SWIM)         └─► ObserverActor ──► events, why, metrics
+//! ```
+//!
+//! An actor decides nothing. It turns what it gets into an input of its state machine, calls `handle`, and
+//! carries the outputs out in one `match`. Mailboxes are bounded; who finds one full sheds by a stated rule
+//! and counts it. A panic in a handler stops the actor, and its supervisor starts it anew with a fresh
+//! machine and the same address; the swarm tells it again who is connected.
+
+pub(crate) mod author;
+pub(crate) mod gossip;
+pub(crate) mod membership;
+pub(crate) mod observer;
+pub(crate) mod swarm;
+pub(crate) mod sync;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::prelude::*;
+use omnimesh_protocol::Time;
+use omnimesh_protocol::event::Event;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::clock::Epoch;
+
+use author::AuthorActor;
+use gossip::GossipActor;
+use membership::MembershipActor;
+use observer::{Observe, ObserverActor};
+use swarm::SwarmActor;
+use sync::SyncActor;
+
+/// Messages that wait for an actor. Source: guess; a burst of frames is one message.
+pub(crate) const MAILBOX: usize = 1024;
+
+/// The addresses of a node's actors.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    pub(crate) swarm: Addr<SwarmActor>,
+    pub(crate) gossip: Addr<GossipActor>,
+    pub(crate) sync: Addr<SyncActor>,
+    pub(crate) membership: Addr<MembershipActor>,
+    pub(crate) author: Addr<AuthorActor>,
+    pub(crate) observer: Addr<ObserverActor>,
+}
+
+/// What every actor of a node has.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) epoch: Epoch,
+    links: Arc<OnceLock<Links>>,
+    shed: Arc<[AtomicU64; Mailbox::ALL.len()]>,
+    restarts: Arc<AtomicU64>,
+}
+
+/// Whose mailbox was full.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mailbox {
+    Swarm,
+    Gossip,
+    Sync,
+    Membership,
+    Observer,
+}
+
+impl Mailbox {
+    pub(crate) const ALL: [Mailbox; 5] =
+        [Mailbox::Swarm, Mailbox::Gossip, Mailbox::Sync, Mailbox::Membership, Mailbox::Observer];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Mailbox::Swarm => "swarm",
+            Mailbox::Gossip => "gossip",
+            Mailbox::Sync => "sync",
+            Mailbox::Membership => "membership",
+            Mailbox::Observer => "observer",
+        }
+    }
+}
+
+impl Common {
+    pub(crate) fn new() -> Self {
+        Common {
+            epoch: Epoch::begin(),
+            links: Arc::new(OnceLock::new()),
+            shed: Arc::default(),
+            restarts: Arc::default(),
+        }
+    }
+
+    /// Introduces the actors to each other, once all are started.
+    pub(crate) fn link(&self, links: Links) {
+        let first = self.links.set(links).is_ok();
+        assert!(first, "a node's actors are linked once");
+    }
+
+    /// The other actors. Nothing reaches an actor before they are linked: the network starts after that.
+    pub(crate) fn links(&self) -> &Links {
+        self.links.get().expect("actors are linked before the network starts")
+    }
+
+    /// False only while a node is being put together.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.links.get().is_some()
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.epoch.now()
+    }
+
+    /// Sends to another actor of this node. A full mailbox sheds what is sent and counts it: all that
+    /// travels this way is repeated by its protocol or is for people only.
+    pub(crate) fn send<A, M>(&self, mailbox: Mailbox, to: &Addr<A>, message: M)
+    where
+        A: Actor + Handler<M>,
+        A::Context: dev::ToEnvelope<A, M>,
+        M: actix::Message<Result = ()> + Send + 'static,
+    {
+        if to.try_send(message).is_err() {
+            self.shed[mailbox as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the observer.
+    pub(crate) fn observe(&self, events: Vec<Event<libp2p::PeerId>>) {
+        if !events.is_empty() {
+            self.send(Mailbox::Observer, &self.links().observer, Observe(events));
+        }
+    }
+
+    /// How much each mailbox shed.
+    pub(crate) fn shed(&self) -> impl Iterator<Item = (Mailbox, u64)> + '_ {
+        Mailbox::ALL.into_iter().map(|mailbox| (mailbox, self.shed[mailbox as usize].load(Ordering::Relaxed)))
+    }
+
+    /// How often an actor was restarted.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Runs a handler's work; if it panics, the actor stops, and its supervisor starts it anew.
+    pub(crate) fn guard<A>(&self, name: &'static str, ctx: &mut Context<A>, work: impl FnOnce())
+    where
+        A: Actor<Context = Context<A>>,
+    {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(actor = name, "an actor panicked and is started anew");
+            if let Some(links) = self.links.get() {
+                let kind = "actor_restarted";
+                let detail = format!("the {name} actor failed and was started anew; please report this");
+                self.send(Mailbox::Observer, &links.observer, Observe(vec![Event::Error { kind, detail }]));
+            }
+            ctx.stop();
+        }
+    }
+}
+
+/// How long until `at`.
+pub(crate) fn until(at: Time, now: Time) -> Duration {
+    at.since(now)
+}
+
+/// A generator of its own for each actor, from the operating system's entropy.
+///
+/// # Panics
+/// If the operating system has no entropy to give; nothing secure can be done then.
+pub(crate) fn rng() -> ChaCha20Rng {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the operating system gives random bytes");
+    ChaCha20Rng::from_seed(seed)
+}

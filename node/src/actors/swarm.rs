@@ -1,0 +1,814 @@
+//! The swarm: the shell of [`omnimesh_protocol::admission`] and [`omnimesh_protocol::dialer`] around the
+//! libp2p network. It knows who is connected, lets members in, and carries the control frames of the
+//! other actors.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures::{Stream, stream};
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use omnimesh_protocol::control::Frame;
+use omnimesh_protocol::dialer::{self, BookEntry, DialId};
+use omnimesh_protocol::event::Event as MeshEvent;
+use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
+use rand_chacha::ChaCha20Rng;
+use tokio::sync::mpsc;
+
+use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync, until};
+use crate::store::Store;
+use crate::swarm::{
+    Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, Started, StreamKind, peer,
+};
+
+/// How often the address book is kept, and Kademlia asked for peers.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Dials that wait for their answer at most; the dialer has fewer under way.
+const DIALS_MAX: usize = 64;
+
+/// What the actor starts, and restarts, with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) me: NodeId,
+    pub(crate) admission: admission::Config,
+    pub(crate) dialer: dialer::Config,
+    pub(crate) bootstrap: Vec<dialer::Bootstrap>,
+    pub(crate) mesh: omnimesh_protocol::Mesh,
+    pub(crate) book: Vec<BookEntry>,
+    pub(crate) store: Option<Arc<Store>>,
+    /// Told to peers instead of what the node sees, if not empty.
+    pub(crate) external: Vec<Multiaddr>,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerInfo {
+    pub(crate) address: Multiaddr,
+    pub(crate) outbound: bool,
+    pub(crate) since: Time,
+    pub(crate) gossip: Option<StreamProtocol>,
+    pub(crate) agent: Option<String>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) is_member: bool,
+    listen: Vec<String>,
+    control: Option<Outbound>,
+    gossip_outbound: Option<Outbound>,
+}
+
+#[derive(Debug)]
+struct Dial {
+    id: DialId,
+    peer: Option<PeerId>,
+    addresses: Vec<Multiaddr>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SwarmActor {
+    common: Common,
+    settings: Settings,
+    network: Option<NetworkHandle>,
+    receivers: Arc<Mutex<Option<Receivers>>>,
+    admission: admission::State,
+    dialer: dialer::State,
+    rng: ChaCha20Rng,
+    peers: BTreeMap<PeerId, PeerInfo>,
+    dials: Vec<Dial>,
+    listening: Vec<Multiaddr>,
+    bootstrap_trouble: Option<String>,
+    control_shed: u64,
+}
+
+#[derive(Debug)]
+struct Receivers {
+    events: mpsc::Receiver<Event>,
+    control: mpsc::Receiver<Inbound>,
+}
+
+/// What the two channels bring.
+#[derive(Debug)]
+enum Arrival {
+    Event(Event),
+    Control(Inbound),
+}
+
+impl SwarmActor {
+    pub(crate) fn new(common: Common, settings: Settings) -> Self {
+        let admission = admission::State::new(settings.admission.clone(), settings.mesh.clone(), settings.me);
+        let dialer = dialer::State::new(settings.dialer.clone(), settings.me, settings.bootstrap.clone());
+        SwarmActor {
+            common,
+            settings,
+            network: None,
+            receivers: Arc::default(),
+            admission,
+            dialer,
+            rng: super::rng(),
+            peers: BTreeMap::new(),
+            dials: Vec::new(),
+            listening: Vec::new(),
+            bootstrap_trouble: None,
+            control_shed: 0,
+        }
+    }
+
+    fn admit(&mut self, ctx: &mut Context<Self>, input: admission::Input) {
+        let mut out = Outbox::new();
+        let common = self.common.clone();
+        common.guard("swarm", ctx, || {
+            self.admission.handle(self.common.now(), input, &mut self.rng, &mut out);
+        });
+        for output in out.drain() {
+            self.carry_out_admission(output, ctx);
+        }
+    }
+
+    fn carry_out_admission(&mut self, output: admission::Output, ctx: &mut Context<Self>) {
+        match output {
+            admission::Output::Send { peer, frame } => self.send_control(peer, &frame),
+            admission::Output::Disconnect { peer } => self.disconnect(peer::peer_id(&peer)),
+            admission::Output::Admitted { peer, agent } => {
+                self.introduce(peer);
+                let what = "admitted";
+                let event = MeshEvent::PeerUp { peer: peer::peer_id(&peer), what, detail: agent.to_string() };
+                self.common.observe(vec![event]);
+            }
+            admission::Output::Removed { peer } => {
+                if let Some(info) = self.peers.get_mut(&peer::peer_id(&peer)) {
+                    info.is_member = false;
+                }
+                let links = self.common.links();
+                self.common.send(Mailbox::Sync, &links.sync, sync::MemberDisconnected(peer));
+                self.common.send(Mailbox::Membership, &links.membership, membership::MemberDisconnected(peer));
+            }
+            admission::Output::Deliver { peer, frame } => self.deliver(peer, frame),
+            admission::Output::Refused { peer, reason, until } => {
+                let detail = format!("{reason}: {}", peer_hint(reason));
+                self.tell_refused(peer, reason.code(), detail);
+                self.dial(ctx, dialer::Input::Refused { peer, until });
+            }
+            admission::Output::Goodbye { peer, reason, until } => {
+                self.tell_refused(peer, "goodbye", format!("it refused us: {reason}"));
+                self.dial(ctx, dialer::Input::Refused { peer, until });
+            }
+            admission::Output::Timer { at, timer } => {
+                ctx.run_later(super::until(at, self.common.now()), move |actor, ctx| {
+                    actor.admit(ctx, admission::Input::Timer(timer));
+                });
+            }
+        }
+    }
+
+    fn tell_refused(&self, peer: NodeId, reason: &'static str, detail: String) {
+        tracing::warn!(%peer, reason, "{detail}");
+        self.common.observe(vec![MeshEvent::PeerRefused { peer: peer::peer_id(&peer), reason, detail }]);
+    }
+
+    /// Makes an admitted peer known to the actors that talk to members.
+    fn introduce(&mut self, member: NodeId) {
+        let Some(info) = self.peers.get_mut(&peer::peer_id(&member)) else { return };
+        info.is_member = true;
+        let addresses = info.listen.clone();
+        let links = self.common.links();
+        self.common.send(Mailbox::Sync, &links.sync, sync::MemberConnected(member));
+        let connected = membership::MemberConnected { peer: member, addresses };
+        self.common.send(Mailbox::Membership, &links.membership, connected);
+    }
+
+    fn deliver(&self, from: NodeId, frame: Frame) {
+        let links = self.common.links();
+        match frame {
+            Frame::StepRequest { .. } | Frame::StepReply { .. } | Frame::StepAnnounce { .. } => {
+                self.common.send(Mailbox::Sync, &links.sync, sync::StepFrame { from, frame });
+            }
+            Frame::Swim(bytes) => {
+                self.common.send(Mailbox::Membership, &links.membership, membership::Packet { from, bytes });
+            }
+            Frame::Hello { .. } | Frame::Goodbye(_) => unreachable!("admission keeps these"),
+        }
+    }
+
+    fn send_control(&mut self, to: NodeId, frame: &Frame) {
+        let control = self.peers.get(&peer::peer_id(&to)).and_then(|info| info.control.as_ref());
+        let sent = control.is_some_and(|control| control.try_send(Class::Control, frame.encode()).is_ok());
+        self.control_shed += u64::from(!sent);
+    }
+
+    fn disconnect(&self, peer: PeerId) {
+        if let Some(network) = &self.network
+            && let Err(error) = network.disconnect(peer)
+        {
+            tracing::warn!(%peer, %error, "cannot disconnect");
+        }
+    }
+
+    fn dial(&mut self, ctx: &mut Context<Self>, input: dialer::Input) {
+        let mut out = Outbox::new();
+        let common = self.common.clone();
+        common.guard("swarm", ctx, || {
+            self.dialer.handle(self.common.now(), input, &mut self.rng, &mut out);
+        });
+        for output in out.drain() {
+            match output {
+                dialer::Output::Dial { dial, peer, addresses } => self.start_dial(dial, peer, &addresses, ctx),
+                dialer::Output::Trim { peer } => self.disconnect(peer::peer_id(&peer)),
+                dialer::Output::Event(event) => self.on_dialer_event(event),
+                dialer::Output::Timer { at, timer } => {
+                    ctx.run_later(until(at, self.common.now()), move |actor, ctx| {
+                        actor.dial(ctx, dialer::Input::Timer(timer));
+                    });
+                }
+            }
+        }
+    }
+
+    fn start_dial(&mut self, id: DialId, peer: Option<NodeId>, addresses: &[String], ctx: &mut Context<Self>) {
+        let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
+        let peer = peer.map(|peer| peer::peer_id(&peer));
+        let is_taken = self.dials.len() < DIALS_MAX
+            && self.network.as_ref().is_some_and(|network| network.dial(peer, addresses.clone()).is_ok());
+        self.dials.push(Dial { id, peer, addresses: addresses.into_iter().map(peer::without_peer).collect() });
+        if !is_taken {
+            // Answered from the mailbox, not from within the dialer's own output.
+            ctx.notify(DialNotTaken(id));
+        }
+    }
+
+    fn on_dialer_event(&mut self, event: dialer::Event) {
+        let event = match event {
+            dialer::Event::BootstrapUnreachable { address, attempts, next_in } => {
+                let detail = format!(
+                    "bootstrap {address} does not answer (attempt {attempts}); trying again in {:.0} s",
+                    next_in.as_secs_f64().ceil()
+                );
+                tracing::warn!("{detail}");
+                self.bootstrap_trouble = Some(detail.clone());
+                MeshEvent::Error { kind: "bootstrap_unreachable", detail }
+            }
+            dialer::Event::BootstrapConnected { address, peer } => {
+                tracing::info!(%peer, "bootstrap {address} reached");
+                self.bootstrap_trouble = None;
+                return;
+            }
+            dialer::Event::BootstrapIsSelf { address } => {
+                let detail = format!("bootstrap {address} is this node itself; it is not dialled again");
+                tracing::warn!("{detail}");
+                MeshEvent::Error { kind: "bootstrap_is_self", detail }
+            }
+        };
+        self.common.observe(vec![event]);
+    }
+
+    fn on_event(&mut self, event: Event, ctx: &mut Context<Self>) {
+        match event {
+            Event::Listening { address } => self.on_listening(address),
+            Event::ListenFailed { addresses, reason } => {
+                self.listening.retain(|address| !addresses.contains(address));
+                let detail = format!("no longer listening on {addresses:?}: {reason}");
+                self.common.observe(vec![MeshEvent::Error { kind: "listen_failed", detail }]);
+            }
+            Event::Connected { peer, outbound, address, connections } => {
+                self.on_connected(peer, outbound, address, connections, ctx);
+            }
+            Event::Disconnected { peer, reason } => self.on_disconnected(peer, reason, ctx),
+            Event::DialFailed { peer, addresses, kind, reason } => {
+                self.on_dial_failed(peer, &addresses, kind, &reason, ctx);
+            }
+            Event::Identified { peer, agent, listen, .. } => self.on_identified(peer, agent, &listen, ctx),
+            Event::ForeignMesh { peer, mesh } => self.on_foreign_mesh(peer, &mesh, ctx),
+            Event::Discovered { peer, addresses, source } => {
+                tracing::debug!(%peer, ?source, "discovered");
+                self.learn(peer, &addresses, ctx);
+                debug_assert!(matches!(source, Source::Mdns | Source::Kademlia));
+            }
+            Event::Rtt { peer, rtt } => {
+                if let Some(info) = self.peers.get_mut(&peer) {
+                    info.rtt = Some(rtt);
+                }
+                if let Some(peer) = peer::node_id(&peer) {
+                    let links = self.common.links();
+                    self.common.send(Mailbox::Membership, &links.membership, membership::Rtt { peer, rtt });
+                }
+            }
+            Event::StreamUp { peer, kind, protocol, outbound } => {
+                self.on_stream_up(peer, kind, protocol, outbound, ctx);
+            }
+            Event::StreamDown { peer, kind, reason } => self.on_stream_down(peer, kind, &reason),
+            Event::StreamUnsupported { peer, kind } => {
+                tracing::debug!(%peer, kind = kind.name(), "the peer does not speak this protocol");
+            }
+        }
+    }
+
+    fn on_listening(&mut self, address: Multiaddr) {
+        if !self.listening.contains(&address) {
+            self.listening.push(address);
+        }
+        let own = membership::OwnAddresses(self.own_addresses());
+        self.common.send(Mailbox::Membership, &self.common.links().membership, own);
+    }
+
+    /// Where this node can be reached, as it tells others.
+    fn own_addresses(&self) -> Vec<String> {
+        own_addresses(&self.listening, &self.settings.external)
+    }
+
+    fn on_connected(
+        &mut self,
+        peer: PeerId,
+        outbound: bool,
+        address: Multiaddr,
+        connections: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        let dial = outbound.then(|| self.take_dial(Some(peer), std::slice::from_ref(&address))).flatten();
+        if connections > 1 {
+            // The dialer already counts the peer; its dial is answered all the same.
+            if let Some(dial) = dial {
+                self.dial(ctx, dialer::Input::DialFailed { dial, is_self: false });
+            }
+            return;
+        }
+        let detail = format!("{} {address}", if outbound { "dialled" } else { "from" });
+        self.common.observe(vec![MeshEvent::PeerUp { peer, what: "connected", detail }]);
+        self.peers.insert(
+            peer,
+            PeerInfo {
+                address,
+                outbound,
+                since: self.common.now(),
+                gossip: None,
+                agent: None,
+                rtt: None,
+                is_member: false,
+                listen: Vec::new(),
+                control: None,
+                gossip_outbound: None,
+            },
+        );
+        match peer::node_id(&peer) {
+            Some(peer) => self.dial(ctx, dialer::Input::Connected { peer, dial }),
+            None => {
+                if let Some(dial) = dial {
+                    self.dial(ctx, dialer::Input::DialFailed { dial, is_self: false });
+                }
+            }
+        }
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId, reason: String, ctx: &mut Context<Self>) {
+        self.peers.remove(&peer);
+        let links = self.common.links();
+        self.common.send(Mailbox::Gossip, &links.gossip, gossip_actor::PeerDown(peer));
+        self.common.observe(vec![MeshEvent::PeerDown { peer, detail: reason }]);
+        if let Some(peer) = peer::node_id(&peer) {
+            self.admit(ctx, admission::Input::Disconnected { peer });
+            self.dial(ctx, dialer::Input::Disconnected { peer });
+        }
+    }
+
+    fn on_dial_failed(
+        &mut self,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        kind: DialFailure,
+        reason: &str,
+        ctx: &mut Context<Self>,
+    ) {
+        tracing::debug!(?peer, ?addresses, ?kind, reason, "dial failed");
+        if let Some(dial) = self.take_dial(peer, addresses) {
+            let is_self = kind == DialFailure::Myself;
+            self.dial(ctx, dialer::Input::DialFailed { dial, is_self });
+        }
+    }
+
+    /// The dial that such an answer is for.
+    fn take_dial(&mut self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Option<DialId> {
+        let is_at = |dial: &Dial| {
+            addresses.iter().any(|address| dial.addresses.contains(&peer::without_peer(address.clone())))
+        };
+        let at = self
+            .dials
+            .iter()
+            .position(|dial| dial.peer.is_some() && dial.peer == peer)
+            .or_else(|| self.dials.iter().position(is_at))?;
+        Some(self.dials.swap_remove(at).id)
+    }
+
+    fn on_identified(&mut self, peer: PeerId, agent: String, listen: &[Multiaddr], ctx: &mut Context<Self>) {
+        let Some(info) = self.peers.get_mut(&peer) else { return };
+        info.agent = Some(agent);
+        info.listen = listen.iter().map(ToString::to_string).collect();
+        let is_member = info.is_member;
+        self.learn(peer, listen, ctx);
+        if is_member && let Some(network) = &self.network {
+            for address in listen {
+                // Kademlia only helps discovery; a busy network may skip it.
+                let _ = network.add_address(peer, address.clone());
+            }
+        }
+    }
+
+    fn learn(&mut self, peer: PeerId, addresses: &[Multiaddr], ctx: &mut Context<Self>) {
+        let Some(peer) = peer::node_id(&peer) else { return };
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        self.dial(ctx, dialer::Input::Learned { peer, addresses, source: dialer::Source::Hint });
+    }
+
+    fn on_foreign_mesh(&mut self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
+        if let (Some(peer), Ok(mesh)) = (peer::node_id(&peer), mesh.parse()) {
+            self.admit(ctx, admission::Input::ForeignMesh { peer, mesh });
+        }
+    }
+
+    fn on_stream_up(
+        &mut self,
+        peer: PeerId,
+        kind: StreamKind,
+        protocol: StreamProtocol,
+        outbound: Outbound,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(info) = self.peers.get_mut(&peer) else { return };
+        match kind {
+            StreamKind::Gossip => {
+                info.gossip = Some(protocol);
+                info.gossip_outbound = Some(outbound);
+                self.introduce_to_gossip(peer);
+            }
+            StreamKind::Control => {
+                info.control = Some(outbound);
+                if let Some(peer) = peer::node_id(&peer) {
+                    self.admit(ctx, admission::Input::ControlOpened { peer });
+                }
+            }
+        }
+    }
+
+    fn introduce_to_gossip(&self, peer: PeerId) {
+        let Some(info) = self.peers.get(&peer) else { return };
+        let (Some(protocol), Some(outbound)) = (&info.gossip, &info.gossip_outbound) else { return };
+        let up = gossip_actor::PeerUp {
+            peer,
+            outbound: outbound.clone(),
+            protocol: gossip_protocol(protocol),
+            direction: if info.outbound { gossip::Direction::Outbound } else { gossip::Direction::Inbound },
+            ip: ip_of(&info.address),
+        };
+        self.common.send(Mailbox::Gossip, &self.common.links().gossip, up);
+    }
+
+    fn on_stream_down(&mut self, peer: PeerId, kind: StreamKind, reason: &DownReason) {
+        tracing::debug!(%peer, kind = kind.name(), %reason, "stream down");
+        let Some(info) = self.peers.get_mut(&peer) else { return };
+        match kind {
+            StreamKind::Gossip => {
+                (info.gossip, info.gossip_outbound) = (None, None);
+                self.common.send(Mailbox::Gossip, &self.common.links().gossip, gossip_actor::PeerDown(peer));
+            }
+            StreamKind::Control => info.control = None,
+        }
+    }
+
+    fn on_control(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
+        let (from, reason) = match inbound {
+            Inbound::Frames { peer, frames, held: _held } => {
+                let Some(node) = peer::node_id(&peer) else { return };
+                let mut fault = None;
+                for frame in frames {
+                    match Frame::decode(&frame) {
+                        Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
+                        Err(error) if error.is_unknown_kind() => {}
+                        Err(error) => {
+                            fault = Some(error.to_string());
+                            break;
+                        }
+                    }
+                }
+                match fault {
+                    Some(reason) => (peer, reason),
+                    None => return,
+                }
+            }
+            Inbound::Malformed { peer, reason } => (peer, reason.to_string()),
+        };
+        self.common.observe(vec![MeshEvent::BadFrame { from, stream: "control", reason }]);
+        self.disconnect(from);
+    }
+
+    fn housekeeping(&mut self) {
+        if let Some(network) = &self.network {
+            let _ = network.bootstrap();
+        }
+        let Some(store) = self.settings.store.clone() else { return };
+        let book = self.dialer.book();
+        drop(actix_rt::task::spawn_blocking(move || {
+            if let Err(error) = store.save_address_book(&book) {
+                tracing::warn!(%error, "the address book was not kept");
+            }
+        }));
+    }
+
+    fn begin_machines(&mut self, ctx: &mut Context<Self>) {
+        self.dial(ctx, dialer::Input::Book(self.settings.book.clone()));
+        self.dial(ctx, dialer::Input::Start);
+    }
+}
+
+/// What an operator can do about a refused peer.
+fn peer_hint(reason: admission::RefusalReason) -> &'static str {
+    use admission::RefusalReason as R;
+    match reason {
+        R::WrongMesh | R::BadProof => {
+            "the other side has another mesh name or secret; give both the same invite or open name"
+        }
+        R::Version => "run the same version of omnimesh on both sides",
+        R::NotAllowed => "add its peer id to `network.allow` to let it in",
+        R::HelloTimeout => "it was too slow, or is no OmniMesh node",
+        R::UnexpectedFrame => "it does not keep to the protocol",
+        R::TooMany => "raise `network.peers_max` to let more in",
+    }
+}
+
+fn gossip_protocol(protocol: &StreamProtocol) -> gossip::Protocol {
+    match protocol.as_ref() {
+        "/meshsub/1.0.0" => gossip::Protocol::Meshsub10,
+        "/meshsub/1.1.0" => gossip::Protocol::Meshsub11,
+        "/meshsub/1.2.0" => gossip::Protocol::Meshsub12,
+        _ => gossip::Protocol::Omnimesh1,
+    }
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
+    })
+}
+
+/// Where a node that listens there can be reached: the external addresses if it has any, otherwise what it
+/// listens on, loopback last since it serves only this machine.
+pub(crate) fn own_addresses(listening: &[Multiaddr], external: &[Multiaddr]) -> Vec<String> {
+    let is_loopback = |address: &&Multiaddr| ip_of(address).is_some_and(|ip| ip.is_loopback());
+    let listening = listening.iter().filter(|a| !is_loopback(a)).chain(listening.iter().filter(is_loopback));
+    external.iter().chain(listening).map(ToString::to_string).collect()
+}
+
+fn arrivals(receivers: Arc<Mutex<Option<Receivers>>>) -> impl Stream<Item = Arrival> {
+    stream::poll_fn(move |cx| {
+        let mut guard = receivers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Receivers { events, control }) = &mut *guard else { return Poll::Ready(None) };
+        // Events first: a frame may come from a peer whose connection is still to be told.
+        match events.poll_recv(cx) {
+            Poll::Ready(Some(event)) => return Poll::Ready(Some(Arrival::Event(event))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        control.poll_recv(cx).map(|inbound| inbound.map(Arrival::Control))
+    })
+}
+
+impl Actor for SwarmActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(HOUSEKEEPING, |actor, _| actor.housekeeping());
+        if self.network.is_some() {
+            ctx.add_stream(arrivals(Arc::clone(&self.receivers)));
+        }
+    }
+}
+
+impl Supervised for SwarmActor {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        let Settings { me, admission, dialer, bootstrap, mesh, .. } = &self.settings;
+        self.admission = admission::State::new(admission.clone(), mesh.clone(), *me);
+        let book = self.dialer.book();
+        self.dialer = dialer::State::new(dialer.clone(), *me, bootstrap.clone());
+        self.settings.book = book;
+        self.dials.clear();
+        self.begin_machines(ctx);
+        // Connections are made anew: the peers' machines and ours begin together.
+        for peer in self.peers.keys() {
+            self.disconnect(*peer);
+        }
+    }
+}
+
+impl StreamHandler<Arrival> for SwarmActor {
+    fn handle(&mut self, arrival: Arrival, ctx: &mut Self::Context) {
+        match arrival {
+            Arrival::Event(event) => self.on_event(event, ctx),
+            Arrival::Control(inbound) => self.on_control(inbound, ctx),
+        }
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+/// All actors are linked and the network runs: begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Begin {
+    pub(crate) handle: NetworkHandle,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) control: mpsc::Receiver<Inbound>,
+    pub(crate) listening: Vec<Multiaddr>,
+}
+
+impl Begin {
+    /// Parts a started network; the gossip frames are not for this actor.
+    pub(crate) fn split(started: Started) -> (Self, mpsc::Receiver<Inbound>) {
+        let Started { handle, events, gossip, control, listening, .. } = started;
+        (Begin { handle, events, control, listening }, gossip)
+    }
+}
+
+impl Handler<Begin> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, begin: Begin, ctx: &mut Self::Context) {
+        let Begin { handle, events, control, listening } = begin;
+        self.network = Some(handle);
+        self.listening = listening;
+        *self.receivers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Receivers { events, control });
+        ctx.add_stream(arrivals(Arc::clone(&self.receivers)));
+        self.begin_machines(ctx);
+    }
+}
+
+/// A dial could not even be begun.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct DialNotTaken(DialId);
+
+impl Handler<DialNotTaken> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, DialNotTaken(dial): DialNotTaken, ctx: &mut Self::Context) {
+        self.dials.retain(|waiting| waiting.id != dial);
+        self.dial(ctx, dialer::Input::DialFailed { dial, is_self: false });
+    }
+}
+
+/// Send a control frame. If the member is not connected, the frame is lost and the member is dialled.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SendControl {
+    pub(crate) to: NodeId,
+    pub(crate) frame: Frame,
+}
+
+impl Handler<SendControl> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, SendControl { to, frame }: SendControl, ctx: &mut Self::Context) {
+        if self.peers.contains_key(&peer::peer_id(&to)) {
+            self.send_control(to, &frame);
+        } else {
+            self.control_shed += 1;
+            self.dial(ctx, dialer::Input::Wanted { peer: to });
+        }
+    }
+}
+
+/// A member told where it can be reached.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct MemberAddresses {
+    pub(crate) peer: NodeId,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Handler<MemberAddresses> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, MemberAddresses { peer, addresses }: MemberAddresses, ctx: &mut Self::Context) {
+        self.dial(ctx, dialer::Input::Learned { peer, addresses, source: dialer::Source::Member });
+    }
+}
+
+/// A member is dead or left. A connection that still seems open carries nothing: a new one is made sooner
+/// than the old one recovers.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct MemberGone(pub(crate) NodeId);
+
+impl Handler<MemberGone> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, MemberGone(peer): MemberGone, ctx: &mut Self::Context) {
+        self.dial(ctx, dialer::Input::MemberDown { peer });
+        let peer = peer::peer_id(&peer);
+        if self.peers.contains_key(&peer) {
+            self.disconnect(peer);
+        }
+    }
+}
+
+/// Close all connections to a peer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Disconnect(pub(crate) PeerId);
+
+impl Handler<Disconnect> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, Disconnect(peer): Disconnect, _: &mut Self::Context) {
+        self.disconnect(peer);
+    }
+}
+
+/// Tell the actors that talk to members again who is there; one of them began anew.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reintroduce;
+
+impl Handler<Reintroduce> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reintroduce, _: &mut Self::Context) {
+        let members: Vec<NodeId> =
+            self.peers.iter().filter(|(_, info)| info.is_member).filter_map(|(id, _)| peer::node_id(id)).collect();
+        for member in members {
+            self.introduce(member);
+        }
+    }
+}
+
+/// The connected peers, at a moment.
+#[derive(Message)]
+#[rtype(result = "(Time, Vec<(PeerId, PeerInfo)>)")]
+pub(crate) struct GetPeers;
+
+impl Handler<GetPeers> for SwarmActor {
+    type Result = MessageResult<GetPeers>;
+
+    fn handle(&mut self, _: GetPeers, _: &mut Self::Context) -> Self::Result {
+        let peers = self.peers.iter().map(|(peer, info)| (*peer, info.clone())).collect();
+        MessageResult((self.common.now(), peers))
+    }
+}
+
+/// The swarm in short.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) peers: usize,
+    pub(crate) members: usize,
+    pub(crate) listening: Vec<Multiaddr>,
+    pub(crate) bootstrap_trouble: Option<String>,
+    pub(crate) control_shed: u64,
+    pub(crate) refusals: Vec<(&'static str, u64)>,
+}
+
+/// Asks for the swarm in short.
+#[derive(Message)]
+#[rtype(result = "Summary")]
+pub(crate) struct GetSummary;
+
+impl Handler<GetSummary> for SwarmActor {
+    type Result = MessageResult<GetSummary>;
+
+    fn handle(&mut self, _: GetSummary, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Summary {
+            peers: self.peers.len(),
+            members: self.peers.values().filter(|info| info.is_member).count(),
+            listening: self.listening.clone(),
+            bootstrap_trouble: self.bootstrap_trouble.clone(),
+            control_shed: self.control_shed,
+            refusals: self.admission.refusals().iter().map(|(reason, count)| (reason.code(), *count)).collect(),
+        })
+    }
+}
+
+/// The node stops in good order: keep the address book and end the network.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close;
+
+impl Handler<Close> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+        if let Some(store) = &self.settings.store
+            && let Err(error) = store.save_address_book(&self.dialer.book())
+        {
+            tracing::warn!(%error, "the address book was not kept");
+        }
+        let goodbye = Frame::Goodbye(omnimesh_protocol::control::Goodbye::Shutdown);
+        for info in self.peers.values() {
+            if let Some(control) = info.control.as_ref().filter(|_| info.is_member) {
+                let _ = control.try_send(Class::Control, goodbye.encode());
+            }
+        }
+        if let Some(network) = self.network.take() {
+            let _ = network.shutdown();
+        }
+        ctx.stop();
+    }
+}

@@ -1,0 +1,188 @@
+//! The node's embedded store: what must survive a crash.
+//!
+//! One `redb` database, `node.redb` in the data directory, each write its own synced transaction: what a
+//! `save_*` returned `Ok` for is there after `kill -9`. Writes are few (one in eight steps, and one in tens of
+//! thousands of messages), so they are made in place on a thread that may block.
+
+use std::path::Path;
+
+use omnimesh_protocol::{Seq, Step};
+use redb::{Database, ReadableDatabase, TableDefinition};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The database's file in the data directory.
+pub const STORE_FILE: &str = "node.redb";
+
+/// One table of small documents, CBOR by name.
+const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
+const SEQ: &str = "seq_reserved";
+const MARK: &str = "step_mark";
+const OFFSET: &str = "clock_offset";
+const BOOK: &str = "address_book";
+
+/// How far this node had come in the mesh's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepMark {
+    /// A step that this node had.
+    pub step: Step,
+    /// The last step of which it may have accepted messages.
+    pub accepted: Step,
+}
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be opened.
+    #[error("cannot open the store {path}: {reason}")]
+    Open {
+        /// Which file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be read or written.
+    #[error("cannot {operation} `{what}` in the store: {reason}")]
+    Access {
+        /// `read` or `write`.
+        operation: &'static str,
+        /// Which document.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An open store. Share it by reference or `Arc`; methods block for a disk's sync.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens the store in a data directory, or makes it. Who holds the directory's lock is its only user.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or is no store.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join(STORE_FILE);
+        let error = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
+        let database = Database::create(&path).map_err(|e| error(e.to_string()))?;
+        let write = database.begin_write().map_err(|e| error(e.to_string()))?;
+        write.open_table(STATE).map_err(|e| error(e.to_string()))?;
+        write.commit().map_err(|e| error(e.to_string()))?;
+        Ok(Store { database })
+    }
+
+    /// The first sequence number that was never reserved; 1 for a new key.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn seq_reserved(&self) -> Result<Seq, StoreError> {
+        Ok(self.read(SEQ)?.unwrap_or(Seq(1)))
+    }
+
+    /// Reserves the sequence numbers below `up_to`.
+    ///
+    /// # Errors
+    /// If it cannot be written; then none of them may be used.
+    pub fn save_seq_reserved(&self, up_to: Seq) -> Result<(), StoreError> {
+        self.write(SEQ, &up_to)
+    }
+
+    /// How far an earlier run had come; `None` if there was none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn step_mark(&self) -> Result<Option<StepMark>, StoreError> {
+        self.read(MARK)
+    }
+
+    /// Writes down how far this run has come.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_step_mark(&self, mark: StepMark) -> Result<(), StoreError> {
+        self.write(MARK, &mark)
+    }
+
+    /// The clock's offset that an earlier run left.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn clock_offset<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        self.read(OFFSET)
+    }
+
+    /// Keeps the clock's offset.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_clock_offset<T: Serialize>(&self, offset: &T) -> Result<(), StoreError> {
+        self.write(OFFSET, offset)
+    }
+
+    /// The address book that an earlier run left.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn address_book<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        self.read(BOOK)
+    }
+
+    /// Keeps the address book.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_address_book<T: Serialize>(&self, book: &T) -> Result<(), StoreError> {
+        self.write(BOOK, book)
+    }
+
+    fn read<T: DeserializeOwned>(&self, what: &'static str) -> Result<Option<T>, StoreError> {
+        let error = |reason: String| StoreError::Access { operation: "read", what, reason };
+        let read = self.database.begin_read().map_err(|e| error(e.to_string()))?;
+        let table = read.open_table(STATE).map_err(|e| error(e.to_string()))?;
+        let Some(bytes) = table.get(what).map_err(|e| error(e.to_string()))? else { return Ok(None) };
+        serde_cbor::from_slice(bytes.value()).map(Some).map_err(|e| error(e.to_string()))
+    }
+
+    fn write<T: Serialize>(&self, what: &'static str, value: &T) -> Result<(), StoreError> {
+        let error = |reason: String| StoreError::Access { operation: "write", what, reason };
+        let bytes = serde_cbor::to_vec(value).map_err(|e| error(e.to_string()))?;
+        let write = self.database.begin_write().map_err(|e| error(e.to_string()))?;
+        {
+            let mut table = write.open_table(STATE).map_err(|e| error(e.to_string()))?;
+            table.insert(what, bytes.as_slice()).map_err(|e| error(e.to_string()))?;
+        }
+        write.commit().map_err(|e| error(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = StepMark { step: Step(7), accepted: Step(20) };
+        {
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.seq_reserved().unwrap(), Seq(1));
+            assert_eq!(store.step_mark().unwrap(), None);
+            store.save_seq_reserved(Seq(65_537)).unwrap();
+            store.save_step_mark(mark).unwrap();
+            store.save_address_book(&vec!["a".to_owned()]).unwrap();
+        }
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.seq_reserved().unwrap(), Seq(65_537));
+        assert_eq!(store.step_mark().unwrap(), Some(mark));
+        assert_eq!(store.address_book::<Vec<String>>().unwrap(), Some(vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(STORE_FILE), b"not a database at all, but some text").unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Open { .. })));
+    }
+}

@@ -1,0 +1,138 @@
+//! Yamux with all its limits set.
+//!
+//! libp2p's own wrapper sets the number of streams only and leaves the receive window of a connection at 1 GiB,
+//! so this is a wrapper of our own around the same implementation, with the same protocol.
+
+use std::collections::VecDeque;
+use std::future::{Ready, ready};
+use std::io;
+use std::iter;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+
+use super::config::Limits;
+
+/// Data goes out in chunks of this many bytes, each of which is written to the socket at once: as much as one
+/// write of ours, so that this is one system call, and little enough to leave other streams their turn.
+const SPLIT_SEND_SIZE: usize = super::streams::WRITE_BYTES;
+
+/// Inbound streams that wait to be asked for; those beyond it are reset. Yamux opens at most this many without
+/// an acknowledgement.
+const BUFFERED_INBOUND_MAX: usize = 256;
+
+/// The upgrade of a secured connection to many streams.
+#[derive(Debug, Clone)]
+pub(super) struct Config(yamux::Config);
+
+impl Config {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let mut config = yamux::Config::default();
+        // Yamux grants each stream 256 KiB to begin with and panics on a limit below that, so the number of
+        // streams is set first, and both are kept within what it takes.
+        let streams = (limits.streams_per_connection as usize).clamp(1, 512);
+        let window_min = streams * yamux::DEFAULT_CREDIT as usize;
+        config.set_max_num_streams(streams);
+        config.set_max_connection_receive_window(Some(
+            (limits.connection_window_bytes as usize).max(window_min),
+        ));
+        config.set_split_send_size(SPLIT_SEND_SIZE);
+        Config(config)
+    }
+}
+
+impl UpgradeInfo for Config {
+    type Info = &'static str;
+    type InfoIter = iter::Once<Self::Info>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        iter::once("/yamux/1.0.0")
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for Config {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Muxer<C>>>;
+
+    fn upgrade_inbound(self, socket: C, _: Self::Info) -> Self::Future {
+        ready(Ok(Muxer::new(socket, self, yamux::Mode::Server)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgrade<C> for Config {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Muxer<C>>>;
+
+    fn upgrade_outbound(self, socket: C, _: Self::Info) -> Self::Future {
+        ready(Ok(Muxer::new(socket, self, yamux::Mode::Client)))
+    }
+}
+
+/// A connection with many streams.
+#[derive(Debug)]
+pub(super) struct Muxer<C> {
+    connection: yamux::Connection<C>,
+    /// Streams that came while nobody asked for one: a Yamux connection only moves on when it is asked.
+    inbound: VecDeque<yamux::Stream>,
+    inbound_waker: Option<Waker>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
+    fn new(socket: C, config: Config, mode: yamux::Mode) -> Self {
+        let connection = yamux::Connection::new(socket, config.0, mode);
+        Muxer { connection, inbound: VecDeque::new(), inbound_waker: None }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<yamux::Stream, yamux::ConnectionError>> {
+        let next = ready!(self.connection.poll_next_inbound(cx));
+        Poll::Ready(next.unwrap_or(Err(yamux::ConnectionError::Closed)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
+    type Substream = yamux::Stream;
+    type Error = yamux::ConnectionError;
+
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        if let Some(stream) = self.inbound.pop_front() {
+            return Poll::Ready(Ok(stream));
+        }
+        if let Poll::Ready(next) = self.poll_next(cx) {
+            return Poll::Ready(next);
+        }
+        self.inbound_waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        self.connection.poll_new_outbound(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.connection.poll_close(cx)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+        let stream = ready!(self.poll_next(cx))?;
+        if self.inbound.len() < BUFFERED_INBOUND_MAX {
+            self.inbound.push_back(stream);
+            if let Some(waker) = self.inbound_waker.take() {
+                waker.wake();
+            }
+        }
+        // There may be more; let others run before it is looked at.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

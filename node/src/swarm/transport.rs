@@ -1,0 +1,104 @@
+//! The transports, with their limits set.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use libp2p::core::Transport as _;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{Boxed, MemoryTransport, OrTransport};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
+
+use super::config::{Config, Limits, TransportKind};
+use super::muxer;
+use super::network::Error;
+
+/// How much a peer may send on one QUIC stream and connection before we read it. Guesses: a stream's is a
+/// 100 ms link of 300 Mbit/s, and two streams carry nearly all.
+const QUIC_STREAM_WINDOW: u32 = 4 << 20;
+const QUIC_CONNECTION_WINDOW: u32 = 8 << 20;
+
+type Output = (PeerId, StreamMuxerBox);
+
+/// Builds what `config` asks for.
+pub(super) fn build(keypair: &Keypair, config: &Config) -> Result<Boxed<Output>, Error> {
+    let noise = noise::Config::new(keypair).map_err(|error| Error::Transport(error.to_string()))?;
+    let yamux = muxer::Config::new(&config.limits);
+    let timeout = config.limits.handshake_timeout;
+    Ok(match config.transport {
+        TransportKind::Memory => {
+            let memory = MemoryTransport::new().upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux);
+            TransportTimeout::new(memory, timeout)
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .boxed()
+        }
+        TransportKind::Internet => {
+            let both = || {
+                let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+                    .upgrade(Version::V1Lazy)
+                    .authenticate(noise.clone())
+                    .multiplex(yamux.clone())
+                    .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+                let quic = quic::tokio::Transport::new(quic_config(keypair, &config.limits))
+                    .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+                OrTransport::new(quic, tcp).map(|either, _| either.into_inner())
+            };
+            // Around the name lookup too, or a dead resolver would hold a dial for long.
+            TransportTimeout::new(with_dns(both), timeout).boxed()
+        }
+    })
+}
+
+fn quic_config(keypair: &Keypair, limits: &Limits) -> quic::Config {
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = limits.handshake_timeout;
+    config.max_concurrent_stream_limit = limits.streams_per_connection;
+    config.max_stream_data = QUIC_STREAM_WINDOW;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW;
+    config
+}
+
+/// Adds the system's resolver. On a system that names no server, the hosts file is all there is to ask.
+fn with_dns<T>(transport: impl Fn() -> T) -> dns::tokio::Transport<T> {
+    dns::tokio::Transport::system(transport()).unwrap_or_else(|error| {
+        tracing::debug!(%error, "no name servers configured");
+        dns::tokio::Transport::custom(transport(), Default::default(), Default::default())
+    })
+}
+
+/// Fails if another process listens on the TCP port of `address`.
+///
+/// libp2p sets `SO_REUSEPORT` on its listeners, so that two processes of one user would share a port in silence
+/// and each get half of the connections. A plain bind before it finds out.
+pub(super) fn check_port_is_free(address: &Multiaddr) -> Result<(), Error> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        _ => return Ok(()),
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else { return Ok(()) };
+    if port == 0 {
+        return Ok(());
+    }
+    TcpListener::bind(SocketAddr::new(ip, port))
+        .map(drop)
+        .map_err(|error| listen_error(address.clone(), &error))
+}
+
+/// The error of listening on `address`, in our words.
+pub(super) fn listen_error(address: Multiaddr, error: &io::Error) -> Error {
+    match super::dial::io_kind(error) {
+        Some(io::ErrorKind::AddrInUse) => Error::PortInUse { address },
+        Some(io::ErrorKind::AddrNotAvailable) => {
+            Error::Listen { address, reason: "this machine has no such address".into() }
+        }
+        Some(io::ErrorKind::PermissionDenied) => {
+            Error::Listen { address, reason: "not permitted (ports below 1024 need a privilege)".into() }
+        }
+        _ => Error::Listen { address, reason: super::dial::chain(error) },
+    }
+}

@@ -1,0 +1,78 @@
+//! What the router counts.
+
+/// Counters since the start. Copies are whole messages on a link; ids are counted one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Copies received.
+    pub copies_received: u64,
+    /// Of these, ones seen before.
+    pub duplicates: u64,
+    /// Of these, ones of a topic that we are not subscribed to.
+    pub unwanted: u64,
+    /// Of these, ones given out for validation.
+    pub validating: u64,
+    /// Messages accepted, ignored and rejected by verdict.
+    pub accepted: u64,
+    /// See `accepted`.
+    pub ignored: u64,
+    /// See `accepted`.
+    pub rejected: u64,
+    /// Verdicts on messages that no longer wait for one.
+    pub verdicts_late: u64,
+    /// Messages given up because no verdict came.
+    pub verdicts_missing: u64,
+    /// Own messages published.
+    pub published: u64,
+    /// Copies of own messages sent.
+    pub copies_sent_own: u64,
+    /// Copies of accepted messages sent to the mesh.
+    pub copies_sent_forwarded: u64,
+    /// Copies sent in answer to IWANT.
+    pub copies_sent_iwant: u64,
+    /// Copies saved by IDONTWANT of the receiver.
+    pub copies_saved: u64,
+    /// Ids told to us in IHAVE.
+    pub ihave_received: u64,
+    /// Ids we told in IHAVE.
+    pub ihave_sent: u64,
+    /// Ids asked of us.
+    pub iwant_received: u64,
+    /// Ids we asked for.
+    pub iwant_sent: u64,
+    /// GRAFTs received.
+    pub graft_received: u64,
+    /// GRAFTs sent.
+    pub graft_sent: u64,
+    /// PRUNEs received.
+    pub prune_received: u64,
+    /// PRUNEs sent.
+    pub prune_sent: u64,
+    /// Ids received in IDONTWANT.
+    pub idontwant_received: u64,
+    /// Ids sent in IDONTWANT.
+    pub idontwant_sent: u64,
+    /// Frames that could not be read.
+    pub malformed: u64,
+    /// Messages refused for their shape (`StrictNoSign`).
+    pub refused: u64,
+    /// New messages shed because too much waits or is held.
+    pub shed_messages: u64,
+    /// Ids in IHAVE passed over because the peer had told enough in this heartbeat.
+    pub shed_ihave: u64,
+    /// Ids in IWANT not served because the peer had got enough.
+    pub shed_iwant: u64,
+    /// Ids in IDONTWANT passed over because the peer had sent enough in this heartbeat.
+    pub shed_idontwant: u64,
+    /// Subscriptions of peers passed over because they had enough.
+    pub shed_subscriptions: u64,
+    /// Messages promised in IHAVE that did not come.
+    pub broken_promises: u64,
+    /// GRAFTs that came before the backoff was over.
+    pub graft_in_backoff: u64,
+    /// Frames dropped because their sender is graylisted.
+    pub graylisted: u64,
+    /// Inputs about peers that are not connected.
+    pub unknown_peer: u64,
+    /// Connections refused because there are enough.
+    pub peers_refused: u64,
+}

@@ -1,0 +1,228 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+/// OmniMesh: a mesh of equal nodes that verify every message and share one step.
+#[derive(Debug, Parser)]
+#[command(name = "omnimesh", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 node not reachable, \
+5 not authorised, 6 not found, 7 timed out, 8 partly done, 9 refused by a policy or limit, 130 interrupted.\n\n\
+Settings come from: built in < file < environment (OMNIMESH_<SECTION>__<KEY>) < flags; see `omnimesh config show --origin`."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Globals {
+    /// The configuration file (TOML)
+    #[arg(long, global = true, value_name = "FILE", env = "OMNIMESH_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the node keeps its identity and data [default: ~/.local/share/omnimesh]
+    #[arg(long, global = true, value_name = "DIR", env = "OMNIMESH_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The node to talk to, as http://HOST:PORT [default: the one that runs in the data directory]
+    #[arg(long, global = true, value_name = "URL", env = "OMNIMESH_API_URL")]
+    pub(crate) api_url: Option<String>,
+    /// The file with the node's API token [default: api-token in the data directory]
+    #[arg(long, global = true, value_name = "FILE", env = "OMNIMESH_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The form of what is printed
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    pub(crate) output: Format,
+    /// error, warn, info, debug, trace, off, or directives such as info,omnimesh_node=debug
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// How long to wait, at most [default: 10, subscribe: no end, devnet: 60]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node in the foreground
+    Start(StartArgs),
+    /// Run several nodes on this machine that join and broadcast to each other
+    Devnet(DevnetArgs),
+    /// Print the token with which other nodes join this mesh; it holds the mesh secret
+    Invite,
+    /// Show what the node is and where it stands
+    Status,
+    /// List the members of the mesh as the node sees them
+    Members,
+    /// List the connected peers
+    Peers,
+    /// Show the mesh's clock
+    Step,
+    /// Show the node's metrics
+    Metrics,
+    /// List what ought not to be
+    Anomalies,
+    /// Publish a message on a channel
+    Publish(PublishArgs),
+    /// Print the messages of a channel as they arrive
+    Subscribe(SubscribeArgs),
+    /// Say why something happened
+    #[command(subcommand)]
+    Why(WhyCommand),
+    /// The node's identity
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check this machine, the data directory and the configuration
+    Doctor,
+    /// Print a completion script
+    Completions {
+        /// The shell it is for
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write the pages of all commands into this directory instead
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Flags of `start`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct StartArgs {
+    /// Where peers reach this node [default: port 7411, TCP and QUIC, all IPv4 interfaces]
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) listen: Vec<String>,
+    /// A node of the mesh, as that node printed it when it started; ends in /p2p/ and its peer id
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) bootstrap: Vec<String>,
+    /// Join the mesh of this invite; - reads it from standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "open")]
+    pub(crate) invite: Option<PathBuf>,
+    /// Take part in the open mesh of this name: everybody who knows the name is in
+    #[arg(long, value_name = "NAME")]
+    pub(crate) open: Option<String>,
+    /// Where the HTTP API listens [default: 127.0.0.1:7412]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) api: Option<String>,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub(crate) exit_on_stdin_close: bool,
+}
+
+/// Flags of `devnet`.
+#[derive(Debug, Args)]
+pub(crate) struct DevnetArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=100))]
+    pub(crate) nodes: u16,
+    /// Stop after this many seconds
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Stop once every node has delivered every other node's message
+    #[arg(long)]
+    pub(crate) exit_when_verified: bool,
+}
+
+/// Flags of `publish`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// The channel
+    pub(crate) channel: String,
+    /// The payload; - reads it from standard input
+    pub(crate) data: String,
+}
+
+/// Flags of `subscribe`.
+#[derive(Debug, Args)]
+pub(crate) struct SubscribeArgs {
+    /// The channel
+    pub(crate) channel: String,
+    /// Stop after this many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// What `why` explains.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WhyCommand {
+    /// What became of a message at this node
+    Message {
+        /// The message's id, as `publish` and `subscribe` show it
+        id: String,
+    },
+    /// What this node knows of a peer, and what it holds against it
+    Peer {
+        /// The peer's id
+        id: String,
+    },
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make an identity in the data directory
+    New,
+    /// Show the peer id and public key of the identity in the data directory
+    Show,
+}
+
+/// What can be done with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the configuration in force, as TOML
+    Show {
+        /// Say for each value where it comes from
+        #[arg(long)]
+        origin: bool,
+        /// Print secrets too
+        #[arg(long)]
+        secrets: bool,
+    },
+    /// Check a configuration file
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(duration) if !duration.is_zero() && number <= 1e9 => Ok(duration),
+        _ => Err("not a number of seconds above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_positive_seconds() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "x", "nan", "inf", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

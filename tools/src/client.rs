@@ -1,0 +1,433 @@
+//! A client of the node's HTTP API. Blocking: the command line asks one thing at a time.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omnimesh_node::api::types::{ErrorBody, ErrorCode};
+use omnimesh_node::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, read_secret};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+use zeroize::Zeroizing;
+
+use crate::cli::Globals;
+use crate::error::{CliError, Code};
+use crate::settings;
+
+/// How long a request may take unless told otherwise.
+pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Longest answer that is read, but for streams, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest line of an event stream, in bytes: the largest message in base64 and its fields.
+const LINE_BYTES_MAX: u64 = 32 << 20;
+
+/// A connection to one node.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    agent: Agent,
+    /// `http://host:port`, without a slash at its end.
+    base: String,
+    token: Option<Zeroizing<String>>,
+    timeout: Option<Duration>,
+}
+
+impl Client {
+    /// A client of the node that flags, environment or data directory name.
+    pub(crate) fn new(globals: &Globals) -> Result<Self, CliError> {
+        let (base, token_file) = match &globals.api_url {
+            Some(url) => {
+                let base = base_url(url)?;
+                // The token of the node here is nobody else's business.
+                let own = if is_loopback(&base) { own_file(globals, API_TOKEN_FILE).ok() } else { None };
+                (base, own)
+            }
+            None => {
+                let dir = settings::data_dir(globals)?;
+                (format!("http://{}", read_address(&dir)?), Some(dir.join(API_TOKEN_FILE)))
+            }
+        };
+        let token = match &globals.token_file {
+            Some(file) => Some(read_token(file)?),
+            None => match token_file {
+                Some(file) => read_secret(&file)?,
+                None => None,
+            },
+        };
+        Ok(Client::with(base, token, globals.timeout))
+    }
+
+    /// The client of the node in this data directory, which runs or will run.
+    pub(crate) fn of_data_dir(dir: &Path, timeout: Option<Duration>) -> Result<Self, CliError> {
+        let base = format!("http://{}", read_address(dir)?);
+        Ok(Client::with(base, read_secret(&dir.join(API_TOKEN_FILE))?, timeout))
+    }
+
+    fn with(base: String, token: Option<Zeroizing<String>>, timeout: Option<Duration>) -> Self {
+        // Redirects are not followed and proxies not used: the token goes to the node and nowhere else.
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("omnimesh/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(timeout.unwrap_or(TIMEOUT_DEFAULT)))
+            .build();
+        let token =
+            token.map(|token| Zeroizing::new(token.trim().to_owned())).filter(|token| !token.is_empty());
+        Client { agent: config.into(), base, token, timeout }
+    }
+
+    /// Reads a JSON document.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.json(&self.text(path)?)
+    }
+
+    /// Reads text.
+    pub(crate) fn text(&self, path: &str) -> Result<String, CliError> {
+        let mut request = self.agent.get(self.url(path));
+        if let Some(token) = self.bearer() {
+            request = request.header("Authorization", token.as_str());
+        }
+        let request = request.config().timeout_global(Some(self.timeout_or_default())).build();
+        self.body(request.call())
+    }
+
+    /// Sends a JSON document and reads one.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| CliError::new(Code::Failed, format!("cannot encode the request: {error}")))?;
+        let mut request = self.agent.post(self.url(path)).header("Content-Type", "application/json");
+        if let Some(token) = self.bearer() {
+            request = request.header("Authorization", token.as_str());
+        }
+        let request = request.config().timeout_global(Some(self.timeout_or_default())).build();
+        let answer = request.send(&body);
+        if let Err(ureq::Error::Io(error)) = &answer
+            && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        {
+            // The node answers and hangs up before it has read all of a body that is over its limit.
+            return Err(CliError::new(
+                Code::Refused,
+                format!("the node at {} cut off a request of {} bytes", self.base, body.len()),
+            )
+            .hint("send less: see api.body_bytes_max and gossip.message_bytes_max of the node"));
+        }
+        let text = self.body(answer)?;
+        self.json(&text)
+    }
+
+    /// Opens a stream of events; without a timeout it lasts until either side ends it.
+    pub(crate) fn events(&self, path: &str) -> Result<EventStream, CliError> {
+        let mut request = self.agent.get(self.url(path)).header("Accept", "text/event-stream");
+        if let Some(token) = self.bearer() {
+            request = request.header("Authorization", token.as_str());
+        }
+        let request = request
+            .config()
+            .timeout_recv_response(Some(self.timeout_or_default()))
+            .timeout_recv_body(self.timeout)
+            .build();
+        let response = self.success(request.call())?;
+        let base = self.base.clone();
+        Ok(EventStream { base, lines: BufReader::new(Box::new(response.into_body().into_reader())) })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn bearer(&self) -> Option<Zeroizing<String>> {
+        self.token.as_ref().map(|token| Zeroizing::new(format!("Bearer {}", token.as_str())))
+    }
+
+    fn timeout_or_default(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
+    }
+
+    fn json<T: DeserializeOwned>(&self, text: &str) -> Result<T, CliError> {
+        serde_json::from_str(text).map_err(|error| {
+            CliError::new(Code::Failed, format!("{} did not answer as an OmniMesh node: {error}", self.base))
+                .hint("is that address a node's API, and of the same version as this command?")
+        })
+    }
+
+    fn body(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<String, CliError> {
+        let mut response = self.success(answer)?;
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        body.map_err(|error| self.transport_error(&error))
+    }
+
+    fn success(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, CliError> {
+        let mut response = answer.map_err(|error| self.transport_error(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let text = response.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
+        Err(self.status_error(status, &text))
+    }
+
+    fn status_error(&self, status: StatusCode, text: &str) -> CliError {
+        let detail = serde_json::from_str::<ErrorBody>(text).ok().map(|body| body.error);
+        let code = match (status.as_u16(), detail.as_ref().map(|detail| detail.code)) {
+            (503, Some(ErrorCode::Overloaded)) | (413 | 422 | 429, _) => Code::Refused,
+            (400, _) => Code::Usage,
+            (401 | 403, _) => Code::Unauthorized,
+            (404, _) => Code::NotFound,
+            (408 | 504, _) => Code::Timeout,
+            (503, _) => Code::Unreachable,
+            _ => Code::Failed,
+        };
+        let Some(detail) = detail else {
+            return CliError::new(code, format!("{} answered {status}", self.base));
+        };
+        let error = CliError::new(code, detail.message);
+        match code {
+            Code::Unauthorized if self.token.is_none() => {
+                error.hint("no token was sent: name its file with --token-file or OMNIMESH_TOKEN_FILE")
+            }
+            _ if detail.hint.is_empty() => error,
+            _ => error.hint(detail.hint),
+        }
+    }
+
+    fn transport_error(&self, error: &ureq::Error) -> CliError {
+        transport_error(&self.base, error)
+    }
+}
+
+/// One server-sent event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// Its name; `message` if it has none.
+    pub(crate) name: String,
+    /// What it carries.
+    pub(crate) data: String,
+}
+
+/// Events as they arrive.
+pub(crate) struct EventStream {
+    base: String,
+    lines: BufReader<Box<dyn Read + Send>>,
+}
+
+impl EventStream {
+    /// Waits for the next event; `None` when the node ended the stream.
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, CliError> {
+        let base = &self.base;
+        read_event(&mut self.lines).map_err(|error| match error.downcast::<ureq::Error>() {
+            Ok(error) => transport_error(base, &error),
+            Err(error) => transport_error(base, &ureq::Error::Io(error)),
+        })
+    }
+}
+
+/// The format of <https://html.spec.whatwg.org/multipage/server-sent-events.html>, less `id` and `retry`.
+fn read_event(lines: &mut impl BufRead) -> io::Result<Option<Event>> {
+    let (mut name, mut data) = (String::new(), Vec::<String>::new());
+    loop {
+        let mut line = String::new();
+        if lines.take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end_matches(['\n', '\r']);
+        if line.is_empty() {
+            if data.is_empty() {
+                name.clear();
+                continue;
+            }
+            let name = if name.is_empty() { "message".to_owned() } else { name };
+            return Ok(Some(Event { name, data: data.join("\n") }));
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut name),
+            "data" => data.push(value.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// A part of a path, such as a channel's name, with all that is special in it encoded.
+pub(crate) fn segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+fn transport_error(base: &str, error: &ureq::Error) -> CliError {
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            CliError::new(Code::Unreachable, format!("no node answers at {base}"))
+                .hint("is that the right address? see --api-url")
+        }
+        ureq::Error::Timeout(_) => CliError::new(Code::Timeout, format!("{base} did not answer in time"))
+            .hint("give it longer with --timeout SECONDS"),
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            CliError::new(Code::Unreachable, format!("no node listens at {base}"))
+                .hint("start one with `omnimesh start`, or name another with --api-url or --data-dir")
+        }
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
+            CliError::new(Code::Failed, format!("{base} did not answer as an OmniMesh node: {error}"))
+        }
+        ureq::Error::BodyExceedsLimit(limit) => {
+            CliError::new(Code::Failed, format!("{base} answered more than {limit} bytes"))
+        }
+        error => CliError::new(Code::Unreachable, format!("the connection to {base} failed: {error}"))
+            .hint("does the node still run?"),
+    }
+}
+
+fn base_url(url: &str) -> Result<String, CliError> {
+    let usage = |message: &str, hint: &str| {
+        CliError::new(Code::Usage, format!("--api-url {url:?}: {message}")).hint(hint)
+    };
+    let rest = match url.split_once("://") {
+        None => url,
+        Some(("http", rest)) => rest,
+        Some(("https", _)) => {
+            return Err(usage("https is not supported", "use a tunnel to the node's host, and http"));
+        }
+        Some(_) => return Err(usage("not an http address", "write it like http://127.0.0.1:7412")),
+    };
+    let host = rest.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+        return Err(usage("not a host and port", "write it like http://127.0.0.1:7412"));
+    }
+    Ok(format!("http://{host}"))
+}
+
+fn is_loopback(base: &str) -> bool {
+    let host = base.trim_start_matches("http://");
+    match host.parse::<SocketAddr>() {
+        Ok(address) => address.ip().is_loopback(),
+        Err(_) => host == "localhost" || host.starts_with("localhost:"),
+    }
+}
+
+fn own_file(globals: &Globals, name: &str) -> Result<PathBuf, CliError> {
+    Ok(settings::data_dir(globals)?.join(name))
+}
+
+fn read_address(dir: &Path) -> Result<String, CliError> {
+    let path = dir.join(API_ADDRESS_FILE);
+    let text = fs::read_to_string(&path).map_err(|error| {
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => format!("no node runs in the data directory {}", dir.display()),
+            _ => format!("cannot read {}: {error}", path.display()),
+        };
+        CliError::new(Code::Unreachable, message)
+            .hint("start one with `omnimesh start`, or name another with --data-dir or --api-url")
+    })?;
+    let mut address: SocketAddr = text.trim().parse().map_err(|_| {
+        CliError::new(Code::Unreachable, format!("{} holds no address", path.display()))
+            .hint("restart the node, which writes it")
+    })?;
+    // A node that listens on all interfaces is asked on the one that only this machine has.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(address.to_string())
+}
+
+fn read_token(file: &Path) -> Result<Zeroizing<String>, CliError> {
+    read_secret(file)?.ok_or_else(|| {
+        CliError::new(Code::Unauthorized, format!("there is no token file {}", file.display()))
+            .hint("copy the file api-token from the node's data directory, or correct --token-file")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_as_the_standard_says() {
+        let text = ": hello\n\nevent: message\ndata: a\ndata:b\nid: 1\n\ndata: c\r\n\r\nevent: lagged\n\nevent: x\ndata\n\ndata: cut";
+        let mut lines = text.as_bytes();
+        let mut events = Vec::new();
+        while let Some(event) = read_event(&mut lines).unwrap() {
+            events.push((event.name, event.data));
+        }
+        let expected = [("message", "a\nb"), ("message", "c"), ("x", "")];
+        assert_eq!(events, expected.map(|(name, data)| (name.to_owned(), data.to_owned())));
+    }
+
+    #[test]
+    fn paths_are_encoded() {
+        assert_eq!(segment("a/b c?ü.~"), "a%2Fb%20c%3F%C3%BC.~");
+    }
+
+    #[test]
+    fn urls_are_checked() {
+        assert_eq!(base_url("127.0.0.1:1/").unwrap(), "http://127.0.0.1:1");
+        assert_eq!(base_url("http://[::1]:1").unwrap(), "http://[::1]:1");
+        for bad in ["https://a", "ftp://a", "http://", "http://a/b", "http://user@a"] {
+            assert_eq!(base_url(bad).unwrap_err().code, Code::Usage, "{bad}");
+        }
+        assert!(is_loopback("http://[::1]:1") && is_loopback("http://localhost:1"));
+        assert!(!is_loopback("http://10.0.0.1:1") && !is_loopback("http://localhost.example:1"));
+    }
+
+    #[test]
+    fn the_own_token_goes_to_no_other_host() {
+        let temp = tempfile::tempdir().unwrap();
+        omnimesh_node::data_dir::write_secret(&temp.path().join(API_TOKEN_FILE), b"own\n").unwrap();
+        let token = |url: &str| {
+            let globals = Globals {
+                data_dir: Some(temp.path().to_owned()),
+                api_url: Some(url.to_owned()),
+                ..Globals::default()
+            };
+            Client::new(&globals).unwrap().token.map(|token| token.to_string())
+        };
+        assert_eq!(token("http://127.0.0.1:1"), Some("own".to_owned()));
+        assert_eq!(token("http://10.0.0.1:1"), None);
+    }
+
+    #[test]
+    fn an_address_of_all_interfaces_is_asked_on_loopback() {
+        let temp = tempfile::tempdir().unwrap();
+        for (file, asked) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
+        {
+            fs::write(temp.path().join(API_ADDRESS_FILE), file).unwrap();
+            assert_eq!(read_address(temp.path()).unwrap(), asked);
+        }
+    }
+
+    #[test]
+    fn statuses_become_exit_codes() {
+        let client = Client::with("http://x".to_owned(), None, None);
+        let code = |status: u16, code: &str| {
+            let body = format!(r#"{{"error":{{"code":"{code}","message":"m","hint":""}}}}"#);
+            client.status_error(StatusCode::from_u16(status).unwrap(), &body).code.exit()
+        };
+        assert_eq!(code(400, "invalid_channel"), 2);
+        assert_eq!(code(401, "unauthorized"), 5);
+        assert_eq!(code(403, "forbidden_host"), 5);
+        assert_eq!(code(404, "not_found"), 6);
+        assert_eq!(code(413, "too_large"), 9);
+        assert_eq!(code(429, "rate_limited"), 9);
+        assert_eq!(code(500, "internal"), 1);
+        assert_eq!(code(503, "overloaded"), 9);
+        assert_eq!(code(503, "not_ready"), 4);
+        assert_eq!(code(504, "timeout"), 7);
+        assert_eq!(client.status_error(StatusCode::BAD_GATEWAY, "<html>").code, Code::Failed);
+    }
+}

@@ -1,0 +1,362 @@
+//! What a running node sees: `status`, `members`, `peers`, `step`, `metrics`, `anomalies`, `invite`, `why`.
+//!
+//! JSON is passed on as the node sent it, so that fields of a later version are not lost; tables are made
+//! from the fields that are known.
+
+use omnimesh_node::api::types::{
+    Anomaly, InviteView, Member, MemberState, Outcome, Peer, Status, StepView, WhyMessage, WhyRecord,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::cli::{Globals, WhyCommand};
+use crate::client::{Client, segment};
+use crate::error::{CliError, Code};
+use crate::output::{self, Format, millis};
+
+pub(super) fn invite(globals: &Globals) -> Result<(), CliError> {
+    let view: InviteView = Client::new(globals)?.get("/api/v1/invite")?;
+    match globals.output {
+        Format::Table => output::text(&view.invite),
+        Format::Json => output::document(&view),
+        Format::Ndjson => output::line(&view),
+    }
+}
+
+pub(super) fn status(globals: &Globals) -> Result<(), CliError> {
+    let value: Value = Client::new(globals)?.get("/api/v1/status")?;
+    let status: Status = typed(&value)?;
+    output::record(globals.output, &value, || {
+        let ready = match (status.ready, status.not_ready_reason) {
+            (true, _) => "yes".to_owned(),
+            (false, Some(reason)) => format!("no: {reason}"),
+            (false, None) => "no".to_owned(),
+        };
+        vec![
+            ("peer id", status.peer_id.to_string()),
+            ("mesh", format!("{} (id {})", status.mesh_name, status.mesh_id)),
+            ("ready", ready),
+            (
+                "step",
+                format!("{} (phase {}, {} ms each)", status.step, status.phase, status.step_interval_ms),
+            ),
+            ("members", status.members.to_string()),
+            ("peers", status.peers.to_string()),
+            ("uptime", seconds(status.uptime_s)),
+            ("listen", status.listen.join(" ")),
+            ("api", status.api),
+            ("version", status.version),
+        ]
+    })
+}
+
+pub(super) fn members(globals: &Globals) -> Result<(), CliError> {
+    let heads = ["peer id", "state", "step", "last seen", "rtt", "addresses"];
+    passed_on::<Member>(globals, "/api/v1/members", &heads, |member| {
+        vec![
+            member.peer_id.to_string(),
+            state(member.state).to_owned(),
+            member.step.map_or_else(|| "-".to_owned(), |step| step.to_string()),
+            format!("{} ms", member.last_seen_ms),
+            millis(member.rtt_ms),
+            member.addresses.join(" "),
+        ]
+    })
+}
+
+pub(super) fn peers(globals: &Globals) -> Result<(), CliError> {
+    let heads = ["peer id", "member", "direction", "protocol", "score", "rtt", "connected", "addresses"];
+    passed_on::<Peer>(globals, "/api/v1/peers", &heads, |peer| {
+        vec![
+            peer.peer_id.clone(),
+            if peer.member { "yes" } else { "no" }.to_owned(),
+            name(&peer.direction),
+            peer.protocol.clone().unwrap_or_else(|| "-".to_owned()),
+            format!("{:.2}", peer.score),
+            millis(peer.rtt_ms),
+            seconds(peer.connected_s),
+            peer.addresses.join(" "),
+        ]
+    })
+}
+
+pub(super) fn step(globals: &Globals) -> Result<(), CliError> {
+    let value: Value = Client::new(globals)?.get("/api/v1/step")?;
+    let view: StepView = typed(&value)?;
+    output::record(globals.output, &value, || {
+        vec![
+            ("step", view.step.to_string()),
+            ("phase", view.phase.to_string()),
+            ("mesh time", format!("{} ms", view.mesh_time_ms)),
+            ("offset", millis(Some(view.offset_ms))),
+            ("skew", millis(Some(view.skew_ms))),
+            ("samples", view.samples.to_string()),
+        ]
+    })
+}
+
+pub(super) fn anomalies(globals: &Globals) -> Result<(), CliError> {
+    let heads = ["step", "kind", "severity", "accused", "reporter", "detail"];
+    passed_on::<Anomaly>(globals, "/api/v1/anomalies", &heads, |anomaly| {
+        vec![
+            anomaly.step.to_string(),
+            name(&anomaly.kind),
+            name(&anomaly.severity),
+            anomaly.accused.clone(),
+            anomaly.reporter.to_string(),
+            anomaly.detail.clone(),
+        ]
+    })
+}
+
+pub(super) fn metrics(globals: &Globals) -> Result<(), CliError> {
+    let text = Client::new(globals)?.text("/metrics")?;
+    match globals.output {
+        Format::Table => output::text(&text),
+        format => {
+            let samples: Vec<_> = text.lines().filter_map(sample).collect();
+            output::list(format, &samples, &[], |_| Vec::new())
+        }
+    }
+}
+
+pub(super) fn why(globals: &Globals, what: &WhyCommand) -> Result<(), CliError> {
+    let client = Client::new(globals)?;
+    match what {
+        WhyCommand::Message { id } => why_message(globals, &client, id),
+        WhyCommand::Peer { id } => why_peer(globals, &client, id),
+    }
+}
+
+fn why_message(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError> {
+    let value: Value = client.get(&format!("/api/v1/why/messages/{}", segment(id)))?;
+    let why: WhyMessage = typed(&value)?;
+    if globals.output.is_json() {
+        return output::record(globals.output, &value, Vec::new);
+    }
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    output::record(Format::Table, &value, || {
+        vec![
+            ("message", why.id.to_string()),
+            ("outcome", format!("{}: {}", outcome(why.outcome), why.explanation)),
+            ("author", or_dash(why.author.map(|author| author.to_string()))),
+            ("channel", or_dash(why.channel)),
+            ("step", or_dash(why.step.map(|step| step.to_string()))),
+            ("first seen", or_dash(why.first_seen_step.map(|step| format!("step {step}")))),
+            ("copies", why.copies.to_string()),
+        ]
+    })?;
+    output::text("")?;
+    let heads = ["step", "outcome", "reason", "from", "explanation"];
+    output::list(Format::Table, &why.records, &heads, |record: &WhyRecord| {
+        vec![
+            record.step.to_string(),
+            outcome(record.outcome).to_owned(),
+            or_dash(record.reason.clone()),
+            or_dash(record.from.clone()),
+            record.explanation.clone(),
+        ]
+    })
+}
+
+/// All that this node knows of one peer.
+#[derive(Serialize)]
+struct WhyPeer {
+    peer_id: String,
+    member: Option<Value>,
+    connection: Option<Value>,
+    anomalies: Vec<Value>,
+}
+
+fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError> {
+    let with = |path: &str, field: &str| -> Result<Vec<Value>, CliError> {
+        let items: Vec<Value> = client.get(path)?;
+        Ok(items.into_iter().filter(|item| item[field] == id).collect())
+    };
+    let why = WhyPeer {
+        peer_id: id.to_owned(),
+        member: with("/api/v1/members", "peer_id")?.pop(),
+        connection: with("/api/v1/peers", "peer_id")?.pop(),
+        anomalies: with("/api/v1/anomalies", "accused")?,
+    };
+    if why.member.is_none() && why.connection.is_none() && why.anomalies.is_empty() {
+        return Err(CliError::new(Code::NotFound, format!("this node knows no peer {id:?}"))
+            .hint("`omnimesh members` and `omnimesh peers` list those it knows"));
+    }
+    if globals.output.is_json() {
+        return output::record(globals.output, &why, Vec::new);
+    }
+    output::record(Format::Table, &why, || {
+        let member = why.member.as_ref().map_or_else(
+            || "not a known member".to_owned(),
+            |member| {
+                format!("{}, last seen {} ms ago", output::cell(member.get("state")), member["last_seen_ms"])
+            },
+        );
+        let connection = why.connection.as_ref().map_or_else(
+            || "none".to_owned(),
+            |peer| format!("{}, score {}", output::cell(peer.get("direction")), peer["score"]),
+        );
+        vec![
+            ("peer", why.peer_id.clone()),
+            ("member", member),
+            ("connection", connection),
+            ("anomalies", why.anomalies.len().to_string()),
+        ]
+    })?;
+    if why.anomalies.is_empty() {
+        return Ok(());
+    }
+    output::text("")?;
+    output::list(
+        Format::Table,
+        &why.anomalies,
+        &["step", "kind", "severity", "reporter", "detail"],
+        |anomaly| {
+            ["step", "kind", "severity", "reporter", "detail"]
+                .map(|field| output::cell(anomaly.get(field)))
+                .to_vec()
+        },
+    )
+}
+
+/// Prints a list of the node: as it is, or as a table.
+fn passed_on<T: DeserializeOwned>(
+    globals: &Globals,
+    path: &str,
+    heads: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) -> Result<(), CliError> {
+    let items: Vec<Value> = Client::new(globals)?.get(path)?;
+    if globals.output.is_json() {
+        return output::list(globals.output, &items, &[], |_| Vec::new());
+    }
+    let items = items.iter().map(typed::<T>).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<_> = items.iter().map(row).collect();
+    output::list(Format::Table, &rows, heads, Clone::clone)
+}
+
+pub(super) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, CliError> {
+    T::deserialize(value).map_err(|error| {
+        CliError::new(Code::Failed, format!("the node's answer is not understood: {error}"))
+            .hint("is the node of the same version as this command?")
+    })
+}
+
+pub(super) fn state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Dead => "dead",
+        MemberState::Left => "left",
+        MemberState::Quarantined => "quarantined",
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Published => "published",
+        Outcome::Delivered => "delivered",
+        Outcome::Forwarded => "forwarded",
+        Outcome::Ignored => "ignored",
+        Outcome::Refused => "refused",
+    }
+}
+
+/// The name of a variant as it is in JSON.
+fn name(variant: &impl Serialize) -> String {
+    output::cell(serde_json::to_value(variant).ok().as_ref())
+}
+
+fn seconds(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// A line of the metrics' text form: `name{label="value",…} number`.
+fn sample(line: &str) -> Option<Value> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (head, labels, rest) = match line.find('{') {
+        Some(open) => {
+            let close = line.rfind('}')?;
+            (line.get(..open)?, line.get(open + 1..close)?, line.get(close + 1..)?)
+        }
+        None => {
+            let (head, rest) = line.split_once(' ')?;
+            (head, "", rest)
+        }
+    };
+    let text = rest.split_whitespace().next()?;
+    let value = text.parse::<i64>().map_or_else(|_| json!(text.parse::<f64>().ok()), |number| json!(number));
+    Some(json!({ "name": head, "labels": read_labels(labels), "value": value }))
+}
+
+fn read_labels(text: &str) -> serde_json::Map<String, Value> {
+    let mut labels = serde_json::Map::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once("=\"") {
+        let mut value = String::new();
+        let mut chars = after.char_indices();
+        let mut end = after.len();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    end = at + 1;
+                    break;
+                }
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => value.push('\n'),
+                    Some((_, other)) => value.push(other),
+                    None => break,
+                },
+                other => value.push(other),
+            }
+        }
+        labels.insert(name.trim_start_matches(',').trim().to_owned(), value.into());
+        rest = &after[end..];
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_read() {
+        let text =
+            "# TYPE x counter\nx_total{reason=\"bad \\\"tag\\\", {1}\",peer=\"a\"} 3\ny 0.5\nz NaN\n# EOF";
+        let samples: Vec<_> = text.lines().filter_map(sample).collect();
+        assert_eq!(
+            samples,
+            [
+                json!({"name": "x_total", "labels": {"reason": "bad \"tag\", {1}", "peer": "a"}, "value": 3}),
+                json!({"name": "y", "labels": {}, "value": 0.5}),
+                json!({"name": "z", "labels": {}, "value": null}),
+            ]
+        );
+    }
+
+    #[test]
+    fn durations_are_for_people() {
+        assert_eq!([5, 65, 3660, 90_000].map(seconds), ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn names_are_those_of_the_json() {
+        for variant in [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left] {
+            assert_eq!(name(&variant), state(variant));
+        }
+        for variant in [Outcome::Published, Outcome::Delivered, Outcome::Ignored, Outcome::Refused] {
+            assert_eq!(name(&variant), outcome(variant));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The commands, one file for each family.
+
+mod config;
+mod devnet;
+mod doctor;
+mod inspect;
+mod key;
+mod manual;
+mod message;
+mod start;
+
+use crate::cli::{Cli, Command};
+use crate::error::CliError;
+use crate::signals;
+
+/// Does what was asked for.
+pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
+    let Cli { globals, command } = cli;
+    if !matches!(command, Command::Start(_) | Command::Devnet(_)) {
+        signals::exit_on_interrupt();
+    }
+    match command {
+        Command::Start(args) => start::run(&globals, &args),
+        Command::Devnet(args) => devnet::run(&globals, &args),
+        Command::Invite => inspect::invite(&globals),
+        Command::Status => inspect::status(&globals),
+        Command::Members => inspect::members(&globals),
+        Command::Peers => inspect::peers(&globals),
+        Command::Step => inspect::step(&globals),
+        Command::Metrics => inspect::metrics(&globals),
+        Command::Anomalies => inspect::anomalies(&globals),
+        Command::Why(what) => inspect::why(&globals, &what),
+        Command::Publish(args) => message::publish(&globals, &args),
+        Command::Subscribe(args) => message::subscribe(&globals, &args),
+        Command::Key(what) => key::run(&globals, &what),
+        Command::Config(what) => config::run(&globals, &what),
+        Command::Doctor => doctor::run(&globals),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { dir } => manual::man(dir.as_deref()),
+    }
+}

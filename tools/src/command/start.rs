@@ -1,0 +1,269 @@
+//! `start`: one node in the foreground.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use omnimesh_node::data_dir::{DataDir, StoredMesh, read_secret};
+use omnimesh_node::{MeshNode, NodeOptions};
+use omnimesh_protocol::config::{MESH_NAME_DEFAULT, MeshConfig, SecretHex};
+use omnimesh_protocol::mesh::{Invite, Mesh, MeshSecret};
+
+use crate::cli::{Globals, StartArgs};
+use crate::error::{CliError, Code};
+use crate::settings::{self, Flags};
+use crate::signals::{Stop, stopped};
+use crate::{logging, output};
+
+/// How long the node may take to say goodbye.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
+pub(super) fn run(globals: &Globals, args: &StartArgs) -> Result<(), CliError> {
+    let mut flags = Flags::new(globals);
+    flags.list("--listen", "network.listen", &args.listen);
+    flags.list("--bootstrap", "network.bootstrap", &args.bootstrap);
+    flags.text("--api", "api.listen", args.api.as_deref());
+    flags.text("--open", "mesh.open", args.open.as_deref());
+    let mut config = settings::load(globals, &flags)?.config;
+
+    let invite = args.invite.as_deref().map(read_invite).transpose()?;
+    let wanted = wanted_mesh(&config.mesh, invite)?;
+    let dir = DataDir::open(&settings::data_dir(globals)?)?;
+    let identity = dir.identity()?;
+    let name = config.mesh.name.as_deref();
+    let stored = dir.mesh(wanted.as_ref(), name.unwrap_or(MESH_NAME_DEFAULT))?;
+    if let Some(name) = name.filter(|name| *name != stored.mesh.name()) {
+        return Err(other_mesh(name, &stored.mesh, &dir));
+    }
+    for address in stored.bootstrap {
+        if !config.network.bootstrap.contains(&address) {
+            config.network.bootstrap.push(address);
+        }
+    }
+    // An invite is foreign text: its addresses are checked as if they had been configured.
+    config.validate().map_err(|invalid| CliError::new(Code::ConfigInvalid, invalid.to_string()))?;
+
+    logging::init(&config.log)?;
+    let mesh = stored.mesh.clone();
+    let options = NodeOptions { config, data_dir: Some(dir.path().to_owned()), identity, mesh: stored.mesh };
+    let system = actix::System::new();
+    let stop = system.block_on(serve(options, &mesh, &dir, args.exit_on_stdin_close))?;
+    match stop {
+        Stop::Interrupt => Err(CliError::interrupted()),
+        Stop::Terminate => Ok(()),
+    }
+}
+
+/// Runs the node until somebody wants it to stop, and says which way.
+async fn serve(
+    options: NodeOptions,
+    mesh: &Mesh,
+    dir: &DataDir,
+    exit_on_stdin_close: bool,
+) -> Result<Stop, CliError> {
+    let stop = wait_for_stop(exit_on_stdin_close);
+    tokio::pin!(stop);
+    let failed = |error: omnimesh_node::StartError| CliError::new(Code::Failed, error.to_string());
+    let node = tokio::select! {
+        node = MeshNode::start(options) => node.map_err(failed)?,
+        stop = &mut stop => return stop,
+    };
+    announce(&node, mesh, dir);
+    let ready_or_stop = tokio::select! {
+        ready = node.wait_ready() => ready.map(|()| None).map_err(failed)?,
+        stop = &mut stop => Some(stop?),
+    };
+    let stop = match ready_or_stop {
+        Some(stop) => stop,
+        None => {
+            output::tell("ready");
+            stop.await?
+        }
+    };
+    output::tell("stopping");
+    tokio::select! {
+        () = node.shutdown() => {}
+        _ = stopped() => output::tell("stopped at once"),
+        () = tokio::time::sleep(SHUTDOWN_MAX) => output::tell("some parts did not stop in time"),
+    }
+    Ok(stop)
+}
+
+async fn wait_for_stop(exit_on_stdin_close: bool) -> Result<Stop, CliError> {
+    if !exit_on_stdin_close {
+        return stopped().await;
+    }
+    let (closed, is_closed) = tokio::sync::oneshot::channel();
+    let watch = move || {
+        let mut sink = [0; 64];
+        while matches!(io::stdin().read(&mut sink), Ok(n) if n > 0) {}
+        let _ = closed.send(());
+    };
+    thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(watch)
+        .map_err(|error| CliError::new(Code::Failed, format!("cannot start a thread: {error}")))?;
+    tokio::select! {
+        stop = stopped() => stop,
+        _ = is_closed => Ok(Stop::Terminate),
+    }
+}
+
+/// What the operator needs to know, to standard error: the mesh secret is not among it, since this ends up
+/// in logs.
+fn announce(node: &MeshNode, mesh: &Mesh, dir: &DataDir) {
+    let peer_id = node.peer_id().to_string();
+    let addresses: Vec<String> =
+        node.listen_addresses().iter().map(|address| with_peer(&address.to_string(), &peer_id)).collect();
+    let open = *mesh.secret() == MeshSecret::open(mesh.name());
+    let path = dir.path().display();
+    output::tell(&format!("omnimesh {}", env!("CARGO_PKG_VERSION")));
+    output::tell(&format!("peer id     {peer_id}"));
+    let kind = if open { "open" } else { "closed" };
+    output::tell(&format!("mesh        {} (id {}, {kind})", mesh.name(), mesh.id()));
+    for address in &addresses {
+        output::tell(&format!("listening   {address}"));
+    }
+    output::tell(&format!("data        {path}"));
+    output::tell(&format!("api         http://{}", node.api_address()));
+    output::tell(&format!(
+        "token file  {}",
+        dir.path().join(omnimesh_node::data_dir::API_TOKEN_FILE).display()
+    ));
+    let join = if open {
+        let bootstrap = reachable(&addresses).map_or_else(String::new, |a| format!(" --bootstrap {a}"));
+        format!("omnimesh start --open {}{bootstrap}", mesh.name())
+    } else {
+        format!("omnimesh start --invite FILE   (FILE holds what `omnimesh invite --data-dir {path}` prints)")
+    };
+    output::tell(&format!("join        {join}"));
+    output::tell(
+        "            on this machine, add: --data-dir DIR --listen /ip4/127.0.0.1/tcp/0 --api 127.0.0.1:0",
+    );
+}
+
+fn with_peer(address: &str, peer_id: &str) -> String {
+    if address.contains("/p2p/") { address.to_owned() } else { format!("{address}/p2p/{peer_id}") }
+}
+
+/// The address that most likely works from elsewhere.
+fn reachable(addresses: &[String]) -> Option<&String> {
+    let loopback = |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    addresses.iter().find(|address| !loopback(address)).or(addresses.first())
+}
+
+/// An invite from a file, from standard input (`-`), or given itself.
+fn read_invite(source: &Path) -> Result<Invite, CliError> {
+    let given = source.to_string_lossy();
+    let text = if given == "-" {
+        let mut text = String::new();
+        io::stdin().lock().take(1 << 16).read_to_string(&mut text).map(|_| text)
+    } else if given.starts_with("omnimesh1-") && !source.exists() {
+        Ok(given.into_owned())
+    } else {
+        fs::read_to_string(source)
+    };
+    let text = text.map_err(|error| {
+        CliError::new(Code::Usage, format!("cannot read the invite {}: {error}", source.display()))
+            .hint("save there what `omnimesh invite` prints on a node of the mesh, or give - to read it from standard input")
+    })?;
+    Invite::decode(&text).map_err(|error| {
+        CliError::new(Code::Usage, error.to_string())
+            .hint("`omnimesh invite` prints one on a node of the mesh")
+    })
+}
+
+/// The mesh that was asked for, if any was.
+fn wanted_mesh(config: &MeshConfig, invite: Option<Invite>) -> Result<Option<StoredMesh>, CliError> {
+    let secret = match &config.secret_file {
+        None => None,
+        Some(file) => {
+            let text = read_secret(file)?.ok_or_else(|| {
+                CliError::new(Code::ConfigInvalid, format!("there is no mesh.secret_file {}", file.display()))
+            })?;
+            Some(SecretHex::new(text.trim()))
+        }
+    };
+    let configured = config
+        .mesh(secret.as_ref())
+        .map_err(|problem| CliError::new(Code::ConfigInvalid, problem.to_string()))?;
+    let Some(invite) = invite else {
+        return Ok(configured.map(|mesh| StoredMesh { mesh, bootstrap: Vec::new() }));
+    };
+    if let Some(mesh) = configured.filter(|mesh| *mesh != invite.mesh) {
+        return Err(CliError::new(
+            Code::ConfigInvalid,
+            format!(
+                "the invite is to mesh {:?}, but the configuration names mesh {:?}",
+                invite.mesh.name(),
+                mesh.name()
+            ),
+        )
+        .hint("drop --invite, or remove the mesh section from the configuration"));
+    }
+    Ok(Some(StoredMesh { mesh: invite.mesh, bootstrap: invite.bootstrap }))
+}
+
+fn other_mesh(name: &str, stored: &Mesh, dir: &DataDir) -> CliError {
+    CliError::new(
+        Code::ConfigInvalid,
+        format!("mesh.name is {name:?}, but the data directory belongs to mesh {:?}", stored.name()),
+    )
+    .hint(format!(
+        "remove mesh.name, use another --data-dir, or delete {} to found a new mesh",
+        dir.path().join("mesh.toml").display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invite(name: &str) -> Invite {
+        Invite { mesh: Mesh::open(name).unwrap(), bootstrap: vec!["/x".to_owned()] }
+    }
+
+    #[test]
+    fn an_invite_is_a_file_or_itself() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("invite");
+        fs::write(&file, format!("{}\n", invite("a").encode())).unwrap();
+        assert_eq!(read_invite(&file).unwrap(), invite("a"));
+        assert_eq!(read_invite(Path::new(&invite("b").encode())).unwrap(), invite("b"));
+        fs::write(&file, "hello").unwrap();
+        assert_eq!(read_invite(&file).unwrap_err().code, Code::Usage);
+        assert_eq!(read_invite(Path::new("/nowhere")).unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn an_invite_and_the_configuration_must_agree() {
+        let open = |name: &str| MeshConfig { open: Some(name.to_owned()), ..MeshConfig::default() };
+        let wanted = wanted_mesh(&open("a"), Some(invite("a"))).unwrap().unwrap();
+        assert_eq!(wanted.bootstrap, ["/x"]);
+        let error = wanted_mesh(&open("b"), Some(invite("a"))).unwrap_err();
+        assert!(error.message.contains("mesh \"a\"") && error.message.contains("mesh \"b\""), "{error}");
+        assert!(wanted_mesh(&MeshConfig::default(), None).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_secret_file_must_be_secret() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("secret");
+        fs::write(&file, format!("{}\n", "ab".repeat(32))).unwrap();
+        let config = MeshConfig { secret_file: Some(file.clone()), ..MeshConfig::default() };
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(wanted_mesh(&config, None).unwrap_err().code, Code::Refused);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(wanted_mesh(&config, None).unwrap().unwrap().mesh.name(), "omnimesh");
+    }
+
+    #[test]
+    fn the_address_for_others_is_not_loopback() {
+        let addresses = ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1"].map(str::to_owned);
+        assert_eq!(reachable(&addresses), Some(&addresses[1]));
+        assert_eq!(reachable(&addresses[..1]), Some(&addresses[0]));
+    }
+}
