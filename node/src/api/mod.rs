@@ -15,13 +15,12 @@
 //! nothing about the mesh.
 //!
 //! Bounds: connections, open streams, what a stream holds for a slow reader, the size of a body, the time for a
-//! request's head, body and answer, and requests per second; each is a field of [`ApiConfig`], and a refusal names it.
+//! request's head, body and answer, and requests per second: [`ApiConfig`] and [`Limits`]. A refusal names its setting.
 //!
 //! What it does not do: TLS (put a proxy before it to leave the host), roles (there is one token), HTTP/2, and JSON for
 //! what is not HTTP at all: bytes that cannot be parsed get a bare 400, 408 or 431, and the connection closes.
 
 pub mod backend;
-pub mod channel;
 pub mod feed;
 pub mod token;
 pub mod types;
@@ -45,6 +44,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
+use omnimesh_protocol::config::ApiConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -54,33 +54,18 @@ pub use self::metrics::ApiMetrics;
 use self::rate::RateLimiter;
 use self::token::ApiToken;
 
-/// The default address: loopback, for what is served is not encrypted.
-pub const LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7412);
-
 /// Threads that serve. Handlers only pass on, so two keep one slow answer from holding up the rest.
 const WORKERS: usize = 2;
+/// For so many seconds' worth of requests a client may save up (guess).
+const BURST_S: u32 = 2;
 /// The shortest timeout that the server below can keep: its clock ticks twice a second.
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// How long open requests may take when the API stops.
 const STOP_TIMEOUT_S: u64 = 2;
 
-/// The settings of the API: the section `api` of the configuration, field by field.
+/// Bounds that are no settings, for nobody has yet had to change them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiConfig {
-    /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Further names in the `Host` header, with or without a port: those of a proxy before the node. Default none.
-    pub allowed_hosts: Vec<String>,
-    /// Sites whose pages may use the API, such as `https://console.example.org`; turns on CORS for them. Default none.
-    pub allowed_origins: Vec<String>,
-    /// The largest body. Too low: long messages are refused with 413. Too high: every request may cost that
-    /// much memory. Default 128 KiB: twice a message of 64 KiB, which leaves room for base64.
-    pub body_bytes_max: usize,
-    /// Requests a second of one client address, with and without the token apart. Default 1,000 (guess).
-    pub requests_per_s: u32,
-    /// Requests at once of one client address after a rest. Default 2,000 (guess).
-    pub requests_burst: u32,
+pub struct Limits {
     /// Open connections. More wait in the system's queue. Default 256 (guess).
     pub connections_max: usize,
     /// Open event streams. More are refused with 503. Default 64 (guess).
@@ -94,15 +79,9 @@ pub struct ApiConfig {
     pub stream_keep_alive: Duration,
 }
 
-impl Default for ApiConfig {
+impl Default for Limits {
     fn default() -> Self {
-        ApiConfig {
-            listen: LISTEN_DEFAULT,
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            body_bytes_max: 2 * (64 << 10),
-            requests_per_s: 1000,
-            requests_burst: 2000,
+        Limits {
             connections_max: 256,
             streams_max: 64,
             request_timeout: Duration::from_secs(10),
@@ -149,6 +128,7 @@ pub enum ServeError {
 /// The address cannot be listened on, or a setting is wrong.
 pub fn serve(
     config: ApiConfig,
+    limits: Limits,
     backend: Arc<dyn Backend>,
     token: ApiToken,
     metrics: ApiMetrics,
@@ -159,8 +139,11 @@ pub fn serve(
         .map_err(|(setting, reason)| ServeError::Setting { setting, reason })?;
     let (stop, stopping) = watch::channel(false);
     let shared = web::Data::new(Shared {
-        rate: Mutex::new(RateLimiter::new(config.requests_per_s, config.requests_burst)),
-        streams: Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS))),
+        rate: Mutex::new(RateLimiter::new(
+            config.requests_per_second,
+            config.requests_per_second.saturating_mul(BURST_S),
+        )),
+        streams: Arc::new(Semaphore::new(limits.streams_max.min(Semaphore::MAX_PERMITS))),
         started: Instant::now(),
         address,
         hosts,
@@ -169,6 +152,7 @@ pub fn serve(
         metrics,
         stopping,
         config,
+        limits,
     });
     let state = shared.clone();
     let server = HttpServer::new(move || {
@@ -179,9 +163,9 @@ pub fn serve(
             .default_service(web::to(routes::not_found))
     })
     .workers(WORKERS)
-    .max_connections(shared.config.connections_max.div_ceil(WORKERS).max(1))
-    .client_request_timeout(shared.config.request_timeout.max(SERVER_TIMEOUT_MIN))
-    .keep_alive(shared.config.keep_alive.max(SERVER_TIMEOUT_MIN))
+    .max_connections(shared.limits.connections_max.div_ceil(WORKERS).max(1))
+    .client_request_timeout(shared.limits.request_timeout.max(SERVER_TIMEOUT_MIN))
+    .keep_alive(shared.limits.keep_alive.max(SERVER_TIMEOUT_MIN))
     // A subscriber that closes its end is gone: its subscription must not outlive it.
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
@@ -242,6 +226,7 @@ impl Drop for ApiServer {
 /// What all handlers share.
 struct Shared {
     config: ApiConfig,
+    limits: Limits,
     address: SocketAddr,
     hosts: Hosts,
     token: ApiToken,

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use omnimesh_protocol::config::ApiConfig;
+
 use super::support::{Connection, Memory, PAYLOAD_BYTES_MAX, Rig};
 use crate::api::token::ApiToken;
 use crate::api::types::ErrorCode;
-use crate::api::{ApiConfig, ApiMetrics, ServeError, serve};
+use crate::api::{ApiMetrics, Limits, ServeError, serve};
 
 const MESSAGES: &str = "/api/v1/channels/news/messages";
 
@@ -120,7 +122,7 @@ async fn a_foreign_origin_is_refused_on_every_method_and_path() {
 #[tokio::test]
 async fn configured_names_and_origins_are_taken() {
     let origin = "https://console.example.org";
-    let rig = Rig::start_with(|config| {
+    let rig = Rig::start_with(|config, _| {
         config.allowed_hosts = vec!["node.example.org".to_owned()];
         config.allowed_origins = vec![origin.to_owned()];
     });
@@ -171,8 +173,8 @@ async fn unknown_paths_and_methods() {
 #[tokio::test]
 async fn channel_names_and_message_ids_are_checked() {
     let rig = Rig::start();
-    let long = "x".repeat(129);
-    for name in ["a%2Fb", "a%20b", "%ff", "%00", "..%2f", "-x", "%C3%BC", &long, "a%252e", "%"] {
+    let long = "x".repeat(65);
+    for name in ["a%2Fb", "a%20b", "%ff", "%00", "..%2f", "%C3%BC", &long, "a%252e", "%"] {
         rig.publish(name, "{\"data\":\"x\"}").await.assert_error(400, ErrorCode::InvalidChannel);
         let reply = rig.get(&format!("/api/v1/channels/{name}/events")).await;
         reply.assert_error(400, ErrorCode::InvalidChannel);
@@ -219,7 +221,7 @@ async fn bodies_are_checked() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_names_the_setting() {
-    let rig = Rig::start_with(|config| config.body_bytes_max = 2000);
+    let rig = Rig::start_with(|config, _| config.body_bytes_max = 2000);
     let data = |bytes: usize| format!("{{\"data\":\"{}\"}}", "x".repeat(bytes));
     let whole = rig.publish("news", &data(2000)).await;
     // Said in advance, so it is refused before a byte of it is sent; and found out, when it comes in chunks.
@@ -260,17 +262,17 @@ async fn what_the_node_refuses_has_its_status() {
 
 #[tokio::test]
 async fn too_many_requests_wait_but_probes_and_token_holders_do_not_pay() {
-    let rig = Rig::start_with(|config| (config.requests_per_s, config.requests_burst) = (1, 3));
+    let rig = Rig::start_with(|config, _| config.requests_per_second = 1);
     let bare = rig.bare_request("GET", "/metrics", &[], "");
     let mut replies = Vec::new();
     for _ in 0..20 {
         replies.push(rig.send(&bare).await);
     }
     let refused: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
-    assert!((1..=17).contains(&refused.len()), "{replies:?}");
+    assert!((1..=18).contains(&refused.len()), "{replies:?}");
     for reply in refused {
         let error = reply.assert_error(429, ErrorCode::RateLimited);
-        assert!(error.hint.contains("api.requests_per_s"), "{error:?}");
+        assert!(error.hint.contains("api.requests_per_second"), "{error:?}");
         assert_eq!(reply.header("retry-after"), "1");
     }
     assert_eq!(rig.get("/api/v1/status").await.status, 200);
@@ -281,7 +283,7 @@ async fn too_many_requests_wait_but_probes_and_token_holders_do_not_pay() {
 
 #[tokio::test]
 async fn nobody_waits_for_ever() {
-    let rig = Rig::start_with(|config| config.request_timeout = Duration::from_millis(200));
+    let rig = Rig::start_with(|_, limits| limits.request_timeout = Duration::from_millis(200));
     // A body that does not come.
     let more = ["Content-Type: application/json", "Content-Length: 10"];
     let reply = rig.send(&rig.request("POST", MESSAGES, &more, "")).await;
@@ -377,7 +379,8 @@ async fn a_port_in_use_is_named_with_its_setting() {
     let rig = Rig::start();
     let start = |config| {
         let token = ApiToken::generate().unwrap();
-        serve(config, Arc::new(Memory::default()), token, ApiMetrics::default()).unwrap_err()
+        serve(config, Limits::default(), Arc::new(Memory::default()), token, ApiMetrics::default())
+            .unwrap_err()
     };
     let error = start(ApiConfig { listen: rig.address(), ..ApiConfig::default() });
     assert!(matches!(error, ServeError::AddressInUse { address } if address == rig.address()));

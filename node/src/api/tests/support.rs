@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use omnimesh_protocol::config::ApiConfig;
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +19,7 @@ use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError}
 use crate::api::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::api::token::ApiToken;
 use crate::api::types::*;
-use crate::api::{ApiConfig, ApiMetrics, ApiServer, serve};
+use crate::api::{ApiMetrics, ApiServer, Limits, serve};
 
 /// The longest payload the node in memory takes.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 1000;
@@ -100,7 +102,7 @@ impl Backend for Memory {
         self.answer(Ok(vec![sample_anomaly()]))
     }
 
-    fn publish(&self, channel: String, payload: Bytes) -> Answer<'_, Published, PublishError> {
+    fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError> {
         self.answer(match channel.as_str() {
             _ if payload.len() > PAYLOAD_BYTES_MAX => Err(PublishError::TooLarge {
                 bytes: payload.len(),
@@ -118,9 +120,9 @@ impl Backend for Memory {
         })
     }
 
-    fn subscribe(&self, channel: String) -> Answer<'_, Feed<Message>> {
+    fn subscribe(&self, channel: Channel) -> Answer<'_, Feed<Message>> {
         let (sender, feed) = feed(FeedLimits { items_max: FEED_ITEMS_MAX, bytes_max: 1 << 20 });
-        self.channels.lock().unwrap().entry(channel).or_default().push(sender);
+        self.channels.lock().unwrap().entry(channel.to_string()).or_default().push(sender);
         self.answer(Ok(feed))
     }
 
@@ -270,18 +272,19 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn start() -> Self {
-        Self::start_with(|_| {})
+        Self::start_with(|_, _| {})
     }
 
-    pub(super) fn start_with(change: impl FnOnce(&mut ApiConfig)) -> Self {
+    pub(super) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Limits)) -> Self {
         let mut config = ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ApiConfig::default() };
-        change(&mut config);
+        let mut limits = Limits::default();
+        change(&mut config, &mut limits);
         let backend = Arc::new(Memory::default());
         let token = ApiToken::generate().unwrap();
         let metrics = ApiMetrics::default();
         *backend.registry.lock().unwrap() = Registry::with_prefix("omnimesh");
         metrics.register(&mut backend.registry.lock().unwrap());
-        let server = serve(config, backend.clone(), token.clone(), metrics).unwrap();
+        let server = serve(config, limits, backend.clone(), token.clone(), metrics).unwrap();
         Rig { server, backend, token }
     }
 
