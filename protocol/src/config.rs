@@ -155,16 +155,16 @@ pub struct NodeConfig {
     /// Authors whose sequence numbers are remembered, about 200 bytes each; the one silent for longest is
     /// forgotten first, but not while its messages could still be in the step window. Default 65536: guess.
     pub authors_max: usize,
-    /// Time between two rounds of step synchronisation. Default 2000: guess; with clocks that drift by 100
-    /// parts per million it leaves 0.2 µs per round to correct.
+    /// Time between two rounds of step synchronisation. Default 1000: guess; clocks that drift by 200 parts per
+    /// million part by 0.2 ms in it. Higher saves messages and heals slower.
     pub sync_round_ms: u64,
-    /// Peers asked in a round. The middle half is used, so that up to a third of them may lie. Default 9:
-    /// guess, the 3f + 1 of Welch and Lynch (1988) for f = 2, and two more in case some are silent.
+    /// Peers asked in a round, of whom up to a third may lie. Default 16: the 3f + 1 of Welch and Lynch (1988)
+    /// for f = 5. Fewer let a random sample hold too many liars more often.
     pub sync_peers: usize,
-    /// How long an answer is waited for; a later one is not used. Default 1000: guess, above the round trip
-    /// of any network on earth.
+    /// How long an answer is waited for; a later one is not used. Default 500: above the round trip between any
+    /// two places on earth by wire.
     pub sync_timeout_ms: u64,
-    /// Rounds tried at once, without waiting for the next round, while too few peers answer. Default 3: guess.
+    /// Rounds tried at once, without waiting for the next round, while nobody answers. Default 2: guess.
     pub sync_retries: u32,
     /// Payloads in one envelope. Default 64: guess; the signature then costs 1 µs per payload.
     pub bundle_payloads_max: usize,
@@ -183,10 +183,10 @@ impl Default for NodeConfig {
             step_window_future: 2,
             sequence_window: 1024,
             authors_max: 65_536,
-            sync_round_ms: 2000,
-            sync_peers: 9,
-            sync_timeout_ms: 1000,
-            sync_retries: 3,
+            sync_round_ms: 1000,
+            sync_peers: 16,
+            sync_timeout_ms: 500,
+            sync_retries: 2,
             bundle_payloads_max: 64,
             bundle_bytes_max: 16_384,
         }
@@ -220,17 +220,17 @@ pub struct NetworkConfig {
     /// about 1 MiB each.
     pub peers_max: usize,
     /// Peers that the node tries to have by dialling members it knows. Too low makes gossip fragile, too
-    /// high costs memory. Default 24: guess, twice `gossip.mesh_n_high`.
+    /// high costs memory. Default 12: as `gossip.mesh_n_high`, so that the router can choose.
     pub peers_target: usize,
     /// Connections being set up at once, in each direction; further incoming ones are refused. Default 64: guess.
     pub pending_max: usize,
-    /// Members known at most; further ones are not taken in. Default 10000: guess, about 300 bytes each.
+    /// Members known at most; further ones are not taken in. Default 4096: guess, some 2 MiB at worst.
     pub max_nodes: usize,
     /// Time between two probes of the failure detector. Default 1000: the SWIM paper's protocol period (Das
     /// et al. 2002, section 5: 2 s) halved, as HashiCorp's memberlist has it on local networks.
     pub heartbeat_ms: u64,
     /// How long a silent member is suspected before it is declared dead; a member that hears of it has that
-    /// long to object. Too low declares slow nodes dead. Default 5000: guess, five probes.
+    /// long to object. Too low declares slow nodes dead. Default 4000: memberlist's on local networks, four probes.
     pub suspect_ms: u64,
     /// Peer ids that may join. Empty admits everybody who knows the mesh secret.
     pub allow: Vec<NodeId>,
@@ -244,11 +244,11 @@ impl Default for NetworkConfig {
             bootstrap: Vec::new(),
             mdns: false,
             peers_max: 128,
-            peers_target: 24,
+            peers_target: 12,
             pending_max: 64,
-            max_nodes: 10_000,
+            max_nodes: 4096,
             heartbeat_ms: 1000,
-            suspect_ms: 5000,
+            suspect_ms: 4000,
             allow: Vec::new(),
         }
     }
@@ -277,6 +277,8 @@ pub struct GossipConfig {
     pub history_gossip: usize,
     /// How long the id of a seen message is remembered (`seen_ttl`, 120000).
     pub seen_ms: u64,
+    /// Bytes of messages kept to be asked for; beyond it the oldest go early. Default 64 MiB: guess.
+    pub cache_bytes_max: usize,
     /// The longest message on the wire, envelope and all. The same on all nodes of a mesh: a longer one is
     /// refused where it arrives. Default 65536: `max_transmit_size` of rust-libp2p's gossipsub.
     pub message_bytes_max: usize,
@@ -298,6 +300,7 @@ impl Default for GossipConfig {
             history_length: 5,
             history_gossip: 3,
             seen_ms: 120_000,
+            cache_bytes_max: 64 << 20,
             message_bytes_max: 65_536,
             flood_publish: true,
             idontwant_bytes: 1000,
@@ -315,17 +318,17 @@ pub struct LimitsConfig {
     /// Messages verified in one go; more is better for throughput and worse for latency. Default 64: guess.
     pub verify_batch: usize,
     /// Frames that wait to be sent to one peer; then forwarded messages are shed, own ones later, control
-    /// last. Default 4096: guess, near rust-libp2p's 5,000.
+    /// last. Default 5000: as gossipsub of rust-libp2p.
     pub outbound_queue: usize,
-    /// Bytes that wait to be sent to one peer. Default 8 MiB: guess, 128 of the largest messages.
+    /// Bytes that wait to be sent to one peer. Default 4 MiB: guess, 64 of the largest messages.
     pub outbound_bytes: usize,
     /// Messages that wait for one subscriber, in the library or over the API; then the oldest is shed and
     /// the subscriber is told how many it missed. Default 1024: guess.
     pub subscriber_queue: usize,
-    /// Streams of one peer open at once, in each direction. Default 64: guess; a node needs about 8.
-    pub streams_per_peer: usize,
-    /// Receive buffer of one connection (yamux's and QUIC's window). Default 4 MiB: guess; libp2p's own
-    /// default for yamux is 1 GiB.
+    /// Streams of one connection. Default 64: guess; a node needs about 8.
+    pub streams_per_connection: usize,
+    /// How much a peer may send on one connection before it is read. At least 256 KiB for each stream (the Yamux
+    /// specification). Default 24 MiB: guess; Yamux alone would allow 1 GiB.
     pub connection_window_bytes: usize,
 }
 
@@ -334,11 +337,11 @@ impl Default for LimitsConfig {
         LimitsConfig {
             inbound_queue: 8192,
             verify_batch: 64,
-            outbound_queue: 4096,
-            outbound_bytes: 8 << 20,
+            outbound_queue: 5000,
+            outbound_bytes: 4 << 20,
             subscriber_queue: 1024,
-            streams_per_peer: 64,
-            connection_window_bytes: 4 << 20,
+            streams_per_connection: 64,
+            connection_window_bytes: 24 << 20,
         }
     }
 }
@@ -355,10 +358,17 @@ pub struct ApiConfig {
     pub allowed_hosts: Vec<String>,
     /// Web origins (`https://example.org`) whose pages may call the API, besides its own.
     pub allowed_origins: Vec<String>,
-    /// The longest request body. Default 1 MiB: guess; a payload in base64 is at most 90 KiB.
+    /// The longest request body; a longer one gets 413. Default 128 KiB: twice `gossip.message_bytes_max`, which
+    /// leaves room for base64. Every request may cost that much memory.
     pub body_bytes_max: usize,
-    /// Requests per second from one address; further ones get 429. Default 100: guess.
-    pub requests_per_second: u32,
+    /// Requests per second of one client address; further ones get 429. Default 1000: guess.
+    pub requests_per_s: u32,
+    /// Requests at once of one client address after a rest. Default 2000: guess.
+    pub requests_burst: u32,
+    /// Open connections; more wait in the system's queue. Default 256: guess.
+    pub connections_max: usize,
+    /// Open event streams; more get 503. Default 64: guess.
+    pub streams_max: usize,
 }
 
 impl Default for ApiConfig {
@@ -367,8 +377,11 @@ impl Default for ApiConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 7412)),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
-            body_bytes_max: 1 << 20,
-            requests_per_second: 100,
+            body_bytes_max: 128 << 10,
+            requests_per_s: 1000,
+            requests_burst: 2000,
+            connections_max: 256,
+            streams_max: 64,
         }
     }
 }

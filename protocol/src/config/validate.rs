@@ -9,6 +9,9 @@ use crate::mesh::{ADDRESS_BYTES_MAX, Mesh};
 /// Room that an envelope needs beside its payloads: keys, tag, signature, channel name, CBOR heads.
 const ENVELOPE_BYTES: usize = 1024;
 
+/// What every Yamux stream may send unasked (Yamux specification, "Flow control").
+const YAMUX_STREAM_WINDOW: usize = 256 << 10;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place} = {value}: {message}; {remedy}")]
@@ -278,6 +281,7 @@ impl Check {
         self.range("gossip.heartbeat_ms", gossip.heartbeat_ms, 50, 60_000);
         self.range("gossip.history_length", gossip.history_length, 1, 1024);
         self.range("gossip.seen_ms", gossip.seen_ms, 1000, 86_400_000);
+        self.range("gossip.cache_bytes_max", gossip.cache_bytes_max, 1 << 20, 1 << 34);
         self.range("gossip.message_bytes_max", gossip.message_bytes_max, 4096, 1 << 24);
         let count = |name, value: usize| (name, value as u64);
         let mesh_n = count("gossip.mesh_n", gossip.mesh_n);
@@ -306,8 +310,17 @@ impl Check {
         self.range("limits.outbound_queue", limits.outbound_queue, 16, 1 << 20);
         self.range("limits.outbound_bytes", limits.outbound_bytes, 1 << 16, 1 << 30);
         self.range("limits.subscriber_queue", limits.subscriber_queue, 1, 1 << 20);
-        self.range("limits.streams_per_peer", limits.streams_per_peer, 8, 1024);
-        self.range("limits.connection_window_bytes", limits.connection_window_bytes, 1 << 18, 1 << 30);
+        self.range("limits.streams_per_connection", limits.streams_per_connection, 8, 1024);
+        self.range("limits.connection_window_bytes", limits.connection_window_bytes, 1 << 21, 1 << 30);
+        let window_min = limits.streams_per_connection.saturating_mul(YAMUX_STREAM_WINDOW);
+        if limits.connection_window_bytes < window_min {
+            self.fail(
+                "limits.connection_window_bytes",
+                limits.connection_window_bytes,
+                "below 256 KiB for each of limits.streams_per_connection streams",
+                format!("use at least {window_min}, or fewer streams"),
+            );
+        }
         self.order(
             ("gossip.message_bytes_max", config.gossip.message_bytes_max as u64),
             ("limits.outbound_bytes", limits.outbound_bytes as u64),
@@ -317,7 +330,10 @@ impl Check {
     fn api(&mut self, config: &Config) {
         let api = &config.api;
         self.range("api.body_bytes_max", api.body_bytes_max, 1024, 1 << 26);
-        self.range("api.requests_per_second", api.requests_per_second, 1, 1_000_000);
+        self.range("api.requests_per_s", api.requests_per_s, 1, 1_000_000);
+        self.range("api.requests_burst", api.requests_burst, 1, 1_000_000);
+        self.range("api.connections_max", api.connections_max, 1, 65_536);
+        self.range("api.streams_max", api.streams_max, 1, 65_536);
         for host in &api.allowed_hosts {
             if host.is_empty() || host.contains(['/', ' ', '*']) {
                 self.fail(
@@ -410,6 +426,7 @@ mod tests {
         assert_eq!(places(|c| c.gossip.mesh_outbound_min = 4), ["gossip.mesh_outbound_min"]);
         assert_eq!(places(|c| c.gossip.history_gossip = 6), ["gossip.history_gossip"]);
         assert_eq!(places(|c| c.network.peers_target = 200), ["network.peers_target"]);
+        assert_eq!(places(|c| c.limits.streams_per_connection = 128), ["limits.connection_window_bytes"]);
         assert_eq!(places(|c| c.api.allowed_origins = vec!["*".into()]), ["api.allowed_origins"]);
         assert_eq!(places(|c| c.log.level = "loud".into()), ["log.level"]);
         assert!(places(|c| c.log.level = "info,omnimesh_node=debug".into()).is_empty());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use omnimesh_node::data_dir::{DataDir, StoredMesh, read_secret};
+use omnimesh_node::data_dir::{DataDir, StoredMesh, read_mesh, read_secret};
 use omnimesh_node::{MeshNode, NodeOptions};
 use omnimesh_protocol::config::{MESH_NAME_DEFAULT, MeshConfig, SecretHex};
 use omnimesh_protocol::mesh::{Invite, Mesh, MeshSecret};
@@ -32,6 +32,9 @@ pub(super) fn run(globals: &Globals, args: &StartArgs) -> Result<(), CliError> {
     let wanted = wanted_mesh(&config.mesh, invite)?;
     let dir = DataDir::open(&settings::data_dir(globals)?)?;
     let identity = dir.identity()?;
+    if wanted.is_none() && !config.network.bootstrap.is_empty() && read_mesh(dir.path())?.is_none() {
+        return Err(no_mesh_to_join());
+    }
     let name = config.mesh.name.as_deref();
     let stored = dir.mesh(wanted.as_ref(), name.unwrap_or(MESH_NAME_DEFAULT))?;
     if let Some(name) = name.filter(|name| *name != stored.mesh.name()) {
@@ -204,6 +207,12 @@ fn wanted_mesh(config: &MeshConfig, invite: Option<Invite>) -> Result<Option<Sto
         .hint("drop --invite, or remove the mesh section from the configuration"));
     }
     Ok(Some(StoredMesh { mesh: invite.mesh, bootstrap: invite.bootstrap }))
+}
+
+/// A mesh founded now would have a secret that nobody at those addresses knows.
+fn no_mesh_to_join() -> CliError {
+    CliError::new(Code::Usage, "there are bootstrap addresses, but it is not said which mesh to join")
+        .hint("add --invite FILE (`omnimesh invite` prints it on a node of the mesh), or --open NAME for an open mesh, or set mesh.secret_file")
 }
 
 fn other_mesh(name: &str, stored: &Mesh, dir: &DataDir) -> CliError {

@@ -92,6 +92,22 @@ fn another_mesh_than_the_stored_one_is_refused() {
 }
 
 #[test]
+fn a_bootstrap_address_without_a_mesh_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let peer = omnimesh_protocol::Identity::from_seed(&[1; 32]).id();
+    let address = format!("/ip4/127.0.0.1/tcp/7411/p2p/{peer}");
+    let run = run(home.path(), &["start", "--bootstrap", &address]);
+    assert_eq!(run.code, 2);
+    assert!(
+        run.stderr.contains("not said which mesh") && run.stderr.contains("--invite FILE"),
+        "{}",
+        run.stderr
+    );
+    // No mesh was founded that would be in the way of the right one.
+    assert!(!home.path().join(".local/share/omnimesh/mesh.toml").exists());
+}
+
+#[test]
 fn a_damaged_invite_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let run = run_with_input(home.path(), &["start", "--invite", "-"], b"omnimesh1-abc\n");
