@@ -114,7 +114,7 @@ fn admit(
         ApiError::new(
             ErrorCode::RateLimited,
             "too many requests",
-            "wait as `Retry-After` says, or raise `api.requests_per_second`",
+            "wait as `Retry-After` says, or raise `api.requests_per_s` and `api.requests_burst`",
         )
         .retry_after(wait)
     })

@@ -15,7 +15,7 @@
 //! nothing about the mesh.
 //!
 //! Bounds: connections, open streams, what a stream holds for a slow reader, the size of a body, the time for a
-//! request's head, body and answer, and requests per second: [`ApiConfig`] and [`Limits`]. A refusal names its setting.
+//! request's head, body and answer, and requests per second: [`ApiConfig`] and [`Timeouts`]. A refusal names its setting.
 //!
 //! What it does not do: TLS (put a proxy before it to leave the host), roles (there is one token), HTTP/2, and JSON for
 //! what is not HTTP at all: bytes that cannot be parsed get a bare 400, 408 or 431, and the connection closes.
@@ -56,35 +56,27 @@ use self::token::ApiToken;
 
 /// Threads that serve. Handlers only pass on, so two keep one slow answer from holding up the rest.
 const WORKERS: usize = 2;
-/// For so many seconds' worth of requests a client may save up (guess).
-const BURST_S: u32 = 2;
 /// The shortest timeout that the server below can keep: its clock ticks twice a second.
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// How long open requests may take when the API stops.
 const STOP_TIMEOUT_S: u64 = 2;
 
-/// Bounds that are no settings, for nobody has yet had to change them.
+/// How long things may take: no settings, for nobody has yet had to change them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Open connections. More wait in the system's queue. Default 256 (guess).
-    pub connections_max: usize,
-    /// Open event streams. More are refused with 503. Default 64 (guess).
-    pub streams_max: usize,
-    /// How long the head of a request (at least 1 s), its body, and the node's answer each may take. Default 10 s (guess).
-    pub request_timeout: Duration,
-    /// How long an idle connection of a client with the token stays open, at least 1 s. Default 15 s (guess).
+pub struct Timeouts {
+    /// The head of a request (at least 1 s), its body, and the node's answer, each. Default 10 s (guess).
+    pub request: Duration,
+    /// An idle connection of a client with the token, at least 1 s. Default 15 s (guess).
     pub keep_alive: Duration,
-    /// How often a stream with no news says that it is alive; must be shorter than what proxies wait. Default 15 s:
-    /// the WHATWG HTML specification's advice.
+    /// The silence of a stream, after which it says that it is alive; must be shorter than what proxies wait. Default
+    /// 15 s: the WHATWG HTML specification's advice.
     pub stream_keep_alive: Duration,
 }
 
-impl Default for Limits {
+impl Default for Timeouts {
     fn default() -> Self {
-        Limits {
-            connections_max: 256,
-            streams_max: 64,
-            request_timeout: Duration::from_secs(10),
+        Timeouts {
+            request: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             stream_keep_alive: Duration::from_secs(15),
         }
@@ -128,7 +120,7 @@ pub enum ServeError {
 /// The address cannot be listened on, or a setting is wrong.
 pub fn serve(
     config: ApiConfig,
-    limits: Limits,
+    timeouts: Timeouts,
     backend: Arc<dyn Backend>,
     token: ApiToken,
     metrics: ApiMetrics,
@@ -139,11 +131,8 @@ pub fn serve(
         .map_err(|(setting, reason)| ServeError::Setting { setting, reason })?;
     let (stop, stopping) = watch::channel(false);
     let shared = web::Data::new(Shared {
-        rate: Mutex::new(RateLimiter::new(
-            config.requests_per_second,
-            config.requests_per_second.saturating_mul(BURST_S),
-        )),
-        streams: Arc::new(Semaphore::new(limits.streams_max.min(Semaphore::MAX_PERMITS))),
+        rate: Mutex::new(RateLimiter::new(config.requests_per_s, config.requests_burst)),
+        streams: Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS))),
         started: Instant::now(),
         address,
         hosts,
@@ -152,7 +141,7 @@ pub fn serve(
         metrics,
         stopping,
         config,
-        limits,
+        timeouts,
     });
     let state = shared.clone();
     let server = HttpServer::new(move || {
@@ -163,9 +152,9 @@ pub fn serve(
             .default_service(web::to(routes::not_found))
     })
     .workers(WORKERS)
-    .max_connections(shared.limits.connections_max.div_ceil(WORKERS).max(1))
-    .client_request_timeout(shared.limits.request_timeout.max(SERVER_TIMEOUT_MIN))
-    .keep_alive(shared.limits.keep_alive.max(SERVER_TIMEOUT_MIN))
+    .max_connections(shared.config.connections_max.div_ceil(WORKERS).max(1))
+    .client_request_timeout(shared.timeouts.request.max(SERVER_TIMEOUT_MIN))
+    .keep_alive(shared.timeouts.keep_alive.max(SERVER_TIMEOUT_MIN))
     // A subscriber that closes its end is gone: its subscription must not outlive it.
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
@@ -226,7 +215,7 @@ impl Drop for ApiServer {
 /// What all handlers share.
 struct Shared {
     config: ApiConfig,
-    limits: Limits,
+    timeouts: Timeouts,
     address: SocketAddr,
     hosts: Hosts,
     token: ApiToken,

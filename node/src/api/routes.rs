@@ -118,7 +118,7 @@ impl Call {
     where
         ApiError: From<E>,
     {
-        let limit = self.shared.limits.request_timeout;
+        let limit = self.shared.timeouts.request;
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer.map_err(ApiError::from),
             Err(_) => Err(ApiError::new(
@@ -146,8 +146,8 @@ impl Call {
         Slot::take(&self.shared).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::Overloaded,
-                format!("{} streams of events are open already", self.shared.limits.streams_max),
-                "close one of them",
+                format!("{} streams of events are open already", self.shared.config.streams_max),
+                "close one, or raise `api.streams_max`",
             )
             .retry_after(std::time::Duration::from_secs(1))
         })
@@ -159,7 +159,7 @@ impl Call {
 
     /// The body, whole, within the limits of size and time.
     async fn body(&mut self) -> Result<Vec<u8>, ApiError> {
-        let limit = self.shared.limits.request_timeout;
+        let limit = self.shared.timeouts.request;
         let bytes_max = self.shared.config.body_bytes_max;
         let read = read_body(self.request.headers(), &mut self.payload, bytes_max);
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {

@@ -19,7 +19,7 @@ use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError}
 use crate::api::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::api::token::ApiToken;
 use crate::api::types::*;
-use crate::api::{ApiMetrics, ApiServer, Limits, serve};
+use crate::api::{ApiMetrics, ApiServer, Timeouts, serve};
 
 /// The longest payload the node in memory takes.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 1000;
@@ -275,16 +275,16 @@ impl Rig {
         Self::start_with(|_, _| {})
     }
 
-    pub(super) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Limits)) -> Self {
+    pub(super) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Timeouts)) -> Self {
         let mut config = ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ApiConfig::default() };
-        let mut limits = Limits::default();
-        change(&mut config, &mut limits);
+        let mut timeouts = Timeouts::default();
+        change(&mut config, &mut timeouts);
         let backend = Arc::new(Memory::default());
         let token = ApiToken::generate().unwrap();
         let metrics = ApiMetrics::default();
         *backend.registry.lock().unwrap() = Registry::with_prefix("omnimesh");
         metrics.register(&mut backend.registry.lock().unwrap());
-        let server = serve(config, limits, backend.clone(), token.clone(), metrics).unwrap();
+        let server = serve(config, timeouts, backend.clone(), token.clone(), metrics).unwrap();
         Rig { server, backend, token }
     }
 
