@@ -121,7 +121,7 @@ async fn stopping_ends_the_streams_and_frees_the_port() {
     let rig = Rig::start();
     let address = rig.address();
     let mut stream = rig.stream(EVENTS).await;
-    // Another reader is stuck; it must not keep the node from stopping.
+    // Another reader reads nothing; it must not keep the node from stopping.
     let _stuck = rig.stream("/api/v1/events").await;
     let idle = Connection::open(address).await;
     rig.server.stop().await;

@@ -441,9 +441,10 @@ impl Connection {
         reply
     }
 
-    /// The next chunk of a chunked body; `None` at its end.
+    /// The next chunk of a chunked body; `None` at its proper end.
     pub(super) async fn chunk(&mut self) -> Option<String> {
-        let length = usize::from_str_radix(&self.until("\r\n").await?, 16).unwrap();
+        let length = self.until("\r\n").await.expect("the server closed within a body");
+        let length = usize::from_str_radix(&length, 16).unwrap();
         let chunk = self.exactly(length).await;
         assert_eq!(self.exactly(2).await, "\r\n");
         (length > 0).then_some(chunk)
