@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::MessageId;
 
 use super::types::{Anomaly, Event, Member, Message, Peer, Published, Status, StepView, WhyMessage};
@@ -12,8 +13,7 @@ pub type Answer<'a, T, E = BackendError> = BoxFuture<'a, Result<T, E>>;
 
 /// The node behind the API.
 ///
-/// Every answer is bounded: lists by the node's own limits, feeds by [`crate::feed::FeedLimits`]. Channel names
-/// were checked by [`super::channel::check_channel`] before they come here.
+/// Every answer is bounded: lists by the node's own limits, feeds by [`crate::feed::FeedLimits`].
 pub trait Backend: Send + Sync + 'static {
     /// Whether the node takes part in the mesh; must not wait, for `/readyz` asks it.
     ///
@@ -37,10 +37,10 @@ pub trait Backend: Send + Sync + 'static {
     fn anomalies(&self) -> Answer<'_, Vec<Anomaly>>;
 
     /// Publishes an ephemeral message.
-    fn publish(&self, channel: String, payload: Bytes) -> Answer<'_, Published, PublishError>;
+    fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError>;
 
     /// Subscribes to a channel until the feed is dropped.
-    fn subscribe(&self, channel: String) -> Answer<'_, Feed<Message>>;
+    fn subscribe(&self, channel: Channel) -> Answer<'_, Feed<Message>>;
 
     /// The node's events from now on, until the feed is dropped.
     fn events(&self) -> Answer<'_, Feed<Event>>;

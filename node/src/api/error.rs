@@ -6,9 +6,9 @@ use std::time::Duration;
 use actix_web::body::BoxBody;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
+use omnimesh_protocol::envelope::ChannelError;
 
 use super::backend::{BackendError, NotReady, PublishError};
-use super::channel::ChannelNameError;
 use super::types::{ErrorBody, ErrorCode, ErrorDetail};
 
 /// An error answer: a code, which fixes the status, the cause and the remedy.
@@ -135,8 +135,8 @@ impl From<PublishError> for ApiError {
     }
 }
 
-impl From<ChannelNameError> for ApiError {
-    fn from(error: ChannelNameError) -> Self {
+impl From<ChannelError> for ApiError {
+    fn from(error: ChannelError) -> Self {
         ApiError::new(ErrorCode::InvalidChannel, error.to_string(), "for example `news` or `room-1.door`")
     }
 }

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{Method, uri::Authority};
+use actix_web::http::{ConnectionType, Method, uri::Authority};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError, web};
 
@@ -45,6 +45,9 @@ pub(super) async fn guard<B: MessageBody + 'static>(
         let error = ApiError::new(ErrorCode::Internal, "the API has no state", "");
         return Ok(request.into_response(error.error_response()));
     };
+    // The server below times only the first head of a connection. So that nobody can hold a connection by sending
+    // the next head slowly, only who has the token gets a next one.
+    let may_stay = shared.carries_token(request.headers());
     let mut cors_origin = None;
     let admitted = admit(&shared, &request, &mut cors_origin);
     let mut response = match admitted {
@@ -52,6 +55,9 @@ pub(super) async fn guard<B: MessageBody + 'static>(
         Ok(()) if cors_origin.is_some() && is_preflight(&request) => request.into_response(preflight()),
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
     };
+    if !may_stay {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));

@@ -15,14 +15,12 @@
 //! nothing about the mesh.
 //!
 //! Bounds: connections, open streams, what a stream holds for a slow reader, the size of a body, the time for a
-//! request's head, body and answer, and requests per second; each is a field of [`ApiConfig`], and a refusal names it.
+//! request's head, body and answer, and requests per second: [`ApiConfig`] and [`Timeouts`]. A refusal names its setting.
 //!
 //! What it does not do: TLS (put a proxy before it to leave the host), roles (there is one token), HTTP/2, and JSON for
 //! what is not HTTP at all: bytes that cannot be parsed get a bare 400, 408 or 431, and the connection closes.
 
 pub mod backend;
-pub mod channel;
-
 pub mod token;
 pub mod types;
 
@@ -45,6 +43,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
+use omnimesh_protocol::config::ApiConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -54,56 +53,29 @@ pub use self::metrics::ApiMetrics;
 use self::rate::RateLimiter;
 use self::token::ApiToken;
 
-/// The default address: loopback, for what is served is not encrypted.
-pub const LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7412);
-
 /// Threads that serve. Handlers only pass on, so two keep one slow answer from holding up the rest.
 const WORKERS: usize = 2;
+/// The shortest timeout that the server below can keep: its clock ticks twice a second.
+const SERVER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// How long open requests may take when the API stops.
 const STOP_TIMEOUT_S: u64 = 2;
 
-/// The settings of the API: the section `api` of the configuration, field by field.
+/// How long things may take: no settings, for nobody has yet had to change them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiConfig {
-    /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Further names in the `Host` header, with or without a port: those of a proxy before the node. Default none.
-    pub allowed_hosts: Vec<String>,
-    /// Sites whose pages may use the API, such as `https://console.example.org`; turns on CORS for them. Default none.
-    pub allowed_origins: Vec<String>,
-    /// The largest body. Too low: long messages are refused with 413. Too high: every request may cost that
-    /// much memory. Default 128 KiB: twice a message of 64 KiB, which leaves room for base64.
-    pub body_bytes_max: usize,
-    /// Requests a second of one client address, with and without the token apart. Default 1,000 (guess).
-    pub requests_per_s: u32,
-    /// Requests at once of one client address after a rest. Default 2,000 (guess).
-    pub requests_burst: u32,
-    /// Open connections. More wait in the system's queue. Default 256 (guess).
-    pub connections_max: usize,
-    /// Open event streams. More are refused with 503. Default 64 (guess).
-    pub streams_max: usize,
-    /// How long the head of a request, its body, and the node's answer each may take. Default 10 s (guess).
-    pub request_timeout: Duration,
-    /// How long an idle connection stays open. Default 15 s (guess).
+pub struct Timeouts {
+    /// The head of a request (at least 1 s), its body, and the node's answer, each. Default 10 s (guess).
+    pub request: Duration,
+    /// An idle connection of a client with the token, at least 1 s. Default 15 s (guess).
     pub keep_alive: Duration,
-    /// How often a stream with no news says that it is alive; must be shorter than what proxies wait. Default 15 s:
-    /// the WHATWG HTML specification's advice.
+    /// The silence of a stream, after which it says that it is alive; must be shorter than what proxies wait. Default
+    /// 15 s: the WHATWG HTML specification's advice.
     pub stream_keep_alive: Duration,
 }
 
-impl Default for ApiConfig {
+impl Default for Timeouts {
     fn default() -> Self {
-        ApiConfig {
-            listen: LISTEN_DEFAULT,
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            body_bytes_max: 2 * (64 << 10),
-            requests_per_s: 1000,
-            requests_burst: 2000,
-            connections_max: 256,
-            streams_max: 64,
-            request_timeout: Duration::from_secs(10),
+        Timeouts {
+            request: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
             stream_keep_alive: Duration::from_secs(15),
         }
@@ -147,6 +119,7 @@ pub enum ServeError {
 /// The address cannot be listened on, or a setting is wrong.
 pub fn serve(
     config: ApiConfig,
+    timeouts: Timeouts,
     backend: Arc<dyn Backend>,
     token: ApiToken,
     metrics: ApiMetrics,
@@ -167,6 +140,7 @@ pub fn serve(
         metrics,
         stopping,
         config,
+        timeouts,
     });
     let state = shared.clone();
     let server = HttpServer::new(move || {
@@ -178,8 +152,8 @@ pub fn serve(
     })
     .workers(WORKERS)
     .max_connections(shared.config.connections_max.div_ceil(WORKERS).max(1))
-    .client_request_timeout(shared.config.request_timeout)
-    .keep_alive(shared.config.keep_alive)
+    .client_request_timeout(shared.timeouts.request.max(SERVER_TIMEOUT_MIN))
+    .keep_alive(shared.timeouts.keep_alive.max(SERVER_TIMEOUT_MIN))
     // A subscriber that closes its end is gone: its subscription must not outlive it.
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
@@ -240,6 +214,7 @@ impl Drop for ApiServer {
 /// What all handlers share.
 struct Shared {
     config: ApiConfig,
+    timeouts: Timeouts,
     address: SocketAddr,
     hosts: Hosts,
     token: ApiToken,

@@ -1,8 +1,8 @@
 //! The OpenAPI 3.1 document of the API, written by hand: tests check it against the routes and the documents.
 
+use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
-use super::channel::CHANNEL_BYTES_MAX;
 use super::error::status_of;
 use super::types::ErrorCode;
 
@@ -217,7 +217,7 @@ fn parameter(name: &str, description: &str, schema: &Value) -> Value {
 }
 
 fn channel_parameter() -> Value {
-    let pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+    let pattern = "^[A-Za-z0-9._-]+$";
     parameter(
         "name",
         "The channel",

@@ -7,11 +7,11 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::MessageId;
 use serde::Serialize;
 
 use super::backend::Answer;
-use super::channel::check_channel;
 use super::error::ApiError;
 use super::sse::{self, Slot};
 use super::types::{ErrorCode, Health, InviteView, PublishRequest};
@@ -118,7 +118,7 @@ impl Call {
     where
         ApiError: From<E>,
     {
-        let limit = self.shared.config.request_timeout;
+        let limit = self.shared.timeouts.request;
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer.map_err(ApiError::from),
             Err(_) => Err(ApiError::new(
@@ -138,10 +138,8 @@ impl Call {
         self.request.match_info().get(name).unwrap_or_default()
     }
 
-    fn channel(&self) -> Result<String, ApiError> {
-        let name = self.part("name");
-        check_channel(name)?;
-        Ok(name.to_owned())
+    fn channel(&self) -> Result<Channel, ApiError> {
+        Ok(Channel::new(self.part("name"))?)
     }
 
     fn slot(&self) -> Result<Slot, ApiError> {
@@ -161,7 +159,7 @@ impl Call {
 
     /// The body, whole, within the limits of size and time.
     async fn body(&mut self) -> Result<Vec<u8>, ApiError> {
-        let limit = self.shared.config.request_timeout;
+        let limit = self.shared.timeouts.request;
         let bytes_max = self.shared.config.body_bytes_max;
         let read = read_body(self.request.headers(), &mut self.payload, bytes_max);
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {

@@ -73,7 +73,7 @@ impl Drop for Slot {
 
 /// The answer that streams a feed.
 pub(super) fn respond<T: EventName>(shared: &web::Data<Shared>, slot: Slot, feed: Feed<T>) -> HttpResponse {
-    let keep_alive = keep_alive(shared.config.stream_keep_alive);
+    let keep_alive = keep_alive(shared.timeouts.stream_keep_alive);
     let source = Source { feed, keep_alive, stopping: shared.stopping.clone(), slot };
     let greeting = stream::iter([Bytes::from_static(b": subscribed\n\n")]);
     let events = stream::unfold(source, async |mut source| Some((source.next_chunk().await?, source)));

@@ -3,19 +3,19 @@
 //! It is kept in a file in the data directory that only the owner can read, made at the first start from 32
 //! bytes of the operating system's randomness, in hex. An operator may put another in its place.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
+
+use crate::data_dir::{DataDirError, read_secret, write_secret};
 
 /// The name of the token file in the data directory.
 pub const TOKEN_FILE: &str = "api-token";
 /// The shortest token that is taken: what can be guessed is no token.
 pub const TOKEN_CHARS_MIN: usize = 32;
-/// The longest token that is taken; bounds what is read of a file that is something else.
+/// The longest token that is taken: it has to fit into a header.
 pub const TOKEN_CHARS_MAX: usize = 1024;
 
 /// The API token. Compared in constant time, never printed, wiped when dropped.
@@ -28,97 +28,47 @@ impl std::fmt::Debug for ApiToken {
     }
 }
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file cannot be read.
-    #[error("cannot read the API token {path}: {error}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        error: io::Error,
-    },
-    /// The file cannot be written.
-    #[error("cannot write the API token {path}: {error}", path = path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        error: io::Error,
-    },
-    /// Others could have read it.
-    #[error(
-        "the API token {path} can be read by others (mode {mode:04o}): delete it, for others may know it, and \
-         the node makes a new one at its next start; or `chmod 600` it, if it is not known to others",
-        path = path.display()
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// What is in the file is no token.
-    #[error(
-        "{path} holds no API token ({TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} letters, digits or punctuation on one \
-         line): delete it, and the node makes a new one at its next start",
-        path = path.display()
-    )]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system gives no randomness.
-    #[error("the operating system gives no randomness: {0}")]
-    Random(getrandom::Error),
-}
-
 impl ApiToken {
     /// A new one.
     ///
     /// # Errors
-    /// The operating system gives no randomness.
-    pub fn generate() -> Result<Self, TokenError> {
+    /// [`DataDirError::Randomness`] if the operating system gives none.
+    pub fn generate() -> Result<Self, DataDirError> {
         let mut bytes = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bytes).map_err(TokenError::Random)?;
+        getrandom::fill(&mut *bytes).map_err(DataDirError::Randomness)?;
         Ok(ApiToken(Zeroizing::new(HEXLOWER.encode(&*bytes))))
     }
 
-    /// The token in a file.
+    /// The token in a file; `None` if there is no such file.
     ///
     /// # Errors
-    /// The file cannot be read, can be read by others, or holds something else.
-    pub fn read(path: &Path) -> Result<Self, TokenError> {
-        let read_error = |error| TokenError::Read { path: path.to_owned(), error };
-        let file = File::open(path).map_err(read_error)?;
-        check_mode(path, &file.metadata().map_err(read_error)?)?;
-        let mut text = Zeroizing::new(String::with_capacity(TOKEN_CHARS_MAX + 2));
-        let limit = u64::try_from(TOKEN_CHARS_MAX + 2).unwrap_or(u64::MAX);
-        file.take(limit).read_to_string(&mut text).map_err(read_error)?;
-        let token = Zeroizing::new(text.trim().to_owned());
+    /// [`DataDirError::Exposed`] if others can read it, [`DataDirError::Damaged`] if it holds something else.
+    pub fn read(path: &Path) -> Result<Option<Self>, DataDirError> {
+        let Some(text) = read_secret(path)? else { return Ok(None) };
+        let token = text.trim();
         if (TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&token.len())
             && token.bytes().all(|byte| byte.is_ascii_graphic())
         {
-            Ok(ApiToken(token))
-        } else {
-            Err(TokenError::Malformed { path: path.to_owned() })
+            return Ok(Some(ApiToken(Zeroizing::new(token.to_owned()))));
         }
+        Err(DataDirError::Damaged {
+            path: path.to_owned(),
+            detail: format!(
+                "an API token is {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} letters, digits or punctuation on one line"
+            ),
+        })
     }
 
     /// The token in a file, which is made if it is missing. The caller holds the data directory's lock.
     ///
     /// # Errors
     /// As [`ApiToken::read`]; or the file cannot be written.
-    pub fn load_or_create(path: &Path) -> Result<Self, TokenError> {
-        match Self::read(path) {
-            Err(TokenError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
+    pub fn load_or_create(path: &Path) -> Result<Self, DataDirError> {
+        if let Some(token) = Self::read(path)? {
+            return Ok(token);
         }
         let token = Self::generate()?;
-        token.write(path).map_err(|error| TokenError::Write { path: path.to_owned(), error })?;
+        write_secret(path, Zeroizing::new(format!("{}\n", token.0.as_str())).as_bytes())?;
         Ok(token)
     }
 
@@ -133,42 +83,11 @@ impl ApiToken {
         // The length of a token is no secret; its bytes are.
         scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.trim_ascii().ct_eq(self.0.as_bytes()))
     }
-
-    /// Writes a whole file or none: into a file beside it, which then takes its name.
-    fn write(&self, path: &Path) -> io::Result<()> {
-        let beside = path.with_extension("new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&beside)?;
-        let mut line = format!("{}\n", self.0.as_str());
-        let written = file.write_all(line.as_bytes());
-        line.zeroize();
-        written?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    }
-}
-
-#[cfg(unix)]
-fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), TokenError> {
-    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(TokenError::Exposed { path: path.to_owned(), mode }) }
-}
-
-/// Elsewhere the directory's access list is what protects the file.
-#[cfg(not(unix))]
-fn check_mode(_path: &Path, _metadata: &fs::Metadata) -> Result<(), TokenError> {
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -196,8 +115,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o660, 0o644] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = ApiToken::load_or_create(&path).unwrap_err();
-            assert!(matches!(error, TokenError::Exposed { mode: m, .. } if m == mode), "{error}");
-            assert!(error.to_string().contains("chmod 600"), "{error}");
+            assert!(matches!(error, DataDirError::Exposed { mode: m, .. } if m == mode), "{error}");
         }
     }
 
@@ -211,10 +129,10 @@ mod tests {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             let error = ApiToken::load_or_create(&path).unwrap_err();
-            assert!(matches!(error, TokenError::Malformed { .. }), "{text:?}: {error}");
+            assert!(matches!(error, DataDirError::Damaged { .. }), "{text:?}: {error}");
         }
         fs::write(&path, [0xff; 40]).unwrap();
-        assert!(matches!(ApiToken::read(&path), Err(TokenError::Read { .. })));
+        assert!(matches!(ApiToken::read(&path), Err(DataDirError::Io { .. })));
     }
 
     #[test]

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use omnimesh_protocol::config::ApiConfig;
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
-use crate::api::feed::{Feed, FeedLimits, FeedSender, feed};
+use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::api::token::ApiToken;
 use crate::api::types::*;
-use crate::api::{ApiConfig, ApiMetrics, ApiServer, serve};
+use crate::api::{ApiMetrics, ApiServer, Timeouts, serve};
 
 /// The longest payload the node in memory takes.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 1000;
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Memory {
     pub(super) is_ready: AtomicBool,
     pub(super) is_stuck: AtomicBool,
+    /// Messages that subscribers were too slow for.
+    pub(super) dropped: AtomicU64,
     seq: AtomicU64,
     channels: Mutex<BTreeMap<String, Vec<FeedSender<Message>>>>,
     events: Mutex<Vec<FeedSender<Event>>>,
@@ -57,7 +61,11 @@ impl Memory {
         let message = sample_message(channel, seq, payload.clone().into());
         let mut channels = self.channels.lock().unwrap();
         let feeds = channels.entry(channel.to_owned()).or_default();
-        feeds.retain(|feed| feed.offer(message.clone(), payload.len()).is_ok());
+        feeds.retain(|feed| {
+            let offered = feed.offer(message.clone(), payload.len());
+            self.dropped.fetch_add(offered.unwrap_or(0), Ordering::SeqCst);
+            offered.is_ok()
+        });
         let published = Published { id: message.id, seq, step: message.step, recipients: feeds.len() };
         let event = Event { message: Some(message.id), ..sample_event() };
         self.events.lock().unwrap().retain(|feed| feed.offer(event.clone(), 100).is_ok());
@@ -94,7 +102,7 @@ impl Backend for Memory {
         self.answer(Ok(vec![sample_anomaly()]))
     }
 
-    fn publish(&self, channel: String, payload: Bytes) -> Answer<'_, Published, PublishError> {
+    fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError> {
         self.answer(match channel.as_str() {
             _ if payload.len() > PAYLOAD_BYTES_MAX => Err(PublishError::TooLarge {
                 bytes: payload.len(),
@@ -112,9 +120,9 @@ impl Backend for Memory {
         })
     }
 
-    fn subscribe(&self, channel: String) -> Answer<'_, Feed<Message>> {
+    fn subscribe(&self, channel: Channel) -> Answer<'_, Feed<Message>> {
         let (sender, feed) = feed(FeedLimits { items_max: FEED_ITEMS_MAX, bytes_max: 1 << 20 });
-        self.channels.lock().unwrap().entry(channel).or_default().push(sender);
+        self.channels.lock().unwrap().entry(channel.to_string()).or_default().push(sender);
         self.answer(Ok(feed))
     }
 
@@ -264,18 +272,19 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn start() -> Self {
-        Self::start_with(|_| {})
+        Self::start_with(|_, _| {})
     }
 
-    pub(super) fn start_with(change: impl FnOnce(&mut ApiConfig)) -> Self {
+    pub(super) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Timeouts)) -> Self {
         let mut config = ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ApiConfig::default() };
-        change(&mut config);
+        let mut timeouts = Timeouts::default();
+        change(&mut config, &mut timeouts);
         let backend = Arc::new(Memory::default());
         let token = ApiToken::generate().unwrap();
         let metrics = ApiMetrics::default();
         *backend.registry.lock().unwrap() = Registry::with_prefix("omnimesh");
         metrics.register(&mut backend.registry.lock().unwrap());
-        let server = serve(config, backend.clone(), token.clone(), metrics).unwrap();
+        let server = serve(config, timeouts, backend.clone(), token.clone(), metrics).unwrap();
         Rig { server, backend, token }
     }
 
@@ -432,9 +441,10 @@ impl Connection {
         reply
     }
 
-    /// The next chunk of a chunked body; `None` at its end.
+    /// The next chunk of a chunked body; `None` at its proper end.
     pub(super) async fn chunk(&mut self) -> Option<String> {
-        let length = usize::from_str_radix(&self.until("\r\n").await?, 16).unwrap();
+        let length = self.until("\r\n").await.expect("the server closed within a body");
+        let length = usize::from_str_radix(&length, 16).unwrap();
         let chunk = self.exactly(length).await;
         assert_eq!(self.exactly(2).await, "\r\n");
         (length > 0).then_some(chunk)
