@@ -128,3 +128,41 @@ pub(crate) fn metric(registry: &Registry, name: &str) -> u64 {
     let line = line.unwrap_or_else(|| panic!("no metric {name} in\n{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
+
+/// A node that has connected to `to` and then stops: its sockets stay open, but nobody serves them.
+pub(crate) struct Frozen(Option<(tokio::runtime::Runtime, Node)>);
+
+impl Frozen {
+    /// Freezes once `to` has measured the round trip; gives the gossip stream that `to` has to it.
+    pub(crate) async fn connected(to: &mut Node) -> (Self, Outbound) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (target, listening) = (to.handle.local_peer(), to.listening.clone());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let frozen = tokio::task::spawn_blocking(move || {
+            let node = runtime.block_on(start(99, config(&[])));
+            node.handle.dial(Some(target), listening).unwrap();
+            runtime.block_on(stopped).unwrap();
+            Frozen(Some((runtime, node)))
+        });
+        let (mut gossip, mut measured) = (None, false);
+        let outbound = event(to, "a stream and a round trip", |event| {
+            match event {
+                Event::StreamUp { kind: StreamKind::Gossip, outbound, .. } => gossip = Some(outbound.clone()),
+                Event::Rtt { .. } => measured = true,
+                _ => {}
+            }
+            gossip.clone().filter(|_| measured)
+        })
+        .await;
+        stop.send(()).unwrap();
+        (frozen.await.unwrap(), outbound)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // A runtime must not be dropped on another's thread.
+        let frozen = self.0.take();
+        std::thread::spawn(|| drop(frozen));
+    }
+}

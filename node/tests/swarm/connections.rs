@@ -215,17 +215,6 @@ async fn a_connection_that_answers_no_ping_is_closed() {
     impatient.ping_interval = Duration::from_millis(50);
     impatient.ping_timeout = Duration::from_millis(200);
     let mut a = start(1, impatient).await;
-    // A node whose runtime stops: its sockets stay open, but nobody serves them.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let target = (a.handle.local_peer(), a.listening.clone());
-    let frozen = tokio::task::spawn_blocking(move || {
-        let mut node = runtime.block_on(start(2, config(&[TCP])));
-        node.handle.dial(Some(target.0), target.1).unwrap();
-        runtime.block_on(stream_up(&mut node, StreamKind::Gossip));
-        (runtime, node)
-    })
-    .await
-    .unwrap();
+    let _frozen = Frozen::connected(&mut a).await;
     disconnected(&mut a).await;
-    tokio::task::spawn_blocking(move || drop(frozen)).await.unwrap();
 }

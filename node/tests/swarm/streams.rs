@@ -200,6 +200,23 @@ async fn a_peer_that_does_not_read_is_cut_off() {
     assert_eq!(metric(&a.registry, r#"swarm_stream_stalled_total{kind="gossip"}"#), 1);
 }
 
+/// Its stream and its socket are full, so that not even the end of the connection can be told to it.
+#[tokio::test]
+async fn a_peer_that_is_frozen_is_cut_off() {
+    let mut hasty = config(&[TCP]);
+    (hasty.gossip.stall_timeout, hasty.ping_interval) = (Duration::from_millis(200), Duration::from_secs(60));
+    let mut a = start(1, hasty).await;
+    let (_frozen, out) = Frozen::connected(&mut a).await;
+    let flood = tokio::spawn(async move {
+        while out.try_send(Class::Forwarded, Bytes::from(vec![0; 50_000])) != Err(Shed::Closed) {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(stream_down(&mut a, StreamKind::Gossip).await, DownReason::Stalled);
+    disconnected(&mut a).await;
+    flood.await.unwrap();
+}
+
 /// A stock gossipsub peer with a subscription, on TCP.
 fn stock_peer(topic: &str) -> Swarm<gossipsub::Behaviour> {
     let config =
