@@ -149,3 +149,51 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// A socket whose other end takes nothing and sends nothing.
+    struct Stuck;
+
+    impl AsyncRead for Stuck {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn closing_ends_even_if_the_peer_takes_nothing() {
+        let mut muxer = Muxer::new(Stuck, Config::new(&Limits::default()), yamux::Mode::Client);
+        let closed = poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx));
+        let closed = tokio::time::timeout(10 * CLOSE_TIMEOUT, closed).await;
+        assert!(closed.expect("an end").is_err());
+    }
+
+    #[test]
+    fn senseless_limits_do_not_panic() {
+        for streams_per_connection in [0, 1, 512, u32::MAX] {
+            for connection_window_bytes in [0, 1, u32::MAX] {
+                let limits = Limits { streams_per_connection, connection_window_bytes, ..Limits::default() };
+                let _ = Muxer::new(Stuck, Config::new(&limits), yamux::Mode::Server);
+            }
+        }
+    }
+}
