@@ -84,9 +84,11 @@ fn transport_kind(error: &TransportError<io::Error>) -> DialFailure {
     if find::<dns::ResolveError>(error).is_some() {
         return DialFailure::Unresolved;
     }
-    // QUIC and the handshake's own timeout have no kind to be told by.
+    // The rest has no kind to be told by, only its words; a test sees each of them.
     let text = chain(error).to_ascii_lowercase();
-    if text.contains("timed out") || text.contains("timeout") {
+    if text.contains("unsupported resolved address") {
+        DialFailure::AddressUnsupported
+    } else if text.contains("timed out") || text.contains("timeout") {
         DialFailure::Timeout
     } else if text.contains("unreachable") {
         // The memory transport, where nobody listens.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
 use libp2p::metrics::Recorder as _;
@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::behaviour::{MeshBehaviour, MeshBehaviourEvent, PROTOCOL_VERSION, kad_protocol};
-use super::config::PING_FAILURES_MAX;
 use super::dial;
 use super::event::{DialFailure, Event, Source};
 use super::metrics::Metrics;
@@ -50,19 +49,14 @@ pub(super) struct Driver {
     backlog: VecDeque<Event>,
     /// Dials asked for by command that are under way; as many as the limit of pending dials allows.
     dials: HashMap<ConnectionId, Vec<Multiaddr>>,
-    connections: HashMap<ConnectionId, Connection>,
+    /// Established connections, and whether they are within this machine.
+    connections: HashMap<ConnectionId, bool>,
     /// The oldest first.
     blocked: VecDeque<PeerId>,
     mesh: MeshId,
     kad_protocol: StreamProtocol,
     metrics: Metrics,
     recorder: libp2p::metrics::Metrics,
-}
-
-/// An established connection.
-struct Connection {
-    loopback: bool,
-    ping_failures: u32,
 }
 
 impl Driver {
@@ -89,7 +83,7 @@ impl Driver {
         }
     }
 
-    /// Waits until each listener has an address, and tells them all.
+    /// Waits until each listener has an address, and tells all that are known then.
     pub(super) async fn wait_for_listeners(
         &mut self,
         mut waiting: HashMap<ListenerId, Multiaddr>,
@@ -97,13 +91,20 @@ impl Driver {
     ) -> Result<Vec<Multiaddr>, Error> {
         let mut listening = Vec::new();
         let deadline = Instant::now() + limit;
-        while !waiting.is_empty() {
-            let event = match timeout_at(deadline, self.swarm.select_next_some()).await {
-                Ok(event) => event,
-                Err(_) => {
-                    let address = waiting.into_values().next().unwrap_or_else(Multiaddr::empty);
-                    return Err(Error::Listen { address, reason: "no interface has it".into() });
-                }
+        loop {
+            let next = self.swarm.select_next_some();
+            // Once none is waited for, only what is there already: a listener on all interfaces has many
+            // addresses, which come together.
+            let event = match (waiting.values().next(), next.now_or_never()) {
+                (_, Some(event)) => event,
+                (None, None) => return Ok(listening),
+                (Some(address), None) => match timeout_at(deadline, self.swarm.select_next_some()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        let (address, reason) = (address.clone(), "no interface has it".into());
+                        return Err(Error::Listen { address, reason });
+                    }
+                },
             };
             match event {
                 SwarmEvent::NewListenAddr { listener_id, address } => {
@@ -118,7 +119,6 @@ impl Driver {
                 other => self.on_swarm_event(other),
             }
         }
-        Ok(listening)
     }
 
     /// Drives the swarm until it is told to end, or nobody holds a handle or takes events.
@@ -291,8 +291,7 @@ impl Driver {
                     ConnectedPoint::Dialer { address, .. } => (true, address),
                     ConnectedPoint::Listener { send_back_addr, .. } => (false, send_back_addr),
                 };
-                let connection = Connection { loopback: is_loopback(&address), ping_failures: 0 };
-                self.connections.insert(connection_id, connection);
+                self.connections.insert(connection_id, is_loopback(&address));
                 let address = peer::without_peer(address);
                 let connections = num_established.get();
                 self.emit(Event::Connected { peer: peer_id, outbound, address, connections });
@@ -365,7 +364,7 @@ impl Driver {
     }
 
     fn on_identified(&mut self, connection: ConnectionId, peer: PeerId, info: &identify::Info) {
-        let loopback = self.connections.get(&connection).is_some_and(|connection| connection.loopback);
+        let loopback = self.connections.get(&connection).is_some_and(|loopback| *loopback);
         let listen = filter_addresses(peer, &info.listen_addrs, loopback);
         let protocols: Vec<String> = info
             .protocols
@@ -395,19 +394,14 @@ impl Driver {
     }
 
     fn on_ping(&mut self, event: &ping::Event) {
-        let Some(connection) = self.connections.get_mut(&event.connection) else { return };
         match &event.result {
-            Ok(rtt) => {
-                connection.ping_failures = 0;
-                self.emit(Event::Rtt { peer: event.peer, rtt: *rtt });
-            }
+            Ok(rtt) => self.emit(Event::Rtt { peer: event.peer, rtt: *rtt }),
             Err(ping::Failure::Unsupported) => {}
+            // The second in a row: of the first libp2p tells nothing. No transport would notice a cut cable by
+            // itself for minutes, and as long as the connection stands the peer is not dialled again.
             Err(_) => {
-                connection.ping_failures += 1;
-                if connection.ping_failures >= PING_FAILURES_MAX {
-                    tracing::debug!(peer = %event.peer, "closing a connection that does not answer");
-                    self.swarm.close_connection(event.connection);
-                }
+                tracing::debug!(peer = %event.peer, "closing a connection that does not answer");
+                self.swarm.close_connection(event.connection);
             }
         }
     }
@@ -429,7 +423,7 @@ impl Driver {
 
     fn on_discovered(&mut self, peer: PeerId, addresses: &[Multiaddr], source: Source) {
         // Loopback addresses are worth something only to nodes that meet on this machine.
-        let loopback = self.connections.values().any(|connection| connection.loopback);
+        let loopback = self.connections.values().any(|loopback| *loopback);
         let addresses = filter_addresses(peer, addresses, loopback);
         if peer != *self.swarm.local_peer_id() && !addresses.is_empty() {
             self.emit(Event::Discovered { peer, addresses, source });
@@ -472,7 +466,10 @@ fn filter_addresses(peer: PeerId, addresses: &[Multiaddr], loopback: bool) -> Ve
         }
         let usable = match address.iter().next() {
             Some(Protocol::Ip4(ip)) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
-            Some(Protocol::Ip6(ip)) => !(ip.is_unspecified() || ip.is_multicast()),
+            // A link-local address means nothing without the interface, which it does not say.
+            Some(Protocol::Ip6(ip)) => {
+                !(ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local())
+            }
             Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Memory(_)) => true,
             _ => false,
         };
@@ -510,6 +507,7 @@ mod tests {
             "/ip4/224.0.0.1/tcp/1",
             "/ip4/127.0.0.1/tcp/1",
             "/ip6/::/tcp/1",
+            "/ip6/fe80::1/tcp/1",
             "/ip6/::ffff:127.0.0.1/tcp/1",
             "/dns/example.org/tcp/1",
             "/unix/a",

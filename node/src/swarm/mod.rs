@@ -38,7 +38,7 @@ mod streams;
 mod transport;
 
 pub use behaviour::{GOSSIP_PROTOCOLS, PROTOCOL_VERSION, control_protocol, kad_protocol};
-pub use config::{Config, Limits, PING_FAILURES_MAX, StreamConfig, TransportKind};
+pub use config::{Config, Limits, StreamConfig, TransportKind};
 pub use event::{DialFailure, DownReason, Event, Held, Inbound, Malformed, Source, StreamKind};
 pub use network::{
     BLOCKED_MAX, COMMANDS_MAX, CommandError, DIAL_ADDRESSES_MAX, Error, Network, NetworkHandle, Started,

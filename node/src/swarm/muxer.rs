@@ -1,18 +1,22 @@
 //! Yamux with all its limits set.
 //!
 //! libp2p's own wrapper sets the number of streams only and leaves the receive window of a connection at 1 GiB,
-//! so this is a wrapper of our own around the same implementation, with the same protocol.
+//! so this is a wrapper of our own around the same implementation, with the same protocol. It also closes within
+//! a bounded time: a peer that reads nothing any more would otherwise keep a connection, its place among the
+//! limits and its memory for as long as TCP is patient.
 
 use std::collections::VecDeque;
-use std::future::{Ready, ready};
+use std::future::{Future as _, Ready, ready};
 use std::io;
 use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use tokio::time::{Sleep, sleep};
 
 use super::config::Limits;
 
@@ -23,6 +27,9 @@ const SPLIT_SEND_SIZE: usize = super::streams::WRITE_BYTES;
 /// Inbound streams that wait to be asked for; those beyond it are reset. Yamux opens at most this many without
 /// an acknowledgement.
 const BUFFERED_INBOUND_MAX: usize = 256;
+
+/// How long the last frames may take when a connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The upgrade of a secured connection to many streams.
 #[derive(Debug, Clone)]
@@ -80,12 +87,14 @@ pub(super) struct Muxer<C> {
     /// Streams that came while nobody asked for one: a Yamux connection only moves on when it is asked.
     inbound: VecDeque<yamux::Stream>,
     inbound_waker: Option<Waker>,
+    /// When to stop closing; set once that has begun.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn new(socket: C, config: Config, mode: yamux::Mode) -> Self {
         let connection = yamux::Connection::new(socket, config.0, mode);
-        Muxer { connection, inbound: VecDeque::new(), inbound_waker: None }
+        Muxer { connection, inbound: VecDeque::new(), inbound_waker: None, closing: None }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<yamux::Stream, yamux::ConnectionError>> {
@@ -120,7 +129,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.connection.poll_close(cx)
+        if let Poll::Ready(closed) = self.connection.poll_close(cx) {
+            return Poll::Ready(closed);
+        }
+        let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
+        closing.as_mut().poll(cx).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
@@ -134,5 +147,53 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         // There may be more; let others run before it is looked at.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// A socket whose other end takes nothing and sends nothing.
+    struct Stuck;
+
+    impl AsyncRead for Stuck {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn closing_ends_even_if_the_peer_takes_nothing() {
+        let mut muxer = Muxer::new(Stuck, Config::new(&Limits::default()), yamux::Mode::Client);
+        let closed = poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx));
+        let closed = tokio::time::timeout(10 * CLOSE_TIMEOUT, closed).await;
+        assert!(closed.expect("an end").is_err());
+    }
+
+    #[test]
+    fn senseless_limits_do_not_panic() {
+        for streams_per_connection in [0, 1, 512, u32::MAX] {
+            for connection_window_bytes in [0, 1, u32::MAX] {
+                let limits = Limits { streams_per_connection, connection_window_bytes, ..Limits::default() };
+                let _ = Muxer::new(Stuck, Config::new(&limits), yamux::Mode::Server);
+            }
+        }
     }
 }

@@ -38,17 +38,33 @@ pub(super) fn build(keypair: &Keypair, config: &Config) -> Result<Boxed<Output>,
         TransportKind::Internet => {
             let both = || {
                 let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+                    .map_err(SocketError)
                     .upgrade(Version::V1Lazy)
                     .authenticate(noise.clone())
                     .multiplex(yamux.clone())
                     .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
                 let quic = quic::tokio::Transport::new(quic_config(keypair, &config.limits))
+                    .map_err(quic_error)
                     .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
                 OrTransport::new(quic, tcp).map(|either, _| either.into_inner())
             };
             // Around the name lookup too, or a dead resolver would hold a dial for long.
             TransportTimeout::new(with_dns(both), timeout).boxed()
         }
+    })
+}
+
+/// An error of the lowest layer. The errors of the layers above tell the causes of what they hold, but not
+/// itself; as the cause of this one, the operating system's error stays visible.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SocketError(#[source] io::Error);
+
+fn quic_error(error: quic::Error) -> SocketError {
+    SocketError(match error {
+        quic::Error::Io(error) => error,
+        quic::Error::HandshakeTimedOut => io::ErrorKind::TimedOut.into(),
+        other => io::Error::other(other),
     })
 }
 
