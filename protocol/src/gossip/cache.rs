@@ -218,6 +218,10 @@ impl Messages {
         self.entries.get_mut(id)?.iter_mut().find(|entry| entry.topic == topic)
     }
 
+    pub(super) fn contains(&self, id: &MessageId, topic: TopicIx) -> bool {
+        self.entries.get(id).is_some_and(|of_id| of_id.iter().any(|entry| entry.topic == topic))
+    }
+
     /// The message as it can be served, whatever its topic.
     pub(super) fn accepted_mut(&mut self, id: &MessageId) -> Option<&mut Entry> {
         self.entries.get_mut(id)?.iter_mut().find(|entry| entry.phase == Phase::Accepted)

@@ -91,7 +91,7 @@ impl<P: PeerName> State<P> {
                 continue;
             }
             let keyed = ids.iter().map(|id| (self.keys.of_message(id, topic.key), *id));
-            wanted.extend(keyed.filter(|(key, _)| !self.seen.contains(*key)));
+            wanted.extend(keyed.filter(|(key, id)| !self.is_seen(ix, id, *key)));
         }
         wanted.sort_unstable();
         wanted.dedup();

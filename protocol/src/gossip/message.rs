@@ -28,7 +28,7 @@ impl<P: PeerName> State<P> {
             self.promises.remove(&key);
         }
         let link = self.peers.link(slot);
-        if self.seen.contains(key) {
+        if self.is_seen(ix, &id, key) {
             self.stats.duplicates += 1;
             self.on_duplicate(ix, &id, link);
             return;
@@ -56,6 +56,11 @@ impl<P: PeerName> State<P> {
         }
         let (from, topic) = (self.peers.get(slot).name, self.topics.get(ix).name.clone());
         out.push(Output::Validate { from, id, topic, data: message.data().clone() });
+    }
+
+    /// What is held counts as seen, though the memory of it may have been pushed out.
+    pub(super) fn is_seen(&self, ix: TopicIx, id: &MessageId, key: u64) -> bool {
+        self.seen.contains(key) || self.messages.contains(id, ix)
     }
 
     /// Notes one more sender of a message: it needs no copy, and shares in praise and blame.
@@ -205,7 +210,7 @@ impl<P: PeerName> State<P> {
         }
         let ix = self.intern(name, true).ok_or(PublishError::TooManyTopics)?;
         let key = self.keys.of_message(&message.id(), self.topics.get(ix).key);
-        let kept = if self.seen.contains(key) {
+        let kept = if self.is_seen(ix, &message.id(), key) {
             Err(PublishError::Duplicate)
         } else if self.make_room(message.data().len())
             && self.messages.insert(

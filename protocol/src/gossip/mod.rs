@@ -187,7 +187,7 @@ impl<P: PeerName> State<P> {
         self.names(self.topics.find(topic).map(|ix| self.topics.get(ix).peers.as_slice()).unwrap_or_default())
     }
 
-    /// The score of a peer that we know; zero if scoring is off.
+    /// The score of a peer that we know, as of the last input; zero if scoring is off.
     pub fn score(&self, peer: &P) -> Option<f64> {
         self.peers.find(peer).map(|slot| self.score_of(slot))
     }

@@ -1,0 +1,11 @@
+//! Tests of the gossip router from outside: rules one by one, the wire, many routers, lists of operations, fuzzing.
+
+mod bench;
+mod fuzz;
+mod network;
+mod operations;
+mod rules_control;
+mod rules_mesh;
+mod rules_message;
+mod rules_score;
+mod wire;
