@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use omnimesh_protocol::author::SubmitError;
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Stream as EventStream;
 use omnimesh_protocol::membership::{self as swim, MemberState};
 use omnimesh_protocol::observer::{self, AnomalyKind, MonitorInput, NetworkMetrics, Outcome};
@@ -164,9 +165,8 @@ impl NodeBackend {
         Ok(anomalies.into_iter().map(view).collect())
     }
 
-    async fn do_publish(&self, channel: String, payload: Bytes) -> Result<types::Published, PublishError> {
+    async fn do_publish(&self, channel: Channel, payload: Bytes) -> Result<types::Published, PublishError> {
         let inner = self.inner()?;
-        let channel = channel_of(&channel)?;
         let sent = inner.links().author.send(Broadcast { channel, payload }).await;
         let published = sent.map_err(stopped)?.map_err(|error| publish_error(error, self))?;
         Ok(types::Published {
@@ -177,9 +177,8 @@ impl NodeBackend {
         })
     }
 
-    async fn do_subscribe(&self, channel: String) -> Result<Feed<types::Message>, BackendError> {
+    async fn do_subscribe(&self, channel: Channel) -> Result<Feed<types::Message>, BackendError> {
         let inner = self.inner()?;
-        let channel = channel_of(&channel)?;
         let messages = inner.links().gossip.send(gossip::Subscribe(channel)).await.map_err(stopped)?;
         Ok(translate(messages, |message| (message.payload.len(), message_view(message))))
     }
@@ -240,11 +239,11 @@ impl Backend for NodeBackend {
         self.read_anomalies().boxed()
     }
 
-    fn publish(&self, channel: String, payload: Bytes) -> Answer<'_, types::Published, PublishError> {
+    fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, types::Published, PublishError> {
         self.do_publish(channel, payload).boxed()
     }
 
-    fn subscribe(&self, channel: String) -> Answer<'_, Feed<types::Message>> {
+    fn subscribe(&self, channel: Channel) -> Answer<'_, Feed<types::Message>> {
         self.do_subscribe(channel).boxed()
     }
 
@@ -291,10 +290,6 @@ fn translate<T: Send + 'static, U: Send + 'static>(
         }
     });
     receiver
-}
-
-fn channel_of(name: &str) -> Result<omnimesh_protocol::envelope::Channel, BackendError> {
-    omnimesh_protocol::envelope::Channel::new(name).map_err(|error| BackendError::Internal(error.to_string()))
 }
 
 fn publish_error(error: BroadcastError, backend: &NodeBackend) -> PublishError {

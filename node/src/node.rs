@@ -24,8 +24,8 @@ use crate::actors::observer::{Observed, ObserverActor, Watch};
 use crate::actors::swarm::{self, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
 use crate::actors::{Common, Links};
-use crate::api::token::{ApiToken, TokenError};
-use crate::api::{self, ApiMetrics, ApiServer, ServeError};
+use crate::api::token::ApiToken;
+use crate::api::{self, ApiMetrics, ApiServer, ServeError, Timeouts};
 use crate::backend::NodeBackend;
 use crate::clock::SharedClock;
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
@@ -74,13 +74,10 @@ pub enum StartError {
     /// The network does not start.
     #[error(transparent)]
     Network(#[from] crate::swarm::Error),
-    /// The API's token cannot be had.
-    #[error(transparent)]
-    Token(#[from] TokenError),
     /// The API does not start.
     #[error(transparent)]
     Api(#[from] ServeError),
-    /// A file in the data directory cannot be written.
+    /// A file in the data directory, such as the API's token, cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// No thread pool could be made.
@@ -223,7 +220,7 @@ impl MeshNode {
     fn start_api(&self, dir: &std::path::Path, metrics: ApiMetrics) -> Result<(), StartError> {
         let token = ApiToken::load_or_create(&dir.join(API_TOKEN_FILE))?;
         let backend = Arc::new(NodeBackend::new(&self.0));
-        let server = api::serve(settings::api(&self.0.config), backend, token, metrics)?;
+        let server = api::serve(self.0.config.api.clone(), Timeouts::default(), backend, token, metrics)?;
         let address = server.address();
         write_atomic(&dir.join(API_ADDRESS_FILE), format!("{address}\n").as_bytes(), 0o600)?;
         *self.0.api_address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::Agent;
+use omnimesh_protocol::envelope::PAYLOADS_MAX;
 use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, membership, replay, step, validate};
 
-use crate::api::ApiConfig;
 use crate::swarm::{self, TransportKind, peer};
 
 /// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
@@ -71,7 +71,7 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     limits.connections_inbound = count(config.network.peers_max.saturating_mul(3) / 2);
     limits.pending_inbound = count(config.network.pending_max);
     limits.pending_outbound = count(config.network.pending_max);
-    limits.streams_per_connection = count(config.limits.streams_per_peer);
+    limits.streams_per_connection = count(config.limits.streams_per_connection);
     limits.connection_window_bytes = count(config.limits.connection_window_bytes)
         .max(limits.streams_per_connection.saturating_mul(256 << 10));
     settings.gossip.frame_bytes_max = config.gossip.message_bytes_max;
@@ -149,6 +149,8 @@ pub(crate) fn gossip(config: &Config) -> gossip::Config {
         flood_publish: gossip.flood_publish,
         idontwant_bytes_min: gossip.idontwant_bytes,
         peers_max: config.network.peers_max.saturating_mul(2),
+        cache_bytes_max: gossip.cache_bytes_max,
+        validating_max: config.limits.inbound_queue,
         ..gossip::Config::default()
     };
     settings.limits.frame_bytes_max = gossip.message_bytes_max;
@@ -182,21 +184,9 @@ pub(crate) fn validate(config: &Config) -> validate::Config {
 pub(crate) fn author(config: &Config) -> author::Config {
     author::Config {
         message_bytes_max: envelope_bytes_max(config),
-        bundle_payloads_max: config.node.bundle_payloads_max,
+        bundle_payloads_max: config.node.bundle_payloads_max.min(PAYLOADS_MAX),
         bundle_bytes_max: config.node.bundle_bytes_max,
         pending_max: AUTHOR_PENDING,
         pending_bytes_max: AUTHOR_PENDING_BYTES,
-    }
-}
-
-pub(crate) fn api(config: &Config) -> ApiConfig {
-    ApiConfig {
-        listen: config.api.listen,
-        allowed_hosts: config.api.allowed_hosts.clone(),
-        allowed_origins: config.api.allowed_origins.clone(),
-        body_bytes_max: config.api.body_bytes_max,
-        requests_per_s: config.api.requests_per_second,
-        requests_burst: config.api.requests_per_second.saturating_mul(2),
-        ..ApiConfig::default()
     }
 }

@@ -75,7 +75,6 @@ pub enum Unchecked {
 
 /// What the relay wants done.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "outputs are carried out at once, never stored")]
 pub enum Output<P> {
     /// From the router, to be carried out as it says; never [`gossip::Output::Validate`].
     Gossip(gossip::Output<P>),
@@ -163,7 +162,7 @@ impl<P: PeerName> State<P> {
     /// The one mutator.
     pub fn handle(&mut self, now: Time, input: Input<P>, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         match input {
-            Input::Gossip(input) => self.to_gossip(now, input, rng, out),
+            Input::Gossip(input) => self.route(now, input, rng, out),
             Input::Subscribe(channel) => self.on_subscribe(now, channel, rng, out),
             Input::Unsubscribe(channel) => self.on_unsubscribe(now, &channel, rng, out),
             Input::Publish(envelope) => self.on_publish(now, &envelope, rng, out),
@@ -204,13 +203,7 @@ impl<P: PeerName> State<P> {
     }
 
     /// Gives the router an input and works off what it answers, until it asks for nothing of the relay.
-    fn to_gossip(
-        &mut self,
-        now: Time,
-        input: gossip::Input<P>,
-        rng: &mut impl Rng,
-        out: &mut Outbox<Output<P>>,
-    ) {
+    fn route(&mut self, now: Time, input: gossip::Input<P>, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         let mut inner = std::mem::take(&mut self.inner);
         let mut answers = Vec::new();
         self.gossip.handle(now, input, rng, &mut inner);
@@ -282,7 +275,7 @@ impl<P: PeerName> State<P> {
             (Ok(_), None) => Err(self.validator.refuse(Refusal::NotSynchronised)),
             (Err(Unchecked::Refused(reason)), _) => Err(self.validator.refuse(reason)),
             (Err(Unchecked::Shed), _) => {
-                self.to_gossip(now, gossip::Input::Verdict { topic, id, verdict: Verdict::Ignore }, rng, out);
+                self.route(now, gossip::Input::Verdict { topic, id, verdict: Verdict::Ignore }, rng, out);
                 return;
             }
         };
@@ -299,7 +292,7 @@ impl<P: PeerName> State<P> {
                 verdict_of(reason)
             }
         };
-        self.to_gossip(now, gossip::Input::Verdict { topic, id, verdict }, rng, out);
+        self.route(now, gossip::Input::Verdict { topic, id, verdict }, rng, out);
     }
 
     fn on_publish(
@@ -311,7 +304,7 @@ impl<P: PeerName> State<P> {
     ) {
         let topic = self.topic(&envelope.header().channel);
         let data = envelope.as_bytes().clone();
-        self.to_gossip(now, gossip::Input::Publish { topic, data }, rng, out);
+        self.route(now, gossip::Input::Publish { topic, data }, rng, out);
     }
 
     fn on_subscribe(&mut self, now: Time, channel: Channel, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
@@ -320,7 +313,7 @@ impl<P: PeerName> State<P> {
         joined.last_active = now;
         if !std::mem::replace(&mut joined.subscribed, true) {
             // Joining twice is nothing to the router.
-            self.to_gossip(now, gossip::Input::Subscribe(topic), rng, out);
+            self.route(now, gossip::Input::Subscribe(topic), rng, out);
         }
     }
 
@@ -355,7 +348,7 @@ impl<P: PeerName> State<P> {
 
     fn leave(&mut self, now: Time, channel: &Channel, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         self.joined.remove(channel);
-        self.to_gossip(now, gossip::Input::Unsubscribe(self.topic(channel)), rng, out);
+        self.route(now, gossip::Input::Unsubscribe(self.topic(channel)), rng, out);
     }
 
     /// The topic to join because a neighbour did.

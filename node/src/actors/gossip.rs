@@ -235,14 +235,16 @@ impl GossipActor {
             self.counters.outbound_shed += u64::from(link.outbound.try_send(class, frame.clone()).is_err());
             return;
         }
-        for part in wire::split(rpc, &self.settings.gossip.limits) {
-            wire::encode(&part, &mut self.buffer);
-            let frame = self.buffer.split().freeze();
-            self.counters.outbound_shed += u64::from(link.outbound.try_send(class, frame.clone()).is_err());
+        let Self { buffer, counters, encoded, .. } = self;
+        let left_out = wire::split(rpc, &self.settings.gossip.limits, |part| {
+            wire::encode(&part, buffer);
+            let frame = buffer.split().freeze();
+            counters.outbound_shed += u64::from(link.outbound.try_send(class, frame.clone()).is_err());
             if let Some(id) = message {
-                self.encoded = Some((id, frame));
+                *encoded = Some((id, frame));
             }
-        }
+        });
+        counters.outbound_shed += left_out as u64;
     }
 
     fn on_published(
@@ -580,7 +582,7 @@ impl Handler<GetScores> for GossipActor {
     type Result = MessageResult<GetScores>;
 
     fn handle(&mut self, _: GetScores, _: &mut Self::Context) -> Self::Result {
-        let score = |peer: &PeerId| self.state.gossip().score(*peer).unwrap_or(0.0);
+        let score = |peer: &PeerId| self.state.gossip().score(peer).unwrap_or(0.0);
         MessageResult(self.links.keys().map(|peer| PeerScore { peer: *peer, score: score(peer) }).collect())
     }
 }

@@ -149,7 +149,7 @@ impl SwarmActor {
             }
             admission::Output::Deliver { peer, frame } => self.deliver(peer, frame),
             admission::Output::Refused { peer, reason, until } => {
-                let detail = format!("{reason}: {}", peer_hint(reason));
+                let detail = peer_hint(reason).to_owned();
                 self.tell_refused(peer, reason.code(), detail);
                 self.dial(ctx, dialer::Input::Refused { peer, until });
             }
@@ -780,7 +780,6 @@ impl Handler<GetPeers> for SwarmActor {
 pub(crate) struct Summary {
     pub(crate) peers: usize,
     pub(crate) members: usize,
-    pub(crate) listening: Vec<Multiaddr>,
     pub(crate) control_shed: u64,
     pub(crate) refusals: Vec<(&'static str, u64)>,
 }
@@ -797,7 +796,6 @@ impl Handler<GetSummary> for SwarmActor {
         MessageResult(Summary {
             peers: self.peers.len(),
             members: self.peers.values().filter(|info| info.is_member).count(),
-            listening: self.listening.clone(),
             control_shed: self.control_shed,
             refusals: self
                 .admission

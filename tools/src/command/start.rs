@@ -75,7 +75,7 @@ async fn serve(
     };
     announce(&node, mesh, dir);
     let ready_or_stop = tokio::select! {
-        ready = node.wait_ready() => ready.map(|()| None).map_err(failed)?,
+        ready = node.wait_ready() => ready.map(|()| None).map_err(|error| CliError::new(Code::Failed, error.to_string()))?,
         stop = &mut stop => Some(stop?),
     };
     let stop = match ready_or_stop {
@@ -130,7 +130,9 @@ fn announce(node: &MeshNode, mesh: &Mesh, dir: &DataDir) {
         output::tell(&format!("listening   {address}"));
     }
     output::tell(&format!("data        {path}"));
-    output::tell(&format!("api         http://{}", node.api_address()));
+    if let Some(api) = node.api_address() {
+        output::tell(&format!("api         http://{api}"));
+    }
     output::tell(&format!(
         "token file  {}",
         dir.path().join(omnimesh_node::data_dir::API_TOKEN_FILE).display()

@@ -16,10 +16,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
-use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::api::token::ApiToken;
 use crate::api::types::*;
 use crate::api::{ApiMetrics, ApiServer, Timeouts, serve};
+use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 
 /// The longest payload the node in memory takes.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 1000;
