@@ -37,8 +37,8 @@ const AGENT_BYTES_MAX: usize = 64;
 const ADDRESSES_MAX: usize = 16;
 const ADDRESS_BYTES_MAX: usize = 256;
 
-/// How long to write what waits, and then to close connections, at the end.
-const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long peers have at the end to read what waits, and then for their connections to close.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of the task.
 pub(super) struct Driver {

@@ -16,7 +16,7 @@ use crate::swarm::queue::{Queue, Take};
 /// Kept for the next batch if it is no larger than this: one long frame should not cost its memory forever.
 const SCRATCH_KEPT: usize = 2 * WRITE_BYTES;
 
-/// How long to wait for the stream's end to be told when it is finished.
+/// How long to wait, at the end, for the peer to have read all.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Writes until the queue is finished (`None`) or the stream fails.
@@ -31,7 +31,13 @@ pub(super) async fn run(
     loop {
         match queue.take(&mut frames, WRITE_BYTES) {
             Take::Finished => {
-                let _ = timeout(CLOSE_TIMEOUT, stream.close()).await;
+                // The peer closes its end when it has read the last frame. Until then QUIC may hold frames that
+                // would be lost with the connection.
+                let last = async {
+                    stream.close().await?;
+                    stream.read(&mut [0]).await
+                };
+                let _ = timeout(CLOSE_TIMEOUT, last).await;
                 return None;
             }
             Take::Empty => {
