@@ -51,7 +51,8 @@ pub enum Verdict {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input<P> {
-    /// Frames can be exchanged with a peer from now on. Of several connections with one peer the first counts.
+    /// Frames can be exchanged with a peer from now on. Of several connections with one peer the first
+    /// counts.
     Connected {
         /// The peer.
         peer: P,
@@ -74,7 +75,8 @@ pub enum Input<P> {
         /// What it says.
         rpc: Rpc,
     },
-    /// Messages in a frame were refused ([`wire::Decoded::refused`]): their sender is to blame (P4).
+    /// Messages in a frame were refused ([`Decoded::refused`](super::wire::Decoded::refused)): their sender
+    /// is to blame (P4).
     Refused {
         /// From whom.
         from: P,
@@ -124,7 +126,7 @@ pub enum Output<P> {
     Send {
         /// To whom.
         to: P,
-        /// What. May be larger than one frame: see [`wire::split`].
+        /// What. May be larger than one frame: see [`split`](super::wire::split).
         rpc: Rpc,
         /// How much it matters.
         class: Class,

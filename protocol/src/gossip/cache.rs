@@ -16,8 +16,9 @@ use crate::{MessageId, Time};
 /// Topics under which one content is held at a time. Above it a copy under yet another topic is shed. (guess)
 const TOPICS_PER_ID_MAX: usize = 4;
 
-/// Senders of one message that are remembered while it waits for its verdict and for a while after. Those beyond may
-/// get a copy back, and are neither praised nor blamed for it. (guess: above any mesh degree in use)
+/// Senders of one message that are remembered while it waits for its verdict and for a while after. Those
+/// beyond may get a copy back, and are neither praised nor blamed for it. (guess: above any mesh degree in
+/// use)
 pub(super) const SENDERS_MAX: usize = 64;
 
 /// Multiplies to 128 bits and folds the halves: a fast mixer, safe only under a secret seed.
@@ -116,8 +117,8 @@ impl Hasher for AsIsHasher {
     }
 }
 
-/// A set of keys that forgets by halves: what was put in stays for `ttl` at least and twice that at most, unless
-/// more than `entries_max / 2` came within one `ttl`; then the older half goes early.
+/// A set of keys that forgets by halves: what was put in stays for `ttl` at least and twice that at most,
+/// unless more than `entries_max / 2` came within one `ttl`; then the older half goes early.
 #[derive(Debug)]
 pub(super) struct RotatingSet {
     young: HashSet<u64, AsIs>,
@@ -290,7 +291,8 @@ impl Messages {
         true
     }
 
-    /// Forgets what lived through `history` whole heartbeat intervals; what waits for its verdict only after `patience` heartbeats.
+    /// Forgets what lived through `history` whole heartbeat intervals; what waits for its verdict only after
+    /// `patience` heartbeats.
     pub(super) fn tick(&mut self, beat: u32, history: u32, patience: u32, mut gone: impl FnMut(Gone)) {
         while let Some((id, topic, since)) = self.history.front().copied() {
             if since.saturating_add(history) >= beat {

@@ -14,7 +14,8 @@ const DEGREE_MAX: usize = 1_000;
 /// Settings of the router. Shared by all who run the same one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// `D`: peers of a topic's mesh that we aim at. Default 6 (v1.0). Lower saves copies, higher saves time and gaps.
+    /// `D`: peers of a topic's mesh that we aim at. Default 6 (v1.0). Lower saves copies, higher saves time
+    /// and gaps.
     pub mesh_degree: usize,
     /// `D_low`: below it the heartbeat grafts. Default 5 (rust; v1.0 says 4).
     pub mesh_degree_low: usize,
@@ -22,9 +23,11 @@ pub struct Config {
     pub mesh_degree_high: usize,
     /// `D_score`: peers kept for their score when pruning. Default 4 (v1.1).
     pub mesh_degree_score: usize,
-    /// `D_out`: peers kept that we dialled, against eclipse. Below `D_low` and at most `D / 2`. Default 2 (v1.1).
+    /// `D_out`: peers kept that we dialled, against eclipse. Below `D_low` and at most `D / 2`. Default 2
+    /// (v1.1).
     pub mesh_degree_out: usize,
-    /// `D_lazy`: peers at least that get IHAVE in a heartbeat. Default 6 (v1.0). Zero with `gossip_factor` zero: no gossip.
+    /// `D_lazy`: peers at least that get IHAVE in a heartbeat. Default 6 (v1.0). Zero with `gossip_factor`
+    /// zero: no gossip.
     pub lazy_degree: usize,
     /// The part of the peers outside the mesh that gets IHAVE, if that is more. Default 0.25 (v1.1).
     pub gossip_factor: f64,
@@ -36,28 +39,35 @@ pub struct Config {
     pub history_gossip: u32,
     /// Own messages go to every subscriber we know, not to the mesh alone. Default true (v1.1).
     pub flood_publish: bool,
-    /// After leaving a topic in which we only publish: how long its peers are kept. Default 60 s (v1.0).
+    /// How long after our last message the peers are kept to which we publish without being subscribed.
+    /// Default 60 s (v1.0).
     pub fanout_ttl: Duration,
-    /// How long a pruned peer may not be grafted. Whole seconds on the wire. Default 60 s (v1.1). Zero: no backoff.
+    /// How long a pruned peer may not be grafted. Whole seconds on the wire. Default 60 s (v1.1). Zero: no
+    /// backoff.
     pub prune_backoff: Duration,
     /// The same when we leave a topic. Default 10 s (v1.1).
     pub unsubscribe_backoff: Duration,
-    /// We ourselves graft this much after a backoff has ended, for the clocks and the way. Default 1 s (rust: one heartbeat).
+    /// We ourselves graft this much after a backoff has ended, for the clocks and the way. Default 1 s
+    /// (rust: one heartbeat).
     pub backoff_slack: Duration,
     /// A GRAFT this soon after the PRUNE counts twice. Default 10 s (v1.1).
     pub graft_flood_threshold: Duration,
-    /// How long a message is remembered as seen: at least this, at most twice. Default 120 s (v1.0). Too low and old messages come round again.
+    /// How long a message is remembered as seen: at least this, at most twice. Default 120 s (v1.0). Too low
+    /// and old messages come round again.
     pub seen_ttl: Duration,
-    /// Messages remembered as seen. Default 1,048,576 (guess: 4,000 a second over two minutes). Above it the older half is forgotten early.
+    /// Messages remembered as seen. Default 1,048,576 (guess: 4,000 a second over two minutes). Above it the
+    /// older half is forgotten early.
     pub seen_entries_max: usize,
-    /// Messages that wait for a verdict. Default 4,096 (guess). Above it new ones are shed; they can come again.
+    /// Messages that wait for a verdict. Default 4,096 (guess). Above it new ones are shed; they can come
+    /// again.
     pub validating_max: usize,
     /// Heartbeats after which a message without a verdict is given up. Default 60 (guess).
     pub validating_beats_max: u32,
-    /// Bytes of messages held for forwarding and IWANT. Default 64 MiB (guess). Above it the oldest are dropped early.
+    /// Bytes of messages held for forwarding and IWANT. Default 64 MiB (guess). Above it the oldest are
+    /// dropped early.
     pub cache_bytes_max: usize,
-    /// Ids that we ask of one peer in a heartbeat, tell one peer of one topic in a heartbeat, and serve one peer in a
-    /// heartbeat. Default 5,000 (v1.1 as implemented in go and rust).
+    /// Ids that we ask of one peer in a heartbeat, tell one peer of one topic in a heartbeat, and serve one
+    /// peer in a heartbeat. Default 5,000 (v1.1 as implemented in go and rust).
     pub ihave_ids_max: usize,
     /// IHAVE frames taken from one peer in a heartbeat. Default 10 (v1.1 as implemented in go and rust).
     pub ihave_messages_max: u32,
@@ -65,9 +75,11 @@ pub struct Config {
     pub retransmissions_max: u8,
     /// In this time a message that we asked for must come. Default 3 s (v1.1).
     pub iwant_followup: Duration,
-    /// Messages with more bytes than this are answered by IDONTWANT. Default 1,000 (rust; v1.2 leaves it open). `usize::MAX`: never.
+    /// Messages with more bytes than this are answered by IDONTWANT. Default 1,000 (rust; v1.2 leaves it
+    /// open). `usize::MAX`: never.
     pub idontwant_bytes_min: usize,
-    /// Ids of IDONTWANT kept from one peer in a heartbeat. Default 1,000 (guess). Those above are passed over and cost a copy each.
+    /// Ids of IDONTWANT kept from one peer in a heartbeat. Default 1,000 (guess). Those above are passed
+    /// over and cost a copy each.
     pub idontwant_ids_max: u32,
     /// Heartbeats for which an IDONTWANT is kept, at least. Default 3 (rust: 3 s).
     pub idontwant_beats: u32,
@@ -127,7 +139,8 @@ impl Default for Config {
     }
 }
 
-/// How peers are judged (v1.1, "Peer Scoring"). A score is the sum of the parts P1 to P7, each a weight times a counter.
+/// How peers are judged (v1.1, "Peer Scoring"). A score is the sum of the parts P1 to P7, each a weight
+/// times a counter. The specification's threshold for peer exchange is missing, as none takes place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreConfig {
     /// Below it (negative) no gossip with the peer. Default -10 (rust).
@@ -136,11 +149,10 @@ pub struct ScoreConfig {
     pub publish_threshold: f64,
     /// Below it (negative) nothing it says counts, and it is sent away. Default -80 (rust).
     pub graylist_threshold: f64,
-    /// Above it peer exchange would be believed. Here none is: kept for the record of the specification. Default 10 (rust).
-    pub accept_px_threshold: f64,
     /// A mesh whose median score is below it grafts better peers. Default 1 (guess).
     pub opportunistic_graft_threshold: f64,
-    /// The most that all topics together add to a score; zero: no cap. Default 50 (guess: less than one outright offence takes away).
+    /// The most that all topics together add to a score; zero: no cap. Default 50 (guess: less than one
+    /// outright offence takes away).
     pub topic_score_cap: f64,
     /// P5: weight of what the application says. Default 1 (guess).
     pub app_weight: f64,
@@ -148,7 +160,8 @@ pub struct ScoreConfig {
     pub colocation_weight: f64,
     /// P6: peers from one address that are no offence. Default 10 (rust). Loopback addresses never count.
     pub colocation_threshold: u32,
-    /// P7: weight of the square of offences (broken promises, GRAFT in backoff, unreadable frames) above the threshold. Default -10 (rust).
+    /// P7: weight of the square of offences (broken promises, GRAFT in backoff, unreadable frames) above the
+    /// threshold. Default -10 (rust).
     pub behaviour_weight: f64,
     /// P7: offences that are forgiven. Default 6 (guess: GRAFT and PRUNE that cross each other count two).
     pub behaviour_threshold: f64,
@@ -160,7 +173,8 @@ pub struct ScoreConfig {
     pub decay_to_zero: f64,
     /// How long a bad score outlives the connection. Default 1 h (rust).
     pub retain: Duration,
-    /// Bad scores kept of peers that are gone. Default 1,024 (guess). Above it the one that would end first is forgotten.
+    /// Bad scores kept of peers that are gone. Default 1,024 (guess). Above it the one that would end first
+    /// is forgotten.
     pub retained_max: usize,
     /// For every topic without its own entry in `topics`.
     pub topic: TopicScore,
@@ -174,7 +188,6 @@ impl Default for ScoreConfig {
             gossip_threshold: -10.0,
             publish_threshold: -50.0,
             graylist_threshold: -80.0,
-            accept_px_threshold: 10.0,
             opportunistic_graft_threshold: 1.0,
             topic_score_cap: 50.0,
             app_weight: 1.0,
@@ -193,7 +206,8 @@ impl Default for ScoreConfig {
     }
 }
 
-/// How peers are judged in one topic (v1.1, "Topic parameters"). Weights and caps are guesses unless said otherwise.
+/// How peers are judged in one topic (v1.1, "Topic parameters"). Weights and caps are guesses unless said
+/// otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicScore {
     /// Weight of the topic's sum. Default 1.
@@ -210,7 +224,8 @@ pub struct TopicScore {
     pub first_deliveries_decay: f64,
     /// P2: its most. Default 30.
     pub first_deliveries_cap: f64,
-    /// P3: weight of the square of what is missing of the threshold. Default 0, off: in a quiet topic it punishes everybody.
+    /// P3: weight of the square of what is missing of the threshold. Default 0, off: in a quiet topic it
+    /// punishes everybody.
     pub mesh_deliveries_weight: f64,
     /// P3: what is left after a decay interval. Default 0.95.
     pub mesh_deliveries_decay: f64,
@@ -226,7 +241,8 @@ pub struct TopicScore {
     pub mesh_failure_weight: f64,
     /// P3b: what is left after a decay interval. Default 0.95.
     pub mesh_failure_decay: f64,
-    /// P4: weight of the square of rejected messages. Default -1 (rust): nine within a minute are the graylist.
+    /// P4: weight of the square of rejected messages. Default -1 (rust): nine within a minute are the
+    /// graylist.
     pub invalid_weight: f64,
     /// P4: what is left after a decay interval. Default 0.97 (half in 23 s).
     pub invalid_decay: f64,
@@ -347,7 +363,6 @@ impl ScoreConfig {
         check(ordered, "score.publish_threshold", "must be at most `score.gossip_threshold`")?;
         let ordered = self.graylist_threshold <= self.publish_threshold;
         check(ordered, "score.graylist_threshold", "must be at most `score.publish_threshold`")?;
-        reward(self.accept_px_threshold, "score.accept_px_threshold")?;
         reward(self.opportunistic_graft_threshold, "score.opportunistic_graft_threshold")?;
         reward(self.topic_score_cap, "score.topic_score_cap")?;
         check(self.app_weight.is_finite(), "score.app_weight", "must be a number")?;

@@ -9,8 +9,8 @@ use super::peers::Slot;
 use super::{Class, Control, IHave, Message, Output, PeerName, Promise, Rpc, State};
 use crate::{MessageId, Outbox};
 
-/// Peers asked for one message between two heartbeats: a second, lest one that does not keep its word delays the
-/// message; no more, lest a lost message comes as many times as it is told of. (guess)
+/// Peers asked for one message between two heartbeats: a second, lest one that does not keep its word delays
+/// the message; no more, lest a lost message comes as many times as it is told of. (guess)
 const ASKED_MAX: u8 = 2;
 
 /// Messages noted as asked for between two heartbeats. Above it no more are asked for. (guess)

@@ -256,6 +256,10 @@ impl<P: PeerName> State<P> {
         if self.topics.get(ix).is_in_mesh(slot) {
             return;
         }
+        if reply.prune.iter().any(|prune| prune.topic == *name) {
+            // Said once in this frame already: an answer must not be larger than what it answers.
+            return;
+        }
         self.add_peer_to_topic(slot, name, out);
         let topic = self.topics.get(ix);
         let peer = self.peers.get(slot);

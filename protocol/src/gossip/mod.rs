@@ -1,37 +1,42 @@
 //! The gossip router: who gets which message, by the gossipsub specification, as a pure state machine.
 //!
-//! It implements gossipsub v1.1 with peer scoring, and v1.2 (IDONTWANT), on the standard wire ([`wire`]), without
-//! signatures of its own (`StrictNoSign`). Stock gossipsub routers and this one can be in one mesh.
+//! It implements gossipsub v1.1 with peer scoring, and v1.2 (IDONTWANT), on the standard wire ([`wire`]),
+//! without signatures of its own (`StrictNoSign`). Stock gossipsub routers and this one can be in one mesh.
 //!
 //! ```text
-//!              Publish ──► cache ──► subscribers we know (flood publish) or the mesh
-//!  peer ── message ──► seen? ──► Validate ──► caller ── Verdict ──► Accept: mesh, but not to those who have it
-//!            │          └ yes: count it, note the sender            Reject: blame all who sent it
-//!            └ IDONTWANT to the mesh, when large                    Ignore: nothing
-//!  peer ── IHAVE ──► unseen ids ──► IWANT ──► peer ── message     heartbeat: mesh within bounds, IHAVE to some others
+//!            Publish ──► cache ──► subscribers we know (flood publish) or the mesh
+//!  message ──► seen? ──► Validate ──► caller ── Verdict ──► Accept: mesh, but not to those who have it
+//!     │          └ yes: count it, note the sender            Reject: blame all who sent it
+//!     └ IDONTWANT to the mesh, when large                    Ignore: nothing
+//!  IHAVE ──► unseen ids ──► IWANT ──► message      heartbeat: mesh within bounds, IHAVE to some others
 //! ```
 //!
-//! **The mesh.** In each topic we are subscribed to, a few peers (`mesh_degree`) exchange whole messages with us; GRAFT
-//! and PRUNE make and end such a link, and a pruned peer may not come back before its backoff ends. To some of the other
-//! subscribers each heartbeat tells the ids of recent messages (IHAVE), which they fetch (IWANT) if they missed them.
+//! **The mesh.** In each topic we are subscribed to, a few peers (`mesh_degree`) exchange whole messages with
+//! us; GRAFT and PRUNE make and end such a link, and a pruned peer may not come back before its backoff ends.
+//! To some of the other subscribers each heartbeat tells the ids of recent messages (IHAVE), which they fetch
+//! (IWANT) if they missed them.
 //!
-//! **Ids.** The id of a message is a hash of its data, and nothing is looked at before it is compared with what was seen. What
-//! was seen is remembered per topic: the same content sent under a wrong topic, and rejected there, does not hide the right one.
+//! **Ids.** The id of a message is a hash of its data, and nothing is looked at before it is compared with
+//! what was seen. What was seen is remembered per topic: the same content sent under a wrong topic, and
+//! rejected there, does not hide the right one.
 //!
-//! **Verdicts.** A new message goes to the caller as [`Output::Validate`], once; it is forwarded when [`Verdict::Accept`] comes back.
+//! **Verdicts.** A new message goes to the caller as [`Output::Validate`], once; it is forwarded when
+//! [`Verdict::Accept`] comes back.
 //!
-//! **Inputs and outputs.** [`Input`], [`Output`]. Peers have names of any small type `P`. Frames are values ([`rpc::Rpc`]): the
-//! shell encodes, splits ([`wire::split`]) and decodes them; a simulator need not. One timer runs, [`Timer::Heartbeat`].
-//! The same inputs with the same random numbers give the same outputs.
+//! **Inputs and outputs.** [`Input`], [`Output`]. Peers have names of any small type `P`. Frames are values
+//! ([`rpc::Rpc`]): the shell encodes, splits ([`wire::split`]) and decodes them; a simulator need not. One
+//! timer runs, [`Timer::Heartbeat`]. The same inputs with the same random numbers give the same outputs.
 //!
-//! **Invariants** ([`State::check_invariants`]): no message goes back to one who sent it to us; no mesh peer is in backoff; every table
-//! has its bound (see [`Config`]), and what is shed is counted ([`Stats`]).
+//! **Invariants** ([`State::check_invariants`]): no message goes back to one who sent it to us; no mesh peer
+//! is in backoff; every table has its bound (see [`Config`]), and what is shed is counted ([`Stats`]).
 //!
-//! **Deviations.** Peer exchange is neither sent nor read. There are no direct peers. A GRAFT implies a subscription. A new
-//! subscriber is grafted at once while the mesh is below `mesh_degree_low`. One id is asked of two peers per heartbeat at
-//! most. Graylisted peers are sent away. Loopback addresses do not count as shared (P6).
+//! **Deviations.** Peer exchange is neither sent nor read. There are no direct peers. A GRAFT implies a
+//! subscription. A new subscriber is grafted at once while the mesh is below `mesh_degree_low`. One id is
+//! asked of two peers per heartbeat at most. Graylisted peers are sent away. Loopback addresses do not count
+//! as shared (P6).
 //!
-//! **Not here:** sockets, encoding, queues, and whether a message is valid. [`Protocol::Omnimesh1`] is treated as v1.2.
+//! **Not here:** sockets, encoding, queues, and whether a message is valid. [`Protocol::Omnimesh1`] is
+//! treated as v1.2.
 
 mod api;
 mod cache;
@@ -101,8 +106,8 @@ pub struct State<P> {
 }
 
 impl<P: PeerName> State<P> {
-    /// A router without peers or topics. The first heartbeat comes at a random part of the interval, so that routers
-    /// that started together do not beat together.
+    /// A router without peers or topics. The first heartbeat comes at a random part of the interval, so that
+    /// routers that started together do not beat together.
     pub fn new(
         config: Arc<Config>,
         now: Time,
@@ -437,5 +442,20 @@ impl<P: PeerName> State<P> {
             self.stats.idontwant_sent += control.idontwant.len() as u64;
         }
         out.push(Output::Send { to: self.peers.get(slot).name, rpc, class });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million routers with two dozen peers each are to fit into a machine.
+    #[test]
+    fn what_there_is_many_of_is_small() {
+        assert!(size_of::<State<u32>>() <= 512, "{}", size_of::<State<u32>>());
+        assert!(size_of::<Option<Peer<u32>>>() <= 72, "{}", size_of::<Option<Peer<u32>>>());
+        assert!(size_of::<cache::Entry>() <= 128, "{}", size_of::<cache::Entry>());
+        assert!(size_of::<Output<u32>>() <= 128, "{}", size_of::<Output<u32>>());
+        assert!(size_of::<Input<u32>>() <= 128, "{}", size_of::<Input<u32>>());
     }
 }

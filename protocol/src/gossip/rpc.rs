@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use crate::MessageId;
 
-/// The longest topic name in bytes. Longer ones on the wire are passed over as topics nobody here wants. (guess)
+/// The longest topic name in bytes. Longer ones on the wire are passed over as topics nobody here wants.
+/// (guess)
 pub const TOPIC_BYTES_MAX: usize = 256;
 
 /// The name of a topic: 1 to [`TOPIC_BYTES_MAX`] bytes of UTF-8. Cheap to clone.

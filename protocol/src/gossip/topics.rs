@@ -13,7 +13,8 @@ pub(super) type TopicIx = u16;
 /// Topics that peers may fill the table with; the rest is for our own. (guess)
 const REMOTE_TOPICS_MAX: usize = 60_000;
 
-/// Peers of one topic whose backoff is remembered. Above it the one that would end first is forgotten. (guess)
+/// Peers of one topic whose backoff is remembered. Above it the one that would end first is forgotten.
+/// (guess)
 const BACKOFFS_MAX: usize = 1_024;
 
 /// What we know of a topic.
@@ -196,9 +197,10 @@ impl<P: Copy + Ord> Topics<P> {
         self.slots.get_mut(usize::from(ix)).and_then(Option::as_deref_mut).expect("the place is in use")
     }
 
-    /// Forgets the topic if nothing is left in it.
+    /// Forgets the topic if it is there and nothing is left in it.
     pub(super) fn release(&mut self, ix: TopicIx) -> bool {
-        if !self.get(ix).is_idle() {
+        let topic = self.slots.get(usize::from(ix)).and_then(Option::as_deref);
+        if !topic.is_some_and(TopicState::is_idle) {
             return false;
         }
         if let Ok(at) = self.search(&self.get(ix).name) {

@@ -8,10 +8,10 @@
 //!              4 PRUNE* { 1 topic, 2 PeerInfo*, 3 uint64 seconds }   5 IDONTWANT* { 1 id* }
 //! ```
 //!
-//! By hand rather than derived, because the reader is stricter and cheaper: it counts before it stores,
-//! never recurses, and hands out message data as slices of the frame. Unknown fields are skipped; groups
-//! (a protobuf relic) are refused. `StrictNoSign` (pubsub specification, "Message Signing"): a message in
-//! which `from`, `seqno`, `signature` or `key` is present, even empty, is refused; the rest of its frame counts.
+//! By hand rather than derived, because the reader is stricter and cheaper: it counts before it stores, never
+//! recurses, and hands out message data as slices of the frame. Unknown fields are skipped; groups (a
+//! protobuf relic) are refused. `StrictNoSign` (pubsub specification, "Message Signing"): a message in which
+//! `from`, `seqno`, `signature` or `key` is present, even empty, is refused; the rest of its frame counts.
 //! Ids that do not have 20 bytes name nothing here and are passed over, as are topics longer than
 //! [`TOPIC_BYTES_MAX`](super::rpc::TOPIC_BYTES_MAX).
 
@@ -36,8 +36,8 @@ const ID_LEN: usize = 2 + MessageId::LEN;
 pub struct Limits {
     /// Bytes of a frame without its length. Default 65,536: stock gossipsub's `max_transmit_size`.
     pub frame_bytes_max: usize,
-    /// What [`split`] fills a frame with when several things share it. Default 56 KiB: rust-libp2p applies its limit
-    /// to all it has buffered, up to 8 KiB of which may belong to the next frame.
+    /// What [`split`] fills a frame with when several things share it. Default 56 KiB: rust-libp2p applies
+    /// its limit to all it has buffered, up to 8 KiB of which may belong to the next frame.
     pub batch_bytes_max: usize,
     /// Bytes of subscriptions and control that [`split`] puts into a frame. Default 16,384: rust-libp2p's
     /// `max_control_message_size`, above which it closes the stream.
@@ -169,7 +169,8 @@ pub fn encode_framed(rpc: &Rpc, to: &mut BytesMut) {
     encode(rpc, to);
 }
 
-/// Takes the next whole frame out of what was read from a stream, without its length; `None` if more must be read.
+/// Takes the next whole frame out of what was read from a stream, without its length; `None` if more must be
+/// read.
 ///
 /// An error is final: the stream has no frame border any more.
 pub fn take_frame(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Bytes>, DecodeError> {

@@ -1,4 +1,5 @@
-//! Tests of the gossip router from outside: rules one by one, the wire, many routers, lists of operations, fuzzing.
+//! Tests of the gossip router from outside: rules one by one, the wire, many routers, lists of operations,
+//! fuzzing.
 
 mod bench;
 mod fuzz;

@@ -304,7 +304,8 @@ impl Model {
             assert!(until <= self.now, "GRAFT to {to} in {topic}, which is in backoff until {until}");
         }
         for prune in &control.prune {
-            // Peers of v1.0 are not told; they have it all the same, but leaving or pruning differ. The least holds.
+            // Peers of v1.0 are not told; they have it all the same, but leaving or pruning differ. The
+            // least holds.
             let backoff =
                 prune.backoff_s.map_or(self.state.config().unsubscribe_backoff, Duration::from_secs);
             self.note_backoff(to, &prune.topic, backoff);

@@ -260,6 +260,32 @@ fn topics_of_a_peer_are_bounded_but_ours_always_count() {
 }
 
 #[test]
+fn leaving_a_topic_forgets_those_who_have_too_many() {
+    let mut bench = Bench::new(Config { topics_per_peer_max: 2, ..passive() });
+    bench.connect(1);
+    for name in ["a", "b"] {
+        bench.rpc(1, subscription(name, true));
+    }
+    bench.subscribe("ours");
+    bench.rpc(1, subscription("ours", true));
+    assert_eq!(bench.state.topic_peers(&topic("ours")), vec![1]);
+    bench.handle(Input::Unsubscribe(topic("ours")));
+    assert_eq!(bench.state.topic_peers(&topic("ours")), Vec::<u32>::new());
+    assert_eq!(bench.state.stats().shed_subscriptions, 1);
+}
+
+#[test]
+fn a_flood_of_grafts_in_one_frame_is_answered_once() {
+    let mut bench = Bench::new(passive());
+    bench.subscribe("t");
+    bench.connect(1);
+    bench.rpc(1, prune("t", None));
+    let grafts = Control { graft: vec![topic("t"); 1_000], ..Control::default() };
+    assert_eq!(pruned(&bench.rpc(1, Rpc::of_control(grafts))), vec![(1, Some(60))]);
+    assert_eq!(bench.state.stats().graft_in_backoff, 1);
+}
+
+#[test]
 fn too_many_peers_are_sent_away() {
     let mut bench = Bench::new(Config { peers_max: 2, ..Config::default() });
     bench.connect(1);

@@ -302,7 +302,8 @@ fn signed_messages_are_refused_one_by_one() {
 
 #[test]
 fn what_is_unknown_is_passed_over() {
-    // Fields of later versions in every kind of message, ids of other lengths, a topic that is too long, peer exchange.
+    // Fields of later versions in every kind of message, ids of other lengths, a topic that is too long,
+    // peer exchange.
     let mut rpc = pb::Rpc {
         subscriptions: vec![pb::SubOpts { subscribe: Some(true), topic_id: Some("x".repeat(257)) }],
         control: Some(pb::Control {

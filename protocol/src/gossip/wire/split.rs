@@ -4,7 +4,8 @@ use super::{ID_LEN, Limits, message_len_in_frame, nested_len, prune_len, subscri
 use crate::MessageId;
 use crate::gossip::rpc::{Control, IHave, Rpc};
 
-/// The most that the tags and lengths around an entry take: of the control message and of a list of ids in it.
+/// The most that the tags and lengths around an entry take: of the control message and of a list of ids in
+/// it.
 const HEAD_LEN_MAX: usize = 2 * 6;
 
 /// Hands `rpc` to `emit` in frames within `limits`, in order. Returns how many messages were left out because
