@@ -1,0 +1,1 @@
+//! Nodes on hosts of their own: network namespaces on a bridge.

@@ -1,0 +1,1 @@
+//! Nodes among real libp2p peers that are not OmniMesh: hostile ones and stock gossipsub.
