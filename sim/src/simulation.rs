@@ -151,7 +151,7 @@ impl Simulation {
                 if links.insert((a.min(b), a.max(b))) {
                     self.with_node(Time::ZERO, a, |node, effects| node.connect(Time::ZERO, b, true, effects));
                     self.with_node(Time::ZERO, b, |node, effects| {
-                        node.connect(Time::ZERO, a, false, effects)
+                        node.connect(Time::ZERO, a, false, effects);
                     });
                 }
             }

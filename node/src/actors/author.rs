@@ -117,8 +117,9 @@ impl AuthorActor {
                     let answers = tickets.iter().filter_map(|ticket| self.waiting.remove(ticket)).collect();
                     let publish = Publish { envelope, answers };
                     // The answers are dropped with the message, which tells those who wait.
-                    let gossip = self.common.links().gossip.upgrade();
-                    let _ = gossip.map(|gossip| gossip.try_send(publish));
+                    if let Some(gossip) = self.common.links().gossip.upgrade() {
+                        let _ = gossip.try_send(publish);
+                    }
                 }
                 author::Output::Refused { ticket, error } => {
                     if let Some(answer) = self.waiting.remove(&ticket) {
