@@ -22,7 +22,7 @@ pub mod pattern;
 pub mod refusal;
 pub mod relay;
 pub mod replay;
-mod shape;
+pub mod shape;
 pub mod step;
 pub mod time;
 pub mod validate;

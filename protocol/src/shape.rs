@@ -21,7 +21,7 @@ const NULL: u8 = 0xf6;
 /// # Errors
 /// [`Refusal::Truncated`], [`Refusal::TrailingBytes`], [`Refusal::TooDeep`], [`Refusal::NotCanonical`] or
 /// [`Refusal::Malformed`].
-pub(crate) fn check(bytes: &[u8]) -> Result<(), Refusal> {
+pub fn check(bytes: &[u8]) -> Result<(), Refusal> {
     // How many items each open array still wants; the document itself is one item.
     let mut open = [0_u64; DEPTH_MAX + 1];
     open[0] = 1;

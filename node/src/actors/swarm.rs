@@ -218,7 +218,7 @@ impl SwarmActor {
         for output in out.drain() {
             match output {
                 dialer::Output::Dial { dial, peer, addresses } => {
-                    self.start_dial(dial, peer, &addresses, ctx)
+                    self.start_dial(dial, peer, &addresses, ctx);
                 }
                 dialer::Output::Trim { peer } => self.disconnect(peer::peer_id(&peer)),
                 dialer::Output::Event(event) => self.on_dialer_event(event),
