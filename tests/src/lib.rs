@@ -1,1 +1,44 @@
 //! What the end-to-end tests share: nodes as real processes.
+//!
+//! ```text
+//! lab!() ─► Lab ── .node("a") ─► Spec ── .start() ─► Node ── .json(&["members"]), .publish(…), .kill(), .restart()
+//!            └──── .run(&["start", …]) ─► Run { code, stdout, stderr }
+//! ```
+//!
+//! A [`Lab`] is a directory and the command under test. A [`Node`] is an `omnimesh start` process in it; its
+//! standard error goes to a file, from which addresses and readiness are read. A [`Subscriber`] is an
+//! `omnimesh subscribe` process. Whoever waits polls a condition until a deadline ([`wait_for`]); nobody sleeps and hopes.
+//!
+//! Nothing outlives a test: processes die with their handles, and nodes also end by themselves once the process of the tests is gone.
+//! When a test fails, the ends of its nodes' logs are printed.
+
+pub mod http;
+mod lab;
+mod node;
+mod process;
+mod wait;
+
+pub use lab::{Lab, Run};
+pub use node::{Node, Spec, Subscriber};
+pub use wait::{POLL, SOON, check, wait_for};
+
+/// A [`Lab`] for the command that was built with the test that asks for it.
+#[macro_export]
+macro_rules! lab {
+    () => {
+        $crate::Lab::new(env!("CARGO_BIN_EXE_omnimesh-under-test"))
+    };
+}
+
+/// Environment variables that shift a process's wall clock, by the `faketime` tool's library; its monotonic
+/// clock stays true. `None` if the tool is not installed.
+///
+/// The variables do what the tool does, without its process in between, which a signal would hit instead of
+/// the node.
+pub fn wall_clock(offset: &str) -> Option<Vec<(String, String)>> {
+    let output = std::process::Command::new("faketime").args(["-f", offset, "env"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let library = text.lines().find_map(|line| line.strip_prefix("LD_PRELOAD="))?;
+    let variables = [("LD_PRELOAD", library), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    Some(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
+}

@@ -1,1 +1,3 @@
-//! Nodes as real processes, driven by the command line as a person would.
+//! Nodes as real processes on one machine, as an operator runs them.
+
+mod join;
