@@ -8,8 +8,8 @@ use futures::{FutureExt, StreamExt};
 use omnimesh_protocol::author::SubmitError;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Stream as EventStream;
-use omnimesh_protocol::membership::{self as swim, MemberState};
-use omnimesh_protocol::observer::{self, AnomalyKind, MonitorInput, NetworkMetrics, Outcome};
+use omnimesh_protocol::membership::Member;
+use omnimesh_protocol::observer::{self, MonitorInput, NetworkMetrics, Outcome};
 use omnimesh_protocol::{MessageId, Phase, Step, Time};
 
 use crate::actors::author::{self, Broadcast, BroadcastError};
@@ -111,9 +111,9 @@ impl NodeBackend {
     async fn read_members(&self) -> Result<Vec<types::Member>, BackendError> {
         let inner = self.inner()?;
         let (now, members) = inner.links()?.membership.send(membership::GetMembers).await.map_err(stopped)?;
-        let view = |member: swim::Member| types::Member {
+        let view = |member: Member| types::Member {
             peer_id: member.id,
-            state: member_state(member.state),
+            state: member.state,
             step: member.step,
             addresses: member.addresses,
             last_seen_ms: if member.id == inner.me { 0 } else { millis(now.since(member.last_seen)) },
@@ -159,8 +159,8 @@ impl NodeBackend {
         let inner = self.inner()?;
         let anomalies = inner.links()?.observer.send(GetAnomalies).await.map_err(stopped)?;
         let view = |anomaly: observer::Anomaly| types::Anomaly {
-            id: format!("{}:{}", anomaly.accused, anomaly_code(anomaly.kind)),
-            kind: anomaly_kind(anomaly.kind),
+            id: format!("{}:{}", anomaly.accused, anomaly.kind.code()),
+            kind: anomaly.kind,
             accused: anomaly.accused,
             reporter: inner.me,
             step: anomaly.last_step,
@@ -322,40 +322,6 @@ fn phase(inner: &Inner, step: Step) -> Phase {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn member_state(state: MemberState) -> types::MemberState {
-    match state {
-        MemberState::Alive => types::MemberState::Alive,
-        MemberState::Suspect => types::MemberState::Suspect,
-        MemberState::Dead => types::MemberState::Dead,
-        MemberState::Left => types::MemberState::Left,
-        MemberState::Quarantined => types::MemberState::Quarantined,
-    }
-}
-
-fn anomaly_kind(kind: AnomalyKind) -> types::AnomalyKind {
-    match kind {
-        AnomalyKind::BadPattern => types::AnomalyKind::BadPattern,
-        AnomalyKind::BadSignature => types::AnomalyKind::BadSignature,
-        AnomalyKind::Replay => types::AnomalyKind::Replay,
-        AnomalyKind::StaleStep => types::AnomalyKind::StaleStep,
-        AnomalyKind::FutureStep => types::AnomalyKind::FutureStep,
-        AnomalyKind::Malformed => types::AnomalyKind::Malformed,
-        AnomalyKind::WrongMesh => types::AnomalyKind::WrongMesh,
-    }
-}
-
-fn anomaly_code(kind: AnomalyKind) -> &'static str {
-    match kind {
-        AnomalyKind::BadPattern => "bad_pattern",
-        AnomalyKind::BadSignature => "bad_signature",
-        AnomalyKind::Replay => "replay",
-        AnomalyKind::StaleStep => "stale_step",
-        AnomalyKind::FutureStep => "future_step",
-        AnomalyKind::Malformed => "malformed",
-        AnomalyKind::WrongMesh => "wrong_mesh",
-    }
 }
 
 fn message_view(message: Message) -> types::Message {
