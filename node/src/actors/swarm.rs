@@ -602,6 +602,10 @@ impl Actor for SwarmActor {
 
 impl Supervised for SwarmActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.network.is_none() {
+            // The node stops, or has not begun: nothing is dialled.
+            return;
+        }
         let Settings { me, admission, dialer, bootstrap, mesh, .. } = &self.settings;
         self.admission = admission::State::new(admission.clone(), mesh.clone(), *me);
         let book = self.dialer.book();
