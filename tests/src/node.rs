@@ -437,6 +437,11 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
+    /// The name of its node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The messages that it has printed so far.
     #[track_caller]
     pub fn messages(&self) -> Vec<Value> {
