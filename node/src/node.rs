@@ -179,15 +179,16 @@ impl MeshNode {
         let swarm_config = settings::swarm(&config, mesh.id())?;
         let external = swarm_config.external.clone();
         let (common, clock) = (Common::new(), SharedClock::default());
-        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock)?;
-        common.link(&links);
 
         let mut registry = Registry::with_prefix("omnimesh");
         let latest = Latest::default();
         registry.register_collector(Box::new(latest.clone()));
         let api_metrics = ApiMetrics::default();
         api_metrics.register(&mut registry);
+        // What fails most, fails before there are actors: those want to be stopped in good order.
         let started = Network::start(peer::keypair(&identity), swarm_config, &mut registry).await?;
+        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock)?;
+        common.link(&links);
 
         let listening = started.listening.clone();
         let inner = Arc::new(Inner {
@@ -205,8 +206,11 @@ impl MeshNode {
             api: Mutex::new(None),
         });
         let node = MeshNode(inner);
-        if let Some(dir) = data_dir {
-            node.start_api(&dir, api_metrics)?;
+        if let Some(dir) = data_dir
+            && let Err(error) = node.start_api(&dir, api_metrics)
+        {
+            node.shutdown().await;
+            return Err(error);
         }
         let (begin, gossip_frames) = swarm::Begin::split(started);
         let own = own_addresses(&listening, &node.0.external);
