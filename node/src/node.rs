@@ -425,6 +425,7 @@ fn start_actors(
         .build()
         .map_err(|error| StartError::Threads(error.to_string()))?;
     let gossip_settings = gossip::Settings {
+        me,
         mesh: mesh.clone(),
         gossip: Arc::new(settings::gossip(config)),
         validate: settings::validate(config),
