@@ -302,7 +302,8 @@ impl MeshNode {
         self.0.clock.step(self.0.common.now())
     }
 
-    /// Publishes a payload to all subscribers of a channel.
+    /// Publishes a payload to all other subscribers of a channel. As in gossipsub, subscriptions of this node
+    /// itself do not get it: a node hears the others.
     ///
     /// Waits while the author's mailbox is full, so a fast caller is slowed down rather than refused.
     ///
@@ -390,6 +391,14 @@ impl MeshNode {
     /// If the node has stopped.
     pub async fn metrics(&self) -> Result<NetworkMetrics, Stopped> {
         NodeBackend::new(&self.0).network_metrics().await.map_err(|_| Stopped)
+    }
+
+    /// Everything that `/metrics` says, in the OpenMetrics text format, for a program that exports it itself.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn metrics_text(&self) -> Result<String, Stopped> {
+        NodeBackend::new(&self.0).read_metrics().await.map_err(|_| Stopped)
     }
 
     /// Leaves the mesh and stops, in good order. What other clones of this handle ask for fails from then on.
