@@ -201,7 +201,8 @@ impl NodeBackend {
         Ok(story.map(|story| story_view(id, &story, now)))
     }
 
-    async fn read_metrics(&self) -> Result<String, BackendError> {
+    /// All metrics as of now, as text.
+    pub(crate) async fn read_metrics(&self) -> Result<String, BackendError> {
         let snapshot = self.snapshot().await?;
         let inner = self.inner()?;
         inner.latest.set(snapshot);

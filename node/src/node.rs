@@ -318,7 +318,8 @@ impl MeshNode {
         self.0.clock.step(self.0.common.now())
     }
 
-    /// Publishes a payload to all subscribers of a channel.
+    /// Publishes a payload to all other subscribers of a channel. As in gossipsub, subscriptions of this node
+    /// itself do not get it: a node hears the others.
     ///
     /// Waits while the author's mailbox is full, so a fast caller is slowed down rather than refused.
     ///
@@ -408,6 +409,14 @@ impl MeshNode {
         NodeBackend::new(&self.0).network_metrics().await.map_err(|_| Stopped)
     }
 
+    /// Everything that `/metrics` says, in the OpenMetrics text format, for a program that exports it itself.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn metrics_text(&self) -> Result<String, Stopped> {
+        NodeBackend::new(&self.0).read_metrics().await.map_err(|_| Stopped)
+    }
+
     /// Leaves the mesh and stops, in good order. What other clones of this handle ask for fails from then on.
     pub async fn shutdown(self) {
         let Ok(links) = self.0.links() else { return };
@@ -443,6 +452,7 @@ fn start_actors(
         .build()
         .map_err(|error| StartError::Threads(error.to_string()))?;
     let gossip_settings = gossip::Settings {
+        me,
         mesh: mesh.clone(),
         gossip: Arc::new(settings::gossip(config)),
         validate: settings::validate(config),

@@ -18,7 +18,7 @@ use omnimesh_protocol::pattern::CacheStats;
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::validate::{self, Unverified, Validator, Verified};
-use omnimesh_protocol::{Mesh, MessageId, Outbox, Seq, Step};
+use omnimesh_protocol::{Mesh, MessageId, NodeId, Outbox, Seq, Step};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
@@ -37,6 +37,7 @@ const PARALLEL_BATCH: usize = 8;
 /// What the actor starts, and restarts, with.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) me: NodeId,
     pub(crate) mesh: Mesh,
     pub(crate) gossip: Arc<gossip::Config>,
     pub(crate) validate: validate::Config,
@@ -133,7 +134,7 @@ impl GossipActor {
             out.push(output);
         }
         let validator = Validator::new(settings.mesh.clone(), settings.validate.clone(), settings.floor);
-        relay::State::new(router, validator)
+        relay::State::new(settings.me, router, validator)
     }
 
     fn give(&mut self, ctx: &mut Context<Self>, input: relay::Input<PeerId>) {
