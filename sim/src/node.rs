@@ -79,14 +79,16 @@ impl Node {
             pending_max: 1024,
             pending_bytes_max: 1 << 20,
         };
-        let author = author::State::new(author_config, Identity::from_seed(&seed), mesh, patterns, Seq(1));
+        let identity = Identity::from_seed(&seed);
+        let id = identity.id();
+        let author = author::State::new(author_config, identity, mesh, patterns, Seq(1));
         let mut gossip_out = Outbox::new();
         let router = gossip::State::new(Arc::clone(gossip_config), Time::ZERO, &mut rng, &mut gossip_out)
             .expect("the simulation's configuration is valid");
         let mut step_out = Outbox::new();
         let start = if me == 0 { Start::Founder { wall_ns } } else { Start::Joiner { wall_ns, saved: None } };
         let sync = StepSync::new(me, step::Config::default(), start, None, Time::ZERO, &mut step_out);
-        let relay = relay::State::new(router, Validator::new(mesh.clone(), validate, None));
+        let relay = relay::State::new(id, router, Validator::new(mesh.clone(), validate, None));
         let mut node = Node { relay, sync, author, rng, ticket: 0 };
         for output in gossip_out.drain() {
             node.on_gossip(output, effects);
