@@ -52,16 +52,13 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug)]
 struct Link {
     outbound: Outbound,
-    protocol: gossip::Protocol,
-    direction: gossip::Direction,
-    ip: Option<IpAddr>,
 }
 
 type Checked = Vec<(MessageId, Result<Verified, Unchecked>)>;
 
 #[derive(Debug)]
 pub(crate) struct GossipActor {
-    common: Common,
+    pub(super) common: Common,
     settings: Settings,
     clock: SharedClock,
     state: relay::State<PeerId>,
@@ -392,11 +389,6 @@ impl GossipActor {
         self.give_all(ctx, inputs.into_iter());
     }
 
-    fn connect(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
-        let Some(Link { protocol, direction, ip, .. }) = self.links.get(&peer).cloned() else { return };
-        self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
-    }
-
     /// Unsubscribes channels whose last subscriber is gone.
     fn forget_gone_subscribers(&mut self, ctx: &mut Context<Self>) {
         let mut quiet = Vec::new();
@@ -443,6 +435,9 @@ fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl 
 
 impl Supervised for GossipActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         // What the lost windows had accepted cannot be told from what is new.
         let now = self.common.now();
         let future = self.settings.validate.step_window_future;
@@ -454,8 +449,9 @@ impl Supervised for GossipActor {
         self.carry_out(ctx);
         let channels: Vec<_> = self.subscribers.keys().cloned().map(relay::Input::Subscribe).collect();
         self.give_all_if_any(ctx, channels.into_iter());
-        for peer in self.links.keys().copied().collect::<Vec<_>>() {
-            self.connect(peer, ctx);
+        // Peers tell their subscriptions when they connect, and only then: connect anew.
+        for peer in std::mem::take(&mut self.links).into_keys() {
+            self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
         }
     }
 }
@@ -508,10 +504,10 @@ impl Handler<PeerUp> for GossipActor {
 
     fn handle(&mut self, up: PeerUp, ctx: &mut Self::Context) {
         let PeerUp { peer, outbound, protocol, direction, ip } = up;
-        if self.links.insert(peer, Link { outbound, protocol, direction, ip }).is_some() {
+        if self.links.insert(peer, Link { outbound }).is_some() {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
-        self.connect(peer, ctx);
+        self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
     }
 }
 

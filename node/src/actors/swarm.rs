@@ -69,7 +69,7 @@ struct Dial {
 
 #[derive(Debug)]
 pub(crate) struct SwarmActor {
-    common: Common,
+    pub(super) common: Common,
     settings: Settings,
     network: Option<NetworkHandle>,
     receivers: Arc<Mutex<Option<Receivers>>>,
@@ -264,8 +264,8 @@ impl SwarmActor {
                 self.common.set_bootstrap_trouble(Some(detail.clone()));
                 MeshEvent::Error { kind: "bootstrap_unreachable", detail }
             }
-            dialer::Event::BootstrapConnected { address, peer } => {
-                tracing::info!(%peer, "bootstrap {address} reached");
+            dialer::Event::BootstrapConnected { peer, .. } => {
+                tracing::info!(%peer, "bootstrap node reached");
                 self.common.set_bootstrap_trouble(None);
                 return;
             }
@@ -602,9 +602,8 @@ impl Actor for SwarmActor {
 
 impl Supervised for SwarmActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.network.is_none() {
-            // The node stops, or has not begun: nothing is dialled.
-            return;
+        if self.common.is_stopping() {
+            return ctx.stop();
         }
         let Settings { me, admission, dialer, bootstrap, mesh, .. } = &self.settings;
         self.admission = admission::State::new(admission.clone(), mesh.clone(), *me);
@@ -819,7 +818,7 @@ pub(crate) struct Close;
 impl Handler<Close> for SwarmActor {
     type Result = ();
 
-    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Close, _: &mut Self::Context) {
         if let Some(store) = &self.settings.store
             && let Err(error) = store.save_address_book(&self.dialer.book())
         {
@@ -834,6 +833,5 @@ impl Handler<Close> for SwarmActor {
         if let Some(network) = self.network.take() {
             let _ = network.shutdown();
         }
-        ctx.stop();
     }
 }
