@@ -264,8 +264,8 @@ impl SwarmActor {
                 self.common.set_bootstrap_trouble(Some(detail.clone()));
                 MeshEvent::Error { kind: "bootstrap_unreachable", detail }
             }
-            dialer::Event::BootstrapConnected { address, peer } => {
-                tracing::info!(%peer, "bootstrap {address} reached");
+            dialer::Event::BootstrapConnected { peer, .. } => {
+                tracing::info!(%peer, "bootstrap node reached");
                 self.common.set_bootstrap_trouble(None);
                 return;
             }

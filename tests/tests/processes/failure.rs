@@ -66,6 +66,21 @@ fn a_killed_node_is_dead_to_all_and_comes_back_by_itself() {
 }
 
 #[test]
+fn with_two_nodes_one_notices_alone() {
+    let lab = lab!();
+    let mut nodes = mesh(&lab, 2);
+    let mut victim = nodes.pop().unwrap();
+    let killed = Instant::now();
+    victim.kill();
+    wait_for("the killed node to be dead", DEAD_MAX.saturating_sub(killed.elapsed()), || {
+        nodes[0].expect_sees(&victim, "dead")
+    });
+    println!("dead {:.1} s after the kill", killed.elapsed().as_secs_f64());
+    victim.restart();
+    wait_for("the restarted node to be alive", SOON, || nodes[0].expect_sees(&victim, "alive"));
+}
+
+#[test]
 fn the_mesh_outlives_its_bootstrap_node() {
     let lab = lab!();
     let mut others = mesh(&lab, 4);
