@@ -39,6 +39,8 @@ const PARALLEL_BATCH: usize = 8;
 pub(crate) struct Settings {
     pub(crate) mesh: Mesh,
     pub(crate) gossip: Arc<gossip::Config>,
+    /// What a frame that is read may hold.
+    pub(crate) read_limits: wire::Limits,
     pub(crate) validate: validate::Config,
     /// See [`omnimesh_protocol::replay::ReplayWindows::new`].
     pub(crate) floor: Option<Step>,
@@ -82,11 +84,12 @@ pub(crate) struct GossipActor {
 }
 
 /// What this shell itself counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) frames_received: u64,
-    pub(crate) frames_malformed: u64,
-    pub(crate) messages_refused_by_shape: u64,
+    /// By reason, as are the next.
+    pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
+    pub(crate) messages_refused_by_shape: BTreeMap<&'static str, u64>,
     pub(crate) verify_shed: u64,
     pub(crate) verify_batches: u64,
     pub(crate) verify_messages: u64,
@@ -355,7 +358,7 @@ impl GossipActor {
         match inbound {
             Inbound::Frames { peer, frames, held } => self.on_frames(peer, &frames, &held, ctx),
             Inbound::Malformed { peer, reason } => {
-                self.counters.frames_malformed += 1;
+                *self.counters.frames_malformed.entry(reason.code()).or_default() += 1;
                 let reason = reason.to_string();
                 self.common.observe(vec![Event::BadFrame { from: peer, stream: "gossip", reason }]);
                 self.give(ctx, relay::Input::Gossip(gossip::Input::Malformed { from: peer }));
@@ -368,10 +371,13 @@ impl GossipActor {
         let mut events = Vec::new();
         self.counters.frames_received += frames.len() as u64;
         for frame in frames {
-            match wire::decode(frame, &self.settings.gossip.limits) {
+            match wire::decode(frame, &self.settings.read_limits) {
                 Ok(wire::Decoded { rpc, refused }) => {
                     if !refused.is_empty() {
-                        self.counters.messages_refused_by_shape += refused.len() as u64;
+                        for refused in &refused {
+                            let by_shape = &mut self.counters.messages_refused_by_shape;
+                            *by_shape.entry(refused.reason.code()).or_default() += 1;
+                        }
                         events.extend(refused.iter().map(|refused| Event::BadFrame {
                             from,
                             stream: "gossip",
@@ -382,7 +388,7 @@ impl GossipActor {
                     inputs.push(relay::Input::Gossip(gossip::Input::Rpc { from, rpc }));
                 }
                 Err(error) => {
-                    self.counters.frames_malformed += 1;
+                    *self.counters.frames_malformed.entry(error.code()).or_default() += 1;
                     events.push(Event::BadFrame { from, stream: "gossip", reason: error.to_string() });
                     inputs.push(relay::Input::Gossip(gossip::Input::Malformed { from }));
                 }
@@ -616,7 +622,7 @@ impl Handler<GetSnapshot> for GossipActor {
         let (queued_frames, queued_bytes) =
             queues.fold((0, 0), |(frames, bytes), queue| (frames + queue.frames, bytes + queue.bytes));
         MessageResult(Snapshot {
-            counters: self.counters,
+            counters: self.counters.clone(),
             gossip: self.state.gossip().stats().clone(),
             refused: *validator.refused(),
             accepted: validator.accepted(),

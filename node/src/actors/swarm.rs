@@ -80,6 +80,8 @@ pub(crate) struct SwarmActor {
     dials: Vec<Dial>,
     listening: Vec<Multiaddr>,
     control_shed: u64,
+    /// By reason.
+    frames_malformed: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl SwarmActor {
             dials: Vec::new(),
             listening: Vec::new(),
             control_shed: 0,
+            frames_malformed: BTreeMap::new(),
         }
     }
 
@@ -497,10 +500,12 @@ impl SwarmActor {
                 for frame in frames {
                     match Frame::decode(&frame) {
                         Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
-                        Err(DecodeError::UnknownKind(_)) => {}
                         Err(error) => {
-                            fault = Some(error.to_string());
-                            break;
+                            *self.frames_malformed.entry(error.code()).or_default() += 1;
+                            if !matches!(error, DecodeError::UnknownKind(_)) {
+                                fault = Some(error.to_string());
+                                break;
+                            }
                         }
                     }
                 }
@@ -509,7 +514,10 @@ impl SwarmActor {
                     None => return,
                 }
             }
-            Inbound::Malformed { peer, reason } => (peer, reason.to_string()),
+            Inbound::Malformed { peer, reason } => {
+                *self.frames_malformed.entry(reason.code()).or_default() += 1;
+                (peer, reason.to_string())
+            }
         };
         self.common.observe(vec![MeshEvent::BadFrame { from, stream: "control", reason }]);
         self.disconnect(from);
@@ -782,6 +790,7 @@ pub(crate) struct Summary {
     pub(crate) members: usize,
     pub(crate) control_shed: u64,
     pub(crate) refusals: Vec<(&'static str, u64)>,
+    pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
 }
 
 /// Asks for the swarm in short.
@@ -797,6 +806,7 @@ impl Handler<GetSummary> for SwarmActor {
             peers: self.peers.len(),
             members: self.peers.values().filter(|info| info.is_member).count(),
             control_shed: self.control_shed,
+            frames_malformed: self.frames_malformed.clone(),
             refusals: self
                 .admission
                 .refusals()
