@@ -117,6 +117,11 @@ impl Writer<'_> {
         self.counter("frames_received", "Gossip frames received", counters.frames_received)?;
         let malformed = counters.frames_malformed.iter().map(|(reason, count)| (*reason, *count));
         self.counters("frames_malformed", "Gossip frames that could not be read", "reason", malformed)?;
+        self.counter(
+            "frames_early_shed",
+            "Gossip frames dropped because our stream to their sender did not open",
+            counters.frames_early_shed,
+        )?;
         let shape = counters.messages_refused_by_shape.iter().map(|(reason, count)| (*reason, *count));
         self.counters(
             "messages_not_anonymous",

@@ -24,12 +24,13 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::author::{Answer, BroadcastError, Published};
+use super::early::Early;
 use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox, until};
 use crate::clock::SharedClock;
 use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::message::Message;
-use crate::swarm::{Class, Held, Inbound, Outbound};
+use crate::swarm::{Class, Inbound, Outbound};
 
 /// Batches of this size and larger are split among the pool's threads; smaller ones cost less than the split.
 const PARALLEL_BATCH: usize = 8;
@@ -71,6 +72,7 @@ pub(crate) struct GossipActor {
     out: Outbox<relay::Output<PeerId>>,
     step: Option<Step>,
     links: BTreeMap<PeerId, Link>,
+    early: Early,
     subscribers: BTreeMap<Channel, Vec<FeedSender<Message>>>,
     /// Who waits for the router to take an own envelope.
     publishing: Option<(Envelope, Vec<Answer>)>,
@@ -90,6 +92,7 @@ pub(crate) struct Counters {
     /// By reason, as are the next.
     pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
     pub(crate) messages_refused_by_shape: BTreeMap<&'static str, u64>,
+    pub(crate) frames_early_shed: u64,
     pub(crate) verify_shed: u64,
     pub(crate) verify_batches: u64,
     pub(crate) verify_messages: u64,
@@ -115,6 +118,7 @@ impl GossipActor {
             out,
             step: None,
             links: BTreeMap::new(),
+            early: Early::default(),
             subscribers: BTreeMap::new(),
             publishing: None,
             inbound: Arc::default(),
@@ -356,7 +360,12 @@ impl GossipActor {
 
     fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
         match inbound {
-            Inbound::Frames { peer, frames, held } => self.on_frames(peer, &frames, &held, ctx),
+            Inbound::Frames { peer, frames, held: _held } if self.links.contains_key(&peer) => {
+                self.on_frames(peer, &frames, ctx);
+            }
+            Inbound::Frames { peer, frames, .. } => {
+                self.counters.frames_early_shed += self.early.keep(self.common.now(), peer, &frames);
+            }
             Inbound::Malformed { peer, reason } => {
                 *self.counters.frames_malformed.entry(reason.code()).or_default() += 1;
                 let reason = reason.to_string();
@@ -366,7 +375,7 @@ impl GossipActor {
         }
     }
 
-    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], _held: &Held, ctx: &mut Context<Self>) {
+    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], ctx: &mut Context<Self>) {
         let mut inputs = Vec::with_capacity(frames.len());
         let mut events = Vec::new();
         self.counters.frames_received += frames.len() as u64;
@@ -429,7 +438,10 @@ impl Actor for GossipActor {
         if lock(&inbound).is_some() {
             ctx.add_stream(inbound_stream(inbound));
         }
-        ctx.run_interval(Duration::from_secs(1), |actor, ctx| actor.forget_gone_subscribers(ctx));
+        ctx.run_interval(Duration::from_secs(1), |actor, ctx| {
+            actor.counters.frames_early_shed += actor.early.forget_old(actor.common.now());
+            actor.forget_gone_subscribers(ctx);
+        });
         if self.common.is_linked() {
             self.carry_out(ctx);
         }
@@ -518,6 +530,10 @@ impl Handler<PeerUp> for GossipActor {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
         self.connect(peer, ctx);
+        let early = self.early.take(&peer);
+        if !early.is_empty() {
+            self.on_frames(peer, &early, ctx);
+        }
     }
 }
 
@@ -530,6 +546,7 @@ impl Handler<PeerDown> for GossipActor {
     type Result = ();
 
     fn handle(&mut self, PeerDown(peer): PeerDown, ctx: &mut Self::Context) {
+        drop(self.early.take(&peer));
         if self.links.remove(&peer).is_some() {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
