@@ -28,6 +28,8 @@ use crate::swarm::{
 
 /// How often the address book is kept, and Kademlia asked for peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long a peer that was sent away for its behaviour is not dialled. As for the first refusal of admission.
+const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
 
@@ -209,6 +211,15 @@ impl SwarmActor {
             && let Err(error) = network.disconnect(peer)
         {
             tracing::warn!(%peer, %error, "cannot disconnect");
+        }
+    }
+
+    /// Disconnects a peer that misbehaved, and does not dial it for a while.
+    fn send_away(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
+        self.disconnect(peer);
+        if let Some(peer) = peer::node_id(&peer) {
+            let until = self.common.now() + SENT_AWAY_FOR;
+            self.dial(ctx, dialer::Input::Refused { peer, until });
         }
     }
 
@@ -520,7 +531,7 @@ impl SwarmActor {
             }
         };
         self.common.observe(vec![MeshEvent::BadFrame { from, stream: "control", reason }]);
-        self.disconnect(from);
+        self.send_away(from, ctx);
     }
 
     fn housekeeping(&mut self) {
@@ -735,7 +746,7 @@ impl Handler<MemberGone> for SwarmActor {
     }
 }
 
-/// Close all connections to a peer.
+/// Close all connections to a peer that misbehaved, or for which there is no room.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Disconnect(pub(crate) PeerId);
@@ -743,8 +754,8 @@ pub(crate) struct Disconnect(pub(crate) PeerId);
 impl Handler<Disconnect> for SwarmActor {
     type Result = ();
 
-    fn handle(&mut self, Disconnect(peer): Disconnect, _: &mut Self::Context) {
-        self.disconnect(peer);
+    fn handle(&mut self, Disconnect(peer): Disconnect, ctx: &mut Self::Context) {
+        self.send_away(peer, ctx);
     }
 }
 
