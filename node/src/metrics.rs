@@ -197,7 +197,8 @@ impl Writer<'_> {
         let refusals = s.swarm.refusals.iter().copied();
         self.counters("peers_refused", "Peers refused, by reason", "reason", refusals)?;
         let malformed = s.swarm.frames_malformed.iter().map(|(reason, count)| (*reason, *count));
-        let help = "Control frames that could not be read; all but those of an unknown kind end the connection";
+        let help =
+            "Control frames that could not be read; all but those of an unknown kind end the connection";
         self.counters("control_frames_malformed", help, "reason", malformed)?;
         if let Some(step) = &s.step {
             self.gauge(

@@ -103,7 +103,11 @@ mod tests {
         for _ in 1..PEERS_MAX {
             assert_eq!(early.keep(Time::from_millis(1), PeerId::random(), &frames(1, 1)), 0);
         }
-        assert_eq!(early.keep(Time::from_millis(1), PeerId::random(), &frames(1, 1)), 2, "the first makes room");
+        assert_eq!(
+            early.keep(Time::from_millis(1), PeerId::random(), &frames(1, 1)),
+            2,
+            "the first makes room"
+        );
         assert!(early.take(&first).is_empty());
         assert_eq!(early.forget_old(Time::ZERO + AGE_MAX), 0);
         assert_eq!(early.forget_old(Time::from_millis(2) + AGE_MAX), PEERS_MAX as u64);
