@@ -455,6 +455,7 @@ fn start_actors(
         me,
         mesh: mesh.clone(),
         gossip: Arc::new(settings::gossip(config)),
+        read_limits: settings::read_limits(config),
         validate: settings::validate(config),
         floor: kept.mark.map(|mark| mark.accepted),
         verifying_max: config.limits.inbound_queue,

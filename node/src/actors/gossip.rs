@@ -24,12 +24,13 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::author::{Answer, BroadcastError, Published};
+use super::early::Early;
 use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox, until};
 use crate::clock::SharedClock;
 use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::message::Message;
-use crate::swarm::{Class, Held, Inbound, Outbound};
+use crate::swarm::{Class, Inbound, Outbound};
 
 /// Batches of this size and larger are split among the pool's threads; smaller ones cost less than the split.
 const PARALLEL_BATCH: usize = 8;
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) me: NodeId,
     pub(crate) mesh: Mesh,
     pub(crate) gossip: Arc<gossip::Config>,
+    /// What a frame that is read may hold.
+    pub(crate) read_limits: wire::Limits,
     pub(crate) validate: validate::Config,
     /// See [`omnimesh_protocol::replay::ReplayWindows::new`].
     pub(crate) floor: Option<Step>,
@@ -67,6 +70,7 @@ pub(crate) struct GossipActor {
     out: Outbox<relay::Output<PeerId>>,
     step: Option<Step>,
     links: BTreeMap<PeerId, Link>,
+    early: Early,
     subscribers: BTreeMap<Channel, Vec<FeedSender<Message>>>,
     /// Who waits for the router to take an own envelope.
     publishing: Option<(Envelope, Vec<Answer>)>,
@@ -80,11 +84,13 @@ pub(crate) struct GossipActor {
 }
 
 /// What this shell itself counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) frames_received: u64,
-    pub(crate) frames_malformed: u64,
-    pub(crate) messages_refused_by_shape: u64,
+    /// By reason, as are the next.
+    pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
+    pub(crate) messages_refused_by_shape: BTreeMap<&'static str, u64>,
+    pub(crate) frames_early_shed: u64,
     pub(crate) verify_shed: u64,
     pub(crate) verify_batches: u64,
     pub(crate) verify_messages: u64,
@@ -110,6 +116,7 @@ impl GossipActor {
             out,
             step: None,
             links: BTreeMap::new(),
+            early: Early::default(),
             subscribers: BTreeMap::new(),
             publishing: None,
             inbound: Arc::default(),
@@ -351,9 +358,14 @@ impl GossipActor {
 
     fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
         match inbound {
-            Inbound::Frames { peer, frames, held } => self.on_frames(peer, &frames, &held, ctx),
+            Inbound::Frames { peer, frames, held: _held } if self.links.contains_key(&peer) => {
+                self.on_frames(peer, &frames, ctx);
+            }
+            Inbound::Frames { peer, frames, .. } => {
+                self.counters.frames_early_shed += self.early.keep(self.common.now(), peer, &frames);
+            }
             Inbound::Malformed { peer, reason } => {
-                self.counters.frames_malformed += 1;
+                *self.counters.frames_malformed.entry(reason.code()).or_default() += 1;
                 let reason = reason.to_string();
                 self.common.observe(vec![Event::BadFrame { from: peer, stream: "gossip", reason }]);
                 self.give(ctx, relay::Input::Gossip(gossip::Input::Malformed { from: peer }));
@@ -361,15 +373,18 @@ impl GossipActor {
         }
     }
 
-    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], _held: &Held, ctx: &mut Context<Self>) {
+    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], ctx: &mut Context<Self>) {
         let mut inputs = Vec::with_capacity(frames.len());
         let mut events = Vec::new();
         self.counters.frames_received += frames.len() as u64;
         for frame in frames {
-            match wire::decode(frame, &self.settings.gossip.limits) {
+            match wire::decode(frame, &self.settings.read_limits) {
                 Ok(wire::Decoded { rpc, refused }) => {
                     if !refused.is_empty() {
-                        self.counters.messages_refused_by_shape += refused.len() as u64;
+                        for refused in &refused {
+                            let by_shape = &mut self.counters.messages_refused_by_shape;
+                            *by_shape.entry(refused.reason.code()).or_default() += 1;
+                        }
                         events.extend(refused.iter().map(|refused| Event::BadFrame {
                             from,
                             stream: "gossip",
@@ -380,7 +395,7 @@ impl GossipActor {
                     inputs.push(relay::Input::Gossip(gossip::Input::Rpc { from, rpc }));
                 }
                 Err(error) => {
-                    self.counters.frames_malformed += 1;
+                    *self.counters.frames_malformed.entry(error.code()).or_default() += 1;
                     events.push(Event::BadFrame { from, stream: "gossip", reason: error.to_string() });
                     inputs.push(relay::Input::Gossip(gossip::Input::Malformed { from }));
                 }
@@ -416,7 +431,10 @@ impl Actor for GossipActor {
         if lock(&inbound).is_some() {
             ctx.add_stream(inbound_stream(inbound));
         }
-        ctx.run_interval(Duration::from_secs(1), |actor, ctx| actor.forget_gone_subscribers(ctx));
+        ctx.run_interval(Duration::from_secs(1), |actor, ctx| {
+            actor.counters.frames_early_shed += actor.early.forget_old(actor.common.now());
+            actor.forget_gone_subscribers(ctx);
+        });
         if self.common.is_linked() {
             self.carry_out(ctx);
         }
@@ -509,6 +527,10 @@ impl Handler<PeerUp> for GossipActor {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
         self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
+        let early = self.early.take(&peer);
+        if !early.is_empty() {
+            self.on_frames(peer, &early, ctx);
+        }
     }
 }
 
@@ -521,6 +543,7 @@ impl Handler<PeerDown> for GossipActor {
     type Result = ();
 
     fn handle(&mut self, PeerDown(peer): PeerDown, ctx: &mut Self::Context) {
+        drop(self.early.take(&peer));
         if self.links.remove(&peer).is_some() {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
@@ -613,7 +636,7 @@ impl Handler<GetSnapshot> for GossipActor {
         let (queued_frames, queued_bytes) =
             queues.fold((0, 0), |(frames, bytes), queue| (frames + queue.frames, bytes + queue.bytes));
         MessageResult(Snapshot {
-            counters: self.counters,
+            counters: self.counters.clone(),
             gossip: self.state.gossip().stats().clone(),
             refused: *validator.refused(),
             accepted: validator.accepted(),

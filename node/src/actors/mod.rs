@@ -15,6 +15,7 @@
 //! machine and the same address; the swarm tells it again who is connected.
 
 pub(crate) mod author;
+mod early;
 pub(crate) mod gossip;
 pub(crate) mod membership;
 pub(crate) mod observer;
