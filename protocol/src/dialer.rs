@@ -17,6 +17,10 @@
 //! those whose backoff allows it, is dialled: one dial each 10 s, however many are dead. A node without any
 //! connection dials dead members like living ones.
 //!
+//! **Cut off.** A connection to a member that is said to be dead is closed once nothing was heard on it for
+//! [`SILENT_MAX`]: a new one is made sooner than the old one recovers. One on which something is heard stays:
+//! whoever was cut off from all comes back with the news that all are dead.
+//!
 //! **The book** holds at most [`Config::book_max`] peers of at most [`ADDRESSES_MAX`] addresses. When it
 //! is full, a newcomer replaces the peer with the most failures among those that were never connected,
 //! else among those that fail; with neither, it is dropped. A peer that never connected is forgotten
@@ -62,6 +66,9 @@ const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 /// A dial that the shell never answered counts as failed after this.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection to a dead member is closed after so long without a sign of life on it. 6 s: more than a living
+/// one is silent, for which the shell sees to it (it pings every 5 s).
+pub const SILENT_MAX: Duration = Duration::from_secs(6);
 /// How often it looks whether there are enough peers, if nothing happens.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
 /// Dials on demand: so many at once, and one more each so often.
@@ -171,6 +178,11 @@ pub enum Input {
         /// Who.
         peer: NodeId,
     },
+    /// Something came over the connection to a peer.
+    Heard {
+        /// Who.
+        peer: NodeId,
+    },
     /// Do not dial this peer before.
     Refused {
         /// Who.
@@ -215,7 +227,7 @@ pub enum Output {
         /// Where; all of them may be tried at once.
         addresses: Vec<String>,
     },
-    /// Close the connections to this peer: there are too many.
+    /// Close the connections to this peer: there are too many, or these are dead.
     Trim {
         /// Who.
         peer: NodeId,
@@ -275,6 +287,15 @@ struct Entry {
     next: Time,
 }
 
+#[derive(Debug)]
+struct Connection {
+    /// We dialled it.
+    is_ours: bool,
+    heard: Time,
+    /// Membership says that the peer is dead.
+    is_doubted: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Boot(usize),
@@ -297,8 +318,7 @@ pub struct State {
     is_started: bool,
     boots: Vec<Boot>,
     book: BTreeMap<NodeId, Entry>,
-    /// True for those that we dialled.
-    connected: BTreeMap<NodeId, bool>,
+    connected: BTreeMap<NodeId, Connection>,
     dialling: BTreeMap<DialId, Dialling>,
     refused: BTreeMap<NodeId, Time>,
     quarantined: BTreeSet<NodeId>,
@@ -357,6 +377,16 @@ impl State {
                 if let Some(entry) = self.book.get_mut(&peer) {
                     entry.is_dead = true;
                 }
+                if let Some(connection) = self.connected.get_mut(&peer) {
+                    connection.is_doubted = true;
+                }
+                self.close_silent(now, out);
+            }
+            Input::Heard { peer } => {
+                if let Some(connection) = self.connected.get_mut(&peer) {
+                    connection.heard = now;
+                }
+                return;
             }
             Input::Refused { peer, until } => self.on_refused(now, peer, until),
             Input::Quarantined { peer } => {
@@ -373,6 +403,7 @@ impl State {
                     return;
                 }
                 self.armed = None;
+                self.close_silent(now, out);
             }
         }
         if self.is_started {
@@ -442,6 +473,9 @@ impl State {
         });
         match source {
             Source::Member => {
+                if let Some(connection) = self.connected.get_mut(&peer) {
+                    connection.is_doubted = false;
+                }
                 // It said so itself a moment ago: worth a dial at once.
                 if !addresses.is_empty() && entry.addresses != addresses {
                     entry.addresses = addresses;
@@ -497,15 +531,20 @@ impl State {
             entry.failures = 0;
             entry.next = now;
         }
-        if self.connected.len() < self.config.peers_max || self.connected.contains_key(&peer) {
-            *self.connected.entry(peer).or_default() |= dialled.is_some();
+        let connection = Connection { is_ours: dialled.is_some(), heard: now, is_doubted: false };
+        if let Some(known) = self.connected.get_mut(&peer) {
+            *known = Connection { is_ours: known.is_ours || connection.is_ours, ..connection };
             return;
         }
-        let inbound = self.connected.iter().filter(|(_, we_dialled)| !**we_dialled).map(|(peer, _)| *peer);
-        match inbound.choose(rng).filter(|_| dialled.is_some()) {
+        if self.connected.len() < self.config.peers_max {
+            self.connected.insert(peer, connection);
+            return;
+        }
+        let inbound = self.connected.iter().filter(|(_, other)| !other.is_ours).map(|(peer, _)| *peer);
+        match inbound.choose(rng).filter(|_| connection.is_ours) {
             Some(other) => {
                 self.connected.remove(&other);
-                self.connected.insert(peer, true);
+                self.connected.insert(peer, connection);
                 out.push(Output::Trim { peer: other });
             }
             None => out.push(Output::Trim { peer }),
@@ -523,6 +562,17 @@ impl State {
         }
         for boot in self.boots.iter_mut().filter(|boot| boot.peer == Some(peer)) {
             boot.next = boot.next.max(next);
+        }
+    }
+
+    /// Closes what membership thinks dead and where nothing was heard for long. The peer counts as connected until
+    /// the shell says that it is not.
+    fn close_silent(&mut self, now: Time, out: &mut Outbox<Output>) {
+        for (peer, connection) in &mut self.connected {
+            if connection.is_doubted && now.since(connection.heard) >= SILENT_MAX {
+                connection.is_doubted = false;
+                out.push(Output::Trim { peer: *peer });
+            }
         }
     }
 

@@ -278,6 +278,44 @@ fn too_many_connections_are_trimmed() {
 }
 
 #[test]
+fn a_dead_member_is_cut_off_only_where_nothing_is_heard() {
+    let mut rig = Rig::new(Config::default(), Vec::new());
+    let trim = |n: u16| [Output::Trim { peer: node(n) }];
+    for n in [1, 2, 3] {
+        rig.learn(n, Source::Member);
+        rig.give(Input::Connected { peer: node(n), dial: None });
+    }
+    rig.give(Input::Start);
+    // Silent for long enough when it is said to be dead: at once, and once.
+    rig.now = rig.now + SILENT_MAX;
+    assert_eq!(rig.give(Input::MemberDown { peer: node(1) }), trim(1));
+    assert_eq!(rig.give(Input::MemberDown { peer: node(2) }), trim(2));
+    rig.give(Input::Disconnected { peer: node(2) });
+    let timer = |rig: &mut Rig| {
+        let (at, timer) = rig.timer.unwrap();
+        rig.now = rig.now.max(at);
+        rig.give(Input::Timer(timer))
+    };
+    // Heard a moment ago, and then no more.
+    rig.give(Input::Heard { peer: node(3) });
+    let heard = rig.now;
+    assert_eq!(rig.give(Input::MemberDown { peer: node(3) }), []);
+    let closed = (0..10).find_map(|_| (timer(&mut rig) == trim(3)).then_some(rig.now)).unwrap();
+    assert!((6.0..8.1).contains(&closed.since(heard).as_secs_f64()), "{heard:?} {closed:?}");
+    // Heard again and again, or alive after all: it stays.
+    for n in [1, 3] {
+        rig.give(Input::Connected { peer: node(n), dial: None });
+        assert_eq!(rig.give(Input::MemberDown { peer: node(n) }), []);
+    }
+    rig.learn(1, Source::Member);
+    for _ in 0..100 {
+        rig.give(Input::Heard { peer: node(3) });
+        let outputs = timer(&mut rig);
+        assert!(!outputs.iter().any(|output| matches!(output, Output::Trim { .. })), "{outputs:?}");
+    }
+}
+
+#[test]
 fn the_book_survives_a_restart_and_finds_the_mesh() {
     let mut rig = Rig::new(Config::default(), Vec::new());
     rig.give(Input::Start);
@@ -345,6 +383,7 @@ fn input() -> impl Strategy<Value = Input> {
         8 => (peer(), addresses(), source)
             .prop_map(|(peer, addresses, source)| Input::Learned { peer, addresses, source }),
         2 => peer().prop_map(|peer| Input::MemberDown { peer }),
+        2 => peer().prop_map(|peer| Input::Heard { peer }),
         2 => (peer(), 0u64..200_000).prop_map(|(peer, until)| Input::Refused { peer, until: Time::from_millis(until) }),
         1 => peer().prop_map(|peer| Input::Quarantined { peer }),
         1 => peer().prop_map(|peer| Input::Lifted { peer }),

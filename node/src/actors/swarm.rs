@@ -319,6 +319,7 @@ impl SwarmActor {
                     info.rtt = Some(rtt);
                 }
                 if let Some(peer) = peer::node_id(&peer) {
+                    self.dial(ctx, dialer::Input::Heard { peer });
                     let links = self.common.links();
                     self.common.send(Mailbox::Membership, &links.membership, membership::Rtt { peer, rtt });
                 }
@@ -508,6 +509,7 @@ impl SwarmActor {
             Inbound::Frames { peer, frames, held: _held } => {
                 let Some(node) = peer::node_id(&peer) else { return };
                 let mut fault = None;
+                self.dial(ctx, dialer::Input::Heard { peer: node });
                 for frame in frames {
                     match Frame::decode(&frame) {
                         Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
@@ -585,8 +587,8 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// Where a node that listens there can be reached: the external addresses if it has any, otherwise what it
-/// listens on, loopback last since it serves only this machine.
+/// Where a node that listens there can be reached: the external addresses, then what it listens on, loopback last
+/// since it serves only this machine.
 pub(crate) fn own_addresses(listening: &[Multiaddr], external: &[Multiaddr]) -> Vec<String> {
     let is_loopback = |address: &&Multiaddr| ip_of(address).is_some_and(|ip| ip.is_loopback());
     let listening = listening.iter().filter(|a| !is_loopback(a)).chain(listening.iter().filter(is_loopback));
@@ -731,8 +733,7 @@ impl Handler<MemberAddresses> for SwarmActor {
     }
 }
 
-/// A member is dead or left. A connection that still seems open carries nothing: a new one is made sooner
-/// than the old one recovers.
+/// A member is dead or left.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct MemberGone(pub(crate) NodeId);
@@ -742,10 +743,6 @@ impl Handler<MemberGone> for SwarmActor {
 
     fn handle(&mut self, MemberGone(peer): MemberGone, ctx: &mut Self::Context) {
         self.dial(ctx, dialer::Input::MemberDown { peer });
-        let peer = peer::peer_id(&peer);
-        if self.peers.contains_key(&peer) {
-            self.disconnect(peer);
-        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::error::Error as StdError;
 use std::io;
 
+use libp2p::Multiaddr;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::swarm::{ConnectionDenied, DialError};
 use libp2p::{allow_block_list, connection_limits, dns};
 
 use super::event::DialFailure;
+use super::peer::without_peer;
 
 /// An error's text is cut to this many bytes: parts of it come from the other side.
 const REASON_BYTES_MAX: usize = 512;
@@ -40,6 +42,17 @@ pub(super) fn explain(error: &DialError) -> (DialFailure, String) {
             (kinds.min_by_key(|kind| rank(*kind)).unwrap_or(DialFailure::NoAddress), cut(&reason))
         }
     }
+}
+
+/// The addresses still to be tried: whoever else answers at one of them, before the peer does, ends the dial of all.
+/// So do this machine's own nodes, where the peer tells loopback addresses or those of a container network.
+pub(super) fn others(error: &DialError, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+    let DialError::WrongPeerId { address, .. } = error else { return Vec::new() };
+    let wrong = without_peer(address.clone());
+    let is_other = |address: &&Multiaddr| without_peer((*address).clone()) != wrong;
+    let others: Vec<Multiaddr> = addresses.iter().filter(is_other).cloned().collect();
+    // An address that is not among them would be tried for ever.
+    if others.len() < addresses.len() { others } else { Vec::new() }
 }
 
 /// With several addresses the failure that got farthest tells most.
@@ -174,6 +187,21 @@ mod tests {
         assert_eq!(io_kind(&io::Error::other("text")), None);
         let nested = TransportError::Other(io::Error::other(io::Error::other(refused())));
         assert_eq!(transport_kind(&nested), DialFailure::Refused);
+    }
+
+    #[test]
+    fn where_another_answered_is_not_tried_again() {
+        let peer = libp2p::PeerId::random();
+        let [a, b, c] =
+            [1, 2, 3].map(|port| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap());
+        let wrong = |address: &Multiaddr| DialError::WrongPeerId {
+            obtained: libp2p::PeerId::random(),
+            address: address.clone().with_p2p(peer).unwrap(),
+        };
+        assert_eq!(others(&wrong(&a), &[b.clone(), a.clone()]), std::slice::from_ref(&b));
+        assert_eq!(others(&wrong(&a), &[a.clone()]), []);
+        assert_eq!(others(&wrong(&c), &[a.clone(), b.clone()]), []);
+        assert_eq!(others(&DialError::Aborted, &[a, b]), []);
     }
 
     #[test]

@@ -310,7 +310,10 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 // Those not in the list were Kademlia's own.
                 if let Some(addresses) = self.dials.remove(&connection_id) {
-                    self.on_dial_failed(peer_id, addresses, &error);
+                    match dial::others(&error, &addresses) {
+                        others if others.is_empty() => self.on_dial_failed(peer_id, addresses, &error),
+                        others => self.dial(peer_id, others),
+                    }
                 }
             }
             SwarmEvent::NewListenAddr { address, .. } => {

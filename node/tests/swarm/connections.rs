@@ -72,6 +72,32 @@ async fn failed_dials_say_why() {
 }
 
 #[tokio::test]
+async fn another_peer_at_one_address_does_not_hide_the_other_addresses() {
+    let mut a = start(1, config(&[TCP])).await;
+    let (b, c) = (start(2, config(&[TCP])).await, start(3, config(&[TCP])).await);
+    // The lower port is dialled first, and answers before the other is dialled.
+    let port = |node: &Node| {
+        node.listening[0].iter().find_map(|part| match part {
+            Protocol::Tcp(port) => Some(port),
+            _ => None,
+        })
+    };
+    let (wrong, right) = if port(&b) < port(&c) { (b, c) } else { (c, b) };
+    let addresses = [wrong.listening.clone(), right.listening.clone()].concat();
+    a.handle.dial(Some(right.handle.local_peer()), addresses).unwrap();
+    let connected = event(&mut a, "Connected", |event| match event {
+        Event::Connected { peer, address, .. } => Some((*peer, address.clone())),
+        Event::DialFailed { reason, .. } => panic!("{reason}"),
+        _ => None,
+    })
+    .await;
+    assert_eq!(connected, (right.handle.local_peer(), right.listening[0].clone()));
+    // With nothing left to try, the dial has failed.
+    a.handle.dial(Some(PeerId::random()), wrong.listening.clone()).unwrap();
+    assert!(matches!(dial_failed(&mut a).await.2, DialFailure::WrongPeer { .. }));
+}
+
+#[tokio::test]
 async fn more_connections_than_allowed_are_refused() {
     let mut small = config(&[TCP]);
     small.limits.connections = 1;
