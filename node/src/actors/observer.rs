@@ -142,7 +142,7 @@ impl Handler<GetAnomalies> for ObserverActor {
     type Result = MessageResult<GetAnomalies>;
 
     fn handle(&mut self, _: GetAnomalies, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.state.anomalies().cloned().collect())
+        MessageResult(self.state.anomalies().collect())
     }
 }
 

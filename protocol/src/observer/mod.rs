@@ -13,6 +13,7 @@ mod ledger;
 mod monitor;
 
 use std::fmt::Display;
+use std::hash::Hash;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
@@ -145,15 +146,26 @@ pub struct Anomaly {
     pub detail: String,
 }
 
+/// What is kept of an anomaly. Its text is made only when somebody reads it: under a flood of bad messages,
+/// making it would cost several times as much as refusing them.
+#[derive(Debug)]
+struct Kept<P> {
+    first_step: Step,
+    last_step: Step,
+    count: u64,
+    is_fault: bool,
+    last: Event<P>,
+}
+
 /// The observer's state.
 #[derive(Debug)]
-pub struct State<P> {
+pub struct State<P: Hash + Eq> {
     ledger: Ledger<P>,
-    anomalies: LruCache<(String, AnomalyKind), Anomaly>,
+    anomalies: LruCache<(P, AnomalyKind), Kept<P>>,
     monitor: PerformanceMonitor,
 }
 
-impl<P: Display + Clone> State<P> {
+impl<P: Display + Clone + Hash + Eq> State<P> {
     /// An observer that has seen nothing.
     pub fn new(config: &Config) -> Self {
         let mut anomalies = LruCache::unbounded();
@@ -168,36 +180,35 @@ impl<P: Display + Clone> State<P> {
             Input::Event(step, event) => {
                 self.monitor.on_event(now, &event);
                 self.ledger.on_event(now, step, &event);
-                self.on_anomaly(step, &event);
+                self.on_anomaly(step, event);
             }
         }
     }
 
-    fn on_anomaly(&mut self, step: Step, event: &Event<P>) {
-        let (accused, kind, is_fault) = match event {
+    fn on_anomaly(&mut self, step: Step, event: Event<P>) {
+        let (accused, kind, is_fault) = match &event {
             Event::Refused { from, reason, .. } => match AnomalyKind::of(*reason) {
-                Some(kind) => (from.to_string(), kind, reason.is_forwarders_fault()),
+                Some(kind) => (from.clone(), kind, reason.is_forwarders_fault()),
                 None => return,
             },
-            Event::BadFrame { from, .. } => (from.to_string(), AnomalyKind::Malformed, true),
+            Event::BadFrame { from, .. } => (from.clone(), AnomalyKind::Malformed, true),
             Event::PeerRefused { peer, reason: "wrong_mesh" | "bad_proof", .. } => {
-                (peer.to_string(), AnomalyKind::WrongMesh, false)
+                (peer.clone(), AnomalyKind::WrongMesh, false)
             }
             _ => return,
         };
-        let anomaly = self.anomalies.get_or_insert_mut((accused.clone(), kind), || Anomaly {
-            kind,
-            accused,
-            first_step: step,
-            last_step: step,
-            count: 0,
-            is_fault,
-            detail: String::new(),
-        });
-        anomaly.last_step = step;
-        anomaly.count += 1;
-        anomaly.is_fault |= is_fault;
-        anomaly.detail = event.to_string();
+        match self.anomalies.get_mut(&(accused.clone(), kind)) {
+            Some(kept) => {
+                kept.last_step = step;
+                kept.count = kept.count.saturating_add(1);
+                kept.is_fault |= is_fault;
+                kept.last = event;
+            }
+            None => {
+                let kept = Kept { first_step: step, last_step: step, count: 1, is_fault, last: event };
+                self.anomalies.put((accused, kind), kept);
+            }
+        }
     }
 
     /// What happened to a message; `None` if it was never seen or is forgotten.
@@ -206,8 +217,16 @@ impl<P: Display + Clone> State<P> {
     }
 
     /// What went wrong, oldest first.
-    pub fn anomalies(&self) -> impl Iterator<Item = &Anomaly> {
-        self.anomalies.iter().rev().map(|(_, anomaly)| anomaly)
+    pub fn anomalies(&self) -> impl Iterator<Item = Anomaly> {
+        self.anomalies.iter().rev().map(|((accused, kind), kept)| Anomaly {
+            kind: *kind,
+            accused: accused.to_string(),
+            first_step: kept.first_step,
+            last_step: kept.last_step,
+            count: kept.count,
+            is_fault: kept.is_fault,
+            detail: kept.last.to_string(),
+        })
     }
 
     /// Rates, latencies and health at `now`.
@@ -239,9 +258,12 @@ mod tests {
         give(&mut state, 2, refused(2, 7, Refusal::BadPattern));
         give(&mut state, 2, refused(3, 7, Refusal::NotSynchronised));
         give(&mut state, 3, refused(4, 8, Refusal::Replay));
-        let seen: Vec<_> =
-            state.anomalies().map(|a| (a.accused.as_str(), a.kind, a.count, a.is_fault)).collect();
-        assert_eq!(seen, [("7", AnomalyKind::BadPattern, 2, true), ("8", AnomalyKind::Replay, 1, false)]);
+        let seen: Vec<_> = state.anomalies().map(|a| (a.accused, a.kind, a.count, a.is_fault)).collect();
+        let expected = [("7", AnomalyKind::BadPattern, 2, true), ("8", AnomalyKind::Replay, 1, false)];
+        assert_eq!(seen, expected.map(|(who, kind, count, fault)| (who.to_owned(), kind, count, fault)));
+        let last = state.anomalies().next().map(|a| (a.first_step, a.last_step, a.detail));
+        let detail = refused(2, 7, Refusal::BadPattern).to_string();
+        assert_eq!(last, Some((Step(1), Step(2), detail)));
         give(&mut state, 4, refused(5, 9, Refusal::Truncated));
         assert_eq!(state.anomalies().count(), 2);
         let story = state.story(&MessageId::of(&[4])).unwrap();

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use libp2p::{PeerId, Stream};
 use omnimesh_node::MeshNode;
 use omnimesh_node::swarm::peer;
+use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::{Agent, Frame, VERSION, protocol_name};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::membership;
 use omnimesh_protocol::{Mesh, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use tokio::sync::mpsc;
 
 use crate::common::{Dice, TestNode, config, identity, poll, within};
 use crate::raw::{RawPeer, framed, write};
@@ -75,6 +77,9 @@ impl Lie {
     }
 }
 
+/// Somebody to lie to.
+type Target = (NodeId, PeerId, String);
+
 /// A real member in all but what it says of the time.
 struct Liar {
     raw: RawPeer,
@@ -83,7 +88,7 @@ struct Liar {
     control: String,
     /// Of an honest node, to know the truth that it bends.
     witness: MeshNode,
-    targets: Vec<(NodeId, PeerId, String)>,
+    targets: Vec<NodeId>,
     streams: BTreeMap<NodeId, Stream>,
     members: membership::State,
     timers: Vec<(Time, membership::Timer)>,
@@ -92,6 +97,8 @@ struct Liar {
     lies: Vec<Lie>,
     started: Instant,
     told: Arc<AtomicU64>,
+    newcomers: mpsc::Receiver<Target>,
+    tell: mpsc::Sender<Target>,
 }
 
 impl Liar {
@@ -103,14 +110,14 @@ impl Liar {
         let local =
             membership::Local { node: who.id(), generation: 1, addresses: vec![raw.listening.to_string()] };
         let members = membership::State::new(membership::Config::default(), local, &mut rng).unwrap();
-        let target = |node: &TestNode| (node.node.peer_id(), node.peer, node.address());
+        let (tell, newcomers) = mpsc::channel(8);
         let mut liar = Liar {
             raw,
             me: who.id(),
             mesh: mesh.clone(),
             control,
             witness: honest[0].node.clone(),
-            targets: honest.iter().map(target).collect(),
+            targets: Vec::new(),
             streams: BTreeMap::new(),
             members,
             timers: Vec::new(),
@@ -119,13 +126,20 @@ impl Liar {
             lies,
             started: Instant::now(),
             told: Arc::default(),
+            newcomers,
+            tell,
         };
-        for (node, peer, address) in liar.targets.clone() {
-            liar.raw.dial(&address, peer).await;
-            liar.greet(node).await;
-            liar.membership(membership::Input::Connected { peer: node, addresses: vec![address] }).await;
+        for node in honest {
+            liar.meet(target(node)).await;
         }
         liar
+    }
+
+    async fn meet(&mut self, (node, peer, address): Target) {
+        self.raw.dial(&address, peer).await;
+        self.targets.push(node);
+        self.greet(node).await;
+        self.membership(membership::Input::Connected { peer: node, addresses: vec![address] }).await;
     }
 
     fn now(&self) -> Time {
@@ -206,8 +220,11 @@ impl Liar {
                         self.membership(membership::Input::Timer(timer)).await;
                     }
                 }
+                newcomer = self.newcomers.recv() => {
+                    self.meet(newcomer.expect("this liar has a sender too")).await;
+                }
                 _ = announce.tick() => {
-                    for (node, _, _) in self.targets.clone() {
+                    for node in self.targets.clone() {
                         if let Some(mesh_time_ns) = self.lie(&node) {
                             self.send(node, &Frame::StepAnnounce { mesh_time_ns }).await;
                         }
@@ -218,11 +235,20 @@ impl Liar {
     }
 }
 
-/// Five honest nodes that all know each other.
-async fn honest_nodes(mesh: &Mesh) -> Vec<TestNode> {
+fn settings() -> Config {
     let mut settings = config();
     settings.node.step_interval_ms = u64::try_from(STEP.as_millis()).unwrap();
     (settings.node.sync_round_ms, settings.node.sync_timeout_ms) = (250, 200);
+    settings
+}
+
+fn target(node: &TestNode) -> Target {
+    (node.node.peer_id(), node.peer, node.address())
+}
+
+/// Five honest nodes that all know each other.
+async fn honest_nodes(mesh: &Mesh) -> Vec<TestNode> {
+    let settings = settings();
     let mut nodes: Vec<TestNode> = Vec::new();
     for seed in 1..=HONEST {
         let mut settings = settings.clone();
@@ -302,6 +328,40 @@ async fn two_liars_of_seven_move_nobody() {
     for told in told {
         let told = told.load(Ordering::Relaxed);
         assert!(told > 100, "only {told} lies were told");
+    }
+    lying.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[actix::test]
+async fn a_newcomer_among_liars_takes_the_honest_time() {
+    let seed = 177;
+    println!("seed {seed}");
+    let mesh = Mesh::open("newcomers").unwrap();
+    let mut honest = honest_nodes(&mesh).await;
+    // They agree on what they say, and it is an hour off: the worst that two can do to somebody new.
+    let agreed = vec![Lie::Off(3_600_000)];
+    let liars = [
+        Liar::start(seed, &mesh, &honest, agreed.clone()).await,
+        Liar::start(seed + 1, &mesh, &honest, agreed).await,
+    ];
+    let tell: Vec<mpsc::Sender<Target>> = liars.iter().map(|liar| liar.tell.clone()).collect();
+    let lying: Vec<_> = liars.into_iter().map(|liar| tokio::spawn(liar.run())).collect();
+    for node in &honest {
+        until_admitted(node, HONEST + 1).await;
+    }
+    for seed in 11..14 {
+        let mut settings = settings();
+        settings.network.bootstrap = vec![honest[1].address()];
+        let newcomer = TestNode::start(identity(seed), &mesh, settings).await;
+        // Before anybody else knows of it, they are there.
+        for tell in &tell {
+            tell.send(target(&newcomer)).await.unwrap();
+        }
+        within("the newcomer is ready", newcomer.node.wait_ready()).await.unwrap();
+        let (its, theirs) = (newcomer.step(), honest[0].step());
+        assert!(its.0.abs_diff(theirs.0) <= 1, "the newcomer is at {its}, the mesh at {theirs}");
+        honest.push(newcomer);
+        watch_steps(&honest, STEP * 5).await;
     }
     lying.iter().for_each(tokio::task::JoinHandle::abort);
 }
