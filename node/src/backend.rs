@@ -8,8 +8,8 @@ use futures::{FutureExt, StreamExt};
 use omnimesh_protocol::author::SubmitError;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Stream as EventStream;
-use omnimesh_protocol::membership::{self as swim, MemberState};
-use omnimesh_protocol::observer::{self, AnomalyKind, MonitorInput, NetworkMetrics, Outcome};
+use omnimesh_protocol::membership::Member;
+use omnimesh_protocol::observer::{self, MonitorInput, NetworkMetrics, Outcome};
 use omnimesh_protocol::{MessageId, Phase, Step, Time};
 
 use crate::actors::author::{self, Broadcast, BroadcastError};
@@ -21,7 +21,7 @@ use crate::clock::wall_ms;
 use crate::feed::{Feed, FeedItem, FeedLimits, feed};
 use crate::message::Message;
 use crate::metrics::Snapshot;
-use crate::node::{Inner, bootstrap_addresses, invite};
+use crate::node::{Inner, Stopped, bootstrap_addresses, invite};
 
 /// The node behind its API. Does not keep the node alive.
 #[derive(Debug)]
@@ -29,6 +29,12 @@ pub(crate) struct NodeBackend(Weak<Inner>);
 
 fn stopped<E>(_: E) -> BackendError {
     BackendError::Stopping
+}
+
+impl From<Stopped> for BackendError {
+    fn from(_: Stopped) -> Self {
+        BackendError::Stopping
+    }
 }
 
 impl NodeBackend {
@@ -43,7 +49,7 @@ impl NodeBackend {
     /// Rates, latencies and health, with the surroundings as they are now.
     pub(crate) async fn network_metrics(&self) -> Result<NetworkMetrics, BackendError> {
         let inner = self.inner()?;
-        let links = inner.links();
+        let links = inner.links()?;
         let (counts, _) = links.membership.send(membership::GetCounts).await.map_err(stopped)?;
         let summary = links.swarm.send(swarm::GetSummary).await.map_err(stopped)?;
         let sizes = MonitorInput {
@@ -60,7 +66,7 @@ impl NodeBackend {
     async fn snapshot(&self) -> Result<Snapshot, BackendError> {
         let network = self.network_metrics().await?;
         let inner = self.inner()?;
-        let links = inner.links();
+        let links = inner.links()?;
         let (members, local_health) = links.membership.send(membership::GetCounts).await.map_err(stopped)?;
         let (author_cache, _) = links.author.send(author::GetStats).await.map_err(stopped)?;
         Ok(Snapshot {
@@ -79,7 +85,7 @@ impl NodeBackend {
 
     async fn read_status(&self) -> Result<types::Status, BackendError> {
         let inner = self.inner()?;
-        let links = inner.links();
+        let links = inner.links()?;
         let (counts, _) = links.membership.send(membership::GetCounts).await.map_err(stopped)?;
         let summary = links.swarm.send(swarm::GetSummary).await.map_err(stopped)?;
         let step = inner.clock.step(inner.common.now());
@@ -104,10 +110,10 @@ impl NodeBackend {
 
     async fn read_members(&self) -> Result<Vec<types::Member>, BackendError> {
         let inner = self.inner()?;
-        let (now, members) = inner.links().membership.send(membership::GetMembers).await.map_err(stopped)?;
-        let view = |member: swim::Member| types::Member {
+        let (now, members) = inner.links()?.membership.send(membership::GetMembers).await.map_err(stopped)?;
+        let view = |member: Member| types::Member {
             peer_id: member.id,
-            state: member_state(member.state),
+            state: member.state,
             step: member.step,
             addresses: member.addresses,
             last_seen_ms: if member.id == inner.me { 0 } else { millis(now.since(member.last_seen)) },
@@ -118,7 +124,7 @@ impl NodeBackend {
 
     async fn read_peers(&self) -> Result<Vec<types::Peer>, BackendError> {
         let inner = self.inner()?;
-        let links = inner.links();
+        let links = inner.links()?;
         let (now, peers) = links.swarm.send(swarm::GetPeers).await.map_err(stopped)?;
         let scores = links.gossip.send(gossip::GetScores).await.map_err(stopped)?;
         let view = |(id, info): (libp2p::PeerId, swarm::PeerInfo)| types::Peer {
@@ -137,7 +143,7 @@ impl NodeBackend {
 
     async fn read_step(&self) -> Result<types::StepView, BackendError> {
         let inner = self.inner()?;
-        let stats = inner.links().sync.send(sync::GetStats).await.map_err(stopped)?;
+        let stats = inner.links()?.sync.send(sync::GetStats).await.map_err(stopped)?;
         let step = stats.and_then(|stats| stats.step).unwrap_or_default();
         Ok(types::StepView {
             step,
@@ -151,10 +157,10 @@ impl NodeBackend {
 
     async fn read_anomalies(&self) -> Result<Vec<types::Anomaly>, BackendError> {
         let inner = self.inner()?;
-        let anomalies = inner.links().observer.send(GetAnomalies).await.map_err(stopped)?;
+        let anomalies = inner.links()?.observer.send(GetAnomalies).await.map_err(stopped)?;
         let view = |anomaly: observer::Anomaly| types::Anomaly {
-            id: format!("{}:{}", anomaly.accused, anomaly_code(anomaly.kind)),
-            kind: anomaly_kind(anomaly.kind),
+            id: format!("{}:{}", anomaly.accused, anomaly.kind.code()),
+            kind: anomaly.kind,
             accused: anomaly.accused,
             reporter: inner.me,
             step: anomaly.last_step,
@@ -167,7 +173,8 @@ impl NodeBackend {
 
     async fn do_publish(&self, channel: Channel, payload: Bytes) -> Result<types::Published, PublishError> {
         let inner = self.inner()?;
-        let sent = inner.links().author.send(Broadcast { channel, payload }).await;
+        let sent =
+            inner.links().map_err(BackendError::from)?.author.send(Broadcast { channel, payload }).await;
         let published = sent.map_err(stopped)?.map_err(|error| publish_error(error, self))?;
         Ok(types::Published {
             id: published.id,
@@ -179,22 +186,23 @@ impl NodeBackend {
 
     async fn do_subscribe(&self, channel: Channel) -> Result<Feed<types::Message>, BackendError> {
         let inner = self.inner()?;
-        let messages = inner.links().gossip.send(gossip::Subscribe(channel)).await.map_err(stopped)?;
+        let messages = inner.links()?.gossip.send(gossip::Subscribe(channel)).await.map_err(stopped)?;
         Ok(translate(messages, |message| (message.payload.len(), message_view(message))))
     }
 
     async fn do_events(&self) -> Result<Feed<types::Event>, BackendError> {
-        let events = self.inner()?.links().observer.send(Watch).await.map_err(stopped)?;
+        let events = self.inner()?.links()?.observer.send(Watch).await.map_err(stopped)?;
         Ok(translate(events, |observed| (256, event_view(&observed))))
     }
 
     async fn read_story(&self, id: MessageId) -> Result<Option<types::WhyMessage>, BackendError> {
         let inner = self.inner()?;
-        let (now, story) = inner.links().observer.send(GetStory(id)).await.map_err(stopped)?;
+        let (now, story) = inner.links()?.observer.send(GetStory(id)).await.map_err(stopped)?;
         Ok(story.map(|story| story_view(id, &story, now)))
     }
 
-    async fn read_metrics(&self) -> Result<String, BackendError> {
+    /// All metrics as of now, as text.
+    pub(crate) async fn read_metrics(&self) -> Result<String, BackendError> {
         let snapshot = self.snapshot().await?;
         let inner = self.inner()?;
         inner.latest.set(snapshot);
@@ -315,40 +323,6 @@ fn phase(inner: &Inner, step: Step) -> Phase {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn member_state(state: MemberState) -> types::MemberState {
-    match state {
-        MemberState::Alive => types::MemberState::Alive,
-        MemberState::Suspect => types::MemberState::Suspect,
-        MemberState::Dead => types::MemberState::Dead,
-        MemberState::Left => types::MemberState::Left,
-        MemberState::Quarantined => types::MemberState::Quarantined,
-    }
-}
-
-fn anomaly_kind(kind: AnomalyKind) -> types::AnomalyKind {
-    match kind {
-        AnomalyKind::BadPattern => types::AnomalyKind::BadPattern,
-        AnomalyKind::BadSignature => types::AnomalyKind::BadSignature,
-        AnomalyKind::Replay => types::AnomalyKind::Replay,
-        AnomalyKind::StaleStep => types::AnomalyKind::StaleStep,
-        AnomalyKind::FutureStep => types::AnomalyKind::FutureStep,
-        AnomalyKind::Malformed => types::AnomalyKind::Malformed,
-        AnomalyKind::WrongMesh => types::AnomalyKind::WrongMesh,
-    }
-}
-
-fn anomaly_code(kind: AnomalyKind) -> &'static str {
-    match kind {
-        AnomalyKind::BadPattern => "bad_pattern",
-        AnomalyKind::BadSignature => "bad_signature",
-        AnomalyKind::Replay => "replay",
-        AnomalyKind::StaleStep => "stale_step",
-        AnomalyKind::FutureStep => "future_step",
-        AnomalyKind::Malformed => "malformed",
-        AnomalyKind::WrongMesh => "wrong_mesh",
-    }
 }
 
 fn message_view(message: Message) -> types::Message {

@@ -115,11 +115,18 @@ impl Writer<'_> {
         )?;
         self.counter("payloads_published", "Payloads published by this node", counters.published_payloads)?;
         self.counter("frames_received", "Gossip frames received", counters.frames_received)?;
-        self.counter("frames_malformed", "Gossip frames that could not be read", counters.frames_malformed)?;
-        let shape = counters.messages_refused_by_shape;
+        let malformed = counters.frames_malformed.iter().map(|(reason, count)| (*reason, *count));
+        self.counters("frames_malformed", "Gossip frames that could not be read", "reason", malformed)?;
         self.counter(
+            "frames_early_shed",
+            "Gossip frames dropped because our stream to their sender did not open",
+            counters.frames_early_shed,
+        )?;
+        let shape = counters.messages_refused_by_shape.iter().map(|(reason, count)| (*reason, *count));
+        self.counters(
             "messages_not_anonymous",
-            "Messages refused because they carry gossipsub's own author fields",
+            "Messages refused for gossipsub's own fields: one of its author, or no topic",
+            "reason",
             shape,
         )?;
         self.counter("verify_batches", "Batches of signatures checked", counters.verify_batches)?;
@@ -189,6 +196,10 @@ impl Writer<'_> {
         )?;
         let refusals = s.swarm.refusals.iter().copied();
         self.counters("peers_refused", "Peers refused, by reason", "reason", refusals)?;
+        let malformed = s.swarm.frames_malformed.iter().map(|(reason, count)| (*reason, *count));
+        let help =
+            "Control frames that could not be read; all but those of an unknown kind end the connection";
+        self.counters("control_frames_malformed", help, "reason", malformed)?;
         if let Some(step) = &s.step {
             self.gauge(
                 "step",

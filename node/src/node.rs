@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -131,14 +131,15 @@ pub(crate) struct Inner {
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) registry: Registry,
     pub(crate) latest: Latest,
+    links: RwLock<Option<Links>>,
     listening: Vec<Multiaddr>,
     api_address: Mutex<Option<SocketAddr>>,
     api: Mutex<Option<ApiServer>>,
 }
 
 impl Inner {
-    pub(crate) fn links(&self) -> &Links {
-        self.common.links()
+    pub(crate) fn links(&self) -> Result<Links, Stopped> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Stopped)
     }
 }
 
@@ -178,15 +179,16 @@ impl MeshNode {
         let swarm_config = settings::swarm(&config, mesh.id())?;
         let external = swarm_config.external.clone();
         let (common, clock) = (Common::new(), SharedClock::default());
-        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock)?;
-        common.link(links.clone());
 
         let mut registry = Registry::with_prefix("omnimesh");
         let latest = Latest::default();
         registry.register_collector(Box::new(latest.clone()));
         let api_metrics = ApiMetrics::default();
         api_metrics.register(&mut registry);
+        // What fails most, fails before there are actors: those want to be stopped in good order.
         let started = Network::start(peer::keypair(&identity), swarm_config, &mut registry).await?;
+        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock)?;
+        common.link(&links);
 
         let listening = started.listening.clone();
         let inner = Arc::new(Inner {
@@ -198,13 +200,17 @@ impl MeshNode {
             external,
             registry,
             latest,
+            links: RwLock::new(Some(links.clone())),
             listening: listening.clone(),
             api_address: Mutex::new(None),
             api: Mutex::new(None),
         });
         let node = MeshNode(inner);
-        if let Some(dir) = data_dir {
-            node.start_api(&dir, api_metrics)?;
+        if let Some(dir) = data_dir
+            && let Err(error) = node.start_api(&dir, api_metrics)
+        {
+            node.shutdown().await;
+            return Err(error);
         }
         let (begin, gossip_frames) = swarm::Begin::split(started);
         let own = own_addresses(&listening, &node.0.external);
@@ -290,6 +296,16 @@ impl MeshNode {
         self.until_stopped(arrive).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn links(&self) -> Links {
+        self.0.links().expect("the node runs")
+    }
+
+    /// How often one of its actors failed and was started anew.
+    pub fn restarts(&self) -> u64 {
+        self.0.common.restarts()
+    }
+
     async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
         tokio::select! {
             done = work => Ok(done),
@@ -302,7 +318,8 @@ impl MeshNode {
         self.0.clock.step(self.0.common.now())
     }
 
-    /// Publishes a payload to all subscribers of a channel.
+    /// Publishes a payload to all other subscribers of a channel. As in gossipsub, subscriptions of this node
+    /// itself do not get it: a node hears the others.
     ///
     /// Waits while the author's mailbox is full, so a fast caller is slowed down rather than refused.
     ///
@@ -314,7 +331,7 @@ impl MeshNode {
         payload: impl Into<Bytes>,
     ) -> Result<Published, PublishError> {
         let broadcast = Broadcast { channel: Channel::new(channel)?, payload: payload.into() };
-        Ok(self.0.links().author.send(broadcast).await.unwrap_or(Err(BroadcastError::Stopped))?)
+        Ok(self.0.links()?.author.send(broadcast).await.unwrap_or(Err(BroadcastError::Stopped))?)
     }
 
     /// Subscribes to a channel, until the subscription is dropped.
@@ -323,7 +340,7 @@ impl MeshNode {
     /// If the channel's name is not allowed, or the node has stopped.
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription, PublishError> {
         let subscribe = gossip::Subscribe(Channel::new(channel)?);
-        let feed = self.0.links().gossip.send(subscribe).await.map_err(|_| BroadcastError::Stopped)?;
+        let feed = self.0.links()?.gossip.send(subscribe).await.map_err(|_| BroadcastError::Stopped)?;
         Ok(Subscription { feed, lost: 0 })
     }
 
@@ -350,7 +367,7 @@ impl MeshNode {
     /// # Errors
     /// If the node has stopped.
     pub async fn events(&self) -> Result<Feed<Observed>, Stopped> {
-        self.0.links().observer.send(Watch).await.map_err(|_| Stopped)
+        self.0.links()?.observer.send(Watch).await.map_err(|_| Stopped)
     }
 
     /// Calls `handler` with each error and security event, on the current arbiter, for as long as the node runs.
@@ -380,7 +397,7 @@ impl MeshNode {
     /// If the node has stopped.
     pub async fn members(&self) -> Result<Vec<Member>, Stopped> {
         let (_, members) =
-            self.0.links().membership.send(membership::GetMembers).await.map_err(|_| Stopped)?;
+            self.0.links()?.membership.send(membership::GetMembers).await.map_err(|_| Stopped)?;
         Ok(members)
     }
 
@@ -392,9 +409,17 @@ impl MeshNode {
         NodeBackend::new(&self.0).network_metrics().await.map_err(|_| Stopped)
     }
 
+    /// Everything that `/metrics` says, in the OpenMetrics text format, for a program that exports it itself.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn metrics_text(&self) -> Result<String, Stopped> {
+        NodeBackend::new(&self.0).read_metrics().await.map_err(|_| Stopped)
+    }
+
     /// Leaves the mesh and stops, in good order. What other clones of this handle ask for fails from then on.
     pub async fn shutdown(self) {
-        let links = self.0.links();
+        let Ok(links) = self.0.links() else { return };
         let api = self.0.api.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(api) = api {
             api.stop().await;
@@ -404,6 +429,8 @@ impl MeshNode {
         let _ = links.sync.send(sync::Close).await;
         let _ = links.swarm.send(swarm::Close).await;
         self.0.common.stop();
+        self.0.links.write().unwrap_or_else(PoisonError::into_inner).take();
+        links.stop();
     }
 }
 
@@ -425,8 +452,10 @@ fn start_actors(
         .build()
         .map_err(|error| StartError::Threads(error.to_string()))?;
     let gossip_settings = gossip::Settings {
+        me,
         mesh: mesh.clone(),
         gossip: Arc::new(settings::gossip(config)),
+        read_limits: settings::read_limits(config),
         validate: settings::validate(config),
         floor: kept.mark.map(|mark| mark.accepted),
         verifying_max: config.limits.inbound_queue,
@@ -496,6 +525,12 @@ pub enum PublishError {
     /// The node did not take it.
     #[error(transparent)]
     Broadcast(#[from] BroadcastError),
+}
+
+impl From<Stopped> for PublishError {
+    fn from(_: Stopped) -> Self {
+        PublishError::Broadcast(BroadcastError::Stopped)
+    }
 }
 
 /// The messages of a channel; unsubscribes when dropped.

@@ -13,6 +13,9 @@ use crate::swarm::{self, TransportKind, peer};
 
 /// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
 const FRAME_BYTES: usize = 192;
+/// Frames are read up to so many times the longest that is written: a message over the limit is then refused
+/// by name, and a peer with a greater limit is not cut off for it.
+const FRAME_READ_FACTOR: usize = 2;
 /// Payloads that wait for the author at most.
 const AUTHOR_PENDING: usize = 8192;
 /// Bytes of payloads that wait for the author at most.
@@ -74,7 +77,7 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     limits.streams_per_connection = count(config.limits.streams_per_connection);
     limits.connection_window_bytes = count(config.limits.connection_window_bytes)
         .max(limits.streams_per_connection.saturating_mul(256 << 10));
-    settings.gossip.frame_bytes_max = config.gossip.message_bytes_max;
+    settings.gossip.frame_bytes_max = read_limits(config).frame_bytes_max;
     settings.gossip.queue_frames = config.limits.outbound_queue;
     settings.gossip.queue_bytes = config.limits.outbound_bytes;
     Ok(settings)
@@ -157,6 +160,12 @@ pub(crate) fn gossip(config: &Config) -> gossip::Config {
     settings.limits.batch_bytes_max = settings.limits.batch_bytes_max.min(gossip.message_bytes_max);
     settings.limits.control_bytes_max = settings.limits.control_bytes_max.min(gossip.message_bytes_max);
     settings
+}
+
+/// What a gossip frame that is read may hold.
+pub(crate) fn read_limits(config: &Config) -> gossip::wire::Limits {
+    let frame_bytes_max = config.gossip.message_bytes_max.saturating_mul(FRAME_READ_FACTOR);
+    gossip::wire::Limits { frame_bytes_max, ..gossip::wire::Limits::default() }
 }
 
 pub(crate) fn phase_interval(config: &Config) -> NonZeroU64 {

@@ -390,7 +390,8 @@ impl Default for ApiConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or directives such as `info,omnimesh_node::swarm=debug`.
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`, of OmniMesh's own parts (of libraries, warnings only); or
+    /// directives such as `info,omnimesh_node::swarm=debug`, which are taken as they are.
     pub level: String,
     /// One line of text or one JSON object per event.
     pub format: LogFormat,

@@ -229,6 +229,21 @@ pub enum DecodeError {
     NotCanonical,
 }
 
+impl DecodeError {
+    /// The stable name in metrics and events.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            DecodeError::TooLong { .. } => "too_long",
+            DecodeError::Malformed => "malformed",
+            DecodeError::UnknownKind(_) => "unknown_kind",
+            DecodeError::WrongFieldCount { .. } => "wrong_field_count",
+            DecodeError::BadAgent => "bad_agent",
+            DecodeError::SwimTooLong => "swim_too_long",
+            DecodeError::NotCanonical => "not_canonical",
+        }
+    }
+}
+
 const HELLO: u64 = 0;
 const STEP_REQUEST: u64 = 1;
 const STEP_REPLY: u64 = 2;

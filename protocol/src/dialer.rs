@@ -10,6 +10,8 @@
 //! **Backoff.** After the n-th failure in a row an address or peer waits `min(20 s, 1 s · 2ⁿ⁻¹)` times a
 //! random factor of 1 to 1.5. A bootstrap address is never given up. While there are as many peers as
 //! wanted, it is tried at the longest wait only, so that a bootstrap node is not crowded by a large mesh.
+//! Bootstrap addresses of one peer are dialled together: one that leads nowhere (a network that is not
+//! reached from here, a firewall that swallows UDP) must not keep the others waiting until it times out.
 //!
 //! **Islands.** Dead members stay in the book. Every [`Config::dead_period`] one of them, at random among
 //! those whose backoff allows it, is dialled: one dial each 10 s, however many are dead. A node without any
@@ -253,9 +255,9 @@ pub enum Event {
         /// When it is tried again.
         next_in: Duration,
     },
-    /// A bootstrap address was reached.
+    /// A bootstrap peer was reached.
     BootstrapConnected {
-        /// Which.
+        /// The first of its addresses that were dialled.
         address: String,
         /// Who is there.
         peer: NodeId,
@@ -517,8 +519,8 @@ impl State {
             && let Some(boot) = self.boots.get_mut(index)
         {
             boot.peer = Some(peer);
-            boot.attempts = 0;
             out.push(Output::Event(Event::BootstrapConnected { address: boot.address.clone(), peer }));
+            self.boots_like(index).for_each(|boot| boot.attempts = 0);
         }
         if peer == self.node {
             return;
@@ -598,11 +600,14 @@ impl State {
                     out.push(Output::Event(Event::BootstrapIsSelf { address: boot.address.clone() }));
                     return;
                 }
-                boot.attempts = boot.attempts.saturating_add(1);
-                let next_in = backoff(boot.attempts, rng);
-                boot.next = now + next_in;
-                let (address, attempts) = (boot.address.clone(), boot.attempts);
-                out.push(Output::Event(Event::BootstrapUnreachable { address, attempts, next_in }));
+                let attempts = boot.attempts.saturating_add(1);
+                let next_in = backoff(attempts, rng);
+                for boot in self.boots_like(index) {
+                    boot.attempts = attempts;
+                    boot.next = now + next_in;
+                    let address = boot.address.clone();
+                    out.push(Output::Event(Event::BootstrapUnreachable { address, attempts, next_in }));
+                }
             }
             Target::Peer(peer) => {
                 let Some(entry) = self.book.get_mut(&peer) else { return };
@@ -719,14 +724,23 @@ impl State {
             if is_dialled || is_full || is_done || boot.next > now {
                 continue;
             }
-            let addresses = vec![boot.address.clone()];
-            if let Some(boot) = self.boots.get_mut(index).filter(|_| has_enough) {
+            let addresses = self.boots_like(index).map(|boot| boot.address.clone()).collect();
+            if has_enough {
                 // Whatever comes of it, the next time is far.
-                boot.attempts = boot.attempts.max(16);
-                boot.next = now + backoff(boot.attempts, rng);
+                for boot in self.boots_like(index) {
+                    boot.attempts = boot.attempts.max(16);
+                    boot.next = now + backoff(boot.attempts, rng);
+                }
             }
             self.dial(now, Target::Boot(index), peer, addresses, out);
         }
+    }
+
+    /// The bootstrap addresses that are dialled together with this one: those of the same peer.
+    fn boots_like(&mut self, index: usize) -> impl Iterator<Item = &mut Boot> {
+        let peer = self.boots.get(index).and_then(|boot| boot.peer);
+        let is_like = move |at: usize, boot: &Boot| at == index || (peer.is_some() && boot.peer == peer);
+        self.boots.iter_mut().enumerate().filter(move |(at, boot)| is_like(*at, boot)).map(|(_, boot)| boot)
     }
 
     fn fill(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output>) {

@@ -110,6 +110,32 @@ fn a_bootstrap_address_is_dialled_and_redialled_exactly() {
 }
 
 #[test]
+fn the_bootstrap_addresses_of_one_peer_are_dialled_together() {
+    let at_port = |port: u16| Bootstrap { address: format!("/ip4/10.0.0.1/tcp/{port}"), peer: Some(node(1)) };
+    let mut rig = Rig::new(Config::default(), vec![at_port(1), boot(2), at_port(2)]);
+    let both = vec![at_port(1).address, at_port(2).address];
+    let dials = rig.give(Input::Start);
+    let dial = |n: u16, addresses: Vec<String>| Output::Dial {
+        dial: DialId(u64::from(n)),
+        peer: Some(node(n)),
+        addresses,
+    };
+    assert_eq!(dials, [dial(1, both.clone()), dial(2, at(2))]);
+    let failed = rig.give(Input::DialFailed { dial: DialId(1), is_self: false });
+    let told: Vec<_> = failed
+        .iter()
+        .map(|output| match output {
+            Output::Event(Event::BootstrapUnreachable { address, attempts: 1, .. }) => address.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, both, "and they are tried again together");
+    rig.give(Input::Connected { peer: node(2), dial: Some(DialId(2)) });
+    let dials = rig.run(Duration::from_secs(3600), |_| false);
+    assert!((120..185).contains(&dials.len()), "as often as one: {} dials in an hour", dials.len());
+}
+
+#[test]
 fn a_bootstrap_address_is_tried_for_ever_from_1_to_30_s_apart() {
     let mut rig = Rig::new(Config::default(), vec![Bootstrap { address: at(1).remove(0), peer: None }]);
     rig.give(Input::Start);

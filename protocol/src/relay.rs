@@ -11,12 +11,31 @@
 //!  Publish(own envelope) ─► gossip ─► Send
 //! ```
 //!
-//! A node passes on channels it does not subscribe to: as soon as a neighbour subscribes to a channel of
-//! this mesh, the relay joins its topic, so that subscribers reach each other through nodes that do not
-//! care. Such channels are bounded in number and left when they have been quiet for a while.
+//! **Relayed channels.** A node passes on channels it does not subscribe to: as soon as a neighbour
+//! subscribes to a channel of this mesh, the relay joins its topic, so that subscribers reach each other
+//! through nodes that do not care. A relay looks like a subscriber to its neighbours, so two relays keep
+//! each other in a topic that nobody subscribes to any more. A channel in which nothing was verified for
+//! [`RELAYED_QUIET`] is therefore left when no neighbour is in it, or when another channel wants its
+//! place; not earlier, or rare messages of a quiet channel would find no way. One neighbour can have at
+//! most [`RELAYED_PER_PEER_MAX`] channels relayed, all together [`RELAYED_MAX`]; a channel that found no
+//! place is not joined until a neighbour subscribes to it again.
 //!
-//! Invariants: a message is delivered at most once, and only after its signature was checked and its
-//! sequence numbers were committed; every `Verify` gets one verdict, also if the shell sheds it.
+//! **Own messages.** What this node published never comes back to its own subscribers. The router knows
+//! its own messages for a while; one that a peer sends again later is a [`Refusal::Replay`], because own
+//! sequence numbers are not in the replay windows. So is anything else signed with this node's key: a node
+//! does not hear itself.
+//!
+//! **Inputs and outputs.** [`Input`], [`Output`]. The shell has signatures checked and answers each
+//! [`Output::Verify`] with [`Input::Verified`], at any time later.
+//!
+//! **Invariants** ([`State::check_invariants`]). A message is delivered at most once, and only after its
+//! signature was checked and its sequence numbers were committed. Every `Verify` gets one verdict, also if
+//! the shell sheds it, unless the router has given the message up before. No message is being checked
+//! twice at a time, and at most [`gossip::Config::validating_max`] are: a shell with so much room never
+//! sheds.
+//!
+//! **What it does not do.** It keeps no subscribers and checks no signature; it does not remember
+//! which channels of its neighbours it did not join.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +53,10 @@ use crate::validate::{Unverified, Validator, Verified};
 
 /// Channels that are passed on without being subscribed, at most; further ones are not joined. Source: guess.
 pub const RELAYED_MAX: usize = 256;
-/// How long a relayed channel may be quiet before it is left. Source: guess.
+/// Channels that are passed on because one neighbour subscribed, at most: half, so that none takes all places.
+/// Source: guess.
+pub const RELAYED_PER_PEER_MAX: usize = RELAYED_MAX / 2;
+/// How long nothing was verified in a relayed channel before it may be left. Source: guess.
 pub const RELAYED_QUIET: Duration = Duration::from_secs(600);
 
 /// What the relay is told. `P` names a connected peer.
@@ -56,7 +78,8 @@ pub enum Input<P> {
         /// What came of it.
         result: Result<Verified, Unchecked>,
     },
-    /// The mesh has come to this step; `None` while the node is not synchronised.
+    /// The mesh has come to this step; `None` while the node is not synchronised. A step lower than before
+    /// counts as the highest so far: what was stale stays stale, or it could be accepted twice.
     Step(Option<Step>),
     /// Listen to this author no longer.
     Quarantine(NodeId),
@@ -69,7 +92,8 @@ pub enum Input<P> {
 pub enum Unchecked {
     /// It is bad.
     Refused(Refusal),
-    /// There was no room to check it; nobody is to blame, and it may come again.
+    /// There was no room to check it; nobody is to blame. While the router remembers it as seen
+    /// ([`gossip::Config::seen_ttl`]), it does not come again.
     Shed,
 }
 
@@ -120,6 +144,7 @@ impl<P> From<gossip::Output<P>> for Output<P> {
 /// A message whose signature is being checked.
 #[derive(Debug)]
 struct Pending<P> {
+    since: Time,
     from: P,
     topic: Topic,
     channel: Channel,
@@ -127,32 +152,45 @@ struct Pending<P> {
 }
 
 /// Why this node is in a channel's topic.
-#[derive(Debug, Default)]
-struct Joined {
+#[derive(Debug)]
+struct Joined<P> {
     subscribed: bool,
+    /// If not subscribed: the neighbour whose subscription made this node join.
+    relayed_for: Option<P>,
+    /// When a message was verified or published last, or the channel joined.
     last_active: Time,
+}
+
+impl<P> Joined<P> {
+    fn is_quiet(&self, now: Time) -> bool {
+        !self.subscribed && now.since(self.last_active) > RELAYED_QUIET
+    }
 }
 
 /// The relay's state.
 #[derive(Debug)]
 pub struct State<P: PeerName> {
+    me: NodeId,
     mesh: MeshId,
     gossip: gossip::State<P>,
     validator: Validator,
     now: Option<Step>,
-    joined: BTreeMap<Channel, Joined>,
+    highest: Step,
+    joined: BTreeMap<Channel, Joined<P>>,
     pending: BTreeMap<MessageId, Pending<P>>,
     inner: Outbox<gossip::Output<P>>,
 }
 
 impl<P: PeerName> State<P> {
-    /// A relay of a router and a validator that have seen nothing.
-    pub fn new(gossip: gossip::State<P>, validator: Validator) -> Self {
+    /// The relay of node `me`, of a router and a validator that have seen nothing.
+    pub fn new(me: NodeId, gossip: gossip::State<P>, validator: Validator) -> Self {
         State {
+            me,
             mesh: validator.mesh().id(),
             gossip,
             validator,
             now: None,
+            highest: Step(0),
             joined: BTreeMap::new(),
             pending: BTreeMap::new(),
             inner: Outbox::new(),
@@ -195,11 +233,24 @@ impl<P: PeerName> State<P> {
         self.joined.iter().filter(|(_, joined)| joined.subscribed).map(|(channel, _)| channel)
     }
 
+    /// Channels that this node passes on without subscribing.
+    pub fn relayed(&self) -> impl Iterator<Item = &Channel> {
+        self.joined.iter().filter(|(_, joined)| !joined.subscribed).map(|(channel, _)| channel)
+    }
+
     /// Panics if an invariant is broken; for tests and simulation.
     pub fn check_invariants(&self) {
         self.gossip.check_invariants();
-        let relayed = self.joined.values().filter(|joined| !joined.subscribed).count();
-        assert!(relayed <= RELAYED_MAX, "relayed channels are bounded");
+        assert!(self.relayed().count() <= RELAYED_MAX, "relayed channels are bounded");
+        for joined in self.joined.values() {
+            assert!(!joined.subscribed || joined.relayed_for.is_none(), "subscribed or relayed for a peer");
+            if let Some(peer) = joined.relayed_for {
+                assert!(self.relayed_for(peer) <= RELAYED_PER_PEER_MAX, "one peer does not take all places");
+            }
+        }
+        let topics: Vec<Topic> = self.joined.keys().map(|channel| self.topic(channel)).collect();
+        assert_eq!(self.gossip.topics(), topics, "the router is in the joined channels and no others");
+        assert!(self.pending.len() <= self.gossip.config().validating_max, "pending messages are bounded");
     }
 
     /// Gives the router an input and works off what it answers, until it asks for nothing of the relay.
@@ -217,7 +268,9 @@ impl<P: PeerName> State<P> {
                         answers.extend(verdict.map(|verdict| gossip::Input::Verdict { topic, id, verdict }));
                     }
                     gossip::Output::Event(event) => {
-                        answers.extend(self.on_gossip_event(now, &event).map(gossip::Input::Subscribe));
+                        if let gossip::Event::PeerSubscribed { peer, topic } = &event {
+                            self.on_peer_subscribed(now, *peer, topic, &mut answers);
+                        }
                         out.push(gossip::Output::Event(event));
                     }
                     output => out.push(output),
@@ -244,13 +297,14 @@ impl<P: PeerName> State<P> {
             // Only topics of this mesh are joined, so the router asks about no other.
             return Some(Verdict::Ignore);
         };
-        if let Some(joined) = self.joined.get_mut(&channel) {
-            joined.last_active = now;
-        }
         match self.validator.precheck(self.now, &channel, data) {
+            // The router had given it up and forgotten it: the answer under way counts for this one.
+            Ok(_) if self.pending.contains_key(&id) => None,
             Ok(message) => {
+                self.make_room();
                 let author = message.envelope().header().author;
-                self.pending.insert(id, Pending { from, topic: topic.clone(), channel, author });
+                let pending = Pending { since: now, from, topic: topic.clone(), channel, author };
+                self.pending.insert(id, pending);
                 out.push(Output::Verify { id, message });
                 None
             }
@@ -269,8 +323,9 @@ impl<P: PeerName> State<P> {
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
-        let Some(Pending { from, topic, channel, author }) = self.pending.remove(&id) else { return };
+        let Some(Pending { from, topic, channel, author, .. }) = self.pending.remove(&id) else { return };
         let committed = match (result, self.now) {
+            (Ok(_), _) if author == self.me => Err(self.validator.refuse(Refusal::Replay)),
             (Ok(verified), Some(step)) => self.validator.commit(step, verified),
             (Ok(_), None) => Err(self.validator.refuse(Refusal::NotSynchronised)),
             (Err(Unchecked::Refused(reason)), _) => Err(self.validator.refuse(reason)),
@@ -281,7 +336,7 @@ impl<P: PeerName> State<P> {
         };
         let verdict = match committed {
             Ok(envelope) => {
-                let is_subscribed = self.joined.get(&channel).is_some_and(|joined| joined.subscribed);
+                let is_subscribed = self.note_activity(now, &channel);
                 out.push(Output::Verified { id, from, envelope, is_subscribed });
                 Verdict::Accept
             }
@@ -302,6 +357,7 @@ impl<P: PeerName> State<P> {
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
+        self.note_activity(now, &envelope.header().channel);
         let topic = self.topic(&envelope.header().channel);
         let data = envelope.as_bytes().clone();
         self.route(now, gossip::Input::Publish { topic, data }, rng, out);
@@ -309,12 +365,9 @@ impl<P: PeerName> State<P> {
 
     fn on_subscribe(&mut self, now: Time, channel: Channel, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         let topic = self.topic(&channel);
-        let joined = self.joined.entry(channel).or_default();
-        joined.last_active = now;
-        if !std::mem::replace(&mut joined.subscribed, true) {
-            // Joining twice is nothing to the router.
-            self.route(now, gossip::Input::Subscribe(topic), rng, out);
-        }
+        self.joined.insert(channel, Joined { subscribed: true, relayed_for: None, last_active: now });
+        // Joining twice is nothing to the router.
+        self.route(now, gossip::Input::Subscribe(topic), rng, out);
     }
 
     /// The channel is passed on for a while, like any that others subscribe to.
@@ -325,23 +378,20 @@ impl<P: PeerName> State<P> {
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
-        let Some(joined) = self.joined.get_mut(channel) else { return };
+        let Some(joined) = self.joined.get_mut(channel).filter(|joined| joined.subscribed) else { return };
         (joined.subscribed, joined.last_active) = (false, now);
-        if self.relayed() > RELAYED_MAX {
-            self.leave(now, &channel.clone(), rng, out);
+        if self.relayed().count() > RELAYED_MAX {
+            self.leave(now, channel, rng, out);
         }
     }
 
     fn on_step(&mut self, now: Time, step: Option<Step>, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
-        self.now = step;
-        let is_quiet = |joined: &Joined| !joined.subscribed && now.since(joined.last_active) > RELAYED_QUIET;
-        let quiet: Vec<Channel> = self
-            .joined
-            .iter()
-            .filter(|(_, joined)| is_quiet(joined))
-            .map(|(channel, _)| channel.clone())
-            .collect();
-        for channel in quiet {
+        self.highest = step.map_or(self.highest, |step| step.max(self.highest));
+        self.now = step.map(|_| self.highest);
+        let quiet = self.joined.iter().filter(|(_, joined)| joined.is_quiet(now));
+        let is_lonely = |channel: &Channel| self.gossip.topic_peers(&self.topic(channel)).is_empty();
+        let of_no_use: Vec<Channel> = quiet.map(|(channel, _)| channel.clone()).filter(is_lonely).collect();
+        for channel in of_no_use {
             self.leave(now, &channel, rng, out);
         }
     }
@@ -351,19 +401,43 @@ impl<P: PeerName> State<P> {
         self.route(now, gossip::Input::Unsubscribe(self.topic(channel)), rng, out);
     }
 
-    /// The topic to join because a neighbour did.
-    fn on_gossip_event(&mut self, now: Time, event: &gossip::Event<P>) -> Option<Topic> {
-        let gossip::Event::PeerSubscribed { topic, .. } = event else { return None };
-        let channel = Channel::from_topic(topic.as_str(), &self.mesh)?;
-        if self.joined.contains_key(&channel) || self.relayed() >= RELAYED_MAX {
-            return None;
+    /// Joins the topic because a neighbour did; leaves another for it if need be.
+    fn on_peer_subscribed(&mut self, now: Time, peer: P, topic: &Topic, answers: &mut Vec<gossip::Input<P>>) {
+        let Some(channel) = Channel::from_topic(topic.as_str(), &self.mesh) else { return };
+        if self.joined.contains_key(&channel) || self.relayed_for(peer) >= RELAYED_PER_PEER_MAX {
+            return;
         }
-        self.joined.insert(channel, Joined { subscribed: false, last_active: now });
-        Some(topic.clone())
+        if self.relayed().count() >= RELAYED_MAX {
+            let quiet = self.joined.iter().filter(|(_, joined)| joined.is_quiet(now));
+            let quietest =
+                quiet.min_by_key(|(_, joined)| joined.last_active).map(|(channel, _)| channel.clone());
+            let Some(quietest) = quietest else { return };
+            self.joined.remove(&quietest);
+            answers.push(gossip::Input::Unsubscribe(self.topic(&quietest)));
+        }
+        self.joined.insert(channel, Joined { subscribed: false, relayed_for: Some(peer), last_active: now });
+        answers.push(gossip::Input::Subscribe(topic.clone()));
     }
 
-    fn relayed(&self) -> usize {
-        self.joined.values().filter(|joined| !joined.subscribed).count()
+    fn relayed_for(&self, peer: P) -> usize {
+        self.joined.values().filter(|joined| joined.relayed_for == Some(peer)).count()
+    }
+
+    /// Notes that something true was said in a channel; says whether this node subscribes to it.
+    fn note_activity(&mut self, now: Time, channel: &Channel) -> bool {
+        self.joined.get_mut(channel).is_some_and(|joined| {
+            joined.last_active = now;
+            joined.subscribed
+        })
+    }
+
+    /// Sees that one more message can be checked.
+    fn make_room(&mut self) {
+        while self.pending.len() >= self.gossip.config().validating_max {
+            // The router holds fewer, so it has given up some: the oldest. Nobody waits for their verdict.
+            let oldest = self.pending.iter().min_by_key(|(_, pending)| pending.since).map(|(id, _)| *id);
+            oldest.map(|id| self.pending.remove(&id));
+        }
     }
 
     fn topic(&self, channel: &Channel) -> Topic {

@@ -79,6 +79,11 @@ impl Lab {
         self.finish(self.command(&[]).args(arguments), input)
     }
 
+    /// Starts the command and lets it run.
+    pub fn start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Process {
+        Process::spawn(self.command(&[]).args(arguments), &self.stem("run"), None)
+    }
+
     /// The command, without arguments yet, behind a prefix such as `ip netns exec NAME`.
     pub(crate) fn command(&self, prefix: &[String]) -> Command {
         let mut command = match prefix {

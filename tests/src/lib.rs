@@ -20,6 +20,7 @@ mod wait;
 
 pub use lab::{Lab, Run};
 pub use node::{Node, Spec, Subscriber};
+pub use process::Process;
 pub use wait::{POLL, SOON, check, wait_for};
 
 /// A [`Lab`] for the command that was built with the test that asks for it.

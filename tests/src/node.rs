@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 
 use std::time::Duration;
@@ -86,9 +87,9 @@ impl<'lab> Spec<'lab> {
         self
     }
 
-    /// Sets environment variables of the node itself.
+    /// Sets environment variables of the node itself, instead of any set before.
     pub fn env(mut self, variables: &[(String, String)]) -> Self {
-        self.environment.extend_from_slice(variables);
+        self.environment = variables.to_vec();
         self
     }
 
@@ -278,15 +279,46 @@ impl<'lab> Node<'lab> {
         self.try_json(arguments).unwrap_or_else(|error| panic!("{arguments:?} failed: {error}"))
     }
 
+    /// What it answers to `status`, `members`, `peers` or `step`: asked by HTTP, which is quick, or by the command if it runs behind a prefix
+    /// and may not be reached from here.
+    ///
+    /// # Errors
+    /// Why it cannot tell.
+    pub fn view(&self, what: &str) -> Result<Value, String> {
+        if self.spec.prefix.is_empty() {
+            let answer = self.get(&format!("/api/v1/{what}")).and_then(|answer| answer.json());
+            answer.map_err(|error| format!("{}: {error}", self.name()))
+        } else {
+            self.try_json(&[what])
+        }
+    }
+
     /// The states of the members that it knows, by peer id, itself among them.
     ///
     /// # Errors
     /// Why it cannot tell.
     pub fn members(&self) -> Result<BTreeMap<String, String>, String> {
-        let members = self.try_json(&["members"])?;
+        let members = self.view("members")?;
         let text = |member: &Value, field: &str| member[field].as_str().unwrap_or_default().to_owned();
         let members = members.as_array().ok_or("members is no list")?;
         Ok(members.iter().map(|member| (text(member, "peer_id"), text(member, "state"))).collect())
+    }
+
+    /// The state in which it sees another node.
+    ///
+    /// # Errors
+    /// Why it cannot tell.
+    pub fn sees(&self, other: &Node<'_>) -> Result<String, String> {
+        Ok(self.members()?.remove(other.peer_id()).unwrap_or_else(|| "unknown".to_owned()))
+    }
+
+    /// Whether it sees another node in this state.
+    ///
+    /// # Errors
+    /// In which state it sees it instead.
+    pub fn expect_sees(&self, other: &Node<'_>, state: &str) -> Result<(), String> {
+        let seen = self.sees(other)?;
+        check(seen == state, || format!("{} sees {} as {seen}", self.name(), other.name()))
     }
 
     /// Publishes and gives what the command printed, which is also how many neighbours it went to.
@@ -304,9 +336,30 @@ impl<'lab> Node<'lab> {
     pub fn subscribe(&self, channel: &str) -> Subscriber {
         let mut command = self.spec.lab.command(&self.spec.prefix);
         command.args(["subscribe", channel, "--output", "ndjson", "--data-dir"]).arg(self.data_dir());
+        self.subscriber(&mut command)
+    }
+
+    /// The same, to end after so many messages.
+    #[track_caller]
+    pub fn subscribe_count(&self, channel: &str, count: u32) -> Subscriber {
+        let mut command = self.spec.lab.command(&self.spec.prefix);
+        command.args([
+            "subscribe",
+            channel,
+            "--output",
+            "ndjson",
+            "--count",
+            &count.to_string(),
+            "--data-dir",
+        ]);
+        self.subscriber(command.arg(self.data_dir()))
+    }
+
+    #[track_caller]
+    fn subscriber(&self, command: &mut Command) -> Subscriber {
         let stem = self.spec.lab.stem(&format!("{}-subscribe", self.name()));
         let mut subscriber =
-            Subscriber { name: self.name().to_owned(), process: Process::spawn(&mut command, &stem, None) };
+            Subscriber { name: self.name().to_owned(), process: Process::spawn(command, &stem, None) };
         wait_for(&format!("{} to subscribe", self.name()), SOON, || {
             let log = subscriber.process.stderr();
             assert!(subscriber.process.exit_code().is_none(), "{} cannot subscribe: {log}", self.name());
@@ -351,15 +404,15 @@ impl<'lab> Node<'lab> {
     /// Starts it again with the same data and peer addresses, and waits until it has told its addresses.
     #[track_caller]
     pub fn restart(&mut self) {
-        self.restart_with(Spec::clone);
+        self.restart_with(|spec| spec);
     }
 
     /// The same, started in another way.
     #[track_caller]
-    pub fn restart_with(&mut self, change: impl FnOnce(&Spec<'lab>) -> Spec<'lab>) {
+    pub fn restart_with(&mut self, change: impl FnOnce(Spec<'lab>) -> Spec<'lab>) {
         self.process.kill();
         self.logs.push(self.log());
-        self.spec = change(&self.spec);
+        self.spec = change(self.spec.clone());
         self.process = self.spec.spawn();
         self.wait_told();
     }
@@ -384,6 +437,11 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
+    /// The name of its node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The messages that it has printed so far.
     #[track_caller]
     pub fn messages(&self) -> Vec<Value> {

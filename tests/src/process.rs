@@ -13,7 +13,7 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// A child in a process group of its own, killed with all its own children when dropped.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     /// Kept open: some commands end when their standard input does.
     _stdin: Option<ChildStdin>,
@@ -43,28 +43,31 @@ impl Process {
         Process { child, _stdin: stdin, stdout, stderr, ended: None }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its id.
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn stdout(&self) -> String {
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
         read(&self.stdout)
     }
 
-    pub(crate) fn stderr(&self) -> String {
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
         read(&self.stderr)
     }
 
     /// Its exit code once it has ended; of a signal, 128 and its number, as shells count.
-    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+    pub fn exit_code(&mut self) -> Option<i32> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("a child can be waited for");
         }
         self.ended.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
     }
 
-    /// Waits for its end.
-    pub(crate) fn wait(&mut self, limit: Duration) -> Option<i32> {
+    /// Waits for its end and gives its exit code; `None` if it goes on.
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
         let deadline = Instant::now() + limit;
         loop {
             match self.exit_code() {
@@ -75,12 +78,12 @@ impl Process {
     }
 
     /// Sends it a signal, by name: `TERM`, `INT`.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         assert!(send(name, &self.pid().to_string()), "there is no process {} to signal", self.pid());
     }
 
     /// `kill -9`, with all its children.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if self.exit_code().is_none() {
             send("KILL", &format!("-{}", self.pid()));
             let _ = self.child.kill();

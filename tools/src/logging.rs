@@ -9,7 +9,7 @@ use crate::error::{CliError, Code};
 
 /// Starts logging as configured; once per process.
 pub(crate) fn init(config: &LogConfig) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&config.level).map_err(|error| {
+    let filter = EnvFilter::try_new(directives(&config.level)).map_err(|error| {
         CliError::new(Code::ConfigInvalid, format!("log.level = {:?}: {error}", config.level))
     })?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -19,4 +19,33 @@ pub(crate) fn init(config: &LogConfig) -> Result<(), CliError> {
         LogFormat::Json => builder.json().try_init(),
     };
     outcome.map_err(|error| CliError::new(Code::Failed, format!("cannot start logging: {error}")))
+}
+
+/// A bare level is that of OmniMesh's own parts: of the libraries beneath, an operator wants to hear only what
+/// is wrong. Directives are taken as they are.
+fn directives(level: &str) -> String {
+    let level = level.trim();
+    if level.contains(['=', ',']) || matches!(level, "error" | "off") {
+        return level.to_owned();
+    }
+    // Kademlia warns of a node that knows nobody yet; that is told in better words.
+    let own = ["omnimesh_node", "omnimesh_protocol", "omnimesh_tools"].map(|name| format!("{name}={level}"));
+    format!("warn,libp2p_kad=error,{}", own.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_not_that_of_libraries() {
+        let all = directives("debug");
+        assert!(all.starts_with("warn,") && all.contains("omnimesh_node=debug"), "{all}");
+        for given in ["off", "error", "info,omnimesh_node=debug", "libp2p_swarm=trace"] {
+            assert_eq!(directives(given), given);
+        }
+        for level in ["warn", "info", "trace"] {
+            EnvFilter::try_new(directives(level)).unwrap();
+        }
+    }
 }

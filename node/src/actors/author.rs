@@ -60,7 +60,7 @@ pub(crate) struct Settings {
 
 #[derive(Debug)]
 pub(crate) struct AuthorActor {
-    common: Common,
+    pub(super) common: Common,
     settings: Settings,
     clock: SharedClock,
     state: author::State,
@@ -117,7 +117,9 @@ impl AuthorActor {
                     let answers = tickets.iter().filter_map(|ticket| self.waiting.remove(ticket)).collect();
                     let publish = Publish { envelope, answers };
                     // The answers are dropped with the message, which tells those who wait.
-                    let _ = self.common.links().gossip.try_send(publish);
+                    if let Some(gossip) = self.common.links().gossip.upgrade() {
+                        let _ = gossip.try_send(publish);
+                    }
                 }
                 author::Output::Refused { ticket, error } => {
                     if let Some(answer) = self.waiting.remove(&ticket) {
@@ -155,6 +157,9 @@ impl Actor for AuthorActor {
 
 impl Supervised for AuthorActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         // Numbers up to the end of what was reserved may have been used.
         let stored = self.settings.store.as_ref().and_then(|store| store.seq_reserved().ok());
         let next = stored.unwrap_or(self.state.next_seq()).max(self.state.next_seq());

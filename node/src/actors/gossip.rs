@@ -18,18 +18,19 @@ use omnimesh_protocol::pattern::CacheStats;
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::validate::{self, Unverified, Validator, Verified};
-use omnimesh_protocol::{Mesh, MessageId, Outbox, Seq, Step};
+use omnimesh_protocol::{Mesh, MessageId, NodeId, Outbox, Seq, Step};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::author::{Answer, BroadcastError, Published};
+use super::early::Early;
 use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox, until};
 use crate::clock::SharedClock;
 use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::message::Message;
-use crate::swarm::{Class, Held, Inbound, Outbound};
+use crate::swarm::{Class, Inbound, Outbound};
 
 /// Batches of this size and larger are split among the pool's threads; smaller ones cost less than the split.
 const PARALLEL_BATCH: usize = 8;
@@ -37,8 +38,11 @@ const PARALLEL_BATCH: usize = 8;
 /// What the actor starts, and restarts, with.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) me: NodeId,
     pub(crate) mesh: Mesh,
     pub(crate) gossip: Arc<gossip::Config>,
+    /// What a frame that is read may hold.
+    pub(crate) read_limits: wire::Limits,
     pub(crate) validate: validate::Config,
     /// See [`omnimesh_protocol::replay::ReplayWindows::new`].
     pub(crate) floor: Option<Step>,
@@ -52,16 +56,13 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug)]
 struct Link {
     outbound: Outbound,
-    protocol: gossip::Protocol,
-    direction: gossip::Direction,
-    ip: Option<IpAddr>,
 }
 
 type Checked = Vec<(MessageId, Result<Verified, Unchecked>)>;
 
 #[derive(Debug)]
 pub(crate) struct GossipActor {
-    common: Common,
+    pub(super) common: Common,
     settings: Settings,
     clock: SharedClock,
     state: relay::State<PeerId>,
@@ -69,6 +70,7 @@ pub(crate) struct GossipActor {
     out: Outbox<relay::Output<PeerId>>,
     step: Option<Step>,
     links: BTreeMap<PeerId, Link>,
+    early: Early,
     subscribers: BTreeMap<Channel, Vec<FeedSender<Message>>>,
     /// Who waits for the router to take an own envelope.
     publishing: Option<(Envelope, Vec<Answer>)>,
@@ -82,11 +84,13 @@ pub(crate) struct GossipActor {
 }
 
 /// What this shell itself counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) frames_received: u64,
-    pub(crate) frames_malformed: u64,
-    pub(crate) messages_refused_by_shape: u64,
+    /// By reason, as are the next.
+    pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
+    pub(crate) messages_refused_by_shape: BTreeMap<&'static str, u64>,
+    pub(crate) frames_early_shed: u64,
     pub(crate) verify_shed: u64,
     pub(crate) verify_batches: u64,
     pub(crate) verify_messages: u64,
@@ -112,6 +116,7 @@ impl GossipActor {
             out,
             step: None,
             links: BTreeMap::new(),
+            early: Early::default(),
             subscribers: BTreeMap::new(),
             publishing: None,
             inbound: Arc::default(),
@@ -136,7 +141,7 @@ impl GossipActor {
             out.push(output);
         }
         let validator = Validator::new(settings.mesh.clone(), settings.validate.clone(), settings.floor);
-        relay::State::new(router, validator)
+        relay::State::new(settings.me, router, validator)
     }
 
     fn give(&mut self, ctx: &mut Context<Self>, input: relay::Input<PeerId>) {
@@ -353,9 +358,14 @@ impl GossipActor {
 
     fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
         match inbound {
-            Inbound::Frames { peer, frames, held } => self.on_frames(peer, &frames, &held, ctx),
+            Inbound::Frames { peer, frames, held: _held } if self.links.contains_key(&peer) => {
+                self.on_frames(peer, &frames, ctx);
+            }
+            Inbound::Frames { peer, frames, .. } => {
+                self.counters.frames_early_shed += self.early.keep(self.common.now(), peer, &frames);
+            }
             Inbound::Malformed { peer, reason } => {
-                self.counters.frames_malformed += 1;
+                *self.counters.frames_malformed.entry(reason.code()).or_default() += 1;
                 let reason = reason.to_string();
                 self.common.observe(vec![Event::BadFrame { from: peer, stream: "gossip", reason }]);
                 self.give(ctx, relay::Input::Gossip(gossip::Input::Malformed { from: peer }));
@@ -363,15 +373,18 @@ impl GossipActor {
         }
     }
 
-    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], _held: &Held, ctx: &mut Context<Self>) {
+    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], ctx: &mut Context<Self>) {
         let mut inputs = Vec::with_capacity(frames.len());
         let mut events = Vec::new();
         self.counters.frames_received += frames.len() as u64;
         for frame in frames {
-            match wire::decode(frame, &self.settings.gossip.limits) {
+            match wire::decode(frame, &self.settings.read_limits) {
                 Ok(wire::Decoded { rpc, refused }) => {
                     if !refused.is_empty() {
-                        self.counters.messages_refused_by_shape += refused.len() as u64;
+                        for refused in &refused {
+                            let by_shape = &mut self.counters.messages_refused_by_shape;
+                            *by_shape.entry(refused.reason.code()).or_default() += 1;
+                        }
                         events.extend(refused.iter().map(|refused| Event::BadFrame {
                             from,
                             stream: "gossip",
@@ -382,7 +395,7 @@ impl GossipActor {
                     inputs.push(relay::Input::Gossip(gossip::Input::Rpc { from, rpc }));
                 }
                 Err(error) => {
-                    self.counters.frames_malformed += 1;
+                    *self.counters.frames_malformed.entry(error.code()).or_default() += 1;
                     events.push(Event::BadFrame { from, stream: "gossip", reason: error.to_string() });
                     inputs.push(relay::Input::Gossip(gossip::Input::Malformed { from }));
                 }
@@ -390,11 +403,6 @@ impl GossipActor {
         }
         self.common.observe(events);
         self.give_all(ctx, inputs.into_iter());
-    }
-
-    fn connect(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
-        let Some(Link { protocol, direction, ip, .. }) = self.links.get(&peer).cloned() else { return };
-        self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
     }
 
     /// Unsubscribes channels whose last subscriber is gone.
@@ -423,7 +431,10 @@ impl Actor for GossipActor {
         if lock(&inbound).is_some() {
             ctx.add_stream(inbound_stream(inbound));
         }
-        ctx.run_interval(Duration::from_secs(1), |actor, ctx| actor.forget_gone_subscribers(ctx));
+        ctx.run_interval(Duration::from_secs(1), |actor, ctx| {
+            actor.counters.frames_early_shed += actor.early.forget_old(actor.common.now());
+            actor.forget_gone_subscribers(ctx);
+        });
         if self.common.is_linked() {
             self.carry_out(ctx);
         }
@@ -443,6 +454,9 @@ fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl 
 
 impl Supervised for GossipActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         // What the lost windows had accepted cannot be told from what is new.
         let now = self.common.now();
         let future = self.settings.validate.step_window_future;
@@ -454,8 +468,9 @@ impl Supervised for GossipActor {
         self.carry_out(ctx);
         let channels: Vec<_> = self.subscribers.keys().cloned().map(relay::Input::Subscribe).collect();
         self.give_all_if_any(ctx, channels.into_iter());
-        for peer in self.links.keys().copied().collect::<Vec<_>>() {
-            self.connect(peer, ctx);
+        // Peers tell their subscriptions when they connect, and only then: connect anew.
+        for peer in std::mem::take(&mut self.links).into_keys() {
+            self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
         }
     }
 }
@@ -508,10 +523,14 @@ impl Handler<PeerUp> for GossipActor {
 
     fn handle(&mut self, up: PeerUp, ctx: &mut Self::Context) {
         let PeerUp { peer, outbound, protocol, direction, ip } = up;
-        if self.links.insert(peer, Link { outbound, protocol, direction, ip }).is_some() {
+        if self.links.insert(peer, Link { outbound }).is_some() {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
-        self.connect(peer, ctx);
+        self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
+        let early = self.early.take(&peer);
+        if !early.is_empty() {
+            self.on_frames(peer, &early, ctx);
+        }
     }
 }
 
@@ -524,6 +543,7 @@ impl Handler<PeerDown> for GossipActor {
     type Result = ();
 
     fn handle(&mut self, PeerDown(peer): PeerDown, ctx: &mut Self::Context) {
+        drop(self.early.take(&peer));
         if self.links.remove(&peer).is_some() {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
@@ -616,7 +636,7 @@ impl Handler<GetSnapshot> for GossipActor {
         let (queued_frames, queued_bytes) =
             queues.fold((0, 0), |(frames, bytes), queue| (frames + queue.frames, bytes + queue.bytes));
         MessageResult(Snapshot {
-            counters: self.counters,
+            counters: self.counters.clone(),
             gossip: self.state.gossip().stats().clone(),
             refused: *validator.refused(),
             accepted: validator.accepted(),

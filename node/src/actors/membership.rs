@@ -16,7 +16,7 @@ use crate::clock::wall_ms;
 
 #[derive(Debug)]
 pub(crate) struct MembershipActor {
-    common: Common,
+    pub(super) common: Common,
     config: Config,
     me: NodeId,
     addresses: Vec<String>,
@@ -106,6 +106,9 @@ impl Actor for MembershipActor {
 
 impl Supervised for MembershipActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         self.out = Outbox::new();
         self.begin(ctx);
         self.common.send(Mailbox::Swarm, &self.common.links().swarm, Reintroduce);

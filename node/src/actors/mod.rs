@@ -15,17 +15,21 @@
 //! machine and the same address; the swarm tells it again who is connected.
 
 pub(crate) mod author;
+mod early;
 pub(crate) mod gossip;
 pub(crate) mod membership;
 pub(crate) mod observer;
 pub(crate) mod swarm;
 pub(crate) mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use actix::WeakAddr;
 use actix::prelude::*;
 use omnimesh_protocol::Time;
 use omnimesh_protocol::event::Event;
@@ -45,7 +49,26 @@ use sync::SyncActor;
 /// Messages that wait for an actor. Source: guess; a burst of frames is one message.
 pub(crate) const MAILBOX: usize = 1024;
 
-/// The addresses of a node's actors.
+/// The node has stopped in good order: the actor that gets this ends.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stop;
+
+macro_rules! can_stop {
+    ($($actor:ty),*) => {
+        $(impl Handler<Stop> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+                ctx.stop();
+            }
+        })*
+    };
+}
+
+can_stop!(AuthorActor, GossipActor, MembershipActor, ObserverActor, SwarmActor, SyncActor);
+
+/// The addresses of a node's actors. The actors run for as long as somebody holds these.
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
     pub(crate) swarm: Addr<SwarmActor>,
@@ -56,11 +79,44 @@ pub(crate) struct Links {
     pub(crate) observer: Addr<ObserverActor>,
 }
 
+/// The same for the actors themselves: they do not keep each other alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakLinks {
+    pub(crate) swarm: WeakAddr<SwarmActor>,
+    pub(crate) gossip: WeakAddr<GossipActor>,
+    pub(crate) sync: WeakAddr<SyncActor>,
+    pub(crate) membership: WeakAddr<MembershipActor>,
+    pub(crate) observer: WeakAddr<ObserverActor>,
+}
+
+impl Links {
+    fn downgrade(&self) -> WeakLinks {
+        WeakLinks {
+            swarm: self.swarm.downgrade(),
+            gossip: self.gossip.downgrade(),
+            sync: self.sync.downgrade(),
+            membership: self.membership.downgrade(),
+            observer: self.observer.downgrade(),
+        }
+    }
+
+    /// Stops all of them. Each ends once nobody holds its address any more.
+    pub(crate) fn stop(self) {
+        // A full mailbox does not matter: an actor without an address ends when it has worked it off.
+        let _ = self.swarm.try_send(Stop);
+        let _ = self.gossip.try_send(Stop);
+        let _ = self.sync.try_send(Stop);
+        let _ = self.membership.try_send(Stop);
+        let _ = self.author.try_send(Stop);
+        let _ = self.observer.try_send(Stop);
+    }
+}
+
 /// What every actor of a node has.
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
     pub(crate) epoch: Epoch,
-    links: Arc<OnceLock<Links>>,
+    links: Arc<OnceLock<WeakLinks>>,
     shed: Arc<[AtomicU64; Mailbox::ALL.len()]>,
     restarts: Arc<AtomicU64>,
     bootstrap_trouble: Arc<Mutex<Option<String>>>,
@@ -105,13 +161,13 @@ impl Common {
     }
 
     /// Introduces the actors to each other, once all are started.
-    pub(crate) fn link(&self, links: Links) {
-        let first = self.links.set(links).is_ok();
+    pub(crate) fn link(&self, links: &Links) {
+        let first = self.links.set(links.downgrade()).is_ok();
         assert!(first, "a node's actors are linked once");
     }
 
     /// The other actors. Nothing reaches an actor before they are linked: the network starts after that.
-    pub(crate) fn links(&self) -> &Links {
+    pub(crate) fn links(&self) -> &WeakLinks {
         self.links.get().expect("actors are linked before the network starts")
     }
 
@@ -126,13 +182,13 @@ impl Common {
 
     /// Sends to another actor of this node. A full mailbox sheds what is sent and counts it: all that
     /// travels this way is repeated by its protocol or is for people only.
-    pub(crate) fn send<A, M>(&self, mailbox: Mailbox, to: &Addr<A>, message: M)
+    pub(crate) fn send<A, M>(&self, mailbox: Mailbox, to: &WeakAddr<A>, message: M)
     where
         A: Actor + Handler<M>,
         A::Context: dev::ToEnvelope<A, M>,
         M: actix::Message<Result = ()> + Send + 'static,
     {
-        if to.try_send(message).is_err() {
+        if to.upgrade().is_none_or(|to| to.try_send(message).is_err()) {
             self.shed[mailbox as usize].fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -161,6 +217,12 @@ impl Common {
     /// The node ends now.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Whether the node ends. An actor that is started anew then only because somebody still holds its
+    /// address stops again.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
     }
 
     /// Waits until the node ends.

@@ -29,7 +29,7 @@ pub struct Observed {
 
 #[derive(Debug)]
 pub(crate) struct ObserverActor {
-    common: Common,
+    pub(super) common: Common,
     config: Config,
     clock: SharedClock,
     state: observer::State<PeerId>,
@@ -53,7 +53,10 @@ impl Actor for ObserverActor {
 }
 
 impl Supervised for ObserverActor {
-    fn restarting(&mut self, _: &mut Self::Context) {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         self.state = observer::State::new(&self.config);
     }
 }

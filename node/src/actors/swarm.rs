@@ -28,6 +28,8 @@ use crate::swarm::{
 
 /// How often the address book is kept, and Kademlia asked for peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long a peer that was sent away for its behaviour is not dialled. As for the first refusal of admission.
+const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
 
@@ -69,7 +71,7 @@ struct Dial {
 
 #[derive(Debug)]
 pub(crate) struct SwarmActor {
-    common: Common,
+    pub(super) common: Common,
     settings: Settings,
     network: Option<NetworkHandle>,
     receivers: Arc<Mutex<Option<Receivers>>>,
@@ -80,6 +82,8 @@ pub(crate) struct SwarmActor {
     dials: Vec<Dial>,
     listening: Vec<Multiaddr>,
     control_shed: u64,
+    /// By reason.
+    frames_malformed: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug)]
@@ -111,6 +115,7 @@ impl SwarmActor {
             dials: Vec::new(),
             listening: Vec::new(),
             control_shed: 0,
+            frames_malformed: BTreeMap::new(),
         }
     }
 
@@ -209,6 +214,15 @@ impl SwarmActor {
         }
     }
 
+    /// Disconnects a peer that misbehaved, and does not dial it for a while.
+    fn send_away(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
+        self.disconnect(peer);
+        if let Some(peer) = peer::node_id(&peer) {
+            let until = self.common.now() + SENT_AWAY_FOR;
+            self.dial(ctx, dialer::Input::Refused { peer, until });
+        }
+    }
+
     fn dial(&mut self, ctx: &mut Context<Self>, input: dialer::Input) {
         let mut out = Outbox::new();
         let common = self.common.clone();
@@ -264,8 +278,8 @@ impl SwarmActor {
                 self.common.set_bootstrap_trouble(Some(detail.clone()));
                 MeshEvent::Error { kind: "bootstrap_unreachable", detail }
             }
-            dialer::Event::BootstrapConnected { address, peer } => {
-                tracing::info!(%peer, "bootstrap {address} reached");
+            dialer::Event::BootstrapConnected { peer, .. } => {
+                tracing::info!(%peer, "bootstrap node reached");
                 self.common.set_bootstrap_trouble(None);
                 return;
             }
@@ -499,10 +513,12 @@ impl SwarmActor {
                 for frame in frames {
                     match Frame::decode(&frame) {
                         Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
-                        Err(DecodeError::UnknownKind(_)) => {}
                         Err(error) => {
-                            fault = Some(error.to_string());
-                            break;
+                            *self.frames_malformed.entry(error.code()).or_default() += 1;
+                            if !matches!(error, DecodeError::UnknownKind(_)) {
+                                fault = Some(error.to_string());
+                                break;
+                            }
                         }
                     }
                 }
@@ -511,10 +527,13 @@ impl SwarmActor {
                     None => return,
                 }
             }
-            Inbound::Malformed { peer, reason } => (peer, reason.to_string()),
+            Inbound::Malformed { peer, reason } => {
+                *self.frames_malformed.entry(reason.code()).or_default() += 1;
+                (peer, reason.to_string())
+            }
         };
         self.common.observe(vec![MeshEvent::BadFrame { from, stream: "control", reason }]);
-        self.disconnect(from);
+        self.send_away(from, ctx);
     }
 
     fn housekeeping(&mut self) {
@@ -604,6 +623,9 @@ impl Actor for SwarmActor {
 
 impl Supervised for SwarmActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         let Settings { me, admission, dialer, bootstrap, mesh, .. } = &self.settings;
         self.admission = admission::State::new(admission.clone(), mesh.clone(), *me);
         let book = self.dialer.book();
@@ -724,7 +746,7 @@ impl Handler<MemberGone> for SwarmActor {
     }
 }
 
-/// Close all connections to a peer.
+/// Close all connections to a peer that misbehaved, or for which there is no room.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Disconnect(pub(crate) PeerId);
@@ -732,8 +754,8 @@ pub(crate) struct Disconnect(pub(crate) PeerId);
 impl Handler<Disconnect> for SwarmActor {
     type Result = ();
 
-    fn handle(&mut self, Disconnect(peer): Disconnect, _: &mut Self::Context) {
-        self.disconnect(peer);
+    fn handle(&mut self, Disconnect(peer): Disconnect, ctx: &mut Self::Context) {
+        self.send_away(peer, ctx);
     }
 }
 
@@ -779,6 +801,7 @@ pub(crate) struct Summary {
     pub(crate) members: usize,
     pub(crate) control_shed: u64,
     pub(crate) refusals: Vec<(&'static str, u64)>,
+    pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
 }
 
 /// Asks for the swarm in short.
@@ -794,6 +817,7 @@ impl Handler<GetSummary> for SwarmActor {
             peers: self.peers.len(),
             members: self.peers.values().filter(|info| info.is_member).count(),
             control_shed: self.control_shed,
+            frames_malformed: self.frames_malformed.clone(),
             refusals: self
                 .admission
                 .refusals()
@@ -812,7 +836,7 @@ pub(crate) struct Close;
 impl Handler<Close> for SwarmActor {
     type Result = ();
 
-    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Close, _: &mut Self::Context) {
         if let Some(store) = &self.settings.store
             && let Err(error) = store.save_address_book(&self.dialer.book())
         {
@@ -827,6 +851,5 @@ impl Handler<Close> for SwarmActor {
         if let Some(network) = self.network.take() {
             let _ = network.shutdown();
         }
-        ctx.stop();
     }
 }

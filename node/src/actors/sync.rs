@@ -36,7 +36,7 @@ pub(crate) struct Settings {
 
 #[derive(Debug)]
 pub(crate) struct SyncActor {
-    common: Common,
+    pub(super) common: Common,
     settings: Settings,
     clock: SharedClock,
     state: Option<StepSync<NodeId>>,
@@ -197,6 +197,9 @@ impl Actor for SyncActor {
 
 impl Supervised for SyncActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
         let now = self.common.now();
         // The mesh's time as it was known goes on; no step is shown twice.
         self.settings.is_founder = false;

@@ -12,6 +12,8 @@ use std::fmt;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
+pub use omnimesh_protocol::membership::MemberState;
+pub use omnimesh_protocol::observer::AnomalyKind;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -64,22 +66,6 @@ pub struct Member {
     pub last_seen_ms: u64,
     /// Round-trip time, when it is connected and measured.
     pub rtt_ms: Option<f64>,
-}
-
-/// The state of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemberState {
-    /// It answers.
-    Alive,
-    /// It did not answer and may still refute that it is gone.
-    Suspect,
-    /// It is gone.
-    Dead,
-    /// It left by itself.
-    Left,
-    /// It misbehaved; nothing of it is taken.
-    Quarantined,
 }
 
 /// A connected peer: `GET /api/v1/peers` answers a list.
@@ -205,36 +191,6 @@ pub struct Anomaly {
     pub evidence: Option<String>,
     /// The same for people.
     pub detail: String,
-}
-
-/// The kinds of anomalies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnomalyKind {
-    /// A tag that does not fit the step's pattern.
-    BadPattern,
-    /// A signature that is not the author's.
-    BadSignature,
-    /// A message that was seen before.
-    Replay,
-    /// A step before the window.
-    StaleStep,
-    /// A step after the window.
-    FutureStep,
-    /// Two messages of one author with one sequence number.
-    Equivocation,
-    /// More than the limits allow.
-    Flood,
-    /// Nothing from one who should speak.
-    Silence,
-    /// Far slower than its like.
-    Latency,
-    /// Bytes that are no message.
-    Malformed,
-    /// A result that the majority does not have.
-    ResultMismatch,
-    /// A message or a peer of another mesh.
-    WrongMesh,
 }
 
 /// How bad an anomaly is.

@@ -247,3 +247,13 @@ pub enum Malformed {
     #[error("a length prefix that is no unsigned varint")]
     BadPrefix,
 }
+
+impl Malformed {
+    /// The stable name in metrics and events.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Malformed::TooLong { .. } => "too_long",
+            Malformed::BadPrefix => "bad_prefix",
+        }
+    }
+}

@@ -101,6 +101,19 @@ pub enum RefusedReason {
     NoTopic,
 }
 
+impl RefusedReason {
+    /// The stable name in metrics and events.
+    pub const fn code(self) -> &'static str {
+        match self {
+            RefusedReason::From => "from",
+            RefusedReason::Seqno => "seqno",
+            RefusedReason::Signature => "signature",
+            RefusedReason::Key => "key",
+            RefusedReason::NoTopic => "no_topic",
+        }
+    }
+}
+
 /// Why a frame could not be read. Nothing of it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -132,6 +145,20 @@ pub enum DecodeError {
     /// A topic is not UTF-8.
     #[error("topic is not UTF-8")]
     Utf8,
+}
+
+impl DecodeError {
+    /// The stable name in metrics and events.
+    pub const fn code(self) -> &'static str {
+        match self {
+            DecodeError::TooLong { .. } => "too_long",
+            DecodeError::TooMany { .. } => "too_many",
+            DecodeError::Truncated => "truncated",
+            DecodeError::Varint => "bad_varint",
+            DecodeError::Field => "bad_field",
+            DecodeError::Utf8 => "bad_utf8",
+        }
+    }
 }
 
 /// Bytes of the frame without its length.

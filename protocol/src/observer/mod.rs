@@ -17,6 +17,7 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 use rand_core::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::id::Step;
@@ -57,23 +58,49 @@ pub enum Input<P> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {}
 
-/// The kinds of anomalies, as the API names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AnomalyKind {
+/// Declares the kinds once: variant and code.
+macro_rules! anomaly_kinds {
+    ($($(#[$doc:meta])* $variant:ident => $code:literal;)*) => {
+        /// The kinds of anomalies.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum AnomalyKind {
+            $($(#[$doc])* #[serde(rename = $code)] $variant,)*
+        }
+
+        impl AnomalyKind {
+            /// The stable name.
+            pub const fn code(self) -> &'static str {
+                match self { $(AnomalyKind::$variant => $code),* }
+            }
+        }
+    };
+}
+
+anomaly_kinds! {
     /// A tag that does not fit the step's pattern.
-    BadPattern,
+    BadPattern => "bad_pattern";
     /// A signature that is not the author's.
-    BadSignature,
+    BadSignature => "bad_signature";
     /// A message that was seen before.
-    Replay,
+    Replay => "replay";
     /// A step before the window.
-    StaleStep,
+    StaleStep => "stale_step";
     /// A step after the window.
-    FutureStep,
+    FutureStep => "future_step";
+    /// Two messages of one author with one sequence number.
+    Equivocation => "equivocation";
+    /// More than the limits allow.
+    Flood => "flood";
+    /// Nothing from one who should speak.
+    Silence => "silence";
+    /// Far slower than its like.
+    Latency => "latency";
     /// Bytes that are no message.
-    Malformed,
+    Malformed => "malformed";
+    /// A result that the majority does not have.
+    ResultMismatch => "result_mismatch";
     /// A message or a peer of another mesh.
-    WrongMesh,
+    WrongMesh => "wrong_mesh";
 }
 
 impl AnomalyKind {

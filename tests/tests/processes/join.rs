@@ -61,3 +61,29 @@ fn an_open_mesh_over_tcp() {
 fn an_open_mesh_over_quic_alone() {
     by_name(|spec| spec.quic());
 }
+
+#[test]
+fn an_address_that_leads_nowhere_does_not_keep_others_waiting() {
+    let lab = lab!();
+    let mut first = lab.node("first").open("demo").start();
+    first.wait_ready();
+    // Nobody listens there, and UDP does not say so.
+    let nowhere = format!("/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}", lab.port(), first.peer_id());
+    let mut second =
+        lab.node("second").open("demo").args(&["--bootstrap", &nowhere]).bootstrap(&first).start();
+    second.wait_ready();
+    let log = second.log();
+    assert!(!log.contains("does not answer"), "the other address was dialled at the same time: {log}");
+    assert_eq!(second.json(&["status"])["peers"], 1);
+}
+
+#[test]
+fn the_line_that_was_printed_joins() {
+    let lab = lab!();
+    let mut first = lab.node("first").open("demo").start();
+    first.wait_ready();
+    let join: Vec<_> = first.join_line().split_whitespace().collect();
+    assert_eq!(join[..2], ["omnimesh", "start"]);
+    let second = lab.node("second").args(&join[2..]).start();
+    exchange(&mut [first, second]);
+}

@@ -196,7 +196,10 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
         );
         let connection = why.connection.as_ref().map_or_else(
             || "none".to_owned(),
-            |peer| format!("{}, score {}", output::cell(peer.get("direction")), peer["score"]),
+            |peer| {
+                let score = peer["score"].as_f64().unwrap_or_default();
+                format!("{}, score {score:.2}", output::cell(peer.get("direction")))
+            },
         );
         vec![
             ("peer", why.peer_id.clone()),

@@ -121,7 +121,9 @@ fn announce(node: &MeshNode, mesh: &Mesh, dir: &DataDir) {
     let addresses: Vec<String> =
         node.listen_addresses().iter().map(|address| with_peer(&address.to_string(), &peer_id)).collect();
     let open = *mesh.secret() == MeshSecret::open(mesh.name());
-    let path = dir.path().display();
+    // What is printed is to work from any directory.
+    let dir = std::path::absolute(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
+    let path = dir.display();
     output::tell(&format!("omnimesh {}", env!("CARGO_PKG_VERSION")));
     output::tell(&format!("peer id     {peer_id}"));
     let kind = if open { "open" } else { "closed" };
@@ -133,10 +135,7 @@ fn announce(node: &MeshNode, mesh: &Mesh, dir: &DataDir) {
     if let Some(api) = node.api_address() {
         output::tell(&format!("api         http://{api}"));
     }
-    output::tell(&format!(
-        "token file  {}",
-        dir.path().join(omnimesh_node::data_dir::API_TOKEN_FILE).display()
-    ));
+    output::tell(&format!("token file  {}", dir.join(omnimesh_node::data_dir::API_TOKEN_FILE).display()));
     let join = if open {
         let bootstrap = reachable(&addresses).map_or_else(String::new, |a| format!(" --bootstrap {a}"));
         format!("omnimesh start --open {}{bootstrap}", mesh.name())

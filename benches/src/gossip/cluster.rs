@@ -1,0 +1,275 @@
+//! Node processes of one kind, each connected to all others, and trials with them.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::node::{Runtime, Side};
+use super::wire::{Load, Order, Reply};
+use crate::Outcome;
+use crate::stats::quantile;
+
+/// How long after the last message was due those under way may still arrive.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a cluster may take to come up, and a node to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The share that must arrive for a rate to count as carried.
+const DELIVERED_MIN: f64 = 0.999;
+/// A cluster is at rest if it uses less of one core than this.
+const REST: f64 = 0.15;
+
+/// The nodes; they end when this is dropped.
+pub(super) struct Cluster {
+    pub(super) side: Side,
+    nodes: Vec<Node>,
+    round: u32,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Trial {
+    /// Messages offered per second.
+    pub(super) offered: f64,
+    /// Messages that each receiver got per second.
+    pub(super) rate: f64,
+    /// What arrived of what should.
+    pub(super) delivered: f64,
+    /// CPU time of all nodes for one delivery, in microseconds.
+    pub(super) cpu_us: f64,
+    /// The same of the publisher alone, for one message.
+    pub(super) publisher_cpu_us: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+}
+
+impl Trial {
+    /// Whether nothing to speak of was lost.
+    pub(super) fn is_carried(&self) -> bool {
+        self.delivered >= DELIVERED_MIN
+    }
+}
+
+struct Node {
+    process: Child,
+    pid: u32,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Node {
+    fn start(side: Side, runtime: Runtime, index: usize, others: &[String]) -> Outcome<Self> {
+        let side = side.to_possible_value().ok_or("a name")?;
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["node", "--side", side.get_name(), "--runtime", runtime.name(), "--index"])
+            .arg(index.to_string())
+            .args(others)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = process.id().ok_or("a node ended at once")?;
+        let input = process.stdin.take().ok_or("no pipe")?;
+        let output = BufReader::new(process.stdout.take().ok_or("no pipe")?).lines();
+        Ok(Node { process, pid, input, output })
+    }
+
+    async fn order(&mut self, order: Order) -> Outcome<()> {
+        let mut line = serde_json::to_vec(&order)?;
+        line.push(b'\n');
+        Ok(self.input.write_all(&line).await?)
+    }
+
+    async fn reply(&mut self) -> Outcome<Reply> {
+        let line =
+            timeout(PATIENCE, self.output.next_line()).await.map_err(|_| "a node does not answer")??;
+        Ok(serde_json::from_str(&line.ok_or("a node has ended")?)?)
+    }
+
+    /// The next reply before `deadline`, if there is one.
+    async fn reply_before(&mut self, deadline: Instant) -> Outcome<Option<Reply>> {
+        match timeout_at(deadline, self.output.next_line()).await {
+            Err(_) => Ok(None),
+            Ok(line) => Ok(Some(serde_json::from_str(&line?.ok_or("a node has ended")?)?)),
+        }
+    }
+
+    /// CPU time of all its threads so far, in seconds.
+    fn cpu_s(&self) -> Outcome<f64> {
+        let mut ns = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            // A thread may have ended since.
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            ns += text.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(ns).as_secs_f64())
+    }
+}
+
+impl Cluster {
+    /// Starts the nodes, connects each with all before it, and waits until messages reach everybody.
+    pub(super) async fn start(side: Side, runtime: Runtime, count: usize) -> Outcome<Self> {
+        let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let mut node = Node::start(side, runtime, index, &addresses)?;
+            let Reply::Listening(address) = node.reply().await? else { return Err("no address".into()) };
+            addresses.push(address);
+            nodes.push(node);
+        }
+        let mut cluster = Cluster { side, nodes, round: 0 };
+        timeout(PATIENCE, cluster.settle()).await.map_err(|_| format!("{side:?} nodes do not connect"))??;
+        Ok(cluster)
+    }
+
+    async fn settle(&mut self) -> Outcome<()> {
+        let others = self.nodes.len() - 1;
+        for node in &mut self.nodes {
+            loop {
+                node.order(Order::Peers).await?;
+                if matches!(node.reply().await?, Reply::Peers(peers) if peers >= others) {
+                    break;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        // Some heartbeats until the meshes stand; gossipsub's first one comes after five seconds.
+        sleep(Duration::from_secs(8)).await;
+        while !self.trial(20.0, 1.0, 64).await?.is_carried() {}
+        Ok(())
+    }
+
+    /// The first node publishes for so long at so many messages per second. Latency counts from when each
+    /// message was due.
+    pub(super) async fn trial(&mut self, rate: f64, seconds: f64, bytes: usize) -> Outcome<Trial> {
+        self.publish(rate, seconds, bytes, false).await
+    }
+
+    /// The same, a message now and then. Latency counts from when each message was handed over.
+    pub(super) async fn lone(&mut self, rate: f64, seconds: f64, bytes: usize) -> Outcome<Trial> {
+        self.publish(rate, seconds, bytes, true).await
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count within a trial")]
+    async fn publish(
+        &mut self,
+        rate: f64,
+        seconds: f64,
+        bytes: usize,
+        from_handover: bool,
+    ) -> Outcome<Trial> {
+        self.rest().await?;
+        self.round += 1;
+        let load =
+            Load { round: self.round, count: (rate * seconds).ceil() as u32, rate, bytes, from_handover };
+        for node in &mut self.nodes {
+            node.order(Order::Expect { round: load.round, count: load.count }).await?;
+        }
+        let before = self.cpu_s()?;
+        let deadline = Instant::now() + Duration::from_secs_f64(seconds) + GRACE;
+        self.publisher()?.order(Order::Publish(load)).await?;
+        let published = self.published(deadline).await?;
+        for node in self.nodes.iter_mut().skip(1) {
+            while let Some(reply) = node.reply_before(deadline).await? {
+                if matches!(reply, Reply::Arrived { round } if round == load.round) {
+                    break;
+                }
+            }
+        }
+        let after = self.cpu_s()?;
+        let first_us = match published {
+            Some(first_us) => first_us,
+            None => self.stop().await?,
+        };
+        self.evaluate(load, first_us, &before, &after).await
+    }
+
+    fn publisher(&mut self) -> Outcome<&mut Node> {
+        Ok(self.nodes.first_mut().ok_or("no nodes")?)
+    }
+
+    async fn published(&mut self, deadline: Instant) -> Outcome<Option<u64>> {
+        let round = self.round;
+        while let Some(reply) = self.publisher()?.reply_before(deadline).await? {
+            if let Reply::Published { round: of, first_us, .. } = reply
+                && of == round
+            {
+                return Ok(Some(first_us));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends a round whose publisher did not come to its end in time; when its first message was due.
+    async fn stop(&mut self) -> Outcome<u64> {
+        self.publisher()?.order(Order::Stop).await?;
+        let end = self.published(Instant::now() + PATIENCE).await?;
+        Ok(end.ok_or("the publisher does not stop")?)
+    }
+
+    async fn evaluate(&mut self, load: Load, first_us: u64, before: &[f64], after: &[f64]) -> Outcome<Trial> {
+        let (mut received, mut last_us, mut latencies_us) = (0, first_us, Vec::new());
+        let receivers = self.nodes.len() - 1;
+        for node in self.nodes.iter_mut().skip(1) {
+            node.order(Order::Collect).await?;
+            let collected = loop {
+                match node.reply().await? {
+                    Reply::Collected(collected) => break collected,
+                    Reply::Arrived { .. } => {}
+                    other => return Err(format!("not an answer: {other:?}").into()),
+                }
+            };
+            received += collected.received;
+            last_us = last_us.max(collected.last_us);
+            latencies_us.extend(collected.latencies_us);
+        }
+        latencies_us.sort_unstable();
+        let used =
+            |nodes: &mut dyn Iterator<Item = (&f64, &f64)>| nodes.map(|(b, a)| a - b).sum::<f64>() * 1e6;
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let (expected, seconds) =
+            (f64::from(load.count) * receivers as f64, (last_us - first_us).max(1) as f64 / 1e6);
+        let all = f64::from(received).max(1.0);
+        Ok(Trial {
+            offered: load.rate,
+            rate: all / f64::from(u32::try_from(receivers)?) / seconds,
+            delivered: f64::from(received) / expected,
+            cpu_us: used(&mut before.iter().zip(after)) / all,
+            publisher_cpu_us: used(&mut before.iter().zip(after).take(1)) / f64::from(load.count),
+            p50_us: f64::from(quantile(&latencies_us, 0.5)),
+            p99_us: f64::from(quantile(&latencies_us, 0.99)),
+        })
+    }
+
+    /// Waits until nothing of an earlier round is under way any more.
+    async fn rest(&mut self) -> Outcome<()> {
+        let pause = Duration::from_millis(150);
+        let end = Instant::now() + PATIENCE;
+        let mut before: f64 = self.cpu_s()?.iter().sum();
+        while Instant::now() < end {
+            sleep(pause).await;
+            let now: f64 = self.cpu_s()?.iter().sum();
+            if (now - before) / pause.as_secs_f64() < REST {
+                return Ok(());
+            }
+            before = now;
+        }
+        Err(format!("{:?} nodes do not come to rest", self.side).into())
+    }
+
+    fn cpu_s(&self) -> Outcome<Vec<f64>> {
+        self.nodes.iter().map(Node::cpu_s).collect()
+    }
+
+    /// Ends the nodes.
+    pub(super) async fn stop_all(mut self) -> Outcome<()> {
+        for node in &mut self.nodes {
+            node.process.kill().await?;
+        }
+        Ok(())
+    }
+}

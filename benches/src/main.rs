@@ -1,0 +1,118 @@
+//! Comparisons of OmniMesh with what it is measured against, side by side in one run, as ratios.
+//!
+//! ```text
+//! omnimesh-benches gates    each gate of the validator        against one bare `verify_strict`
+//! omnimesh-benches gossip   whole nodes, a process for each   against stock rust-libp2p gossipsub
+//! omnimesh-benches report   both, as Markdown and as JSON
+//! ```
+//!
+//! What is compared runs in turns (A B A B), each turn gives one ratio, and the median of the ratios is told
+//! with the lowest and the highest: on a shared machine a single absolute number means nothing. It is to be
+//! built with `--release`. See `docs/performance.md` for what is measured and how.
+
+mod gates;
+mod gossip;
+mod report;
+mod stats;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// What all parts answer with: a bench can only tell what went wrong and end.
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+#[derive(Debug, Parser)]
+#[command(about = "Compares OmniMesh with its peers, side by side, as ratios")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The validator's gates against one bare ed25519-dalek `verify_strict`.
+    Gates(GatesArgs),
+    /// OmniMesh against stock rust-libp2p gossipsub on loopback TCP.
+    Gossip(GossipArgs),
+    /// Everything, as Markdown on standard output, and as JSON in a file.
+    Report {
+        #[command(flatten)]
+        gates: GatesArgs,
+        #[command(flatten)]
+        gossip: GossipArgs,
+        /// Where the JSON goes.
+        #[arg(long, default_value = "target/benches.json")]
+        json: PathBuf,
+    },
+    /// One node of a comparison; started by `gossip`.
+    #[command(hide = true)]
+    Node(gossip::NodeArgs),
+}
+
+/// How long the gates are measured.
+#[derive(Debug, Args)]
+struct GatesArgs {
+    /// Batches of each gate, interleaved with those of all others.
+    #[arg(long, default_value_t = 150)]
+    batches: usize,
+}
+
+/// What of gossip is compared, and how long.
+#[derive(Debug, Clone, Args)]
+struct GossipArgs {
+    /// Numbers of nodes.
+    #[arg(long, value_delimiter = ',', default_value = "2,8")]
+    nodes: Vec<usize>,
+    /// Payload sizes in bytes.
+    #[arg(long, value_delimiter = ',', default_value = "64,1024")]
+    bytes: Vec<usize>,
+    /// Turns of each side.
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+    /// Length of one trial in seconds.
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+    /// What to measure.
+    #[arg(long, value_delimiter = ',', default_value = "lone,rate,load")]
+    parts: Vec<gossip::Part>,
+    /// The runtime of the stock gossipsub processes.
+    #[arg(long, default_value = "multi")]
+    stock_runtime: gossip::Runtime,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome<()> {
+    match command {
+        Command::Gates(args) => {
+            print!("{}", report::gates(&gates::measure(args.batches)?));
+        }
+        Command::Gossip(args) => print!("{}", report::gossip(&gossip::compare(&args)?)),
+        Command::Report { gates, gossip, json } => {
+            let all = report::Report {
+                machine: report::Machine::here(),
+                gates: gates::measure(gates.batches)?,
+                gossip: gossip::compare(&gossip)?,
+            };
+            print!("{}", all.markdown());
+            if let Some(dir) = json.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            std::fs::write(&json, serde_json::to_vec_pretty(&all)?)?;
+            eprintln!("wrote {}", json.display());
+        }
+        Command::Node(args) => gossip::node(&args)?,
+    }
+    Ok(())
+}

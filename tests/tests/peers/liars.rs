@@ -1,0 +1,307 @@
+//! Members that lie about the step: seven nodes, two of them liars, and the honest five stay together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use libp2p::{PeerId, Stream};
+use omnimesh_node::MeshNode;
+use omnimesh_node::swarm::peer;
+use omnimesh_protocol::control::{Agent, Frame, VERSION, protocol_name};
+use omnimesh_protocol::event::Event;
+use omnimesh_protocol::membership;
+use omnimesh_protocol::{Mesh, NodeId, Outbox, Step, Time};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::common::{Dice, TestNode, config, identity, poll, within};
+use crate::raw::{RawPeer, framed, write};
+
+const HONEST: u64 = 5;
+const STEP: Duration = Duration::from_millis(200);
+/// How long each pair of lies is told.
+const PER_LIE: Duration = Duration::from_millis(2500);
+/// How often a liar announces, unasked.
+const ANNOUNCE: Duration = Duration::from_millis(150);
+/// How often the honest ones are looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What a liar says. `ns` is the truth, as well as it knows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lie {
+    /// Always this.
+    Always(u64),
+    /// Off by so many milliseconds.
+    Off(i64),
+    /// Off by so many milliseconds more in each second.
+    Drifting(i64),
+    /// To half of the others far ahead, to the rest far behind.
+    TwoFaced(i64),
+    /// Anything, another thing each time, near or far.
+    Wild,
+    /// It has no step, but a proposal for one.
+    Nothing,
+}
+
+/// What the two say, one pair after the other.
+const LIES: [(Lie, Lie); 8] = [
+    (Lie::Always(u64::MAX), Lie::Always(u64::MAX)),
+    (Lie::Always(0), Lie::Always(u64::MAX >> 1)),
+    (Lie::TwoFaced(300), Lie::TwoFaced(-300)),
+    (Lie::Drifting(150), Lie::Drifting(150)),
+    (Lie::Drifting(-150), Lie::Drifting(-150)),
+    (Lie::TwoFaced(3_600_000), Lie::Wild),
+    (Lie::Off(190), Lie::Off(190)),
+    (Lie::Nothing, Lie::Wild),
+];
+
+impl Lie {
+    fn tell(self, to: &NodeId, truth_ns: u64, since: Duration, dice: &mut Dice) -> Option<u64> {
+        let off = |ms: i64| truth_ns.saturating_add_signed(ms.saturating_mul(1_000_000));
+        Some(match self {
+            Lie::Always(ns) => ns,
+            Lie::Off(ms) => off(ms),
+            Lie::Drifting(ms) => off(ms.saturating_mul(i64::try_from(since.as_millis()).unwrap()) / 1000),
+            Lie::TwoFaced(ms) => off(if to.as_bytes()[0] & 1 == 0 { ms } else { -ms }),
+            Lie::Wild => match dice.below(4) {
+                0 => dice.next(),
+                1 => off(i64::try_from(dice.below(1 << 40)).unwrap()),
+                2 => off(-i64::try_from(dice.below(1 << 40)).unwrap()),
+                _ => off(i64::try_from(dice.below(1000)).unwrap() - 500),
+            },
+            Lie::Nothing => return None,
+        })
+    }
+}
+
+/// A real member in all but what it says of the time.
+struct Liar {
+    raw: RawPeer,
+    me: NodeId,
+    mesh: Mesh,
+    control: String,
+    /// Of an honest node, to know the truth that it bends.
+    witness: MeshNode,
+    targets: Vec<(NodeId, PeerId, String)>,
+    streams: BTreeMap<NodeId, Stream>,
+    members: membership::State,
+    timers: Vec<(Time, membership::Timer)>,
+    rng: ChaCha20Rng,
+    dice: Dice,
+    lies: Vec<Lie>,
+    started: Instant,
+    told: Arc<AtomicU64>,
+}
+
+impl Liar {
+    async fn start(seed: u64, mesh: &Mesh, honest: &[TestNode], lies: Vec<Lie>) -> Liar {
+        let who = identity(seed);
+        let control = protocol_name(mesh.id());
+        let raw = RawPeer::start(who.clone(), &[&control]).await;
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let local =
+            membership::Local { node: who.id(), generation: 1, addresses: vec![raw.listening.to_string()] };
+        let members = membership::State::new(membership::Config::default(), local, &mut rng).unwrap();
+        let target = |node: &TestNode| (node.node.peer_id(), node.peer, node.address());
+        let mut liar = Liar {
+            raw,
+            me: who.id(),
+            mesh: mesh.clone(),
+            control,
+            witness: honest[0].node.clone(),
+            targets: honest.iter().map(target).collect(),
+            streams: BTreeMap::new(),
+            members,
+            timers: Vec::new(),
+            rng,
+            dice: Dice::new(seed),
+            lies,
+            started: Instant::now(),
+            told: Arc::default(),
+        };
+        for (node, peer, address) in liar.targets.clone() {
+            liar.raw.dial(&address, peer).await;
+            liar.greet(node).await;
+            liar.membership(membership::Input::Connected { peer: node, addresses: vec![address] }).await;
+        }
+        liar
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    /// Says Hello on a new stream.
+    async fn greet(&mut self, to: NodeId) {
+        let Some(stream) = self.raw.try_open(peer::peer_id(&to), &self.control).await else { return };
+        self.streams.insert(to, stream);
+        let proof = self.mesh.member_proof(&self.me, &to);
+        self.send(to, &Frame::Hello { version: VERSION, proof, agent: Agent::new("liar") }).await;
+    }
+
+    async fn send(&mut self, to: NodeId, frame: &Frame) {
+        if let Some(stream) = self.streams.get_mut(&to)
+            && !write(stream, &framed(&frame.encode())).await
+        {
+            self.streams.remove(&to);
+        }
+    }
+
+    async fn membership(&mut self, input: membership::Input) {
+        let mut out = Outbox::new();
+        self.members.handle(self.now(), input, &mut self.rng, &mut out);
+        for output in out.drain() {
+            match output {
+                membership::Output::Send { to, packet } => self.send(to, &Frame::Swim(packet)).await,
+                membership::Output::Timer { at, timer } => self.timers.push((at, timer)),
+                _ => {}
+            }
+        }
+    }
+
+    fn lie(&mut self, to: &NodeId) -> Option<u64> {
+        let elapsed = self.started.elapsed();
+        let at = (elapsed.as_nanos() / PER_LIE.as_nanos()) as usize % self.lies.len();
+        let since = Duration::from_nanos((elapsed.as_nanos() % PER_LIE.as_nanos()) as u64);
+        let truth_ns = self.witness.step().map_or(0, |step| step.0 * STEP.as_nanos() as u64);
+        self.lies[at].tell(to, truth_ns, since, &mut self.dice)
+    }
+
+    async fn on_frame(&mut self, from: NodeId, frame: Frame) {
+        match frame {
+            Frame::StepRequest { nonce } => {
+                let mesh_time_ns = self.lie(&from);
+                self.told.fetch_add(1, Ordering::Relaxed);
+                let proposal_ns = mesh_time_ns.unwrap_or(u64::MAX);
+                self.send(from, &Frame::StepReply { nonce, mesh_time_ns, proposal_ns }).await;
+            }
+            Frame::Swim(bytes) => self.membership(membership::Input::Packet { from, bytes }).await,
+            // A new stream of the other side wants to be greeted, as the first did.
+            Frame::Hello { .. } if !self.streams.contains_key(&from) => self.greet(from).await,
+            _ => {}
+        }
+    }
+
+    /// Lies until it is dropped.
+    async fn run(mut self) {
+        let mut announce = tokio::time::interval(ANNOUNCE);
+        loop {
+            let due = self.timers.iter().map(|(at, _)| *at).min();
+            let wait = due.map_or(Duration::from_secs(1), |at| at.since(self.now()));
+            tokio::select! {
+                received = self.raw.received.recv() => {
+                    let Some(received) = received else { return };
+                    let from = peer::node_id(&received.from).unwrap();
+                    if let Ok(frame) = Frame::decode(&received.frame) {
+                        self.on_frame(from, frame).await;
+                    }
+                }
+                () = tokio::time::sleep(wait) => {
+                    let now = self.now();
+                    let (due, later) = self.timers.drain(..).partition(|(at, _)| *at <= now);
+                    self.timers = later;
+                    let due: Vec<(Time, membership::Timer)> = due;
+                    for (_, timer) in due {
+                        self.membership(membership::Input::Timer(timer)).await;
+                    }
+                }
+                _ = announce.tick() => {
+                    for (node, _, _) in self.targets.clone() {
+                        if let Some(mesh_time_ns) = self.lie(&node) {
+                            self.send(node, &Frame::StepAnnounce { mesh_time_ns }).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Five honest nodes that all know each other.
+async fn honest_nodes(mesh: &Mesh) -> Vec<TestNode> {
+    let mut settings = config();
+    settings.node.step_interval_ms = u64::try_from(STEP.as_millis()).unwrap();
+    (settings.node.sync_round_ms, settings.node.sync_timeout_ms) = (250, 200);
+    let mut nodes: Vec<TestNode> = Vec::new();
+    for seed in 1..=HONEST {
+        let mut settings = settings.clone();
+        settings.network.bootstrap = nodes.first().map(TestNode::address).into_iter().collect();
+        nodes.push(TestNode::start(identity(seed), mesh, settings).await);
+    }
+    for node in &nodes {
+        within("an honest node is ready", node.node.wait_ready()).await.unwrap();
+        until_admitted(node, HONEST - 1).await;
+    }
+    nodes
+}
+
+async fn until_admitted(node: &TestNode, count: u64) {
+    poll("all are connected", async || {
+        (node.metrics().await.get("peers_admitted") == count as f64).then_some(())
+    })
+    .await;
+}
+
+/// Looks at the honest nodes all the time; gives the greatest difference seen.
+async fn watch_steps(honest: &[TestNode], how_long: Duration) -> u64 {
+    let mut last: Vec<Step> = honest.iter().map(TestNode::step).collect();
+    let (begin, first) = (Instant::now(), last[0]);
+    let mut apart = 0;
+    let mut look = tokio::time::interval(LOOK);
+    while begin.elapsed() < how_long {
+        look.tick().await;
+        let now: Vec<Step> = honest.iter().map(TestNode::step).collect();
+        for (before, after) in last.iter().zip(&now) {
+            assert!(after >= before, "a step ran backwards: {last:?}, then {now:?}");
+        }
+        let difference = now.iter().max().unwrap().0 - now.iter().min().unwrap().0;
+        assert!(difference <= 1, "after {:?} the honest nodes are at {now:?}", begin.elapsed());
+        apart = apart.max(difference);
+        last = now;
+    }
+    // Nor were they all dragged along: a clock is slewed by a tenth at most, and here by next to nothing.
+    let (passed, expected) = (last[0].0 - first.0, begin.elapsed().as_secs_f64() / STEP.as_secs_f64());
+    println!("{passed} steps in a time of {expected:.1}");
+    assert!((passed as f64 - expected).abs() <= 2.0 + expected * 0.05, "{passed} steps, not {expected}");
+    apart
+}
+
+#[actix::test]
+async fn two_liars_of_seven_move_nobody() {
+    let seed = 77;
+    println!("seed {seed}");
+    let mesh = Mesh::open("liars").unwrap();
+    let honest = honest_nodes(&mesh).await;
+    let (left, right): (Vec<Lie>, Vec<Lie>) = LIES.into_iter().unzip();
+    let liars =
+        [Liar::start(seed, &mesh, &honest, left).await, Liar::start(seed + 1, &mesh, &honest, right).await];
+    let told: Vec<Arc<AtomicU64>> = liars.iter().map(|liar| liar.told.clone()).collect();
+    let names: Vec<NodeId> = liars.iter().map(|liar| liar.me).collect();
+    let lying: Vec<_> = liars.into_iter().map(|liar| tokio::spawn(liar.run())).collect();
+    for node in &honest {
+        until_admitted(node, HONEST + 1).await;
+    }
+    let duration = PER_LIE * u32::try_from(LIES.len()).unwrap();
+    let apart = watch_steps(&honest, duration).await;
+    println!("at most {apart} apart");
+
+    for node in &honest {
+        let members = node.node.members().await.unwrap();
+        for name in &names {
+            let is_alive =
+                |m: &membership::Member| m.id == *name && m.state == membership::MemberState::Alive;
+            assert!(members.iter().any(is_alive), "the liars were members to the end: {members:?}");
+        }
+        let jumped = |event: &Event<_>| matches!(event, Event::Step { what: "jumped" | "holding", .. });
+        assert_eq!(node.count(jumped), 0, "nobody had a reason to jump or to wait");
+        let noticed = |event: &Event<_>| matches!(event, Event::Step { what: "outlier", .. });
+        assert!(node.count(noticed) > 0, "such clocks are noticed");
+        assert_eq!(node.metrics().await.get("actor_restarts_total"), 0.0);
+    }
+    for told in told {
+        let told = told.load(Ordering::Relaxed);
+        assert!(told > 100, "only {told} lies were told");
+    }
+    lying.iter().for_each(tokio::task::JoinHandle::abort);
+}

@@ -1,0 +1,1139 @@
+#!/usr/bin/env python3
+"""A second reader and writer of the bytes of OmniMesh, checked against the test vectors.
+
+It was written from docs/protocol.md alone and shares no code with the node. So where it passes, the document
+is enough to write another implementation, and the vectors are what the document says. The parts follow the
+sections of the document.
+
+    python3 tests/verify_vectors.py [docs/vectors]
+
+Needs the packages in tests/requirements.txt. Exit status 1 if any case failed.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import sys
+from pathlib import Path
+
+import base58
+import cbor2
+import regex
+from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+U16, U32, U64 = 2**16 - 1, 2**32 - 1, 2**64 - 1
+
+
+class Refused(Exception):
+    """What was read is refused; the text is the reason (in envelopes: the reason code)."""
+
+
+def require(condition, reason):
+    if not condition:
+        raise Refused(reason)
+
+
+def as_utf8(raw, reason):
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused(reason) from None
+
+
+# ------------------------------------------------------------------------------------------------ 1. Notation
+
+
+def hash32(message):
+    return blake3(message).digest()
+
+
+def keyed_hash(key, message):
+    return blake3(message, key=key).digest()
+
+
+def derive_key(context, material):
+    return blake3(material, derive_key_context=context).digest()
+
+
+def le64(number):
+    return number.to_bytes(8, "little")
+
+
+def write_varint(number):
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(out) + bytes([number])
+
+
+def read_varint(data, at, shortest):
+    """The number that begins at `at`, and where it ends. Before frames, only the shortest form will do."""
+    number = 0
+    for i in range(10):
+        require(at + i < len(data), "cut in a varint")
+        byte = data[at + i]
+        number |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            require(number <= U64, "a varint of more than 64 bits")
+            require(not shortest or byte != 0 or i == 0, "a varint that is not the shortest")
+            return number, at + i + 1
+    raise Refused("a varint of more than ten bytes")
+
+
+class Reader:
+    """Takes bytes from the front, and refuses when there are too few."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def left(self):
+        return len(self.data) - self.at
+
+    def take(self, count):
+        require(self.left() >= count, "cut")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, size):
+        return int.from_bytes(self.take(size), "big")
+
+
+# ---------------------------------------------------------------------------------------------- 2. Identities
+
+PEER_ID_PREFIX = bytes.fromhex("002408011220")
+
+
+def public_key(seed):
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+
+
+def write_peer_id(key):
+    return base58.b58encode(PEER_ID_PREFIX + key).decode("ascii")
+
+
+def read_peer_id(text):
+    """The public key in the text of a peer id."""
+    try:
+        raw = base58.b58decode(text)
+    except ValueError:
+        raise Refused("not base58") from None
+    require(len(raw) == 38 and raw.startswith(PEER_ID_PREFIX), "not the peer id of an Ed25519 key")
+    key = raw[len(PEER_ID_PREFIX) :]
+    require(write_peer_id(key) == text, "not the one text of this peer id")  # the library drops white space
+    return key
+
+
+# -------------------------------------------------------------------------------------------------- 3. Meshes
+
+# `regex` and not `re`: the Alphabetic property is more than the letters that Python's own classes know.
+MESH_NAME = regex.compile(r"[\p{Alphabetic}\p{Nd}\p{Nl}\p{No}_.\-]+")
+WHITE_SPACE = r"\p{White_Space}+"
+INVITE_PREFIX = "omnimesh1-"
+INVITE_CHARACTERS_MAX = 8192
+
+
+def mesh_name_allowed(name):
+    return 1 <= len(name.encode("utf-8")) <= 64 and MESH_NAME.fullmatch(name) is not None
+
+
+def mesh_id(name, secret):
+    return derive_key("omnimesh 2026-11 mesh id", secret + name.encode("utf-8"))[:16]
+
+
+def open_secret(name):
+    return derive_key("omnimesh 2026-11 open mesh secret", name.encode("utf-8"))
+
+
+def member_proof(secret, prover, verifier):
+    return keyed_hash(derive_key("omnimesh 2026-11 member proof", secret), prover + verifier)
+
+
+def write_invite(name, secret, addresses):
+    cbor = write_cbor([Text(name), secret, [Text(address) for address in addresses]])
+    token = base64.urlsafe_b64encode(cbor + hash32(cbor)[:4]).decode("ascii")
+    return cbor, INVITE_PREFIX + token.rstrip("=")
+
+
+def read_base64url(text):
+    require(re.fullmatch(r"[A-Za-z0-9_-]*", text) and len(text) % 4 != 1, "not base64url")
+    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    # One text for each invite: bits beyond the last byte are zero.
+    require(base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=") == text, "not the one base64url")
+    return raw
+
+
+def read_invite(token):
+    """Name, secret, addresses and the CBOR of an invite."""
+    token = regex.sub(rf"\A{WHITE_SPACE}|{WHITE_SPACE}\Z", "", token)
+    require(token.startswith(INVITE_PREFIX), "no prefix")
+    text = token[len(INVITE_PREFIX) :]
+    require(len(text) <= INVITE_CHARACTERS_MAX, "too long")
+    raw = read_base64url(text)
+    require(len(raw) >= 4, "no check")
+    cbor, check = raw[:-4], raw[-4:]
+    require(hmac.compare_digest(hash32(cbor)[:4], check), "the check is wrong")
+
+    item = read_cbor(cbor)
+    require(is_array(item, 3), "not three items")
+    name, secret, addresses = item
+    require(is_text(name) and mesh_name_allowed(name.decoded()), "the name is not allowed")
+    require(is_bytes(secret, 32), "the secret is not allowed")
+    require(is_array(addresses) and len(addresses) <= 16, "not a list of addresses, or too long")
+    require(all(is_text(address) and len(address.raw) <= 256 for address in addresses), "an address is wrong")
+    return name.decoded(), secret, [address.decoded() for address in addresses], cbor
+
+
+# -------------------------------------------------------------------------------------- 4. Steps and patterns
+
+
+class Pattern:
+    def __init__(self, secret, phase_interval, step):
+        self.phase, self.block = divmod(step, phase_interval)
+        self.phase_key = derive_key("omnimesh 2026-11 phase key", secret + le64(self.phase))
+        # The library's IV of 16 bytes is the block counter and the nonce of the original ChaCha20.
+        cipher = Cipher(ChaCha20(self.phase_key, le64(self.block) + bytes(8)), mode=None)
+        stream = cipher.encryptor().update(bytes(64))
+        self.tag_key = stream[:32]
+        self.value = int.from_bytes(stream[32:40], "little")
+
+
+# ------------------------------------------------------------------------------------------ 5. Canonical CBOR
+
+
+class Text:
+    """A text string; its bytes need not be UTF-8, as the walk over the shape does not look at text."""
+
+    def __init__(self, text):
+        self.raw = text.encode("utf-8") if isinstance(text, str) else text
+
+    def decoded(self):
+        return as_utf8(self.raw, "malformed")
+
+
+def is_uint(item, most=U64):
+    return isinstance(item, int) and item <= most
+
+
+def is_bytes(item, length=None):
+    return isinstance(item, bytes) and length in (None, len(item))
+
+
+def is_text(item):
+    return isinstance(item, Text)
+
+
+def is_array(item, length=None):
+    return isinstance(item, list) and length in (None, len(item))
+
+
+def check_shape(data):
+    """The walk of the document, step by step; refuses what is not the one encoding of a document."""
+    at = 0
+    open_arrays = [1]
+    while True:
+        while open_arrays[-1] == 0:
+            open_arrays.pop()
+            if not open_arrays:
+                require(at == len(data), "trailing_bytes")
+                return
+        open_arrays[-1] -= 1
+        major, number, at = check_head(data, at)
+        if major in (2, 3):
+            require(len(data) - at >= number, "truncated")
+            at += number
+        elif major == 4:
+            require(len(open_arrays) < 5, "too_deep")
+            open_arrays.append(number)
+
+
+def check_head(data, at):
+    """Major type, number or length, and where the head ends. For null, major type 7 and no number."""
+    require(at < len(data), "truncated")
+    first = data[at]
+    at += 1
+    if first == 0xF6:
+        return 7, None, at
+    major, info = first >> 5, first & 0x1F
+    require(major in (0, 2, 3, 4), "malformed")
+    if info < 24:
+        return major, info, at
+    if info <= 27:
+        size = 1 << (info - 24)
+        require(len(data) - at >= size, "truncated")
+        number = int.from_bytes(data[at : at + size], "big")
+        require(number >= (24, 2**8, 2**16, 2**32)[info - 24], "not_canonical")
+        return major, number, at + size
+    raise Refused("not_canonical" if info == 31 else "malformed")
+
+
+def read_cbor(data):
+    """The one item in `data`: an int, bytes, Text, None or a list of these."""
+    check_shape(data)
+    return read_item(data, 0)[0]
+
+
+def read_item(data, at):
+    # Recursion is safe here: the walk over the shape has bounded the depth.
+    major, number, at = check_head(data, at)
+    if major == 7:
+        return None, at
+    if major == 0:
+        return number, at
+    if major == 4:
+        items = []
+        for _ in range(number):
+            item, at = read_item(data, at)
+            items.append(item)
+        return items, at
+    raw = data[at : at + number]
+    return (raw if major == 2 else Text(raw)), at + number
+
+
+def write_cbor(item):
+    if item is None:
+        return b"\xf6"
+    if isinstance(item, int):
+        return write_head(0, item)
+    if isinstance(item, bytes):
+        return write_head(2, len(item)) + item
+    if isinstance(item, Text):
+        return write_head(3, len(item.raw)) + item.raw
+    return write_head(4, len(item)) + b"".join(write_cbor(each) for each in item)
+
+
+def write_head(major, number):
+    if number < 24:
+        return bytes([major << 5 | number])
+    power = next(p for p in range(4) if number < 1 << (8 << p))
+    return bytes([major << 5 | 24 + power]) + number.to_bytes(1 << power, "big")
+
+
+# ----------------------------------------------------------------------------------------------- 6. Envelopes
+
+SIGNATURE_CONTEXT = b"omnimesh/1/envelope"
+CHANNEL = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+EPHEMERAL, DURABLE = 0, 1
+
+
+class Signed:
+    """The ten items of the signed part, each as the table of the document wants it."""
+
+    def __init__(self, items):
+        require(len(items) == 10, "malformed")
+        (_, self.mesh, self.author, self.seq, self.step, self.kind, channel, self.prev, self.timestamp_us,
+         self.payloads) = items
+        require(is_bytes(self.mesh, 16) and is_bytes(self.author, 32), "malformed")
+        require(is_uint(self.seq) and is_uint(self.step), "malformed")
+        require(is_uint(self.kind, DURABLE), "malformed")
+        require(is_text(channel) and CHANNEL.fullmatch(channel.raw), "malformed")
+        require(self.prev is None or (is_bytes(self.prev, 32) and self.kind == DURABLE), "malformed")
+        require(self.timestamp_us is None or is_uint(self.timestamp_us), "malformed")
+        require(is_array(self.payloads) and 1 <= len(self.payloads) <= 256, "malformed")
+        require(all(is_bytes(payload) for payload in self.payloads), "malformed")
+        require(self.seq >= 1 and self.seq + len(self.payloads) <= U64, "malformed")
+        self.channel = channel.decoded()
+
+
+class Envelope:
+    """Gates 2 to 7: an envelope that can be read, with the bytes that its tag and signature are made over."""
+
+    def __init__(self, data):
+        outer = read_cbor(data)
+        require(is_array(outer, 3) and all(is_bytes(item) for item in outer), "malformed")
+        self.signed_bytes, self.tag, self.signature = outer
+        items = read_cbor(self.signed_bytes)
+        require(is_array(items) and items and is_uint(items[0]), "malformed")
+        require(items[0] == 1, "unknown_version")
+        self.signed = Signed(items)
+        require(len(self.tag) == 32 and len(self.signature) == 64, "malformed")
+
+
+def signature_input(signed_bytes):
+    return SIGNATURE_CONTEXT + hash32(signed_bytes)
+
+
+def message_id(envelope):
+    return hash32(envelope)[:20]
+
+
+# Ed25519, in Python's own arithmetic: no common library checks signatures in the way that the document wants.
+# Points are (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z (RFC 8032, section 5.1.4).
+
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+SQRT_MINUS_1 = pow(2, (P - 1) // 4, P)
+NEUTRAL = (0, 1, 1, 0)
+
+
+def point_add(p, q):
+    a = (p[1] - p[0]) * (q[1] - q[0]) % P
+    b = (p[1] + p[0]) * (q[1] + q[0]) % P
+    c = 2 * p[3] * q[3] * D % P
+    d = 2 * p[2] * q[2] % P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def point_multiply(scalar, point):
+    result = NEUTRAL
+    while scalar:
+        if scalar & 1:
+            result = point_add(result, point)
+        point = point_add(point, point)
+        scalar >>= 1
+    return result
+
+
+def point_negate(point):
+    return P - point[0], point[1], point[2], P - point[3]
+
+
+def point_encode(point):
+    inverse = pow(point[2], P - 2, P)
+    x, y = point[0] * inverse % P, point[1] * inverse % P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def point_decode(data):
+    """The point, or None if there is none. A y of p or more is reduced, and x = 0 may have its sign set."""
+    number = int.from_bytes(data, "little")
+    sign, y = number >> 255, number % 2**255 % P
+    x_squared = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(x_squared, (P + 3) // 8, P)
+    if (x * x - x_squared) % P != 0:
+        x = x * SQRT_MINUS_1 % P
+    if (x * x - x_squared) % P != 0:
+        return None
+    if x & 1 != sign:
+        x = -x % P
+    return x, y, 1, x * y % P
+
+
+def small_order(point):
+    x, y, z, _ = point_multiply(8, point)
+    return x == 0 and y == z
+
+
+BASE = point_decode((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
+
+
+def good_key(key):
+    point = point_decode(key)
+    return point is not None and not small_order(point)
+
+
+def verify(key, message, signature):
+    """`valid`, `bad_key` or `bad_signature`, by the six steps of the document."""
+    if not good_key(key):
+        return "bad_key"
+    r, s = signature[:32], int.from_bytes(signature[32:], "little")
+    r_point = point_decode(r)
+    if s >= L or r_point is None or small_order(r_point):
+        return "bad_signature"
+    k = int.from_bytes(hashlib.sha512(r + key + message).digest(), "little") % L
+    expected = point_add(point_multiply(s, BASE), point_multiply(k, point_negate(point_decode(key))))
+    return "valid" if point_encode(expected) == r else "bad_signature"
+
+
+# --------------------------------------------------------------------------------- 7. How a message is judged
+
+
+class Judge:
+    """A node's state as far as it decides about messages."""
+
+    def __init__(self, name, secret, phase_interval, step, past, future, bytes_max, channel, windows):
+        self.mesh_id, self.secret, self.phase_interval = mesh_id(name, secret), secret, phase_interval
+        self.step, self.past, self.future = step, past, future
+        self.bytes_max, self.channel, self.windows = bytes_max, channel, windows
+        self.quarantined = set()
+
+    def judge(self, data):
+        """`accepted`, or the reason of the first gate that refuses."""
+        try:
+            self.pass_gates(data)
+        except Refused as refused:
+            return str(refused)
+        return "accepted"
+
+    def pass_gates(self, data):
+        require(len(data) <= self.bytes_max, "too_large")
+        envelope = Envelope(data)
+        signed = envelope.signed
+        require(signed.mesh == self.mesh_id, "wrong_mesh")
+        require(signed.channel == self.channel, "wrong_channel")
+        require(self.step is not None, "not_synchronised")
+        stale_before = max(self.step - self.past, 0)
+        require(signed.step >= stale_before, "stale_step")
+        require(signed.step <= self.step + self.future, "future_step")
+        tag_key = Pattern(self.secret, self.phase_interval, signed.step).tag_key
+        tag = keyed_hash(tag_key, envelope.signed_bytes)
+        require(hmac.compare_digest(tag, envelope.tag), "bad_pattern")
+        count = len(signed.payloads)
+        self.windows.look(signed.author, signed.seq, count, signed.step)
+        require(signed.author not in self.quarantined, "quarantined")
+        result = verify(signed.author, signature_input(envelope.signed_bytes), envelope.signature)
+        require(result == "valid", result)
+        # Gate 18 without another look at the step: no time passes for a judge of the vectors.
+        self.windows.accept(signed.author, signed.seq, count, signed.step, stale_before)
+
+
+# ------------------------------------------------------------------------------------------ 8. Replay windows
+
+
+class Author:
+    def __init__(self, floor):
+        self.top, self.used, self.last_step, self.floor = 0, set(), 0, floor
+
+
+class ReplayWindows:
+    def __init__(self, window, authors_max, floor):
+        self.window = -(-window // 64) * 64  # rounded up
+        self.authors_max, self.floor = authors_max, floor
+        self.authors = {}  # in order of the last acceptance: who is accepted is taken out and put at the end
+
+    def look(self, author, seq, count, step):
+        entry = self.authors.get(author)
+        floor = self.floor if entry is None else entry.floor
+        require(floor is None or step > floor, "not_provably_new")
+        if entry is not None:
+            require(seq >= max(entry.top - self.window + 1, 1), "replay")
+            require(entry.used.isdisjoint(range(seq, seq + count)), "replay")
+
+    def accept(self, author, seq, count, step, stale_before):
+        self.look(author, seq, count, step)
+        if author not in self.authors:
+            self.make_room(stale_before)
+        entry = self.authors.pop(author, None) or Author(self.floor)
+        entry.top = max(entry.top, seq + count - 1)
+        bottom = entry.top - self.window + 1
+        entry.used = {n for n in entry.used.union(range(seq, seq + count)) if n >= bottom}
+        entry.last_step = max(entry.last_step, step)
+        self.authors[author] = entry
+
+    def make_room(self, stale_before):
+        while self.authors:
+            oldest = next(iter(self.authors))
+            last_step = self.authors[oldest].last_step
+            if last_step >= stale_before:
+                if len(self.authors) < self.authors_max:
+                    return
+                self.floor = last_step if self.floor is None else max(self.floor, last_step)
+            del self.authors[oldest]
+
+
+# ------------------------------------------------------------------------------------------------- 10. Gossip
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # the wire types of protobuf; 3 and 4 are groups
+
+RPC = {1: BYTES, 2: BYTES, 3: BYTES}
+SUBSCRIPTION = {1: VARINT, 2: BYTES}
+MESSAGE = {1: BYTES, 2: BYTES, 3: BYTES, 4: BYTES, 5: BYTES, 6: BYTES}
+MESSAGE_DATA, MESSAGE_TOPIC = 2, 4
+MESSAGE_NOT_ALLOWED = {1: "from", 3: "seqno", 5: "signature", 6: "key"}
+CONTROL = {1: BYTES, 2: BYTES, 3: BYTES, 4: BYTES, 5: BYTES}
+TOPIC_AND_IDS = {1: BYTES, 2: BYTES}
+IDS = {1: BYTES}
+GRAFT = {1: BYTES}
+PRUNE = {1: BYTES, 3: VARINT}
+
+
+def topic_of(mesh, channel):
+    return f"omnimesh/1/{mesh.hex()}/{channel}"
+
+
+def channel_of(mesh, topic):
+    prefix = topic_of(mesh, "")
+    channel = topic[len(prefix) :]
+    require(topic.startswith(prefix) and CHANNEL.fullmatch(channel.encode("utf-8")), "of no channel")
+    return channel
+
+
+def protobuf(data, known):
+    """The known fields of a message of protobuf, as (number, value). Unknown ones are passed over."""
+    fields, reader = [], Reader(data)
+    while reader.left():
+        key, reader.at = read_varint(data, reader.at, shortest=False)
+        number, wire = key >> 3, key & 7
+        require(1 <= number < 2**29, "a field number that there is not")
+        if wire == VARINT:
+            value, reader.at = read_varint(data, reader.at, shortest=False)
+        elif wire == BYTES:
+            length, reader.at = read_varint(data, reader.at, shortest=False)
+            value = reader.take(length)
+        else:
+            require(wire in (FIXED64, FIXED32), "a group, or a wire type that there is not")
+            value = reader.take(8 if wire == FIXED64 else 4)
+        if number in known:
+            require(wire == known[number], "a field of another type")
+            fields.append((number, value))
+    return fields
+
+
+def every(fields, number):
+    return [value for n, value in fields if n == number]
+
+
+def last(fields, number, absent=None):
+    return (every(fields, number) or [absent])[-1]
+
+
+def read_topic(fields, number):
+    topic = last(fields, number)
+    return None if topic is None else as_utf8(topic, "a topic that is not UTF-8")
+
+
+def read_ids(fields, number):
+    return [value.hex() for value in every(fields, number) if len(value) == 20]
+
+
+def read_gossip_frame(frame):
+    """What a frame says, in the form of the vectors."""
+    rpc = protobuf(frame, RPC)
+    says = {"subscriptions": [read_subscription(data) for data in every(rpc, 1)]}
+    read_messages(every(rpc, 2), says)
+    # A part that is there more than once is one part in pieces, as always in protobuf.
+    control = protobuf(b"".join(every(rpc, 3)), CONTROL)
+    says["ihave"] = [read_ihave(data) for data in every(control, 1)]
+    says["iwant"] = [i for data in every(control, 2) for i in read_ids(protobuf(data, IDS), 1)]
+    says["graft"] = [read_topic(protobuf(data, GRAFT), 1) for data in every(control, 3)]
+    says["prune"] = [read_prune(data) for data in every(control, 4)]
+    says["idontwant"] = [i for data in every(control, 5) for i in read_ids(protobuf(data, IDS), 1)]
+    return says
+
+
+def read_subscription(data):
+    fields = protobuf(data, SUBSCRIPTION)
+    return {"subscribe": last(fields, 1, 0) != 0, "topic": read_topic(fields, 2)}
+
+
+def read_messages(messages, says):
+    says["messages"], says["refused_messages"] = [], []
+    for data in messages:
+        fields = protobuf(data, MESSAGE)
+        topic = read_topic(fields, MESSAGE_TOPIC)
+        faults = [name for number, name in MESSAGE_NOT_ALLOWED.items() if every(fields, number)]
+        if topic is None:
+            faults.append("no topic")
+        if faults:
+            says["refused_messages"].append(faults[0])
+            continue
+        data = last(fields, MESSAGE_DATA, b"")
+        says["messages"].append({"topic": topic, "data": data.hex(), "message_id": message_id(data).hex()})
+
+
+def read_ihave(data):
+    fields = protobuf(data, TOPIC_AND_IDS)
+    return {"topic": read_topic(fields, 1), "ids": read_ids(fields, 2)}
+
+
+def read_prune(data):
+    fields = protobuf(data, PRUNE)
+    backoff = last(fields, 3)
+    return {"topic": read_topic(fields, 1), "backoff_s": None if backoff is None else str(backoff)}
+
+
+def write_on_stream(frame):
+    return write_varint(len(frame)) + frame
+
+
+def read_from_stream(data, bytes_max=65536):
+    """The one frame that `data` holds."""
+    length, at = read_varint(data, 0, shortest=True)
+    require(length <= bytes_max, "a frame that is too long")
+    require(len(data) - at == length, "not one whole frame")
+    return data[at:]
+
+
+# ------------------------------------------------------------------------------------- 11. The control stream
+
+CONTROL_CHARACTER = regex.compile(r"\p{Cc}")
+
+
+def number_of_bits(bits):
+    def read(item):
+        require(is_uint(item, 2**bits - 1), "not a number, or too large")
+        # Numbers that may have 64 bits are text in the vectors.
+        return str(item) if bits == 64 else item
+
+    return read
+
+
+def or_null(read):
+    return lambda item: None if item is None else read(item)
+
+
+def read_proof(item):
+    require(is_bytes(item, 32), "not a proof")
+    return item.hex()
+
+
+def read_agent(item):
+    require(is_text(item) and len(item.raw) <= 64, "not an agent")
+    agent = item.decoded()
+    require(CONTROL_CHARACTER.search(agent) is None, "a control character")
+    return agent
+
+
+def read_packet(item):
+    require(is_bytes(item) and len(item) <= 61440, "not a packet")
+    return item.hex()
+
+
+CONTROL_FRAMES = [
+    ("Hello", {"version": number_of_bits(16), "proof": read_proof, "agent": read_agent}),
+    ("StepRequest", {"nonce": number_of_bits(64)}),
+    ("StepReply", {"nonce": number_of_bits(64), "mesh_time_ns": or_null(number_of_bits(64)),
+                   "proposal_ns": number_of_bits(64)}),
+    ("StepAnnounce", {"mesh_time_ns": number_of_bits(64)}),
+    ("Swim", {"packet": read_packet}),
+    ("Goodbye", {"reason": number_of_bits(16)}),
+]
+CONTROL_FIELDS = ["version", "proof", "agent", "nonce", "mesh_time_ns", "proposal_ns", "packet", "reason"]
+
+
+def read_control_frame(frame):
+    """The name of the frame's kind, or None if it is unknown, and the fields in the form of the vectors."""
+    require(len(frame) <= 65536, "too long")
+    item = read_cbor(frame)
+    require(is_array(item) and item and is_uint(item[0]), "no kind")
+    if item[0] >= len(CONTROL_FRAMES):
+        return None, {}
+    name, fields = CONTROL_FRAMES[item[0]]
+    require(len(item) == 1 + len(fields), "fields are missing, or too many")
+    return name, {field: read(value) for (field, read), value in zip(fields.items(), item[1:])}
+
+
+# ------------------------------------------------------------------------------------- 13. Membership packets
+
+PROBE, ABOUT, MEMBERS = "probe", "about", "members"
+SWIM_MESSAGES = [
+    ("Ping", {PROBE, MEMBERS}),
+    ("Ack", {PROBE, MEMBERS}),
+    ("PingReq", {ABOUT, PROBE, MEMBERS}),
+    ("IndirectPing", {ABOUT, PROBE, MEMBERS}),
+    ("IndirectAck", {ABOUT, PROBE, MEMBERS}),
+    ("ForwardedAck", {ABOUT, PROBE, MEMBERS}),
+    ("Announce", set()),
+    ("Feed", {MEMBERS}),
+    ("Gossip", {MEMBERS}),
+    ("TurnUndead", set()),
+]
+SWIM_STATES = ["alive", "suspect", "down"]
+
+
+def read_life(reader):
+    node, generation, flags = reader.take(32), reader.number(8), reader.number(1)
+    require(flags <= 1, "flags that there are not")
+    return {"node": node.hex(), "generation": str(generation), "left": flags == 1}
+
+
+def read_addresses(reader):
+    count = reader.number(1)
+    require(count <= 8, "too many addresses")
+    return [read_address(reader) for _ in range(count)]
+
+
+def read_address(reader):
+    length = reader.number(2)
+    require(1 <= length <= 256, "an address of a length that is not allowed")
+    return as_utf8(reader.take(length), "an address that is not UTF-8")
+
+
+def read_member(reader):
+    member = {"life": read_life(reader), "addresses": read_addresses(reader), "incarnation": reader.number(2)}
+    state = reader.number(1)
+    require(state < len(SWIM_STATES), "a state that there is not")
+    return {**member, "state": SWIM_STATES[state]}
+
+
+def read_membership_packet(packet, peer):
+    """What a packet from `peer` says, in the form of the vectors."""
+    require(len(packet) <= 8192, "too long")
+    reader = Reader(packet)
+    says = {"sender": read_life(reader), "sender_addresses": read_addresses(reader)}
+    require(says["sender"]["node"] == peer.hex(), "not the peer at the other end")
+    says["sender_incarnation"] = reader.number(2)
+    says["receiver"] = read_life(reader)
+    tag = reader.number(1)
+    require(tag < len(SWIM_MESSAGES), "a message that there is not")
+    says["message"], parts = SWIM_MESSAGES[tag]
+    says["about"] = read_life(reader) if ABOUT in parts else None
+    says["probe"] = reader.number(1) if PROBE in parts else None
+    says["members"] = None
+    if MEMBERS in parts and reader.left():
+        says["members"] = [read_member(reader) for _ in range(reader.number(2))]
+    require(reader.left() == 0, "bytes are left")
+    return says
+
+
+# ------------------------------------------------------------------------------------------- 16. Test vectors
+
+
+class Failed(Exception):
+    """A case is not as the document says, or cannot be checked."""
+
+
+def expect(what, got, wanted):
+    # Compared as JSON, so that a 1 is no `true`.
+    if json.dumps(got, sort_keys=True) != json.dumps(wanted, sort_keys=True):
+        raise Failed(f"{what}: computed {got!r}, the file has {wanted!r}")
+
+
+def expect_refused(what, read, *arguments):
+    try:
+        result = read(*arguments)
+    except Refused:
+        return
+    raise Failed(f"{what}: should be refused, and reads as {result!r}")
+
+
+def unhex(value):
+    if not (isinstance(value, str) and re.fullmatch(r"([0-9a-f]{2})*", value)):
+        raise Failed(f"{value!r} is not lower-case hex")
+    return bytes.fromhex(value)
+
+
+def decimal(value):
+    if not (isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]*", value) and int(value) <= U64):
+        raise Failed(f"{value!r} is not a number of 64 bits in decimal text")
+    return int(value)
+
+
+def of_type(wanted):
+    def check(value):
+        if type(value) is not wanted:
+            raise Failed(f"{value!r} is not of type {wanted.__name__}")
+        return value
+
+    return check
+
+
+text, number, flag, items_of, fields_of = (of_type(t) for t in (str, int, bool, list, dict))
+
+
+def optional(read):
+    return lambda value: None if value is None else read(value)
+
+
+def list_of(read):
+    return lambda value: [read(item) for item in items_of(value)]
+
+
+class Fields:
+    """An object of a file. It knows which fields were read: one that no check looks at is a failure."""
+
+    # Words for people, which a check has no use for.
+    FOR_PEOPLE = {"comment", "name"}
+
+    def __init__(self, value, for_people=FOR_PEOPLE):
+        self.value, self.unread = fields_of(value), set(fields_of(value)) - for_people
+
+    def get(self, name, read):
+        if name not in self.value:
+            raise Failed(f"the field {name} is missing")
+        self.unread.discard(name)
+        return read(self.value[name])
+
+    def finish(self):
+        if self.unread:
+            raise Failed(f"fields that are not known: {', '.join(sorted(self.unread))}")
+
+
+def check_node_id(case):
+    seed, key = case.get("seed", optional(unhex)), case.get("public_key", optional(unhex))
+    raw, peer_id = case.get("peer_id_bytes", optional(unhex)), case.get("peer_id", text)
+    if key is None:
+        expect("fields of a peer id that is refused", [seed, raw], [None, None])
+        expect_refused("peer_id", read_peer_id, peer_id)
+        return
+    expect("public_key", public_key(seed).hex(), key.hex())
+    expect("peer_id_bytes", (PEER_ID_PREFIX + key).hex(), raw.hex())
+    expect("peer_id", write_peer_id(key), peer_id)
+    expect("peer_id, read", read_peer_id(peer_id).hex(), key.hex())
+
+
+def check_mesh(case):
+    name, secret = case.get("name", text), case.get("secret", unhex)
+    expect("length of the secret", len(secret), 32)
+    wanted = case.get("mesh_id", optional(unhex))
+    expect("whether the secret is that of the open mesh", secret == open_secret(name), case.get("open", flag))
+    expect("whether the name is allowed", mesh_name_allowed(name), wanted is not None)
+    if wanted is not None:
+        expect("mesh_id", mesh_id(name, secret).hex(), wanted.hex())
+
+
+def check_member_proof(case):
+    secret, prover, verifier = (case.get(name, unhex) for name in ("secret", "prover", "verifier"))
+    expect("proof", member_proof(secret, prover, verifier).hex(), case.get("proof", text))
+
+
+def check_invite(case):
+    token, wanted = case.get("token", text), case.get("invite", optional(fields_of))
+    if wanted is None:
+        expect_refused("token", read_invite, token)
+        return
+    name, secret, addresses, cbor = read_invite(token)
+    got = {"name": name, "secret": secret.hex(), "addresses": addresses, "cbor": cbor.hex()}
+    expect("invite", got, wanted)
+    written_cbor, written = write_invite(wanted["name"], unhex(wanted["secret"]), wanted["addresses"])
+    expect("token, written", [written_cbor.hex(), written], [wanted["cbor"], token])
+
+
+def check_pattern(case):
+    interval = case.get("phase_interval", decimal)
+    if not 1 <= interval <= 2**32:
+        raise Failed("a phase interval that is not allowed")
+    pattern = Pattern(case.get("mesh_secret", unhex), interval, case.get("step", decimal))
+    expect("phase", str(pattern.phase), case.get("phase", text))
+    expect("phase_key", pattern.phase_key.hex(), case.get("phase_key", text))
+    expect("block", str(pattern.block), case.get("block", text))
+    expect("tag_key", pattern.tag_key.hex(), case.get("tag_key", text))
+    expect("value", str(pattern.value), case.get("value", text))
+
+
+def check_topic(case):
+    mesh, topic = case.get("mesh_id", unhex), case.get("topic", text)
+    channel = case.get("channel", optional(text))
+    if channel is None:
+        expect_refused("topic", channel_of, mesh, topic)
+        return
+    expect("channel", channel_of(mesh, topic), channel)
+    expect("topic", topic_of(mesh, channel), topic)
+
+
+def check_envelope(case):
+    """Writes the envelope from the values in the case, then reads it in three ways."""
+    mesh_name, secret = case.get("mesh_name", text), case.get("mesh_secret", unhex)
+    interval, seed = case.get("phase_interval", decimal), case.get("author_seed", unhex)
+    mesh, author = mesh_id(mesh_name, secret), public_key(seed)
+    expect("mesh_id", mesh.hex(), case.get("mesh_id", text))
+    expect("author", author.hex(), case.get("author", text))
+    step, channel = case.get("step", decimal), case.get("channel", text)
+    expect("topic", topic_of(mesh, channel), case.get("topic", text))
+    items = [
+        1, mesh, author, case.get("seq", decimal), step, case.get("kind", number), channel,
+        case.get("prev", optional(unhex)), case.get("timestamp_us", optional(decimal)),
+        case.get("payloads", list_of(unhex)),
+    ]  # fmt: skip
+    data = check_sealing(case, items, Pattern(secret, interval, step).tag_key, seed)
+
+    judge = Judge(mesh_name, secret, interval, step, 8, 2, 65536, channel, ReplayWindows(1024, 16, None))
+    expect("what a node at this step says", judge.judge(data), "accepted")
+    expect("what it says the second time", judge.judge(data), "replay")
+    read = Envelope(data).signed
+    got = [1, read.mesh, read.author, read.seq, read.step, read.kind, read.channel, read.prev,
+           read.timestamp_us, read.payloads]  # fmt: skip
+    expect("items, read", repr(got), repr(items))
+    # A library that knows nothing of OmniMesh reads and writes the same.
+    expect("items, by cbor2", repr(cbor2.loads(cbor2.loads(data)[0])), repr(items))
+    expect("envelope, by cbor2", cbor2.dumps(cbor2.loads(data), canonical=True).hex(), data.hex())
+
+
+def check_sealing(case, items, tag_key, seed):
+    signed = write_cbor([Text(item) if isinstance(item, str) else item for item in items])
+    tag = keyed_hash(tag_key, signed)
+    signature = Ed25519PrivateKey.from_private_bytes(seed).sign(signature_input(signed))
+    envelope = write_cbor([signed, tag, signature])
+    expect("signed", signed.hex(), case.get("signed", text))
+    expect("digest", hash32(signed).hex(), case.get("digest", text))
+    expect("tag_key", tag_key.hex(), case.get("tag_key", text))
+    expect("tag", tag.hex(), case.get("tag", text))
+    expect("signature_input", signature_input(signed).hex(), case.get("signature_input", text))
+    expect("signature", signature.hex(), case.get("signature", text))
+    expect("envelope", envelope.hex(), case.get("envelope", text))
+    expect("message_id", message_id(envelope).hex(), case.get("message_id", text))
+    return envelope
+
+
+def check_signature(case):
+    key, message, signature = (case.get(name, unhex) for name in ("public_key", "message", "signature"))
+    expect("lengths", [len(key), len(signature)], [32, 64])
+    expect("result", verify(key, message, signature), case.get("result", text))
+
+
+def read_judge(value):
+    state = Fields(value, for_people=set())
+    windows = ReplayWindows(
+        state.get("replay_window", decimal),
+        state.get("authors_max", number),
+        state.get("replay_floor", optional(decimal)),
+    )
+    judge = Judge(
+        state.get("mesh_name", text),
+        state.get("mesh_secret", unhex),
+        state.get("phase_interval", decimal),
+        state.get("step", optional(decimal)),
+        state.get("step_window_past", decimal),
+        state.get("step_window_future", decimal),
+        state.get("message_bytes_max", number),
+        state.get("channel", text),
+        windows,
+    )
+    for data in state.get("accepted_before", list_of(unhex)):
+        expect("an envelope of accepted_before", judge.judge(data), "accepted")
+    judge.quarantined.update(state.get("quarantined", list_of(unhex)))
+    state.finish()
+    return judge
+
+
+def read_piece(value):
+    piece = Fields(value)
+    data = piece.get("hex", unhex) * piece.get("times", number)
+    piece.finish()
+    return data
+
+
+def check_rejected(case):
+    judge, data = case.get("judge", read_judge), b"".join(case.get("envelope", list_of(read_piece)))
+    expect("reason", judge.judge(data), case.get("expect", text))
+
+
+def check_replay(case):
+    windows = ReplayWindows(
+        case.get("window", decimal), case.get("authors_max", number), case.get("floor", optional(decimal))
+    )
+    for at, value in enumerate(case.get("messages", items_of)):
+        message = Fields(value)
+        author = message.get("author", number)
+        numbers = [message.get(name, decimal) for name in ("seq", "count", "step", "stale_before")]
+        result = "accepted"
+        try:
+            windows.accept(author, *numbers)
+        except Refused as refused:
+            result = str(refused)
+        expect(f"message {at}", result, message.get("result", text))
+        message.finish()
+    floor = None if windows.floor is None else str(windows.floor)
+    expect("floor_after", floor, case.get("floor_after", optional(text)))
+
+
+def check_on_stream(case):
+    """The frame of a case, which is also there as it goes over a stream."""
+    frame, on_stream = case.get("frame", unhex), case.get("on_stream", unhex)
+    expect("on_stream", write_on_stream(frame).hex(), on_stream.hex())
+    expect("frame, read from the stream", read_from_stream(on_stream).hex(), frame.hex())
+    return frame
+
+
+def check_control_frame(case):
+    frame = check_on_stream(case)
+    try:
+        kind, fields = read_control_frame(frame)
+        outcome = "drop" if kind is None else "frame"
+    except Refused:
+        outcome, kind, fields = "close", None, {}
+    expect("outcome", outcome, case.get("outcome", text))
+    expect("kind", kind, case.get("kind", optional(text)))
+    for name in CONTROL_FIELDS:
+        expect(name, fields.get(name), case.get(name, lambda value: value))
+
+
+def check_gossip_frame(case):
+    check_says(case, read_gossip_frame, check_on_stream(case))
+
+
+def check_membership_packet(case):
+    # The file says that all packets came from node 1, whose seed is 32 bytes 01.
+    check_says(case, read_membership_packet, case.get("packet", unhex), public_key(b"\x01" * 32))
+
+
+def check_says(case, read, *arguments):
+    wanted = case.get("says", optional(fields_of))
+    if wanted is None:
+        expect_refused("it", read, *arguments)
+    else:
+        expect("says", read(*arguments), wanted)
+
+
+CHECKS = {
+    "node_ids": check_node_id,
+    "mesh": check_mesh,
+    "member_proofs": check_member_proof,
+    "invites": check_invite,
+    "patterns": check_pattern,
+    "topics": check_topic,
+    "envelopes": check_envelope,
+    "signatures": check_signature,
+    "rejected": check_rejected,
+    "replay": check_replay,
+    "control_frames": check_control_frame,
+    "gossip_frames": check_gossip_frame,
+    "membership_packets": check_membership_packet,
+}
+VECTORS = Path(__file__).resolve().parent.parent / "docs" / "vectors"
+# Where `name` is no title but a value.
+NAME_IS_A_VALUE = {"mesh"}
+
+
+def unique_fields(pairs):
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise Failed("a field is there twice")
+    return dict(pairs)
+
+
+def read_cases(path):
+    file = Fields(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_fields))
+    file.get("description", text)
+    cases = file.get("cases", items_of)
+    file.finish()
+    if not cases:
+        raise Failed("no cases")
+    return cases
+
+
+def check_case(name, value):
+    case = Fields(value, for_people={"comment"} if name in NAME_IS_A_VALUE else Fields.FOR_PEOPLE)
+    CHECKS[name](case)
+    case.finish()
+
+
+def passes(label, check, *arguments):
+    """Runs a check. Whatever goes wrong in it is a failure of this case, and the others still run."""
+    try:
+        check(*arguments)
+    except Exception as error:  # a check that breaks has failed too
+        print(f"{label}: {type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def title_of(value):
+    return value.get("comment") or value.get("name") if isinstance(value, dict) else None
+
+
+def check_file(path):
+    """How many cases of a file passed, and how many failed; a file that cannot be used is one failure."""
+    if path.suffix != ".json" or path.stem not in CHECKS:
+        print(f"{path.name}: there is no check for this file")
+        return 0, 1
+    cases = []
+    if not passes(path.stem, lambda: cases.extend(read_cases(path))):
+        return 0, 1
+    passed = sum(
+        passes(f"{path.stem}: case {at} ({title_of(value)})", check_case, path.stem, value)
+        for at, value in enumerate(cases)
+    )
+    failed = len(cases) - passed
+    print(f"{path.stem}: {passed} cases ok" + (f", {failed} failed" if failed else ""))
+    return passed, failed
+
+
+def main(arguments):
+    directory = Path(arguments[0]) if arguments else VECTORS
+    # The files that should be there as well as those that are: one that is missing is a failure.
+    paths = {directory / f"{name}.json" for name in CHECKS} | set(directory.glob("*"))
+    results = [check_file(path) for path in sorted(paths)]
+    passed, failed = (sum(column) for column in zip(*results))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
