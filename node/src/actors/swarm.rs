@@ -167,6 +167,10 @@ impl SwarmActor {
 
     fn tell_refused(&self, peer: NodeId, reason: &'static str, detail: String) {
         tracing::warn!(%peer, reason, "{detail}");
+        if self.settings.bootstrap.iter().any(|bootstrap| bootstrap.peer == Some(peer)) {
+            let trouble = format!("bootstrap node {peer} was reached, but: {detail}");
+            self.common.set_bootstrap_trouble(Some(trouble));
+        }
         self.common.observe(vec![MeshEvent::PeerRefused { peer: peer::peer_id(&peer), reason, detail }]);
     }
 
