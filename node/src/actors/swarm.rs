@@ -28,6 +28,9 @@ use crate::swarm::{
 
 /// How often the address book is kept, and Kademlia asked for peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long a peer of another mesh stays connected: identify goes both ways, and the slower side too is to learn
+/// from it why it is sent away. Source: guess; some round trips over a slow link.
+const FOREIGN_STAY: Duration = Duration::from_secs(1);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
 
@@ -438,9 +441,11 @@ impl SwarmActor {
         self.dial(ctx, dialer::Input::Learned { peer, addresses, source: dialer::Source::Hint });
     }
 
-    fn on_foreign_mesh(&mut self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
+    fn on_foreign_mesh(&self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
         if let (Some(peer), Ok(mesh)) = (peer::node_id(&peer), mesh.parse()) {
-            self.admit(ctx, admission::Input::ForeignMesh { peer, mesh });
+            ctx.run_later(FOREIGN_STAY, move |actor, ctx| {
+                actor.admit(ctx, admission::Input::ForeignMesh { peer, mesh });
+            });
         }
     }
 
