@@ -30,6 +30,9 @@ use crate::swarm::{
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How long a peer that was sent away for its behaviour is not dialled. As for the first refusal of admission.
 const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
+/// How long a peer of another mesh stays connected: identify goes both ways, and the slower side too is to learn
+/// from it why it is sent away. Source: guess; some round trips over a slow link.
+const FOREIGN_STAY: Duration = Duration::from_secs(1);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
 
@@ -172,6 +175,10 @@ impl SwarmActor {
 
     fn tell_refused(&self, peer: NodeId, reason: &'static str, detail: String) {
         tracing::warn!(%peer, reason, "{detail}");
+        if self.settings.bootstrap.iter().any(|bootstrap| bootstrap.peer == Some(peer)) {
+            let trouble = format!("bootstrap node {peer} was reached, but: {detail}");
+            self.common.set_bootstrap_trouble(Some(trouble));
+        }
         self.common.observe(vec![MeshEvent::PeerRefused { peer: peer::peer_id(&peer), reason, detail }]);
     }
 
@@ -449,9 +456,11 @@ impl SwarmActor {
         self.dial(ctx, dialer::Input::Learned { peer, addresses, source: dialer::Source::Hint });
     }
 
-    fn on_foreign_mesh(&mut self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
+    fn on_foreign_mesh(&self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
         if let (Some(peer), Ok(mesh)) = (peer::node_id(&peer), mesh.parse()) {
-            self.admit(ctx, admission::Input::ForeignMesh { peer, mesh });
+            ctx.run_later(FOREIGN_STAY, move |actor, ctx| {
+                actor.admit(ctx, admission::Input::ForeignMesh { peer, mesh });
+            });
         }
     }
 

@@ -87,3 +87,52 @@ fn the_line_that_was_printed_joins() {
     let second = lab.node("second").args(&join[2..]).start();
     exchange(&mut [first, second]);
 }
+
+/// Two nodes that know each other's address, but not each other's mesh: nothing passes, and both say why.
+fn strangers(ours: &mut Node<'_>, theirs: &mut Node<'_>) {
+    const WHY: &str = "another mesh name or secret";
+    ours.wait_ready();
+    for node in [&*ours, theirs] {
+        wait_for(&format!("{} to say why", node.name()), SOON, || {
+            let log = node.log();
+            check(log.contains(WHY), || log)
+        });
+    }
+    wait_for("the reason in the status", SOON, || {
+        let status = theirs.try_json(&["status"])?;
+        let reason = status["not_ready_reason"].as_str().unwrap_or_default();
+        check(reason.contains(WHY) && reason.contains(ours.peer_id()), || status.to_string())
+    });
+    let ears = [ours.subscribe("news"), theirs.subscribe("news")];
+    let published = ours.publish("news", "for members only").unwrap();
+    assert_eq!(published["recipients"], 0, "nobody of this mesh is there");
+    assert!(theirs.publish("news", "let me in").is_err(), "a node without a mesh publishes nothing");
+    for (node, ear) in [&*ours, theirs].into_iter().zip(&ears) {
+        assert_eq!(ear.messages().len(), 0);
+        assert_eq!(node.members().unwrap().len(), 1, "each is alone in its mesh");
+        let peers = node.json(&["peers"]);
+        assert!(peers.as_array().unwrap().iter().all(|peer| peer["member"] == false), "{peers}");
+    }
+    let anomalies = ours.json(&["anomalies"]);
+    let accused = anomalies.as_array().unwrap().iter().find(|anomaly| anomaly["kind"] == "wrong_mesh");
+    assert_eq!(accused.map(|anomaly| &anomaly["accused"]), Some(&theirs.peer_id().into()), "{anomalies}");
+}
+
+#[test]
+fn another_name_is_another_mesh() {
+    let lab = lab!();
+    let mut ours = lab.node("ours").open("demo").start();
+    let mut theirs = lab.node("theirs").open("dome").bootstrap(&ours).start();
+    strangers(&mut ours, &mut theirs);
+}
+
+#[test]
+fn another_secret_is_another_mesh() {
+    let lab = lab!();
+    let mut ours = lab.node("ours").start();
+    let secret = lab.file("secret", &"5a".repeat(32));
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let config = lab.file("node.toml", &format!("[mesh]\nsecret_file = {secret:?}\n"));
+    let theirs = lab.node("theirs").args(&["--config", config.to_str().unwrap()]).bootstrap(&ours);
+    strangers(&mut ours, &mut theirs.start());
+}
