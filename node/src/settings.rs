@@ -139,10 +139,12 @@ pub(crate) fn step(config: &Config) -> step::Config {
 
 pub(crate) fn gossip(config: &Config) -> gossip::Config {
     let gossip = &config.gossip;
+    let default = gossip::Config::default();
     let mut settings = gossip::Config {
         mesh_degree: gossip.mesh_n,
         mesh_degree_low: gossip.mesh_n_low,
         mesh_degree_high: gossip.mesh_n_high,
+        mesh_degree_score: default.mesh_degree_score.min(gossip.mesh_n),
         mesh_degree_out: gossip.mesh_outbound_min,
         lazy_degree: gossip.gossip_lazy,
         heartbeat_interval: Duration::from_millis(gossip.heartbeat_ms),
@@ -154,7 +156,7 @@ pub(crate) fn gossip(config: &Config) -> gossip::Config {
         peers_max: config.network.peers_max.saturating_mul(2),
         cache_bytes_max: gossip.cache_bytes_max,
         validating_max: config.limits.inbound_queue,
-        ..gossip::Config::default()
+        ..default
     };
     settings.limits.frame_bytes_max = gossip.message_bytes_max;
     settings.limits.batch_bytes_max = settings.limits.batch_bytes_max.min(gossip.message_bytes_max);
@@ -197,5 +199,52 @@ pub(crate) fn author(config: &Config) -> author::Config {
         bundle_bytes_max: config.node.bundle_bytes_max,
         pending_max: AUTHOR_PENDING,
         pending_bytes_max: AUTHOR_PENDING_BYTES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a configuration file may say is never refused by the router.
+    #[test]
+    fn the_ends_of_every_range_make_a_router() {
+        let changes: [fn(&mut Config); 8] = [
+            |c| {
+                let gossip = &mut c.gossip;
+                (gossip.mesh_n, gossip.mesh_n_low, gossip.mesh_n_high) = (1, 1, 1);
+                (gossip.mesh_outbound_min, gossip.gossip_lazy) = (0, 0);
+            },
+            |c| (c.gossip.mesh_n, c.gossip.mesh_n_low, c.gossip.mesh_n_high) = (1000, 1000, 1000),
+            |c| c.gossip.gossip_lazy = 1000,
+            |c| c.gossip.message_bytes_max = 4096,
+            |c| (c.gossip.message_bytes_max, c.gossip.cache_bytes_max) = (1 << 20, 1 << 20),
+            |c| (c.gossip.history_length, c.gossip.history_gossip, c.gossip.seen_ms) = (1, 1, 1000),
+            |c| (c.network.peers_max, c.limits.inbound_queue) = (15_000, 16),
+            |c| c.gossip.heartbeat_ms = 50,
+        ];
+        for (n, change) in changes.into_iter().enumerate() {
+            let mut config = Config::default();
+            change(&mut config);
+            config.validate().unwrap();
+            assert_eq!(gossip(&config).validate(), Ok(()), "change {n}");
+        }
+    }
+
+    /// And what it would refuse, the configuration does.
+    #[test]
+    fn what_the_router_cannot_be_is_refused_before() {
+        let changes: [fn(&mut Config); 4] = [
+            |c| (c.gossip.mesh_n, c.gossip.mesh_n_high) = (1001, 1001),
+            |c| c.gossip.gossip_lazy = 1001,
+            |c| (c.gossip.message_bytes_max, c.gossip.cache_bytes_max) = (2 << 20, 1 << 20),
+            |c| c.network.peers_max = 15_001,
+        ];
+        for (n, change) in changes.into_iter().enumerate() {
+            let mut config = Config::default();
+            change(&mut config);
+            assert!(gossip(&config).validate().is_err(), "change {n} is not needed");
+            assert!(config.validate().is_err(), "change {n}");
+        }
     }
 }

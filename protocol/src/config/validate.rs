@@ -207,7 +207,8 @@ impl Check {
                 self.bootstrap_peer(address);
             }
         }
-        self.range("network.peers_max", network.peers_max, 1, 65_536);
+        // The router counts twice as many in 15 bits.
+        self.range("network.peers_max", network.peers_max, 1, 15_000);
         self.range("network.peers_target", network.peers_target, 1, 65_536);
         self.range("network.pending_max", network.pending_max, 1, 65_536);
         self.range("network.max_nodes", network.max_nodes, 2, 1 << 20);
@@ -275,15 +276,19 @@ impl Check {
 
     fn gossip(&mut self, config: &Config) {
         let gossip = &config.gossip;
-        self.range("gossip.mesh_n", gossip.mesh_n, 1, 1024);
-        self.range("gossip.mesh_n_high", gossip.mesh_n_high, 1, 1024);
-        self.range("gossip.gossip_lazy", gossip.gossip_lazy, 0, 1024);
+        self.range("gossip.mesh_n", gossip.mesh_n, 1, 1000);
+        self.range("gossip.mesh_n_high", gossip.mesh_n_high, 1, 1000);
+        self.range("gossip.gossip_lazy", gossip.gossip_lazy, 0, 1000);
         self.range("gossip.heartbeat_ms", gossip.heartbeat_ms, 50, 60_000);
         self.range("gossip.history_length", gossip.history_length, 1, 1024);
         self.range("gossip.seen_ms", gossip.seen_ms, 1000, 86_400_000);
         self.range("gossip.cache_bytes_max", gossip.cache_bytes_max, 1 << 20, 1 << 34);
         self.range("gossip.message_bytes_max", gossip.message_bytes_max, 4096, 1 << 24);
         let count = |name, value: usize| (name, value as u64);
+        self.order(
+            count("gossip.message_bytes_max", gossip.message_bytes_max),
+            count("gossip.cache_bytes_max", gossip.cache_bytes_max),
+        );
         let mesh_n = count("gossip.mesh_n", gossip.mesh_n);
         self.order(count("gossip.mesh_n_low", gossip.mesh_n_low), mesh_n);
         self.order(mesh_n, count("gossip.mesh_n_high", gossip.mesh_n_high));

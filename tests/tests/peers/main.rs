@@ -4,5 +4,7 @@ mod common;
 mod floods;
 mod foreign;
 mod hostile;
+mod interop;
 mod liars;
 mod raw;
+mod stock;
