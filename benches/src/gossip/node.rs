@@ -113,8 +113,11 @@ fn orders() -> mpsc::Receiver<Order> {
 async fn due(schedule: Option<&Schedule>) {
     match schedule.filter(|schedule| !schedule.is_through()) {
         Some(schedule) => {
-            let wait = Duration::from_micros(schedule.due_us().saturating_sub(now_us()));
-            sleep_until(Instant::now() + wait).await;
+            // A timer waits for the next millisecond at least.
+            let wait_us = schedule.due_us().saturating_sub(now_us());
+            if wait_us > 0 {
+                sleep_until(Instant::now() + Duration::from_micros(wait_us)).await;
+            }
         }
         None => std::future::pending().await,
     }

@@ -32,6 +32,14 @@ use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::message::Message;
 use crate::swarm::{Class, Inbound, Outbound};
 
+/// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
+/// done once, and the batch to verify is as large as it can be without waiting.
+const READS_MAX: usize = 64;
+
+/// So few signatures are checked on the spot if none is under way: a lone message is checked sooner than a
+/// thread of the pool wakes up. Whatever comes while the actor is busy makes a larger batch.
+const INLINE_BATCH: usize = 1;
+
 /// Batches of this size and larger are split among the pool's threads; smaller ones cost less than the split.
 const PARALLEL_BATCH: usize = 8;
 
@@ -325,14 +333,15 @@ impl GossipActor {
         let shed: Vec<MessageId> = messages.drain(room.min(messages.len())..).map(|(id, _)| id).collect();
         self.verifying += messages.len();
         self.counters.verify_shed += shed.len() as u64;
-        if !messages.is_empty() {
-            self.counters.verify_batches += 1;
-            self.counters.verify_messages += messages.len() as u64;
+        self.counters.verify_batches += u64::from(!messages.is_empty());
+        self.counters.verify_messages += messages.len() as u64;
+        if self.verifying == messages.len() && messages.len() <= INLINE_BATCH {
+            self.verifying = 0;
+            let checked = messages.drain(..).map(check);
+            self.give_all_if_any(ctx, checked.map(|(id, result)| relay::Input::Verified { id, result }));
+        } else {
             let results = self.checked.0.clone();
             self.settings.pool.spawn(move || {
-                let check = |(id, message): (MessageId, Unverified)| {
-                    (id, message.verify().map_err(Unchecked::Refused))
-                };
                 let checked: Checked = if messages.len() < PARALLEL_BATCH {
                     messages.into_iter().map(check).collect()
                 } else {
@@ -356,26 +365,35 @@ impl GossipActor {
         }
     }
 
-    fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
-        match inbound {
-            Inbound::Frames { peer, frames, held: _held } if self.links.contains_key(&peer) => {
-                self.on_frames(peer, &frames, ctx);
-            }
-            Inbound::Frames { peer, frames, .. } => {
-                self.counters.frames_early_shed += self.early.keep(self.common.now(), peer, &frames);
-            }
-            Inbound::Malformed { peer, reason } => {
-                *self.counters.frames_malformed.entry(reason.code()).or_default() += 1;
-                let reason = reason.to_string();
-                self.common.observe(vec![Event::BadFrame { from: peer, stream: "gossip", reason }]);
-                self.give(ctx, relay::Input::Gossip(gossip::Input::Malformed { from: peer }));
+    fn on_inbound(&mut self, arrived: &[Inbound], ctx: &mut Context<Self>) {
+        let (mut inputs, mut events) = (Vec::with_capacity(arrived.len()), Vec::new());
+        for inbound in arrived {
+            match inbound {
+                Inbound::Frames { peer, frames, .. } if self.links.contains_key(peer) => {
+                    self.on_frames(*peer, frames, &mut inputs, &mut events);
+                }
+                Inbound::Frames { peer, frames, .. } => {
+                    self.counters.frames_early_shed += self.early.keep(self.common.now(), *peer, frames);
+                }
+                Inbound::Malformed { peer: from, reason } => {
+                    *self.counters.frames_malformed.entry(reason.code()).or_default() += 1;
+                    let (from, reason) = (*from, reason.to_string());
+                    events.push(Event::BadFrame { from, stream: "gossip", reason });
+                    inputs.push(relay::Input::Gossip(gossip::Input::Malformed { from }));
+                }
             }
         }
+        self.common.observe(events);
+        self.give_all(ctx, inputs.into_iter());
     }
 
-    fn on_frames(&mut self, from: PeerId, frames: &[Bytes], ctx: &mut Context<Self>) {
-        let mut inputs = Vec::with_capacity(frames.len());
-        let mut events = Vec::new();
+    fn on_frames(
+        &mut self,
+        from: PeerId,
+        frames: &[Bytes],
+        inputs: &mut Vec<relay::Input<PeerId>>,
+        events: &mut Vec<Event<PeerId>>,
+    ) {
         self.counters.frames_received += frames.len() as u64;
         for frame in frames {
             match wire::decode(frame, &self.settings.read_limits) {
@@ -401,8 +419,6 @@ impl GossipActor {
                 }
             }
         }
-        self.common.observe(events);
-        self.give_all(ctx, inputs.into_iter());
     }
 
     /// Unsubscribes channels whose last subscriber is gone.
@@ -445,10 +461,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl Stream<Item = Inbound> {
-    stream::poll_fn(move |cx| match &mut *lock(&inbound) {
-        Some(receiver) => receiver.poll_recv(cx),
-        None => Poll::Ready(None),
+fn check((id, message): (MessageId, Unverified)) -> (MessageId, Result<Verified, Unchecked>) {
+    (id, message.verify().map_err(Unchecked::Refused))
+}
+
+fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl Stream<Item = Vec<Inbound>> {
+    stream::poll_fn(move |cx| {
+        let mut arrived = Vec::new();
+        match &mut *lock(&inbound) {
+            Some(receiver) => receiver.poll_recv_many(cx, &mut arrived, READS_MAX),
+            None => Poll::Ready(0),
+        }
+        .map(|count| (count > 0).then_some(arrived))
     })
 }
 
@@ -484,9 +508,9 @@ impl StreamHandler<Checked> for GossipActor {
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 
-impl StreamHandler<Inbound> for GossipActor {
-    fn handle(&mut self, inbound: Inbound, ctx: &mut Self::Context) {
-        self.on_inbound(inbound, ctx);
+impl StreamHandler<Vec<Inbound>> for GossipActor {
+    fn handle(&mut self, arrived: Vec<Inbound>, ctx: &mut Self::Context) {
+        self.on_inbound(&arrived, ctx);
     }
 
     fn finished(&mut self, _: &mut Self::Context) {}
@@ -529,7 +553,10 @@ impl Handler<PeerUp> for GossipActor {
         self.give(ctx, relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }));
         let early = self.early.take(&peer);
         if !early.is_empty() {
-            self.on_frames(peer, &early, ctx);
+            let (mut inputs, mut events) = (Vec::new(), Vec::new());
+            self.on_frames(peer, &early, &mut inputs, &mut events);
+            self.common.observe(events);
+            self.give_all(ctx, inputs.into_iter());
         }
     }
 }
