@@ -178,7 +178,7 @@ async fn read_body(
         ApiError::new(
             ErrorCode::TooLarge,
             format!("the body is over the limit of {bytes_max} bytes"),
-            "send less, or raise `api.body_bytes_max`",
+            "send less: a message is at most `gossip.message_bytes_max`, a request `api.body_bytes_max`",
         )
     };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());

@@ -81,6 +81,8 @@ fn a_payload_over_the_limit_is_refused_and_the_largest_is_delivered() {
         nodes[0].run_with_input(&["publish", NEWS, "-", "--output", "json"], "y".repeat(bytes).as_bytes())
     };
     publish(limit + 1).expect(9, &["gossip.message_bytes_max"]);
+    // So much that the request itself is too long.
+    publish(4 * limit).expect(9, &["gossip.message_bytes_max"]);
     let largest = wait_for("a neighbour that subscribes", SOON, || {
         let run = publish(limit);
         check(run.code == 0, || run.stderr.clone()).map(|()| run.json())
@@ -92,6 +94,17 @@ fn a_payload_over_the_limit_is_refused_and_the_largest_is_delivered() {
         let bytes = message["data"].as_str().map_or(0, str::len);
         check(bytes == limit, || format!("{bytes} bytes came"))
     });
+}
+
+#[test]
+fn a_channel_without_a_proper_name() {
+    let lab = lab!();
+    let mut node = lab.node("a").open("x").start();
+    node.wait_ready();
+    for name in ["", "two words"] {
+        node.run(&["publish", name, "x"]).expect(2, &["channel name"]);
+        node.run(&["subscribe", name, "--timeout", "1"]).expect(2, &["channel name"]);
+    }
 }
 
 #[test]

@@ -16,9 +16,9 @@ use crate::output::{self, Format, millis, printable};
 const STDIN_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) fn publish(globals: &Globals, args: &PublishArgs) -> Result<(), CliError> {
+    let path = path(&args.channel, "messages")?;
     let client = Client::new(globals)?;
     let payload = if args.data == "-" { read_stdin()?.into() } else { Payload::from(args.data.as_str()) };
-    let path = format!("/api/v1/channels/{}/messages", segment(&args.channel));
     let value: Value = client.post(&path, &PublishRequest { payload })?;
     let published: Published = typed(&value)?;
     output::record(globals.output, &value, || {
@@ -40,8 +40,8 @@ pub(super) fn publish(globals: &Globals, args: &PublishArgs) -> Result<(), CliEr
 }
 
 pub(super) fn subscribe(globals: &Globals, args: &SubscribeArgs) -> Result<(), CliError> {
-    let client = Client::new(globals)?;
-    let mut stream = client.events(&format!("/api/v1/channels/{}/events", segment(&args.channel)))?;
+    let path = path(&args.channel, "events")?;
+    let mut stream = Client::new(globals)?.events(&path)?;
     output::tell(&format!("subscribed to {}", printable(&args.channel)));
     let mut received = 0;
     while args.count.is_none_or(|count| received < count) {
@@ -55,6 +55,15 @@ pub(super) fn subscribe(globals: &Globals, args: &SubscribeArgs) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// Where a channel's messages go or come from. The node judges the name, but for an empty one, which would be
+/// another path.
+fn path(channel: &str, what: &str) -> Result<String, CliError> {
+    if channel.is_empty() {
+        return Err(CliError::new(Code::Usage, "the channel name is empty").hint("for example: news"));
+    }
+    Ok(format!("/api/v1/channels/{}/{what}", segment(channel)))
 }
 
 /// Prints a message and returns true, or tells what else came.
