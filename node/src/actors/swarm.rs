@@ -2,7 +2,7 @@
 //! libp2p network. It knows who is connected, lets members in, and carries the control frames of the
 //! other actors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -28,11 +28,11 @@ use crate::swarm::{
 
 /// How often the address book is kept, and Kademlia asked for peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long a refused peer stays connected, so that it reads the last words, and identify tells it who we are: it
+/// is to learn why. Nothing that it says meanwhile is heard. Source: guess, some round trips on earth.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a peer that was sent away for its behaviour is not dialled. As for the first refusal of admission.
 const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
-/// How long a peer of another mesh stays connected: identify goes both ways, and the slower side too is to learn
-/// from it why it is sent away. Source: guess; some round trips over a slow link.
-const FOREIGN_STAY: Duration = Duration::from_secs(1);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
 
@@ -82,6 +82,8 @@ pub(crate) struct SwarmActor {
     dialer: dialer::State,
     rng: ChaCha20Rng,
     peers: BTreeMap<PeerId, PeerInfo>,
+    /// Refused, and about to be disconnected.
+    leaving: BTreeSet<PeerId>,
     dials: Vec<Dial>,
     listening: Vec<Multiaddr>,
     control_shed: u64,
@@ -115,6 +117,7 @@ impl SwarmActor {
             dialer,
             rng: super::rng(),
             peers: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             dials: Vec::new(),
             listening: Vec::new(),
             control_shed: 0,
@@ -136,7 +139,7 @@ impl SwarmActor {
     fn carry_out_admission(&mut self, output: admission::Output, ctx: &mut Context<Self>) {
         match output {
             admission::Output::Send { peer, frame } => self.send_control(peer, &frame),
-            admission::Output::Disconnect { peer } => self.disconnect(peer::peer_id(&peer)),
+            admission::Output::Disconnect { peer } => self.part_with(peer::peer_id(&peer), ctx),
             admission::Output::Admitted { peer, agent } => {
                 self.introduce(peer);
                 let what = "admitted";
@@ -218,6 +221,17 @@ impl SwarmActor {
             && let Err(error) = network.disconnect(peer)
         {
             tracing::warn!(%peer, %error, "cannot disconnect");
+        }
+    }
+
+    /// Disconnects a peer a little later, deaf to it from now on.
+    fn part_with(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
+        if self.peers.contains_key(&peer) && self.leaving.insert(peer) {
+            ctx.run_later(FAREWELL, move |actor, _| {
+                if actor.leaving.contains(&peer) {
+                    actor.disconnect(peer);
+                }
+            });
         }
     }
 
@@ -399,6 +413,7 @@ impl SwarmActor {
 
     fn on_disconnected(&mut self, peer: PeerId, reason: String, ctx: &mut Context<Self>) {
         self.peers.remove(&peer);
+        self.leaving.remove(&peer);
         let links = self.common.links();
         self.common.send(Mailbox::Gossip, &links.gossip, gossip_actor::PeerDown(peer));
         self.common.observe(vec![MeshEvent::PeerDown { peer, detail: reason }]);
@@ -456,11 +471,11 @@ impl SwarmActor {
         self.dial(ctx, dialer::Input::Learned { peer, addresses, source: dialer::Source::Hint });
     }
 
-    fn on_foreign_mesh(&self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
-        if let (Some(peer), Ok(mesh)) = (peer::node_id(&peer), mesh.parse()) {
-            ctx.run_later(FOREIGN_STAY, move |actor, ctx| {
-                actor.admit(ctx, admission::Input::ForeignMesh { peer, mesh });
-            });
+    fn on_foreign_mesh(&mut self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
+        if let (Some(node), Ok(mesh)) = (peer::node_id(&peer), mesh.parse())
+            && !self.leaving.contains(&peer)
+        {
+            self.admit(ctx, admission::Input::ForeignMesh { peer: node, mesh });
         }
     }
 
@@ -481,8 +496,10 @@ impl SwarmActor {
             }
             StreamKind::Control => {
                 info.control = Some(outbound);
-                if let Some(peer) = peer::node_id(&peer) {
-                    self.admit(ctx, admission::Input::ControlOpened { peer });
+                if let Some(node) = peer::node_id(&peer)
+                    && !self.leaving.contains(&peer)
+                {
+                    self.admit(ctx, admission::Input::ControlOpened { peer: node });
                 }
             }
         }
@@ -514,12 +531,19 @@ impl SwarmActor {
     }
 
     fn on_control(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
+        let (Inbound::Frames { peer, .. } | Inbound::Malformed { peer, .. }) = &inbound;
+        if self.leaving.contains(peer) {
+            return;
+        }
         let (from, reason) = match inbound {
             Inbound::Frames { peer, frames, held: _held } => {
                 let Some(node) = peer::node_id(&peer) else { return };
                 let mut fault = None;
                 self.dial(ctx, dialer::Input::Heard { peer: node });
                 for frame in frames {
+                    if self.leaving.contains(&peer) {
+                        return;
+                    }
                     match Frame::decode(&frame) {
                         Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
                         Err(error) => {
@@ -641,6 +665,7 @@ impl Supervised for SwarmActor {
         self.dialer = dialer::State::new(dialer.clone(), *me, bootstrap.clone());
         self.settings.book = book;
         self.dials.clear();
+        self.leaving.clear();
         self.begin_machines(ctx);
         // Connections are made anew: the peers' machines and ours begin together.
         for peer in self.peers.keys() {

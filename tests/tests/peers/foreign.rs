@@ -104,9 +104,8 @@ impl Stranger {
         let _ = write(&mut self.stream, &framed(&frame.encode())).await;
     }
 
-    /// Everything that the node said on its control stream until it hung up.
-    async fn heard(&mut self, target: &TestNode) -> Vec<Frame> {
-        self.raw.until_disconnected(target.peer).await;
+    /// Everything that the node said on its control stream, up to its last word.
+    async fn heard(&mut self) -> Vec<Frame> {
         let mut heard = Vec::new();
         loop {
             let next = self.raw.receive("the node's last word", |received| {
@@ -145,7 +144,8 @@ async fn who_does_not_know_the_secret_is_told_nothing() {
         let mut stranger = Stranger::start(seed, &node).await;
         stranger.say(&hello(proof)).await;
         node.peer_refused(stranger.raw.id, "bad_proof").await;
-        let heard = stranger.heard(&node).await;
+        let heard = stranger.heard().await;
+        stranger.raw.until_disconnected(node.peer).await;
         assert!(
             matches!(&heard[..], [Frame::Hello { .. }, Frame::Goodbye(Goodbye::WrongMesh)]),
             "{what}: {heard:?}"
@@ -171,7 +171,8 @@ async fn who_is_no_member_moves_neither_the_step_nor_the_members() {
         let mut stranger = Stranger::start(seed, &node).await;
         stranger.say(frame).await;
         node.peer_refused(stranger.raw.id, "unexpected_frame").await;
-        let heard = stranger.heard(&node).await;
+        let heard = stranger.heard().await;
+        stranger.raw.until_disconnected(node.peer).await;
         assert!(
             matches!(&heard[..], [Frame::Hello { .. }, Frame::Goodbye(Goodbye::BadFrame)]),
             "{frame:?}: {heard:?}"
@@ -192,7 +193,8 @@ async fn a_stranger_who_comes_back_is_turned_away_each_time_and_told_of_once() {
     let mut stranger = Stranger::start(1000, &node).await;
     for _ in 0..20 {
         stranger.say(&hello([7; 32])).await;
-        stranger.heard(&node).await;
+        stranger.heard().await;
+        stranger.raw.disconnect(node.peer).await;
         stranger.raw.dial(&node.address(), node.peer).await;
         stranger.stream = stranger.raw.open(node.peer, &stranger.control).await;
     }
