@@ -217,7 +217,7 @@ mod tests {
             },
             |c| (c.gossip.mesh_n, c.gossip.mesh_n_low, c.gossip.mesh_n_high) = (1000, 1000, 1000),
             |c| c.gossip.gossip_lazy = 1000,
-            |c| c.gossip.message_bytes_max = 4096,
+            |c| (c.gossip.message_bytes_max, c.node.bundle_bytes_max) = (4096, 2048),
             |c| (c.gossip.message_bytes_max, c.gossip.cache_bytes_max) = (1 << 20, 1 << 20),
             |c| (c.gossip.history_length, c.gossip.history_gossip, c.gossip.seen_ms) = (1, 1, 1000),
             |c| (c.network.peers_max, c.limits.inbound_queue) = (15_000, 16),
