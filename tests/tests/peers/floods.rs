@@ -8,8 +8,7 @@ use omnimesh_protocol::event::Event;
 use omnimesh_protocol::{Identity, Mesh, Step};
 
 use crate::common::{
-    Author, Dice, MESHSUB, Process, TestNode, config, field, identity, peer_of, poll, publish, subscribe,
-    within,
+    Author, Dice, Process, TestNode, config, field, identity, peer_of, poll, publish, subscribe, within,
 };
 use crate::hostile::{Attacker, Honest, forgetful};
 use crate::raw::{RawPeer, framed, varint, write};
