@@ -1,5 +1,6 @@
 //! Where time enters: the process's monotonic clock, the wall clock once, and the mesh's clock for all to read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,8 @@ pub(crate) struct SharedClock(Arc<Shared>);
 struct Shared {
     clock: RwLock<Option<StepClock>>,
     changed: Notify,
+    /// The last step of which messages may be accepted.
+    accept_until: AtomicU64,
 }
 
 impl SharedClock {
@@ -52,6 +55,17 @@ impl SharedClock {
     pub(crate) fn set(&self, clock: Option<StepClock>) {
         *self.0.clock.write().unwrap_or_else(PoisonError::into_inner) = clock;
         self.0.changed.notify_waiters();
+    }
+
+    /// From now on messages of steps up to this one may be accepted: a later run will know that they were.
+    pub(crate) fn accept_until(&self, step: Step) {
+        self.0.accept_until.store(step.0, Ordering::Release);
+    }
+
+    /// The step at `now`, unless messages of up to `future` steps later may not be accepted.
+    pub(crate) fn step_to_judge(&self, now: Time, future: u64) -> Option<Step> {
+        let until = self.0.accept_until.load(Ordering::Acquire);
+        self.step(now).filter(|step| step.saturating_add(future).0 <= until)
     }
 
     /// Waits until `is_there` holds for the clock.
@@ -83,5 +97,26 @@ impl SharedClock {
 
     fn read<T>(&self, f: impl FnOnce(&StepClock) -> T) -> Option<T> {
         self.0.clock.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_judged_beyond_what_a_later_run_will_know() {
+        let (clock, now) = (SharedClock::default(), Time::ZERO);
+        assert_eq!(clock.step_to_judge(now, 0), None);
+        clock.set(Some(StepClock::new(Duration::from_secs(1), now, 10_000_000_000)));
+        assert_eq!((clock.step(now), clock.step_to_judge(now, 0)), (Some(Step(10)), None));
+        clock.accept_until(Step(12));
+        assert_eq!(clock.step_to_judge(now, 2), Some(Step(10)));
+        assert_eq!(clock.step_to_judge(now, 3), None);
+        assert_eq!(clock.step_to_judge(now + Duration::from_secs(1), 2), None);
+        clock.accept_until(Step(u64::MAX));
+        assert_eq!(clock.step_to_judge(now, u64::MAX), Some(Step(10)));
     }
 }

@@ -160,7 +160,7 @@ impl GossipActor {
         let common = self.common.clone();
         common.guard("gossip", ctx, || {
             let now = self.common.now();
-            let step = self.clock.step(now);
+            let step = self.clock.step_to_judge(now, self.settings.validate.step_window_future);
             if step != self.step {
                 self.step = step;
                 self.state.handle(now, relay::Input::Step(step), &mut self.rng, &mut self.out);

@@ -1,6 +1,11 @@
 //! Step synchronisation: the shell of [`omnimesh_protocol::step::StepSync`].
+//!
+//! A node that keeps its data writes down, ahead of time, up to which step it may have accepted messages, so
+//! that after a crash it refuses what it could have seen before. The clock is shown to others only once the
+//! first such *mark* is on the disk, and no message is accepted beyond the last one that is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use omnimesh_protocol::control::Frame;
@@ -15,9 +20,10 @@ use super::{Common, MAILBOX, Mailbox, until};
 use crate::clock::{SharedClock, wall_ns};
 use crate::store::{StepMark, Store, StoreError};
 
-/// Steps between two writes of the step mark, and how far each reaches beyond the present step.
-const MARK_EVERY: u64 = 8;
-const MARK_AHEAD: u64 = 2 * MARK_EVERY;
+/// Between two writes of the step mark, so many steps and so much time at least. Each mark reaches as far beyond
+/// the next, which leaves the disk that long to write it. Source: guess.
+const MARK_STEPS_MIN: u64 = 8;
+const MARK_PERIOD_MIN: Duration = Duration::from_secs(1);
 
 /// What the actor starts, and restarts, with.
 #[derive(Debug)]
@@ -44,10 +50,19 @@ pub(crate) struct SyncActor {
     out: Outbox<step::Output<NodeId>>,
     phase: Option<Phase>,
     marked: Option<Step>,
+    /// A mark is being written; one at a time, so that they stay in order.
+    is_marking: bool,
+    /// There is no mark to wait for, or the first is written.
+    is_shown: bool,
+    is_closed: bool,
 }
 
 impl SyncActor {
     pub(crate) fn new(common: Common, settings: Settings, clock: SharedClock) -> Self {
+        let is_shown = settings.store.is_none();
+        if is_shown {
+            clock.accept_until(Step(u64::MAX));
+        }
         SyncActor {
             common,
             settings,
@@ -57,6 +72,9 @@ impl SyncActor {
             out: Outbox::new(),
             phase: None,
             marked: None,
+            is_marking: false,
+            is_shown,
+            is_closed: false,
         }
     }
 
@@ -84,7 +102,7 @@ impl SyncActor {
 
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else { return };
-        self.clock.set(state.clock().cloned());
+        self.clock.set(state.clock().filter(|_| self.is_shown).cloned());
         let now = self.common.now();
         let mut events = Vec::new();
         let mut steps = Vec::new();
@@ -108,29 +126,64 @@ impl SyncActor {
             }
         }
         for step in steps {
-            self.on_step(step, &mut events);
+            self.on_step(step, &mut events, ctx);
         }
         self.common.observe(events);
     }
 
-    fn on_step(&mut self, step: Step, events: &mut Vec<Event<libp2p::PeerId>>) {
+    fn on_step(&mut self, step: Step, events: &mut Vec<Event<libp2p::PeerId>>, ctx: &mut Context<Self>) {
         let phase = Phase(step.0 / self.settings.phase_interval);
         if self.phase.replace(phase).is_some_and(|before| before != phase) {
             events.push(Event::Phase { phase, step });
         }
-        let due = self.marked.is_none_or(|marked| step.0 >= marked.0.saturating_add(MARK_EVERY));
-        if due && let Some(write) = self.mark(step, step.saturating_add(MARK_AHEAD)) {
-            self.marked = Some(step);
-            let common = self.common.clone();
-            // The mark reaches far enough ahead that nothing waits for the disk. Detached: the runtime
-            // finishes it also if the actor stops.
-            drop(actix_rt::task::spawn_blocking(move || {
-                if let Err(error) = write() {
-                    common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
-                }
-            }));
+        let every = self.mark_every();
+        if self.marked.is_none_or(|marked| step.0 >= marked.0.saturating_add(every)) {
+            self.write_mark(step, ctx);
         }
         self.claim_steps(step);
+    }
+
+    /// Steps between two marks.
+    fn mark_every(&self) -> u64 {
+        let interval = self.settings.config.step_interval.as_nanos().max(1);
+        let steps = MARK_PERIOD_MIN.as_nanos().div_ceil(interval);
+        u64::try_from(steps).unwrap_or(u64::MAX).max(MARK_STEPS_MIN)
+    }
+
+    fn write_mark(&mut self, step: Step, ctx: &mut Context<Self>) {
+        let ahead = self.mark_every().saturating_mul(2).saturating_add(self.settings.step_window_future);
+        let accepted = step.saturating_add(ahead);
+        if self.is_marking {
+            return;
+        }
+        let Some(write) = self.mark(step, accepted) else { return };
+        self.marked = Some(step);
+        self.is_marking = true;
+        let written = actix_rt::task::spawn_blocking(write).into_actor(self);
+        ctx.spawn(written.map(move |written, actor, ctx| {
+            actor.is_marking = false;
+            match written {
+                Ok(Ok(())) => actor.on_marked(accepted, ctx),
+                Ok(Err(error)) => actor.on_not_marked(error.to_string()),
+                Err(error) => actor.on_not_marked(error.to_string()),
+            }
+        }));
+    }
+
+    fn on_marked(&mut self, accepted: Step, ctx: &mut Context<Self>) {
+        if self.is_closed {
+            return;
+        }
+        self.clock.accept_until(accepted);
+        if !std::mem::replace(&mut self.is_shown, true) {
+            self.carry_out(ctx);
+        }
+    }
+
+    /// Nothing is accepted beyond the last mark, so the next step tries again.
+    fn on_not_marked(&mut self, detail: String) {
+        self.marked = None;
+        self.common.observe(vec![Event::Error { kind: "store", detail }]);
     }
 
     /// What writes down how far this node has come, to be called where blocking is allowed.
@@ -209,6 +262,7 @@ impl Supervised for SyncActor {
             self.settings.saved = Some(SavedOffset { offset_ns });
         }
         self.out = Outbox::new();
+        self.is_marking = false;
         self.begin(ctx);
         self.common.send(Mailbox::Swarm, &self.common.links().swarm, super::swarm::Reintroduce);
     }
@@ -294,6 +348,10 @@ impl Handler<Close> for SyncActor {
     fn handle(&mut self, _: Close, _: &mut Self::Context) {
         let Some(step) = self.clock.step(self.common.now()) else { return };
         let accepted = step.saturating_add(self.settings.step_window_future);
+        self.is_closed = true;
+        if self.settings.store.is_some() {
+            self.clock.accept_until(accepted);
+        }
         if let Some(Err(error)) = self.mark(step, accepted).map(|write| write()) {
             tracing::warn!(%error, "the step mark was not written");
         }

@@ -176,9 +176,9 @@ impl Liar {
 
     fn lie(&mut self, to: &NodeId) -> Option<u64> {
         let elapsed = self.started.elapsed();
-        let at = (elapsed.as_nanos() / PER_LIE.as_nanos()) as usize % self.lies.len();
-        let since = Duration::from_nanos((elapsed.as_nanos() % PER_LIE.as_nanos()) as u64);
-        let truth_ns = self.witness.step().map_or(0, |step| step.0 * STEP.as_nanos() as u64);
+        let at = usize::try_from(nanos(elapsed) / nanos(PER_LIE)).unwrap() % self.lies.len();
+        let since = Duration::from_nanos(nanos(elapsed) % nanos(PER_LIE));
+        let truth_ns = self.witness.step().map_or(0, |step| step.0 * nanos(STEP));
         self.lies[at].tell(to, truth_ns, since, &mut self.dice)
     }
 
@@ -233,6 +233,10 @@ impl Liar {
             }
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap()
 }
 
 fn settings() -> Config {

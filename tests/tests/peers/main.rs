@@ -1,4 +1,5 @@
 //! Nodes among real libp2p peers that are not OmniMesh: hostile ones and stock gossipsub.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 mod floods;
