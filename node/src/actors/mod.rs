@@ -20,6 +20,7 @@ pub(crate) mod membership;
 pub(crate) mod observer;
 pub(crate) mod swarm;
 pub(crate) mod sync;
+pub(crate) mod verify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
