@@ -129,12 +129,12 @@ impl Writer<'_> {
             "reason",
             shape,
         )?;
-        self.counter("verify_batches", "Batches of signatures checked", counters.verify_batches)?;
-        self.counter("verify_messages", "Signatures checked", counters.verify_messages)?;
+        self.counter("verify_batches", "Batches of signatures checked", s.relay.verified.batches)?;
+        self.counter("verify_messages", "Signatures checked", s.relay.verified.messages)?;
         self.counter(
             "verify_shed",
             "Messages shed because too many signatures waited",
-            counters.verify_shed,
+            s.relay.verified.shed,
         )?;
         self.counter(
             "subscribers_lagged",

@@ -459,6 +459,7 @@ fn start_actors(
         validate: settings::validate(config),
         floor: kept.mark.map(|mark| mark.accepted),
         verifying_max: config.limits.inbound_queue,
+        verify_batch: config.limits.verify_batch,
         subscriber_queue: config.limits.subscriber_queue,
         pool: Arc::new(pool),
     };

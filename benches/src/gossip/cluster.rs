@@ -46,6 +46,8 @@ pub(super) struct Trial {
     pub(super) publisher_cpu_us: f64,
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
+    /// What a receiver says of losses.
+    pub(super) trouble: Option<String>,
 }
 
 impl Trial {
@@ -212,7 +214,7 @@ impl Cluster {
     }
 
     async fn evaluate(&mut self, load: Load, first_us: u64, before: &[f64], after: &[f64]) -> Outcome<Trial> {
-        let (mut received, mut last_us, mut latencies_us) = (0, first_us, Vec::new());
+        let (mut received, mut last_us, mut latencies_us, mut trouble) = (0, first_us, Vec::new(), None);
         let receivers = self.nodes.len() - 1;
         for node in self.nodes.iter_mut().skip(1) {
             node.order(Order::Collect).await?;
@@ -226,6 +228,7 @@ impl Cluster {
             received += collected.received;
             last_us = last_us.max(collected.last_us);
             latencies_us.extend(collected.latencies_us);
+            trouble = trouble.or(collected.trouble);
         }
         latencies_us.sort_unstable();
         let used =
@@ -242,6 +245,7 @@ impl Cluster {
             publisher_cpu_us: used(&mut before.iter().zip(after).take(1)) / f64::from(load.count),
             p50_us: f64::from(quantile(&latencies_us, 0.5)),
             p99_us: f64::from(quantile(&latencies_us, 0.99)),
+            trouble,
         })
     }
 

@@ -8,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, gossipsub, identity, noise, tcp, yamux};
-use omnimesh_node::{MeshNode, NodeOptions};
+use omnimesh_node::{MeshNode, NodeOptions, Subscription};
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::{Identity, Mesh};
 use serde::Serialize;
@@ -147,7 +147,7 @@ async fn omnimesh(args: &NodeArgs) -> Outcome<()> {
                 Some(Order::Expect { round, count }) => tally.expect(round, count),
                 Some(Order::Publish(load)) => schedule = Some(Schedule::begin(load)),
                 Some(Order::Stop) => say_any(schedule.as_mut().and_then(Schedule::stop))?,
-                Some(Order::Collect) => say(&tally.collect())?,
+                Some(Order::Collect) => say(&tally.collect(trouble(&node, &messages).await?))?,
             },
             Some(message) = messages.next() => {
                 say_any(tally.note(&message.payload))?;
@@ -173,6 +173,14 @@ async fn omnimesh(args: &NodeArgs) -> Outcome<()> {
             }
         }
     }
+}
+
+/// What this node lost or refused of late.
+async fn trouble(node: &MeshNode, messages: &Subscription) -> Outcome<Option<String>> {
+    let (lost, metrics) = (messages.lost(), node.metrics().await?);
+    let is_well = lost == 0 && metrics.refused_per_second == 0.0;
+    let text = || format!("{lost} lost by its subscriber in all, {} refused/s", metrics.refused_per_second);
+    Ok((!is_well).then(text))
 }
 
 async fn gossipsub(args: &NodeArgs) -> Outcome<()> {
@@ -210,7 +218,7 @@ async fn gossipsub(args: &NodeArgs) -> Outcome<()> {
                 Some(Order::Expect { round, count }) => tally.expect(round, count),
                 Some(Order::Publish(load)) => schedule = Some(Schedule::begin(load)),
                 Some(Order::Stop) => say_any(schedule.as_mut().and_then(Schedule::stop))?,
-                Some(Order::Collect) => say(&tally.collect())?,
+                Some(Order::Collect) => say(&tally.collect(None))?,
             },
             event = swarm.select_next_some() => match event {
                 SwarmEvent::NewListenAddr { address, .. } => {

@@ -66,6 +66,8 @@ pub(super) struct Collected {
     pub(super) last_us: u64,
     /// From when each was due, or handed over, to when it was here, in microseconds.
     pub(super) latencies_us: Vec<u32>,
+    /// What the node itself knows of losses, for people.
+    pub(super) trouble: Option<String>,
 }
 
 /// Unix time in microseconds: the one clock that all processes of a machine share.
@@ -101,8 +103,9 @@ impl Tally {
         (self.so_far.received as usize == self.seen.len()).then_some(Reply::Arrived { round })
     }
 
-    pub(super) fn collect(&mut self) -> Reply {
-        Reply::Collected(std::mem::take(&mut self.so_far))
+    pub(super) fn collect(&mut self, trouble: Option<String>) -> Reply {
+        let so_far = std::mem::take(&mut self.so_far);
+        Reply::Collected(Collected { trouble, ..so_far })
     }
 }
 
@@ -193,7 +196,7 @@ mod tests {
         assert!(tally.note(&first).is_none());
         assert!(tally.note(&first).is_none());
         assert!(matches!(tally.note(&second), Some(Reply::Arrived { round: 3 })));
-        let Reply::Collected(collected) = tally.collect() else { panic!("an answer") };
+        let Reply::Collected(collected) = tally.collect(None) else { panic!("an answer") };
         assert_eq!((collected.received, collected.latencies_us.len()), (2, 2));
         tally.expect(4, 2);
         assert!(tally.note(&first).is_none(), "of an earlier round");

@@ -17,15 +17,15 @@ use omnimesh_protocol::gossip::{self, Rpc, wire};
 use omnimesh_protocol::pattern::CacheStats;
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::relay::{self, Unchecked};
-use omnimesh_protocol::validate::{self, Unverified, Validator, Verified};
+use omnimesh_protocol::validate::{self, Unverified, Validator};
 use omnimesh_protocol::{Mesh, MessageId, NodeId, Outbox, Seq, Step};
 use rand_chacha::ChaCha20Rng;
-use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::author::{Answer, BroadcastError, Published};
 use super::early::Early;
 use super::swarm::Disconnect;
+use super::verify::{self, Checked, Verifier};
 use super::{Common, MAILBOX, Mailbox, until};
 use crate::clock::SharedClock;
 use crate::feed::{Feed, FeedLimits, FeedSender, feed};
@@ -35,13 +35,6 @@ use crate::swarm::{Class, Inbound, Outbound};
 /// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
 /// done once, and the batch to verify is as large as it can be without waiting.
 const READS_MAX: usize = 64;
-
-/// So few signatures are checked on the spot if none is under way: a lone message is checked sooner than a
-/// thread of the pool wakes up. Whatever comes while the actor is busy makes a larger batch.
-const INLINE_BATCH: usize = 1;
-
-/// Batches of this size and larger are split among the pool's threads; smaller ones cost less than the split.
-const PARALLEL_BATCH: usize = 8;
 
 /// What the actor starts, and restarts, with.
 #[derive(Debug)]
@@ -54,8 +47,10 @@ pub(crate) struct Settings {
     pub(crate) validate: validate::Config,
     /// See [`omnimesh_protocol::replay::ReplayWindows::new`].
     pub(crate) floor: Option<Step>,
-    /// Messages whose signature is being checked at once; further ones are shed.
+    /// Messages whose signature is to be checked at once; further ones are shed.
     pub(crate) verifying_max: usize,
+    /// Signatures checked in one go.
+    pub(crate) verify_batch: usize,
     pub(crate) subscriber_queue: usize,
     pub(crate) pool: Arc<rayon::ThreadPool>,
 }
@@ -65,8 +60,6 @@ pub(crate) struct Settings {
 struct Link {
     outbound: Outbound,
 }
-
-type Checked = Vec<(MessageId, Result<Verified, Unchecked>)>;
 
 #[derive(Debug)]
 pub(crate) struct GossipActor {
@@ -83,8 +76,7 @@ pub(crate) struct GossipActor {
     /// Who waits for the router to take an own envelope.
     publishing: Option<(Envelope, Vec<Answer>)>,
     inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
-    checked: (mpsc::Sender<Checked>, Arc<Mutex<mpsc::Receiver<Checked>>>),
-    verifying: usize,
+    verifier: Verifier,
     /// The last message that was encoded: it goes to several peers.
     encoded: Option<(MessageId, Bytes)>,
     buffer: BytesMut,
@@ -99,9 +91,6 @@ pub(crate) struct Counters {
     pub(crate) frames_malformed: BTreeMap<&'static str, u64>,
     pub(crate) messages_refused_by_shape: BTreeMap<&'static str, u64>,
     pub(crate) frames_early_shed: u64,
-    pub(crate) verify_shed: u64,
-    pub(crate) verify_batches: u64,
-    pub(crate) verify_messages: u64,
     pub(crate) delivered_payloads: u64,
     pub(crate) published_payloads: u64,
     pub(crate) subscribers_lagged: u64,
@@ -113,8 +102,8 @@ impl GossipActor {
         let mut rng = super::rng();
         let mut out = Outbox::new();
         let state = Self::state(&common, &settings, &mut rng, &mut out);
-        // At most one batch per message under way, so that a result always finds room.
-        let (sender, receiver) = mpsc::channel(settings.verifying_max.max(1));
+        let verifier =
+            Verifier::new(Arc::clone(&settings.pool), settings.verifying_max, settings.verify_batch);
         GossipActor {
             common,
             settings,
@@ -128,8 +117,7 @@ impl GossipActor {
             subscribers: BTreeMap::new(),
             publishing: None,
             inbound: Arc::default(),
-            checked: (sender, Arc::new(Mutex::new(receiver))),
-            verifying: 0,
+            verifier,
             encoded: None,
             buffer: BytesMut::new(),
             counters: Counters::default(),
@@ -324,35 +312,15 @@ impl GossipActor {
         }
     }
 
-    /// Has signatures checked on the pool; what does not fit is shed.
-    fn verify(&mut self, mut messages: Vec<(MessageId, Unverified)>, ctx: &mut Context<Self>) {
-        if messages.is_empty() {
-            return;
+    /// Has signatures checked; what there is no room for is shed.
+    fn verify(&mut self, messages: Vec<(MessageId, Unverified)>, ctx: &mut Context<Self>) {
+        let shed = self.verifier.offer(messages).into_iter().map(|id| (id, Err(Unchecked::Shed)));
+        let lone = self.verifier.begin();
+        let is_any = shed.len() > 0 || lone.is_some();
+        if is_any {
+            let results = shed.chain(lone.map(verify::check));
+            self.give_all(ctx, results.map(|(id, result)| relay::Input::Verified { id, result }));
         }
-        let room = self.settings.verifying_max.saturating_sub(self.verifying);
-        let shed: Vec<MessageId> = messages.drain(room.min(messages.len())..).map(|(id, _)| id).collect();
-        self.verifying += messages.len();
-        self.counters.verify_shed += shed.len() as u64;
-        self.counters.verify_batches += u64::from(!messages.is_empty());
-        self.counters.verify_messages += messages.len() as u64;
-        if self.verifying == messages.len() && messages.len() <= INLINE_BATCH {
-            self.verifying = 0;
-            let checked = messages.drain(..).map(check);
-            self.give_all_if_any(ctx, checked.map(|(id, result)| relay::Input::Verified { id, result }));
-        } else {
-            let results = self.checked.0.clone();
-            self.settings.pool.spawn(move || {
-                let checked: Checked = if messages.len() < PARALLEL_BATCH {
-                    messages.into_iter().map(check).collect()
-                } else {
-                    messages.into_par_iter().map(check).collect()
-                };
-                // There is room: at most one batch per message under way. If the actor is gone, nobody asks.
-                let _ = results.try_send(checked);
-            });
-        }
-        let shed = shed.into_iter().map(|id| relay::Input::Verified { id, result: Err(Unchecked::Shed) });
-        self.give_all_if_any(ctx, shed);
     }
 
     fn give_all_if_any(
@@ -441,8 +409,7 @@ impl Actor for GossipActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         // Results first: they make room. Both outlive a restart of the actor.
-        let results = Arc::clone(&self.checked.1);
-        ctx.add_stream(stream::poll_fn(move |cx| lock(&results).poll_recv(cx)));
+        ctx.add_stream(self.verifier.results());
         let inbound = Arc::clone(&self.inbound);
         if lock(&inbound).is_some() {
             ctx.add_stream(inbound_stream(inbound));
@@ -459,10 +426,6 @@ impl Actor for GossipActor {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn check((id, message): (MessageId, Unverified)) -> (MessageId, Result<Verified, Unchecked>) {
-    (id, message.verify().map_err(Unchecked::Refused))
 }
 
 fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl Stream<Item = Vec<Inbound>> {
@@ -488,7 +451,8 @@ impl Supervised for GossipActor {
             self.clock.step(now).map(|step| step.saturating_add(future)).max(self.settings.floor);
         self.out = Outbox::new();
         self.state = Self::state(&self.common, &self.settings, &mut self.rng, &mut self.out);
-        (self.step, self.publishing, self.verifying) = (None, None, 0);
+        (self.step, self.publishing) = (None, None);
+        self.verifier.restart();
         self.carry_out(ctx);
         let channels: Vec<_> = self.subscribers.keys().cloned().map(relay::Input::Subscribe).collect();
         self.give_all_if_any(ctx, channels.into_iter());
@@ -501,8 +465,8 @@ impl Supervised for GossipActor {
 
 impl StreamHandler<Checked> for GossipActor {
     fn handle(&mut self, checked: Checked, ctx: &mut Self::Context) {
-        self.verifying = self.verifying.saturating_sub(checked.len());
-        self.give_all(ctx, checked.into_iter().map(|(id, result)| relay::Input::Verified { id, result }));
+        let results = self.verifier.done(checked).into_iter();
+        self.give_all(ctx, results.map(|(id, result)| relay::Input::Verified { id, result }));
     }
 
     fn finished(&mut self, _: &mut Self::Context) {}
@@ -645,6 +609,7 @@ pub(crate) struct Snapshot {
     pub(crate) authors: usize,
     pub(crate) channels: usize,
     pub(crate) verifying: usize,
+    pub(crate) verified: verify::Counters,
     pub(crate) queued_frames: usize,
     pub(crate) queued_bytes: usize,
 }
@@ -670,7 +635,8 @@ impl Handler<GetSnapshot> for GossipActor {
             cache: validator.cache_stats(),
             authors: validator.replay().authors(),
             channels: self.subscribers.len(),
-            verifying: self.verifying,
+            verifying: self.verifier.len(),
+            verified: self.verifier.counters(),
             queued_frames,
             queued_bytes,
         })

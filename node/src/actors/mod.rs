@@ -23,6 +23,7 @@ pub(crate) mod swarm;
 pub(crate) mod sync;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
