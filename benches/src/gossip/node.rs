@@ -144,7 +144,10 @@ async fn omnimesh(args: &NodeArgs) -> Outcome<()> {
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::Peers) => say(&Reply::Peers(node.metrics().await?.peers))?,
-                Some(Order::Expect { round, count }) => tally.expect(round, count),
+                Some(Order::Expect { round, count }) => {
+                    tally.expect(round, count);
+                    say(&Reply::Expecting { round })?;
+                }
                 Some(Order::Publish(load)) => schedule = Some(Schedule::begin(load)),
                 Some(Order::Stop) => say_any(schedule.as_mut().and_then(Schedule::stop))?,
                 Some(Order::Collect) => say(&tally.collect(trouble(&node, &messages).await?))?,
@@ -215,7 +218,10 @@ async fn gossipsub(args: &NodeArgs) -> Outcome<()> {
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::Peers) => say(&Reply::Peers(swarm.connected_peers().count()))?,
-                Some(Order::Expect { round, count }) => tally.expect(round, count),
+                Some(Order::Expect { round, count }) => {
+                    tally.expect(round, count);
+                    say(&Reply::Expecting { round })?;
+                }
                 Some(Order::Publish(load)) => schedule = Some(Schedule::begin(load)),
                 Some(Order::Stop) => say_any(schedule.as_mut().and_then(Schedule::stop))?,
                 Some(Order::Collect) => say(&tally.collect(None))?,
