@@ -73,8 +73,11 @@ pub(crate) struct NodeArgs {
 /// Runs a node until standard input ends.
 pub(crate) fn node(args: &NodeArgs) -> Outcome<()> {
     match (args.side, args.runtime) {
-        // As `omnimesh start` does.
-        (Side::Omnimesh, _) => actix::System::new().block_on(omnimesh(args)),
+        // As `omnimesh start` does; the reader is a task on the node's arbiter, as `MeshNode::on_message` makes it.
+        (Side::Omnimesh, _) => {
+            let others = args.others.clone();
+            actix::System::new().block_on(async { actix::spawn(omnimesh(others)).await? })
+        }
         (Side::Gossipsub, Runtime::Multi) => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(gossipsub(args))
         }
@@ -123,10 +126,10 @@ async fn due(schedule: Option<&Schedule>) {
     }
 }
 
-async fn omnimesh(args: &NodeArgs) -> Outcome<()> {
+async fn omnimesh(others: Vec<String>) -> Outcome<()> {
     let mut config = Config::default();
     config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    config.network.bootstrap = args.others.clone();
+    config.network.bootstrap = others;
     config.limits.subscriber_queue = SUBSCRIBER_QUEUE;
     let identity = Identity::from_seed(&seed());
     let mesh = Mesh::open("benches")?;
