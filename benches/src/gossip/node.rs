@@ -95,7 +95,7 @@ fn say(reply: &Reply) -> Outcome<()> {
 }
 
 fn say_any(reply: Option<Reply>) -> Outcome<()> {
-    reply.as_ref().map_or(Ok(()), say)
+    reply.into_iter().try_for_each(|reply| say(&reply))
 }
 
 /// Orders from standard input; ends with it.
