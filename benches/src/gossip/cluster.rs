@@ -46,7 +46,7 @@ pub(super) struct Trial {
     pub(super) publisher_cpu_us: f64,
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
-    /// What a receiver says of losses.
+    /// What receivers say of losses.
     pub(super) trouble: Option<String>,
 }
 
@@ -170,6 +170,8 @@ impl Cluster {
             Load { round: self.round, count: (rate * seconds).ceil() as u32, rate, bytes, from_handover };
         for node in &mut self.nodes {
             node.order(Order::Expect { round: load.round, count: load.count }).await?;
+            // Replies of an earlier round may come first.
+            while !matches!(node.reply().await?, Reply::Expecting { round } if round == load.round) {}
         }
         let before = self.cpu_s()?;
         let deadline = Instant::now() + Duration::from_secs_f64(seconds) + GRACE;
@@ -216,7 +218,7 @@ impl Cluster {
     async fn evaluate(&mut self, load: Load, first_us: u64, before: &[f64], after: &[f64]) -> Outcome<Trial> {
         let (mut received, mut last_us, mut latencies_us, mut trouble) = (0, first_us, Vec::new(), None);
         let receivers = self.nodes.len() - 1;
-        for node in self.nodes.iter_mut().skip(1) {
+        for (index, node) in self.nodes.iter_mut().enumerate().skip(1) {
             node.order(Order::Collect).await?;
             let collected = loop {
                 match node.reply().await? {
@@ -228,7 +230,8 @@ impl Cluster {
             received += collected.received;
             last_us = last_us.max(collected.last_us);
             latencies_us.extend(collected.latencies_us);
-            trouble = trouble.or(collected.trouble);
+            let of_node = collected.trouble.map(|text| format!("node {index}: {text}"));
+            trouble = trouble.into_iter().chain(of_node).reduce(|all, of_node| format!("{all}; {of_node}"));
         }
         latencies_us.sort_unstable();
         let used =

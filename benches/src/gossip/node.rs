@@ -73,8 +73,11 @@ pub(crate) struct NodeArgs {
 /// Runs a node until standard input ends.
 pub(crate) fn node(args: &NodeArgs) -> Outcome<()> {
     match (args.side, args.runtime) {
-        // As `omnimesh start` does.
-        (Side::Omnimesh, _) => actix::System::new().block_on(omnimesh(args)),
+        // As `omnimesh start` does; the reader is a task on the node's arbiter, as `MeshNode::on_message` makes it.
+        (Side::Omnimesh, _) => {
+            let others = args.others.clone();
+            actix::System::new().block_on(async { actix::spawn(omnimesh(others)).await? })
+        }
         (Side::Gossipsub, Runtime::Multi) => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(gossipsub(args))
         }
@@ -92,7 +95,7 @@ fn say(reply: &Reply) -> Outcome<()> {
 }
 
 fn say_any(reply: Option<Reply>) -> Outcome<()> {
-    reply.as_ref().map_or(Ok(()), say)
+    reply.into_iter().try_for_each(|reply| say(&reply))
 }
 
 /// Orders from standard input; ends with it.
@@ -123,10 +126,10 @@ async fn due(schedule: Option<&Schedule>) {
     }
 }
 
-async fn omnimesh(args: &NodeArgs) -> Outcome<()> {
+async fn omnimesh(others: Vec<String>) -> Outcome<()> {
     let mut config = Config::default();
     config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    config.network.bootstrap = args.others.clone();
+    config.network.bootstrap = others;
     config.limits.subscriber_queue = SUBSCRIBER_QUEUE;
     let identity = Identity::from_seed(&seed());
     let mesh = Mesh::open("benches")?;
@@ -144,7 +147,10 @@ async fn omnimesh(args: &NodeArgs) -> Outcome<()> {
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::Peers) => say(&Reply::Peers(node.metrics().await?.peers))?,
-                Some(Order::Expect { round, count }) => tally.expect(round, count),
+                Some(Order::Expect { round, count }) => {
+                    tally.expect(round, count);
+                    say(&Reply::Expecting { round })?;
+                }
                 Some(Order::Publish(load)) => schedule = Some(Schedule::begin(load)),
                 Some(Order::Stop) => say_any(schedule.as_mut().and_then(Schedule::stop))?,
                 Some(Order::Collect) => say(&tally.collect(trouble(&node, &messages).await?))?,
@@ -215,7 +221,10 @@ async fn gossipsub(args: &NodeArgs) -> Outcome<()> {
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::Peers) => say(&Reply::Peers(swarm.connected_peers().count()))?,
-                Some(Order::Expect { round, count }) => tally.expect(round, count),
+                Some(Order::Expect { round, count }) => {
+                    tally.expect(round, count);
+                    say(&Reply::Expecting { round })?;
+                }
                 Some(Order::Publish(load)) => schedule = Some(Schedule::begin(load)),
                 Some(Order::Stop) => say_any(schedule.as_mut().and_then(Schedule::stop))?,
                 Some(Order::Collect) => say(&tally.collect(None))?,

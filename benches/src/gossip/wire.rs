@@ -45,6 +45,10 @@ pub(super) enum Reply {
     /// Where the others reach it; the first thing it says.
     Listening(String),
     Peers(usize),
+    /// It counts from now on.
+    Expecting {
+        round: u32,
+    },
     /// All that was expected has come.
     Arrived {
         round: u32,
@@ -105,6 +109,11 @@ impl Tally {
 
     pub(super) fn collect(&mut self, trouble: Option<String>) -> Reply {
         let so_far = std::mem::take(&mut self.so_far);
+        let mut missing = self.seen.iter().zip(0_u32..).filter(|(seen, _)| !**seen).map(|(_, number)| number);
+        let first = missing.next();
+        let last = missing.last().or(first);
+        let gap = first.zip(last).map(|(first, last)| format!("misses some of {first} to {last}"));
+        let trouble = gap.into_iter().chain(trouble).reduce(|gap, other| format!("{gap}, {other}"));
         Reply::Collected(Collected { trouble, ..so_far })
     }
 }

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha20Rng;
 use tokio::sync::oneshot;
 
 use super::gossip::Publish;
-use super::{Common, MAILBOX};
+use super::{Common, MAILBOX, until};
 use crate::clock::SharedClock;
 use crate::store::Store;
 
@@ -68,7 +68,18 @@ pub(crate) struct AuthorActor {
     out: Outbox<author::Output>,
     waiting: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
-    flush_is_due: bool,
+    flush: Flush,
+}
+
+/// Whether what waits will be flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// Nobody has asked.
+    Idle,
+    /// When the mailbox is empty.
+    Soon,
+    /// When the author's pace allows.
+    Later,
 }
 
 impl AuthorActor {
@@ -83,7 +94,7 @@ impl AuthorActor {
             out: Outbox::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
-            flush_is_due: false,
+            flush: Flush::Idle,
         }
     }
 
@@ -102,11 +113,31 @@ impl AuthorActor {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        self.flush_is_due = false;
+        self.flush = Flush::Idle;
         let now = self.common.now();
         let step = self.clock.step(now);
         let mesh_time_us = self.clock.mesh_time_us(now).unwrap_or(0);
         self.give(ctx, author::Input::Flush { step, mesh_time_us });
+    }
+
+    /// Has what waits flushed when the mailbox is empty: what came in the meantime shares the envelope, and a
+    /// lone payload waits for nothing.
+    fn flush_soon(&mut self, ctx: &mut Context<Self>) {
+        self.flush = Flush::Soon;
+        ctx.spawn(std::future::ready(()).into_actor(self).map(|(), actor, ctx| {
+            let now = actor.common.now();
+            let at = actor.state.flush_at(now);
+            if at <= now {
+                return actor.flush(ctx);
+            }
+            actor.flush = Flush::Later;
+            ctx.run_later(until(at, now), |actor, ctx| {
+                // A full bundle may have been flushed before; then nothing, or something newer, waits.
+                if actor.flush == Flush::Later {
+                    actor.flush(ctx);
+                }
+            });
+        }));
     }
 
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
@@ -200,11 +231,16 @@ impl Handler<Broadcast> for AuthorActor {
         let (answer, answered) = oneshot::channel();
         self.waiting.insert(ticket, answer);
         self.give(ctx, author::Input::Submit { channel, payload, ticket });
-        if !self.flush_is_due && !self.state.is_idle() {
-            self.flush_is_due = true;
-            // Runs when the mailbox is empty: what came in the meantime shares the envelope, and a lone
-            // payload waits for nothing.
-            ctx.spawn(std::future::ready(()).into_actor(self).map(|(), actor, ctx| actor.flush(ctx)));
+        let is_due = match self.flush {
+            Flush::Idle => !self.state.is_idle(),
+            Flush::Soon => false,
+            Flush::Later => {
+                let now = self.common.now();
+                self.state.flush_at(now) <= now
+            }
+        };
+        if is_due {
+            self.flush_soon(ctx);
         }
         Box::pin(async move { answered.await.unwrap_or(Err(BroadcastError::Stopped)) })
     }
