@@ -69,6 +69,9 @@ pub(crate) struct AuthorActor {
     waiting: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
     flush_is_due: bool,
+    /// The first sequence numbers are reserved, or cannot be. Until then payloads wait, within the bounds of the
+    /// author's queue.
+    has_begun: bool,
 }
 
 impl AuthorActor {
@@ -84,6 +87,7 @@ impl AuthorActor {
             waiting: BTreeMap::new(),
             next_ticket: 0,
             flush_is_due: false,
+            has_begun: false,
         }
     }
 
@@ -132,15 +136,21 @@ impl AuthorActor {
     fn reserve(&mut self, up_to: Seq, ctx: &mut Context<Self>) {
         let Some(store) = self.settings.store.clone() else {
             self.give(ctx, author::Input::Reserved { up_to });
+            self.has_begun = true;
             return;
         };
         let write = actix_rt::task::spawn_blocking(move || store.save_seq_reserved(up_to));
-        ctx.spawn(write.into_actor(self).map(move |written, actor, ctx| match written {
-            Ok(Ok(())) => actor.give(ctx, author::Input::Reserved { up_to }),
-            Ok(Err(error)) => {
-                actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+        ctx.spawn(write.into_actor(self).map(move |written, actor, ctx| {
+            match written {
+                Ok(Ok(())) => actor.give(ctx, author::Input::Reserved { up_to }),
+                Ok(Err(error)) => {
+                    actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+                }
+                Err(error) => tracing::error!(%error, "sequence numbers were not reserved"),
             }
-            Err(error) => tracing::error!(%error, "sequence numbers were not reserved"),
+            if !std::mem::replace(&mut actor.has_begun, true) && !actor.state.is_idle() {
+                actor.flush(ctx);
+            }
         }));
     }
 }
@@ -161,6 +171,7 @@ impl Supervised for AuthorActor {
         self.state = Self::state(&self.settings, next);
         self.out = Outbox::new();
         self.waiting.clear();
+        (self.flush_is_due, self.has_begun) = (false, false);
         self.flush(ctx);
     }
 }
@@ -195,7 +206,7 @@ impl Handler<Broadcast> for AuthorActor {
         let (answer, answered) = oneshot::channel();
         self.waiting.insert(ticket, answer);
         self.give(ctx, author::Input::Submit { channel, payload, ticket });
-        if !self.flush_is_due && !self.state.is_idle() {
+        if self.has_begun && !self.flush_is_due && !self.state.is_idle() {
             self.flush_is_due = true;
             // Runs when the mailbox is empty: what came in the meantime shares the envelope, and a lone
             // payload waits for nothing.
