@@ -401,7 +401,7 @@ mod tests {
     fn many_flushes_wait_for_each_other_unless_a_bundle_is_full() {
         let mut author = Fixture::new();
         let at = |us| Time::ZERO + Duration::from_micros(us);
-        let mut flush = |author: &mut Fixture, us| {
+        let flush = |author: &mut Fixture, us| {
             let mut out = Outbox::new();
             let flush = Input::Flush { step: Some(Step(5)), mesh_time_us: us };
             author.state.handle(at(us), flush, &mut author.rng, &mut out);

@@ -74,6 +74,8 @@ pub(crate) struct AuthorActor {
 /// Whether what waits will be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flush {
+    /// When the first sequence numbers are reserved, or cannot be.
+    Begun,
     /// Nobody has asked.
     Idle,
     /// When the mailbox is empty.
@@ -94,7 +96,7 @@ impl AuthorActor {
             out: Outbox::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
-            flush: Flush::Idle,
+            flush: Flush::Begun,
         }
     }
 
@@ -110,6 +112,14 @@ impl AuthorActor {
             self.state.handle(self.common.now(), input, &mut self.rng, &mut self.out);
         });
         self.carry_out(ctx);
+    }
+
+    /// Reserves the first sequence numbers. Payloads wait for them, within the bounds of the author's queue.
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        self.flush(ctx);
+        if self.settings.store.is_some() {
+            self.flush = Flush::Begun;
+        }
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
@@ -168,12 +178,17 @@ impl AuthorActor {
             return;
         };
         let write = actix_rt::task::spawn_blocking(move || store.save_seq_reserved(up_to));
-        ctx.spawn(write.into_actor(self).map(move |written, actor, ctx| match written {
-            Ok(Ok(())) => actor.give(ctx, author::Input::Reserved { up_to }),
-            Ok(Err(error)) => {
-                actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+        ctx.spawn(write.into_actor(self).map(move |written, actor, ctx| {
+            match written {
+                Ok(Ok(())) => actor.give(ctx, author::Input::Reserved { up_to }),
+                Ok(Err(error)) => {
+                    actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+                }
+                Err(error) => tracing::error!(%error, "sequence numbers were not reserved"),
             }
-            Err(error) => tracing::error!(%error, "sequence numbers were not reserved"),
+            if actor.flush == Flush::Begun {
+                actor.flush(ctx);
+            }
         }));
     }
 }
@@ -197,7 +212,7 @@ impl Supervised for AuthorActor {
         self.state = Self::state(&self.settings, next);
         self.out = Outbox::new();
         self.waiting.clear();
-        self.flush(ctx);
+        self.begin(ctx);
     }
 }
 
@@ -210,7 +225,7 @@ impl Handler<Begin> for AuthorActor {
     type Result = ();
 
     fn handle(&mut self, _: Begin, ctx: &mut Self::Context) {
-        self.flush(ctx);
+        self.begin(ctx);
     }
 }
 
@@ -233,7 +248,7 @@ impl Handler<Broadcast> for AuthorActor {
         self.give(ctx, author::Input::Submit { channel, payload, ticket });
         let is_due = match self.flush {
             Flush::Idle => !self.state.is_idle(),
-            Flush::Soon => false,
+            Flush::Begun | Flush::Soon => false,
             Flush::Later => {
                 let now = self.common.now();
                 self.state.flush_at(now) <= now

@@ -199,7 +199,7 @@ mod tests {
             address: address.clone().with_p2p(peer).unwrap(),
         };
         assert_eq!(others(&wrong(&a), &[b.clone(), a.clone()]), std::slice::from_ref(&b));
-        assert_eq!(others(&wrong(&a), &[a.clone()]), []);
+        assert_eq!(others(&wrong(&a), std::slice::from_ref(&a)), []);
         assert_eq!(others(&wrong(&c), &[a.clone(), b.clone()]), []);
         assert_eq!(others(&DialError::Aborted, &[a, b]), []);
     }

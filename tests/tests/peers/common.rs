@@ -81,8 +81,8 @@ impl TestNode {
         let dir = tempfile::tempdir().unwrap();
         let options =
             NodeOptions { config, data_dir: Some(dir.path().to_owned()), identity, mesh: mesh.clone() };
-        let node = MeshNode::start(options).await.unwrap();
-        let mut events = node.events().await.unwrap();
+        let node = within("a node starts", MeshNode::start(options)).await.unwrap();
+        let mut events = within("a node tells its events", node.events()).await.unwrap();
         let (sender, log) = watch::channel(Vec::new());
         tokio::spawn(async move {
             while let Some(item) = events.next().await {
@@ -238,7 +238,8 @@ impl Api {
     /// The body of a good answer; a bad one is an error.
     async fn get(&self, path: &str) -> Result<String, String> {
         let (api, path) = (self.clone(), path.to_owned());
-        tokio::task::spawn_blocking(move || api.get_blocking(&path)).await.unwrap()
+        let answer = tokio::task::spawn_blocking(move || api.get_blocking(&path));
+        within("the API answers", answer).await.unwrap()
     }
 
     fn get_blocking(&self, path: &str) -> Result<String, String> {
@@ -247,6 +248,7 @@ impl Api {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
         let mut answer = String::new();
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;

@@ -78,8 +78,8 @@ async fn both_sides_always_learn_why() {
         let (a, b) = strangers(100 + 2 * round, &here, &there).await;
         a.peer_refused(b.peer, "wrong_mesh").await;
         b.peer_refused(a.peer, "wrong_mesh").await;
-        a.node.clone().shutdown().await;
-        b.node.clone().shutdown().await;
+        within("the first node stops", a.node.clone().shutdown()).await;
+        within("the second node stops", b.node.clone().shutdown()).await;
     }
 }
 
