@@ -13,7 +13,9 @@
 //! ```
 
 mod node;
+pub mod outcome;
 mod queue;
+pub mod scenario;
 mod simulation;
 
 pub use simulation::{Config, Report, Simulation};

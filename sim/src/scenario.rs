@@ -1,0 +1,500 @@
+//! What is simulated: a scenario, typed.
+//!
+//! Times are virtual and count from the start of the run.
+
+use std::time::Duration;
+
+use omnimesh_protocol::gossip;
+
+/// A whole experiment.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// A short name: of the run's folder, of its report.
+    pub name: String,
+    /// What it shows, for people.
+    pub description: String,
+    /// Whence all randomness comes.
+    pub seed: u64,
+    /// Whether signatures are really made and checked.
+    pub crypto: Crypto,
+    /// When it ends.
+    pub duration: Duration,
+    /// The nodes and who is connected to whom.
+    pub network: Network,
+    /// What happens to a frame on its way.
+    pub links: Links,
+    /// The settings of every node's gossip router.
+    pub gossip: gossip::Config,
+    /// What honest nodes publish.
+    pub workload: Workload,
+    /// What breaks, and when.
+    pub faults: Vec<Fault>,
+    /// Who misbehaves, and how.
+    pub adversaries: Vec<Adversary>,
+    /// What must be true of the run.
+    pub checks: Vec<Check>,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Scenario {
+            name: "unnamed".into(),
+            description: String::new(),
+            seed: 1,
+            crypto: Crypto::Real,
+            duration: Duration::from_secs(30),
+            network: Network::default(),
+            links: Links::default(),
+            gossip: gossip::Config::default(),
+            workload: Workload::default(),
+            faults: Vec::new(),
+            adversaries: Vec::new(),
+            checks: Check::all(),
+        }
+    }
+}
+
+/// Whether cryptography is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crypto {
+    /// Envelopes are signed, tagged and checked as in the node. All nodes that get the same bytes share one
+    /// check of their signature; the tag is checked by each.
+    Real,
+    /// Authenticity is a fact of the model: signatures and tags are neither made nor checked.
+    Skip,
+}
+
+/// The nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// How many.
+    pub nodes: u32,
+    /// Who dials whom.
+    pub topology: Topology,
+    /// Nodes start one after the other, evenly over this time; the first at 0.
+    pub join_over: Duration,
+    /// Whether nodes keep a shared step; without, all have the true one.
+    pub step_sync: bool,
+    /// Length of a step.
+    pub step_interval: Duration,
+    /// Peers asked for their time in a round.
+    pub sync_peers: usize,
+    /// Between rounds of step synchronisation.
+    pub sync_interval: Duration,
+    /// Whether nodes run the membership protocol. Every node then knows every other: for some thousands at
+    /// most.
+    pub membership: bool,
+    /// Wall clocks at the start are off by up to this, either way.
+    pub clock_offset: Duration,
+    /// Clocks run fast or slow by up to this many millionths.
+    pub clock_drift_ppm: f64,
+    /// A connection on which nothing gets through is given up after this. As in the node.
+    pub silence: Duration,
+    /// A broken connection is dialled again this often.
+    pub redial: Duration,
+    /// Names of the regions, and the share of the nodes in each; one if empty.
+    pub regions: Vec<Region>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network {
+            nodes: 100,
+            topology: Topology::Random { dials: 8 },
+            join_over: Duration::ZERO,
+            step_sync: true,
+            step_interval: Duration::from_secs(1),
+            sync_peers: 16,
+            sync_interval: Duration::from_secs(1),
+            membership: false,
+            clock_offset: Duration::from_secs(60),
+            clock_drift_ppm: 50.0,
+            silence: Duration::from_secs(15),
+            redial: Duration::from_secs(2),
+            regions: Vec::new(),
+        }
+    }
+}
+
+/// A part of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// Its name.
+    pub name: String,
+    /// Its share of the nodes; shares are taken relative to their sum.
+    pub share: f64,
+}
+
+/// Who dials whom. A connection serves both ways.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Topology {
+    /// Each node dials so many distinct others at random.
+    Random {
+        /// How many.
+        dials: u32,
+    },
+    /// Each node dials the next so many in a circle.
+    Ring {
+        /// How many.
+        neighbours: u32,
+    },
+    /// Everybody is connected to everybody.
+    Full,
+}
+
+/// What happens to a frame on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Links {
+    /// One-way latency of a pair of nodes, drawn once for the pair.
+    pub latency: Latency,
+    /// Each frame takes up to this part of the pair's latency in addition, uniformly.
+    pub jitter: f64,
+    /// Share of the packets that are lost.
+    pub loss: f64,
+    /// Packets lost in a row, on average; 1: independent.
+    pub loss_burst: f64,
+    /// What a loss does.
+    pub repair: Repair,
+    /// Share of the frames that arrive twice.
+    pub duplication: f64,
+    /// Share of the frames that may be overtaken by later ones.
+    pub reordering: f64,
+    /// What a node can send, in bits per second, over all its links; none: no limit. Frames queue.
+    pub bandwidth_bps: Option<u64>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Links {
+            latency: Latency::Uniform { min: Duration::from_millis(10), max: Duration::from_millis(100) },
+            jitter: 0.1,
+            loss: 0.0,
+            loss_burst: 1.0,
+            repair: Repair::Retransmit,
+            duplication: 0.0,
+            reordering: 0.0,
+            bandwidth_bps: None,
+        }
+    }
+}
+
+/// What the loss of a packet does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The transport sends it again: the frame, and those behind it, come later by a retransmission timeout.
+    /// So do TCP and QUIC streams.
+    Retransmit,
+    /// The frame is gone. No stream does that; it shows what the protocol itself repairs.
+    None,
+}
+
+/// A distribution of one-way latencies.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Latency {
+    /// The same everywhere.
+    Constant(Duration),
+    /// Uniform between the two.
+    Uniform {
+        /// The least.
+        min: Duration,
+        /// The most.
+        max: Duration,
+    },
+    /// The logarithm is normal; cut off at the most.
+    LogNormal {
+        /// Half are below it.
+        median: Duration,
+        /// Standard deviation of the logarithm.
+        sigma: f64,
+        /// The most.
+        max: Duration,
+    },
+    /// By region: row from, column to, milliseconds. A pair's own latency is within `spread` of it, either way.
+    Matrix {
+        /// One row for each region, in their order.
+        ms: Vec<Vec<f64>>,
+        /// 0.1: within 10 %.
+        spread: f64,
+    },
+}
+
+/// What honest nodes publish.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// When the first message is published.
+    pub start: Duration,
+    /// How many messages.
+    pub messages: u32,
+    /// Messages in a second, evenly.
+    pub rate_per_s: f64,
+    /// Bytes of a payload.
+    pub payload_bytes: usize,
+    /// So many nodes, fixed and random, take turns in publishing; none: each time another random node.
+    pub authors: Option<u32>,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Workload {
+            start: Duration::from_secs(10),
+            messages: 50,
+            rate_per_s: 10.0,
+            payload_bytes: 64,
+            authors: None,
+        }
+    }
+}
+
+/// Which nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Who {
+    /// Everybody.
+    All,
+    /// These.
+    Nodes(Vec<u32>),
+    /// So many, at random.
+    Count(u32),
+    /// This part of all, at random, rounded.
+    Share(f64),
+    /// Those in these regions, by index.
+    Regions(Vec<usize>),
+}
+
+/// Something breaks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// When.
+    pub at: Duration,
+    /// When it ends, where it has an end.
+    pub until: Option<Duration>,
+    /// Whom it hits.
+    pub who: Who,
+    /// What it is.
+    pub kind: FaultKind,
+}
+
+/// What breaks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FaultKind {
+    /// Nothing gets through between those hit and the others.
+    Partition {
+        /// Only what those hit send is lost.
+        one_way: bool,
+    },
+    /// Processes die, with all that is in memory.
+    Crash {
+        /// They start again after this.
+        restart_after: Option<Duration>,
+    },
+    /// At random moments from `at` to `until` one of those hit dies and starts again.
+    Churn {
+        /// Deaths in a second.
+        per_s: f64,
+        /// How long each is away.
+        away: Duration,
+    },
+    /// The links of those hit get worse.
+    Degrade {
+        /// Loss in addition.
+        loss: f64,
+        /// Latency times this, at least 1.
+        latency_factor: f64,
+    },
+    /// Each frame that one of those hit receives takes this long to work off.
+    Slow {
+        /// Time for one frame.
+        frame_time: Duration,
+    },
+    /// The clocks of those hit leap forward.
+    ClockJump {
+        /// By this.
+        by: Duration,
+    },
+    /// The clocks of those hit run fast (or slow, if negative).
+    ClockDrift {
+        /// By so many millionths.
+        ppm: f64,
+    },
+}
+
+impl FaultKind {
+    /// Its name in a scenario.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            FaultKind::Partition { .. } => "partition",
+            FaultKind::Crash { .. } => "crash",
+            FaultKind::Churn { .. } => "churn",
+            FaultKind::Degrade { .. } => "degrade",
+            FaultKind::Slow { .. } => "slow",
+            FaultKind::ClockJump { .. } => "clock_jump",
+            FaultKind::ClockDrift { .. } => "clock_drift",
+        }
+    }
+}
+
+/// Nodes that misbehave: the same machines as the others, with their outputs changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adversary {
+    /// From when.
+    pub at: Duration,
+    /// Until when; none: to the end.
+    pub until: Option<Duration>,
+    /// Who.
+    pub who: Who,
+    /// How.
+    pub kind: AdversaryKind,
+}
+
+/// How nodes misbehave. `eclipse` to `covert_flash` are named after the attacks of the gossipsub evaluation
+/// (Vyzovitis et al., 2020).
+#[derive(Clone, Debug, PartialEq)]
+pub enum AdversaryKind {
+    /// Flip a bit in every message they forward.
+    Tamper,
+    /// Send messages again that they have received.
+    Replay {
+        /// So long after they came.
+        after: Duration,
+    },
+    /// Claim a mesh time that is ahead by this.
+    Rush {
+        /// How far.
+        by: Duration,
+    },
+    /// Claim the mesh time of the moment they began, forever.
+    Freeze,
+    /// Claim another mesh time to each peer, within this of the true one.
+    TwoFaced {
+        /// How far at most, either way.
+        by: Duration,
+    },
+    /// Publish two messages with one sequence number, each to half of their peers.
+    Equivocate {
+        /// Pairs in a second.
+        rate_per_s: f64,
+    },
+    /// Publish more than anybody should.
+    Flood {
+        /// Messages in a second, each.
+        rate_per_s: f64,
+    },
+    /// Say nothing at all.
+    Silence,
+    /// Do everything but forward messages.
+    NeverForward,
+    /// Take all connections of the victims before honest nodes do, and forward nothing to or from them.
+    Eclipse {
+        /// Who is surrounded.
+        victims: Victims,
+    },
+    /// Drop the messages of some authors.
+    Censor {
+        /// Whose messages.
+        victims: Victims,
+    },
+    /// Each dials this many honest nodes, all from one address, and forwards nothing.
+    Sybil {
+        /// How many.
+        dials: u32,
+    },
+    /// From the first moment of the mesh, while it forms, graft everybody and forward nothing.
+    ColdBoot {
+        /// How many honest nodes each dials.
+        dials: u32,
+    },
+    /// Behave well until `at`, then all stop forwarding at once.
+    CovertFlash,
+}
+
+impl AdversaryKind {
+    /// Its name in a scenario.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            AdversaryKind::Tamper => "tamper",
+            AdversaryKind::Replay { .. } => "replay",
+            AdversaryKind::Rush { .. } => "rush",
+            AdversaryKind::Freeze => "freeze",
+            AdversaryKind::TwoFaced { .. } => "two_faced",
+            AdversaryKind::Equivocate { .. } => "equivocate",
+            AdversaryKind::Flood { .. } => "flood",
+            AdversaryKind::Silence => "silence",
+            AdversaryKind::NeverForward => "never_forward",
+            AdversaryKind::Eclipse { .. } => "eclipse",
+            AdversaryKind::Censor { .. } => "censor",
+            AdversaryKind::Sybil { .. } => "sybil",
+            AdversaryKind::ColdBoot { .. } => "cold_boot",
+            AdversaryKind::CovertFlash => "covert_flash",
+        }
+    }
+}
+
+/// Whom an attack is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victims {
+    /// One honest node.
+    One,
+    /// The authors of the workload.
+    Publishers,
+    /// Every honest node.
+    All,
+}
+
+/// What must be true of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Check {
+    /// Mesh times of honest, connected nodes are within this of each other, from the time when all have one.
+    /// Not looked at from the beginning of a fault or of an attack on the step until `convergence` after its end.
+    Agreement {
+        /// How far apart at most.
+        within: Duration,
+    },
+    /// No node's step ever falls.
+    Monotone,
+    /// Nothing is delivered that its author did not publish, and nothing twice.
+    Authentic,
+    /// Every message reaches every honest node that was connected to its author through honest nodes.
+    Delivery {
+        /// The part that must arrive: 1 is all.
+        ratio: f64,
+    },
+    /// After the last fault ends, steps agree again and membership is whole within this many steps.
+    Convergence {
+        /// How many.
+        steps: u32,
+    },
+    /// What a node holds stays below this.
+    BoundedMemory {
+        /// Bytes for each node, on average, at the end.
+        bytes_per_node: u64,
+    },
+    /// No honest node shuts out another.
+    NoFalseQuarantine,
+}
+
+impl Check {
+    /// All checks, with values that any healthy run fulfils.
+    pub fn all() -> Vec<Check> {
+        vec![
+            Check::Agreement { within: Duration::from_secs(1) },
+            Check::Monotone,
+            Check::Authentic,
+            Check::Delivery { ratio: 1.0 },
+            Check::Convergence { steps: 10 },
+            Check::BoundedMemory { bytes_per_node: 1 << 20 },
+            Check::NoFalseQuarantine,
+        ]
+    }
+
+    /// Its name in a scenario.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Check::Agreement { .. } => "agreement",
+            Check::Monotone => "monotone",
+            Check::Authentic => "authentic",
+            Check::Delivery { .. } => "delivery",
+            Check::Convergence { .. } => "convergence",
+            Check::BoundedMemory { .. } => "bounded_memory",
+            Check::NoFalseQuarantine => "no_false_quarantine",
+        }
+    }
+}
