@@ -12,10 +12,21 @@
 //! assert_eq!(report.trace_hash, Simulation::new(Config { nodes: 20, messages: 10, ..Config::default() }).run().trace_hash);
 //! ```
 
+pub mod checkers;
 mod node;
 pub mod outcome;
 mod queue;
 pub mod scenario;
 mod simulation;
+pub mod stats;
+pub mod summary;
+mod words;
+
+// The example's outcome is also that of the tests.
+#[cfg(test)]
+extern crate self as omnimesh_sim;
+#[cfg(test)]
+#[path = "../examples/report_demo/synthetic.rs"]
+mod synthetic;
 
 pub use simulation::{Config, Report, Simulation};
