@@ -19,6 +19,7 @@ mod queue;
 pub mod scenario;
 mod simulation;
 pub mod stats;
+pub mod suggest;
 pub mod summary;
 mod words;
 
