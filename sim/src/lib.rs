@@ -13,6 +13,7 @@
 //! ```
 
 pub mod checkers;
+pub mod experiment;
 mod node;
 pub mod outcome;
 mod queue;
@@ -29,5 +30,8 @@ extern crate self as omnimesh_sim;
 #[cfg(test)]
 #[path = "../examples/report_demo/synthetic.rs"]
 mod synthetic;
+
+/// The version of the simulator and a hash of the sources that decide what a run does.
+pub const CODE_VERSION: &str = env!("OMNIMESH_CODE_VERSION");
 
 pub use simulation::{Config, Report, Simulation};
