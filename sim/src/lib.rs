@@ -1,24 +1,24 @@
-//! The simulator: the node's own protocol machines, many in one process, in virtual time.
+//! The simulator: thousands of nodes in one process, in virtual time, repeatable bit for bit.
 //!
-//! [`Simulation`] runs the machines of [`omnimesh_protocol`] that the node runs (relay, with router and
-//! validator, author and step synchronisation) on a random graph with delays and loss, with real
-//! signatures. Time is an event queue: a run is a function of its [`Config`], bit for bit.
+//! A [`Scenario`](scenario::Scenario) says what there is and what happens; [`model::run`] runs it with the protocol's
+//! own machines; an [`Outcome`](outcome::Outcome) says what came of it.
 //!
 //! ```
-//! use omnimesh_sim::{Config, Simulation};
+//! use omnimesh_sim::model::{self, Options};
+//! use omnimesh_sim::scenario::Scenario;
 //!
-//! let report = Simulation::new(Config { nodes: 20, messages: 10, ..Config::default() }).run();
-//! assert_eq!(report.deliveries, report.expected);
-//! assert_eq!(report.trace_hash, Simulation::new(Config { nodes: 20, messages: 10, ..Config::default() }).run().trace_hash);
+//! let mut scenario = Scenario::default();
+//! scenario.network.nodes = 20;
+//! let outcome = model::run(&scenario, Options::default());
+//! assert!(outcome.messages.iter().all(|message| message.missed == 0));
+//! assert_eq!(outcome.trace_hash, model::run(&scenario, Options { threads: 1, ..Options::default() }).trace_hash);
 //! ```
 
 pub mod checkers;
 pub mod experiment;
-mod node;
+pub mod model;
 pub mod outcome;
-mod queue;
 pub mod scenario;
-mod simulation;
 pub mod stats;
 pub mod suggest;
 pub mod summary;
@@ -33,5 +33,3 @@ mod synthetic;
 
 /// The version of the simulator and a hash of the sources that decide what a run does.
 pub const CODE_VERSION: &str = env!("OMNIMESH_CODE_VERSION");
-
-pub use simulation::{Config, Report, Simulation};

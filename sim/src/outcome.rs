@@ -191,3 +191,19 @@ pub struct Cost {
     /// Threads that worked.
     pub threads: usize,
 }
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        let Traffic { frames, bytes, gossip_bytes, lost, duplicated, reordered, cut, copies, ihave_frames } =
+            other;
+        self.frames += frames;
+        self.bytes += bytes;
+        self.gossip_bytes += gossip_bytes;
+        self.lost += lost;
+        self.duplicated += duplicated;
+        self.reordered += reordered;
+        self.cut += cut;
+        self.copies += copies;
+        self.ihave_frames += ihave_frames;
+    }
+}

@@ -76,3 +76,54 @@ pub struct Stats {
     /// Connections refused because there are enough.
     pub peers_refused: u64,
 }
+
+/// Adds field by field; the pattern names every field, so that none is forgotten.
+macro_rules! add_fields {
+    ($($field:ident),* $(,)?) => {
+        impl std::ops::AddAssign<&Stats> for Stats {
+            fn add_assign(&mut self, other: &Stats) {
+                let Stats { $($field),* } = other;
+                $(self.$field += $field;)*
+            }
+        }
+    };
+}
+
+add_fields!(
+    copies_received,
+    duplicates,
+    unwanted,
+    validating,
+    accepted,
+    ignored,
+    rejected,
+    verdicts_late,
+    verdicts_missing,
+    published,
+    copies_sent_own,
+    copies_sent_forwarded,
+    copies_sent_iwant,
+    copies_saved,
+    ihave_received,
+    ihave_sent,
+    iwant_received,
+    iwant_sent,
+    graft_received,
+    graft_sent,
+    prune_received,
+    prune_sent,
+    idontwant_received,
+    idontwant_sent,
+    malformed,
+    refused,
+    shed_messages,
+    shed_ihave,
+    shed_iwant,
+    shed_idontwant,
+    shed_subscriptions,
+    broken_promises,
+    graft_in_backoff,
+    graylisted,
+    unknown_peer,
+    peers_refused,
+);

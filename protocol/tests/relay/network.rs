@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use omnimesh_protocol::gossip::{self, Direction, Protocol};
-use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::relay::{Input, Output, Unchecked};
 use omnimesh_protocol::{MessageId, Step, Time};
 use rand::RngExt;
@@ -77,7 +76,7 @@ impl Network {
                     self.schedule(self.now + latency, to, input);
                 }
                 Output::Verify { id, message } => {
-                    let verified = message.assume_verified().ok_or(Unchecked::Refused(Refusal::BadKey));
+                    let verified = message.verify().map_err(Unchecked::Refused);
                     self.schedule(self.now + delay, node, Input::Verified { id, result: verified });
                 }
                 Output::Verified { id, is_subscribed: true, .. } => {

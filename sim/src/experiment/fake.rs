@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Options, Progress, RunError, Runner};
+use super::{RunError, Runner};
+use crate::model::{Options, Progress};
 use crate::outcome::{Cost, Delivery, Outcome, Published};
 use crate::scenario::ScenarioFile;
 
@@ -24,7 +25,12 @@ impl Runner for Fake {
         }
         let scenario = &file.scenario;
         if let Some(progress) = options.progress {
-            progress(Progress { virtual_time: scenario.duration, duration: scenario.duration, events: 1 });
+            progress(Progress {
+                virtual_time: scenario.duration,
+                duration: scenario.duration,
+                events: 1,
+                pending: 0,
+            });
         }
         let mut checkpoints: Vec<u64> = (0..scenario.duration.as_secs()).map(|s| s ^ scenario.seed).collect();
         if let Some(second) = self.threads_change_second.filter(|_| options.threads > 1) {

@@ -10,8 +10,9 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Options, Run, RunError, Runner};
+use super::{Run, RunError, Runner};
 use crate::CODE_VERSION;
+use crate::model::Options;
 use crate::scenario::ScenarioFile;
 use crate::summary::{Manifest, Summary};
 

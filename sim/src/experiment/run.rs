@@ -2,32 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::checkers::{self, Checked};
+use crate::model::{self, Options};
 use crate::outcome::Outcome;
 use crate::scenario::{Engine, ScenarioError, ScenarioFile};
 use crate::summary::Summary;
-
-/// How far a run is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The virtual time that it has reached.
-    pub virtual_time: Duration,
-    /// The virtual time at which it ends.
-    pub duration: Duration,
-    /// Events worked off.
-    pub events: u64,
-}
-
-/// How a scenario is run.
-#[derive(Default)]
-pub struct Options<'a> {
-    /// Threads that work; 0: as many as there are cores. They change how long it takes and nothing else.
-    pub threads: usize,
-    /// Is told now and then how far it is.
-    pub progress: Option<&'a mut dyn FnMut(Progress)>,
-}
 
 /// What runs scenarios: one engine, or several.
 pub trait Runner: Sync {
@@ -110,7 +90,10 @@ pub fn run(runner: &dyn Runner, file: &ScenarioFile, options: Options<'_>) -> Re
 pub struct Model;
 
 impl Runner for Model {
-    fn run(&self, file: &ScenarioFile, _options: Options<'_>) -> Result<Outcome, RunError> {
-        Err(RunError::NoEngine(file.engine))
+    fn run(&self, file: &ScenarioFile, options: Options<'_>) -> Result<Outcome, RunError> {
+        match file.engine {
+            Engine::Model => Ok(model::run(&file.scenario, options)),
+            other @ Engine::Libp2p => Err(RunError::NoEngine(other)),
+        }
     }
 }

@@ -12,7 +12,8 @@ use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::metrics::{METRICS, MetricKind};
-use super::{Options, RunError, Runner, run};
+use super::{RunError, Runner, run};
+use crate::model::Options;
 use crate::scenario::{Engine, Override, ScenarioFile, memory};
 use crate::summary::Summary;
 

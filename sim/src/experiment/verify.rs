@@ -1,6 +1,7 @@
 //! Is a run the same each time, and on any number of threads?
 
-use super::{Options, Progress, RunError, Runner};
+use super::{RunError, Runner};
+use crate::model::{Options, Progress};
 use crate::scenario::ScenarioFile;
 
 /// One of the runs.

@@ -1,0 +1,134 @@
+//! From what shards wrote down to an outcome.
+
+use std::time::Duration;
+
+use omnimesh_protocol::refusal::Refusal;
+
+use super::link::{NodeSet, nanos};
+use super::random::mix;
+use super::record::{Record, Sent, tell};
+use super::shard::Shard;
+use super::shared::Shared;
+use super::world::DUE_WITHIN;
+use crate::outcome::{Cost, Effect, Outcome, Sample};
+
+/// Of meshes up to this size the links are told.
+const MESH_LINKS_NODES_MAX: usize = 3_000;
+
+/// What the world knows at the end.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) now: u64,
+    pub(super) wall: Duration,
+    pub(super) bytes_per_node: u64,
+    pub(super) faults: Vec<Effect>,
+    pub(super) samples: Vec<Sample>,
+    pub(super) checkpoints: Vec<u64>,
+    pub(super) whole_at: Option<Duration>,
+    pub(super) sent: Vec<Sent>,
+    /// (node, since when it was away, until when).
+    pub(super) away: Vec<(u32, u64, u64)>,
+    pub(super) regions: Vec<u16>,
+    /// How many nodes are each adversary.
+    pub(super) adversaries: Vec<u64>,
+}
+
+pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>) -> Outcome {
+    let scenario = &shared.scenario;
+    let nodes = scenario.network.nodes;
+    excuse(&mut ended.sent, &ended.away);
+    let mut record = Record::new(scenario.faults.len(), scenario.adversaries.len());
+    let mut hasher = blake3::Hasher::new();
+    let (mut mesh_links, mut degrees) = (Vec::new(), Vec::new());
+    for shard in &mut shards {
+        record.merge(std::mem::take(&mut shard.sink.record));
+        for (me, node) in (shard.sink.nodes.0..).zip(&shard.nodes) {
+            hasher.update(&mix(node.trace() ^ mix(u64::from(me))).to_le_bytes());
+            let Some(relay) = node.relay_state() else { continue };
+            let is_honest = !shared.dishonest.contains(me);
+            if is_honest {
+                record.add_stats(relay);
+            }
+            let peers = relay.gossip().mesh_peers(&shared.topic);
+            if is_honest {
+                if degrees.len() <= peers.len() {
+                    degrees.resize(peers.len() + 1, 0);
+                }
+                degrees[peers.len()] += 1;
+            }
+            if nodes as usize <= MESH_LINKS_NODES_MAX {
+                mesh_links.extend(peers.into_iter().map(|peer| (me, peer)));
+            }
+        }
+    }
+    let told = tell(std::mem::take(&mut record.deliveries), &ended.sent, &shared.dishonest, nodes);
+    hasher.update(&record.events.to_le_bytes());
+    let (mut quarantines, mut false_quarantines): (Vec<(u32, Duration)>, Vec<_>) = (Vec::new(), Vec::new());
+    record.shut_out.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
+    for (who, whom, at) in &record.shut_out {
+        let at = Duration::from_nanos(*at);
+        if !shared.dishonest.contains(*whom) {
+            false_quarantines.push((*who, *whom, at));
+        } else if quarantines.iter().all(|(known, _)| known != whom) {
+            quarantines.push((*whom, at));
+        }
+    }
+    let adversaries = scenario.adversaries.iter().enumerate().map(|(number, adversary)| Effect {
+        name: format!("{}#{}", adversary.kind.name(), number + 1),
+        planned: ended.adversaries[number],
+        effective: record.adversaries[number],
+        at: adversary.at,
+        until: adversary.until,
+    });
+    let has_membership = shared.membership.is_some();
+    Outcome {
+        nodes,
+        ended: Duration::from_nanos(ended.now),
+        messages: told.messages,
+        deliveries: told.deliveries,
+        delivered_twice: told.delivered_twice,
+        forged: record.forged,
+        steps_fell: record.steps_fell,
+        false_quarantines,
+        quarantines,
+        gossip: record.gossip,
+        traffic: record.traffic,
+        refusals: Refusal::ALL.iter().map(|reason| reason.code()).zip(record.refusals).collect(),
+        membership_whole: has_membership
+            .then(|| ended.samples.last().is_some_and(|sample| sample.membership >= 1.0)),
+        membership_whole_at: ended.whole_at.filter(|_| has_membership),
+        samples: ended.samples,
+        faults: ended.faults,
+        adversaries: adversaries.collect(),
+        adversary_nodes: (0..nodes).filter(|node| shared.dishonest.contains(*node)).collect(),
+        mesh_links,
+        regions: ended.regions,
+        degrees,
+        bytes_per_node: ended.bytes_per_node,
+        events: record.events,
+        checkpoints: ended.checkpoints,
+        trace_hash: *hasher.finalize().as_bytes(),
+        cost: Cost { wall: ended.wall, peak_rss_bytes: peak_bytes(), threads: shards.len() },
+        ..Outcome::default()
+    }
+}
+
+/// Who was away while a message was on its way is not in its audience.
+fn excuse(sent: &mut [Sent], away: &[(u32, u64, u64)]) {
+    for message in sent {
+        let due = message.at + nanos(DUE_WITHIN);
+        let absent: NodeSet = away
+            .iter()
+            .filter(|(_, from, until)| *from <= due && *until >= message.at)
+            .map(|(node, ..)| *node)
+            .collect();
+        message.audience.retain(|node| !absent.contains(node));
+    }
+}
+
+/// The most memory the process has held, in bytes; 0 where it cannot be told.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}

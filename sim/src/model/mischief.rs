@@ -1,0 +1,296 @@
+//! What is wrong with some nodes: the machines are the honest ones, what they say is changed on its way out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use omnimesh_protocol::Time;
+use omnimesh_protocol::control::Frame;
+use omnimesh_protocol::gossip::{Control, Message, Rpc};
+
+use super::link::nanos;
+use super::node::{Ctx, Node, Timer};
+use super::queue::Packet;
+use super::random::{Draw, mix};
+use super::shared::Shared;
+use crate::scenario::AdversaryKind;
+
+/// Messages that one node keeps to replay them.
+const KEPT_MAX: usize = 256;
+/// How often those graft who want to be in everybody's mesh.
+const GRAFT_EVERY: Duration = Duration::from_secs(1);
+
+/// All that is wrong with a node.
+#[derive(Debug, Default)]
+pub(super) struct Mischief {
+    acts: Vec<Act>,
+}
+
+/// One way to misbehave.
+#[derive(Debug)]
+pub(super) struct Act {
+    /// Its place among the scenario's adversaries.
+    adversary: usize,
+    kind: AdversaryKind,
+    from: u64,
+    until: u64,
+    /// The mesh time at which a frozen clock stands.
+    frozen_ns: Option<u64>,
+    /// What is to be replayed, and when.
+    kept: VecDeque<(Time, Message)>,
+}
+
+impl Act {
+    pub(super) fn new(
+        adversary: usize,
+        kind: AdversaryKind,
+        from: Duration,
+        until: Option<Duration>,
+    ) -> Self {
+        let until = until.map_or(u64::MAX, nanos);
+        Act { adversary, kind, from: nanos(from), until, frozen_ns: None, kept: VecDeque::new() }
+    }
+
+    fn is_active(&self, now: u64) -> bool {
+        (self.from..self.until).contains(&now)
+    }
+
+    /// The time between its own acts, of those that act by themselves.
+    fn period(&self) -> Option<Duration> {
+        match self.kind {
+            AdversaryKind::Equivocate { rate_per_s } | AdversaryKind::Flood { rate_per_s } => {
+                Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
+            }
+            AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
+                Some(GRAFT_EVERY)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it keeps messages from going to a peer, or those of an author from going anywhere.
+    fn withholds(&self, to: u32, author: Option<u32>, shared: &Shared) -> bool {
+        let victims = &shared.victims[self.adversary];
+        match self.kind {
+            AdversaryKind::NeverForward
+            | AdversaryKind::Sybil { .. }
+            | AdversaryKind::ColdBoot { .. }
+            | AdversaryKind::CovertFlash => true,
+            AdversaryKind::Eclipse { .. } => {
+                victims.contains(to) || author.is_some_and(|author| victims.contains(author))
+            }
+            AdversaryKind::Censor { .. } => author.is_some_and(|author| victims.contains(author)),
+            _ => false,
+        }
+    }
+
+    fn corrupt_gossip(
+        &mut self,
+        to: u32,
+        mut rpc: Rpc,
+        me: u32,
+        shared: &Shared,
+        done: &mut u64,
+    ) -> Option<Rpc> {
+        let author = |message: &Message| shared.known.get(&message.id()).map(|known| known.author);
+        let before = rpc.publish.len();
+        rpc.publish.retain(|message| {
+            let author = author(message);
+            author == Some(me) || !self.withholds(to, author, shared)
+        });
+        *done += (before - rpc.publish.len()) as u64;
+        if self.withholds(to, None, shared)
+            && let Some(control) = &mut rpc.control
+        {
+            // Who tells of messages and does not serve them is found out.
+            *done += control.ihave.iter().map(|ihave| ihave.ids.len() as u64).sum::<u64>();
+            control.ihave.clear();
+        }
+        if self.kind == AdversaryKind::Tamper {
+            for message in &mut rpc.publish {
+                if author(message) != Some(me) {
+                    *done += 1;
+                    *message = tampered(message, mix(u64::from(me) ^ u64::from(to) << 32));
+                }
+            }
+        }
+        (!rpc.is_empty()).then_some(rpc)
+    }
+
+    fn corrupt_time(&mut self, to: u32, honest_ns: u64, me: u32) -> u64 {
+        match self.kind {
+            AdversaryKind::Rush { by } => honest_ns.saturating_add(nanos(by)),
+            AdversaryKind::Freeze => *self.frozen_ns.get_or_insert(honest_ns),
+            AdversaryKind::TwoFaced { by } => {
+                let mut draw = Draw::new(u64::from(me), u64::from(to), 0x6661_6365);
+                #[expect(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    reason = "lies need not be exact"
+                )]
+                let off = (nanos(by) as f64 * (2.0 * draw.unit() - 1.0)) as i64;
+                honest_ns.saturating_add_signed(off)
+            }
+            _ => honest_ns,
+        }
+    }
+}
+
+/// The message with one bit flipped.
+fn tampered(message: &Message, place: u64) -> Message {
+    let mut data = message.data().to_vec();
+    if !data.is_empty() {
+        let bit = usize::try_from(place % (data.len() as u64 * 8)).unwrap_or(0);
+        data[bit / 8] ^= 1 << (bit % 8);
+    }
+    Message::new(message.topic().clone(), Bytes::from(data))
+}
+
+impl Mischief {
+    pub(super) fn add(&mut self, act: Act) {
+        self.acts.push(act);
+    }
+
+    /// What is sent instead of a packet; nothing if it is kept back.
+    pub(super) fn corrupt(&mut self, to: u32, packet: Packet, ctx: &mut Ctx<'_>) -> Option<Packet> {
+        let mut packet = packet;
+        for act in &mut self.acts {
+            if !act.is_active(ctx.now) {
+                continue;
+            }
+            let done = &mut ctx.sink.record.adversaries[act.adversary];
+            if act.kind == AdversaryKind::Silence {
+                *done += 1;
+                return None;
+            }
+            packet = match packet {
+                Packet::Gossip(rpc) => Packet::Gossip(act.corrupt_gossip(to, rpc, ctx.me, ctx.shared, done)?),
+                Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns }) => {
+                    let mut lie = |honest| {
+                        let lie = act.corrupt_time(to, honest, ctx.me);
+                        *done += u64::from(lie != honest);
+                        lie
+                    };
+                    let (mesh_time_ns, proposal_ns) = (mesh_time_ns.map(&mut lie), lie(proposal_ns));
+                    Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns })
+                }
+                Packet::Control(Frame::StepAnnounce { mesh_time_ns }) => {
+                    let mesh_time_ns = act.corrupt_time(to, mesh_time_ns, ctx.me);
+                    Packet::Control(Frame::StepAnnounce { mesh_time_ns })
+                }
+                packet => packet,
+            };
+        }
+        Some(packet)
+    }
+}
+
+impl Node {
+    /// Sets the timers of what it will do by itself.
+    pub(super) fn plan_mischief(&mut self, ctx: &Ctx<'_>) {
+        let Some(mischief) = &self.mischief else { return };
+        let begins: Vec<_> = (0..)
+            .zip(&mischief.acts)
+            .filter(|(_, act)| act.period().is_some())
+            .map(|(at, act)| (at, act.from.max(ctx.now)))
+            .collect();
+        for (act, from) in begins {
+            let at = self.local(ctx.now) + Duration::from_nanos(from - ctx.now);
+            self.set_timer(at, Timer::Mischief(act));
+        }
+    }
+
+    /// Keeps what is to be replayed.
+    pub(super) fn overhear(&mut self, rpc: &Rpc, ctx: &mut Ctx<'_>) {
+        let now = self.local(ctx.now);
+        let Some(mischief) = &mut self.mischief else { return };
+        let mut timers = Vec::new();
+        for (number, act) in (0..).zip(&mut mischief.acts) {
+            let AdversaryKind::Replay { after } = act.kind else { continue };
+            for message in &rpc.publish {
+                if act.kept.len() < KEPT_MAX && act.is_active(ctx.now) {
+                    act.kept.push_back((now + after, message.clone()));
+                    timers.push((now + after, Timer::Mischief(number)));
+                }
+            }
+        }
+        for (at, timer) in timers {
+            self.set_timer(at, timer);
+        }
+    }
+
+    /// Does what it does by itself.
+    pub(super) fn misbehave(&mut self, number: u32, ctx: &mut Ctx<'_>) {
+        let now = self.local(ctx.now);
+        let Some(act) = self.mischief.as_mut().and_then(|mischief| mischief.acts.get_mut(number as usize))
+        else {
+            return;
+        };
+        let (adversary, is_active) = (act.adversary, act.is_active(ctx.now));
+        let mut replayed = Vec::new();
+        while act.kept.front().is_some_and(|(at, _)| *at <= now) {
+            replayed.extend(act.kept.pop_front().map(|(_, message)| message));
+        }
+        let kind = act.kind.clone();
+        if let Some(period) = act.period().filter(|_| ctx.now < act.until) {
+            self.set_timer(now + period, Timer::Mischief(number));
+        }
+        if !is_active {
+            return;
+        }
+        ctx.sink.record.adversaries[adversary] += match kind {
+            AdversaryKind::Replay { .. } => {
+                for message in &replayed {
+                    self.send_to_all(&Rpc::of_message(message.clone()), ctx);
+                }
+                replayed.len() as u64
+            }
+            AdversaryKind::Flood { .. } => self.flood(ctx),
+            AdversaryKind::Equivocate { .. } => self.equivocate(ctx),
+            _ => {
+                let control = Control { graft: vec![ctx.shared.topic.clone()], ..Control::default() };
+                self.send_to_all(&Rpc::of_control(control), ctx)
+            }
+        };
+    }
+
+    fn send_to_all(&mut self, rpc: &Rpc, ctx: &mut Ctx<'_>) -> u64 {
+        let peers: Vec<u32> = self.ends.iter().filter(|end| end.is_up).map(|end| end.peer).collect();
+        for peer in &peers {
+            self.transmit(*peer, Packet::Gossip(rpc.clone()), ctx);
+        }
+        peers.len() as u64
+    }
+
+    fn noise(&mut self) -> Bytes {
+        let mut payload = vec![0; 64];
+        rand_core::Rng::fill_bytes(self.rng(), &mut payload);
+        Bytes::from(payload)
+    }
+
+    fn flood(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        let payload = self.noise();
+        let Some(envelope) = self.seal(payload, ctx) else { return 0 };
+        ctx.sink.noise.push((envelope.id(), ctx.me));
+        self.publish_sealed(envelope, ctx);
+        1
+    }
+
+    /// Two messages of one sequence number, each to half of the peers.
+    fn equivocate(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        let (first, second) = (self.noise(), self.noise());
+        let Some(first) = self.seal(first, ctx) else { return 0 };
+        self.forget_last_seq();
+        let Some(second) = self.seal(second, ctx) else { return 0 };
+        for envelope in [&first, &second] {
+            ctx.sink.noise.push((envelope.id(), ctx.me));
+        }
+        let peers: Vec<u32> = self.ends.iter().filter(|end| end.is_up).map(|end| end.peer).collect();
+        for (number, peer) in peers.iter().enumerate() {
+            let envelope = if number % 2 == 0 { &first } else { &second };
+            let message = Message::new(ctx.shared.topic.clone(), envelope.as_bytes().clone());
+            self.transmit(*peer, Packet::Gossip(Rpc::of_message(message)), ctx);
+        }
+        1
+    }
+}

@@ -1,0 +1,80 @@
+//! The engine `model`: a discrete-event simulation in virtual time.
+//!
+//! Every node is the protocol's own machines, as in the node: the relay with its gossip router and validator, the
+//! author, step synchronisation and, if the scenario wants it, membership. What is modelled is the world around
+//! them: links, clocks, crashes, and what adversaries make of what they would have said.
+//!
+//! ```text
+//!            windows as long as the least latency
+//!  ├────────┼────────┼────────┼────────┤  virtual time
+//!   shard 0: its nodes' events, node by node ──┐ frames arrive in later windows,
+//!   shard 1: its nodes' events, node by node ──┘ so shards run at the same time
+//!            │ between windows: starts, deaths, links, faults, the workload, samples
+//! ```
+//!
+//! **Repeatable.** Events of a node are ordered by time, sender, and the sender's count; each node has its own
+//! randomness, and so has each frame. The same scenario gives the same run on any number of threads: each
+//! node hashes what happens to it, and the hash of all is the run's.
+//!
+//! **Not here.** Dialling: connections are those of the scenario's topology, and are made again after a crash
+//! or a partition. Time for computing, but for nodes that a scenario makes slow.
+
+mod clock;
+mod conclude;
+mod link;
+mod mischief;
+mod node;
+mod plan;
+mod queue;
+mod random;
+mod record;
+mod shard;
+mod shared;
+mod world;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::outcome::Outcome;
+use crate::scenario::Scenario;
+
+/// How a run is made; nothing of it changes the outcome.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Threads that work; 0: one for each core.
+    pub threads: usize,
+    /// Told now and then how far it is.
+    pub progress: Option<&'a mut dyn FnMut(Progress)>,
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Where virtual time is.
+    pub virtual_time: Duration,
+    /// Where it ends.
+    pub duration: Duration,
+    /// Events worked off.
+    pub events: u64,
+    /// Events that wait.
+    pub pending: usize,
+}
+
+/// Runs a scenario.
+///
+/// # Panics
+/// If the scenario cannot be: no nodes, or settings that the router refuses.
+pub fn run(scenario: &Scenario, mut options: Options<'_>) -> Outcome {
+    assert!(scenario.network.nodes > 0, "a mesh has nodes");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if options.threads == 0 { cores } else { options.threads };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+    let world = pool.install(|| world::World::new(scenario, threads));
+    world.run(&pool, &mut options)
+}

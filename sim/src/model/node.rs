@@ -1,0 +1,794 @@
+//! One simulated node: the protocol's machines, its clock, its ends of links, and, of some, what is wrong with it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use omnimesh_protocol::author::{self, Ticket};
+use omnimesh_protocol::envelope::Envelope;
+use omnimesh_protocol::gossip::{self, Rpc};
+use omnimesh_protocol::identity::PublicKey;
+use omnimesh_protocol::pattern::PatternGenerator;
+use omnimesh_protocol::refusal::Refusal;
+use omnimesh_protocol::relay::{self, Unchecked};
+use omnimesh_protocol::step::{self, SavedOffset, Start, StepSync};
+use omnimesh_protocol::validate::{Unverified, Validator, Verified};
+use omnimesh_protocol::{Identity, MessageId, Outbox, Seq, Step, Time, control, membership};
+use rand_chacha::ChaCha8Rng;
+use smallvec::SmallVec;
+
+use super::clock::Clock;
+use super::link::{Fate, Parcel, Stream, nanos};
+use super::mischief::Mischief;
+use super::queue::{Event, Packet, What};
+use super::random::{Draw, mix};
+use super::shard::Sink;
+use super::shared::Shared;
+use crate::scenario::Crypto;
+
+/// The end of a link at a node.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) peer: u32,
+    /// This node dials.
+    pub(super) is_outbound: bool,
+    /// Frames can be sent.
+    pub(super) is_up: bool,
+    /// Counts the connections there were; a frame of an older one is not delivered.
+    pub(super) age: u32,
+    stream: Stream,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    Gossip(gossip::Timer),
+    Step(step::Timer),
+    Swim(membership::Timer),
+    Mischief(u32),
+}
+
+/// The machines of a process.
+#[derive(Debug)]
+struct Machines {
+    relay: relay::State<u32>,
+    sync: Option<StepSync<u32>>,
+    membership: Option<Box<membership::State>>,
+    author: Option<Box<author::State>>,
+    /// The step that the relay was last told.
+    told: Option<Step>,
+}
+
+/// What a node keeps on disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Disk {
+    next_seq: u64,
+    /// The last step that it showed.
+    step: Option<Step>,
+    offset: Option<SavedOffset>,
+    lives: u64,
+}
+
+/// A node, running or not.
+#[derive(Debug)]
+pub(super) struct Node {
+    machines: Option<Box<Machines>>,
+    /// Sorted by peer.
+    pub(super) ends: Vec<End>,
+    timers: SmallVec<[(Time, Timer); 4]>,
+    clock: Clock,
+    rng: ChaCha8Rng,
+    disk: Disk,
+    /// Events caused so far.
+    order: u64,
+    /// A hash of all that happened to it.
+    trace: u64,
+    uplink_free: u64,
+    busy_until: u64,
+    /// When it is to be woken next.
+    wake_at: u64,
+    /// Nanoseconds that a frame takes to be worked off.
+    pub(super) frame_ns: u64,
+    /// Since when it has had a step, in global time.
+    pub(super) synchronised_at: Option<u64>,
+    pub(super) mischief: Option<Box<Mischief>>,
+}
+
+/// What a node works with: the world, where its effects go, and the global time.
+pub(super) struct Ctx<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) sink: &'a mut Sink,
+    pub(super) me: u32,
+    pub(super) now: u64,
+}
+
+impl Node {
+    pub(super) fn new(rng: ChaCha8Rng, ends: Vec<(u32, bool)>) -> Self {
+        let ends = ends
+            .into_iter()
+            .map(|(peer, is_outbound)| End {
+                peer,
+                is_outbound,
+                is_up: false,
+                age: 0,
+                stream: Stream::default(),
+            })
+            .collect();
+        Node {
+            machines: None,
+            ends,
+            timers: SmallVec::new(),
+            clock: Clock::new(0, 0.0),
+            rng,
+            disk: Disk { next_seq: 1, ..Disk::default() },
+            order: 0,
+            trace: 0,
+            uplink_free: 0,
+            busy_until: 0,
+            wake_at: u64::MAX,
+            frame_ns: 0,
+            synchronised_at: None,
+            mischief: None,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.machines.is_some()
+    }
+
+    pub(super) fn end(&self, peer: u32) -> Option<&End> {
+        let at = self.ends.binary_search_by_key(&peer, |end| end.peer).ok()?;
+        self.ends.get(at)
+    }
+
+    fn end_mut(&mut self, peer: u32) -> Option<&mut End> {
+        let at = self.ends.binary_search_by_key(&peer, |end| end.peer).ok()?;
+        self.ends.get_mut(at)
+    }
+
+    /// Starts the process, for the first time or again.
+    pub(super) fn start(&mut self, ctx: &mut Ctx<'_>) {
+        let shared = ctx.shared;
+        let mut draw = Draw::new(shared.seed, u64::from(ctx.me), 0x636c_6f63);
+        let drift = shared.scenario.network.clock_drift_ppm * (2.0 * draw.unit() - 1.0);
+        if self.disk.lives == 0 {
+            self.clock = Clock::new(ctx.now, drift);
+        }
+        self.disk.lives += 1;
+        let wall_ns = shared.wall_ns(ctx.me, ctx.now);
+        let now = self.clock.local(ctx.now);
+        let id = shared.id(ctx.me);
+        let mut gossip_out = Outbox::new();
+        let router =
+            gossip::State::new(std::sync::Arc::clone(&shared.gossip), now, &mut self.rng, &mut gossip_out)
+                .expect("the scenario was checked");
+        let floor = (self.disk.lives > 1).then_some(self.disk.step).flatten();
+        let mut validator = Validator::new(shared.mesh.clone(), shared.validate.clone(), floor);
+        if shared.scenario.crypto == Crypto::Skip {
+            validator.trust_tags();
+        }
+        let mut step_out = Outbox::new();
+        let sync = shared.scenario.network.step_sync.then(|| {
+            let start = if ctx.me == 0 && self.disk.lives == 1 {
+                Start::Founder { wall_ns }
+            } else {
+                Start::Joiner { wall_ns, saved: self.disk.offset }
+            };
+            StepSync::new(ctx.me, shared.step.clone(), start, self.disk.step, now, &mut step_out)
+        });
+        let membership = shared.membership.as_ref().map(|config| {
+            let local = membership::Local {
+                node: id,
+                generation: wall_ns / 1_000_000 + self.disk.lives,
+                addresses: Vec::new(),
+            };
+            Box::new(
+                membership::State::new(config.clone(), local, &mut self.rng)
+                    .expect("the default configuration"),
+            )
+        });
+        let relay = relay::State::new(id, router, validator);
+        self.machines = Some(Box::new(Machines { relay, sync, membership, author: None, told: None }));
+        self.synchronised_at = None;
+        for output in gossip_out.drain() {
+            self.on_gossip(output, ctx);
+        }
+        self.on_step_outputs(&mut step_out, ctx);
+        self.relay(relay::Input::Subscribe(shared.channel.clone()), ctx);
+        self.plan_mischief(ctx);
+        self.set_alarm(ctx);
+    }
+
+    /// The process is killed: what is not on disk is gone.
+    pub(super) fn kill(&mut self, ctx: &mut Ctx<'_>) {
+        let now = self.clock.local(ctx.now);
+        if let Some(machines) = self.machines.take() {
+            if !ctx.shared.dishonest.contains(ctx.me) {
+                ctx.sink.record.add_stats(&machines.relay);
+            }
+            let wall_ns = ctx.shared.wall_ns(ctx.me, ctx.now);
+            if let Some(sync) = &machines.sync {
+                self.disk.offset = sync.saved_offset(now, wall_ns).or(self.disk.offset);
+            }
+        }
+        self.timers.clear();
+        self.synchronised_at = None;
+        for end in &mut self.ends {
+            if std::mem::take(&mut end.is_up) {
+                // The kernel closes the connections of a dead process.
+                let at = ctx.now + ctx.shared.links.latency(ctx.me, end.peer);
+                let what = What::Closed { age: end.age };
+                ctx.sink.push(Event { at, to: end.peer, from: ctx.me, order: self.order, what });
+                self.order += 1;
+            }
+        }
+    }
+
+    /// A connection with a peer is there.
+    pub(super) fn connect(&mut self, peer: u32, ctx: &mut Ctx<'_>) {
+        let Some(end) = self.end_mut(peer) else { return };
+        end.is_up = true;
+        end.age += 1;
+        end.stream = Stream::default();
+        let direction =
+            if end.is_outbound { gossip::Direction::Outbound } else { gossip::Direction::Inbound };
+        let protocol = gossip::Protocol::Omnimesh1;
+        let ip = Some(ctx.shared.ip(peer));
+        self.relay(relay::Input::Gossip(gossip::Input::Connected { peer, protocol, direction, ip }), ctx);
+        self.step(step::Input::Connected { peer }, ctx);
+        if ctx.shared.membership.is_some() {
+            let input = membership::Input::Connected { peer: ctx.shared.id(peer), addresses: Vec::new() };
+            self.membership(input, ctx);
+        }
+        self.set_alarm(ctx);
+    }
+
+    /// A connection is no more.
+    pub(super) fn disconnect(&mut self, peer: u32, ctx: &mut Ctx<'_>) {
+        match self.end_mut(peer) {
+            Some(end) if end.is_up => end.is_up = false,
+            _ => return,
+        }
+        self.relay(relay::Input::Gossip(gossip::Input::Disconnected { peer }), ctx);
+        self.step(step::Input::Disconnected { peer }, ctx);
+        if ctx.shared.membership.is_some() {
+            let input = membership::Input::Disconnected { peer: ctx.shared.id(peer) };
+            self.membership(input, ctx);
+        }
+        self.set_alarm(ctx);
+    }
+
+    /// Works off a window: events, in their order, and timers before `end`.
+    pub(super) fn run<I: Iterator<Item = Event>>(
+        &mut self,
+        events: &mut std::iter::Peekable<I>,
+        end: u64,
+        ctx: &mut Ctx<'_>,
+    ) {
+        loop {
+            let timer = self.next_timer();
+            let arrival = events.peek().filter(|event| event.to == ctx.me).map(|event| self.ready_at(event));
+            match arrival {
+                Some(at) if timer.is_none_or(|timer| timer >= end || timer > at) => {
+                    if let Some(event) = events.next() {
+                        self.on_event(at, end, event, ctx);
+                    }
+                }
+                _ => match timer {
+                    Some(at) if at < end => {
+                        ctx.now = at.max(ctx.now);
+                        self.fire(ctx);
+                    }
+                    _ => break,
+                },
+            }
+        }
+        self.set_alarm(ctx);
+    }
+
+    /// When an event is worked off: at once, or, by a slow node, when it has the time.
+    fn ready_at(&self, event: &Event) -> u64 {
+        match event.what {
+            What::Arrive { is_read: false, .. } if self.frame_ns > 0 => {
+                event.at.max(self.busy_until) + self.frame_ns
+            }
+            _ => event.at,
+        }
+    }
+
+    fn on_event(&mut self, at: u64, end: u64, mut event: Event, ctx: &mut Ctx<'_>) {
+        if at > event.at {
+            self.busy_until = at;
+            if at >= end {
+                if let What::Arrive { is_read, .. } = &mut event.what {
+                    *is_read = true;
+                }
+                ctx.sink.push(Event { at, ..event });
+                return;
+            }
+        }
+        ctx.now = at;
+        ctx.sink.record.events += 1;
+        self.trace = mix(self.trace ^ mix(at) ^ u64::from(event.from) << 32);
+        match event.what {
+            What::Wake => {
+                if self.wake_at <= at {
+                    self.wake_at = u64::MAX;
+                }
+            }
+            What::Closed { age } => {
+                if self.end(event.from).is_some_and(|end| end.age == age) {
+                    self.disconnect(event.from, ctx);
+                }
+            }
+            What::Arrive { packet, age, .. } => self.receive(event.from, *packet, age, ctx),
+        }
+    }
+
+    fn receive(&mut self, from: u32, packet: Packet, age: u32, ctx: &mut Ctx<'_>) {
+        if self.machines.is_none() {
+            ctx.sink.record.traffic.cut += 1;
+            return;
+        }
+        self.trace = mix(self.trace ^ digest(&packet));
+        if let Packet::Swim(id, bytes) = packet {
+            return self.membership(membership::Input::Packet { from: id, bytes }, ctx);
+        }
+        if !self.end(from).is_some_and(|end| end.is_up && end.age == age) {
+            ctx.sink.record.traffic.cut += 1;
+            return;
+        }
+        match packet {
+            Packet::Gossip(rpc) => {
+                if self.mischief.is_some() {
+                    self.overhear(&rpc, ctx);
+                } else {
+                    ctx.sink.record.note_copies(&rpc, &ctx.shared.known);
+                }
+                self.relay(relay::Input::Gossip(gossip::Input::Rpc { from, rpc }), ctx);
+            }
+            Packet::Control(frame) => self.step(step::Input::Frame { from, frame }, ctx),
+            Packet::Swim(..) => {}
+        }
+    }
+
+    fn next_timer(&self) -> Option<u64> {
+        self.timers.iter().map(|(at, _)| *at).min().map(|at| self.clock.global(at))
+    }
+
+    /// Hands the timers back that are due.
+    fn fire(&mut self, ctx: &mut Ctx<'_>) {
+        let now = self.clock.local(ctx.now);
+        let Some(due) = (0..self.timers.len()).min_by_key(|at| self.timers[*at].0) else { return };
+        debug_assert!(self.timers[due].0 <= now, "the timer is due");
+        let (at, timer) = self.timers.remove(due);
+        ctx.sink.record.events += 1;
+        self.trace = mix(self.trace ^ mix(at.as_nanos()));
+        match timer {
+            Timer::Gossip(timer) => self.relay(relay::Input::Gossip(gossip::Input::Timer(timer)), ctx),
+            Timer::Step(timer) => self.step(step::Input::Timer(timer), ctx),
+            Timer::Swim(timer) => self.membership(membership::Input::Timer(timer), ctx),
+            Timer::Mischief(act) => self.misbehave(act, ctx),
+        }
+    }
+
+    pub(super) fn set_timer(&mut self, at: Time, timer: Timer) {
+        self.timers.push((at, timer));
+    }
+
+    /// Sees to it that the node is woken for its next timer.
+    fn set_alarm(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(at) = self.next_timer() else { return };
+        let at = at.max(ctx.now);
+        if at < self.wake_at {
+            self.wake_at = at;
+            ctx.sink.push(Event { at, to: ctx.me, from: ctx.me, order: self.order, what: What::Wake });
+            self.order += 1;
+        }
+    }
+
+    pub(super) fn local(&self, now: u64) -> Time {
+        self.clock.local(now)
+    }
+
+    /// The clock leaps forward; what is overdue then happens.
+    pub(super) fn leap(&mut self, by: std::time::Duration, ctx: &mut Ctx<'_>) {
+        self.clock.leap(ctx.now, by);
+        self.set_alarm(ctx);
+    }
+
+    pub(super) fn set_drift(&mut self, ppm: f64, ctx: &mut Ctx<'_>) {
+        self.clock.set_drift(ctx.now, ppm);
+        self.set_alarm(ctx);
+    }
+
+    // What the machines want.
+
+    fn relay(&mut self, input: relay::Input<u32>, ctx: &mut Ctx<'_>) {
+        let now = self.clock.local(ctx.now);
+        let Some(machines) = &mut self.machines else { return };
+        let mut out = std::mem::take(&mut ctx.sink.relay_out);
+        let step = match &machines.sync {
+            Some(sync) => sync.step(now),
+            None => Some(ctx.shared.true_step(ctx.now)),
+        };
+        if step != machines.told {
+            machines.told = step;
+            if step.is_some() && self.synchronised_at.is_none() {
+                self.synchronised_at = Some(ctx.now);
+            }
+            machines.relay.handle(now, relay::Input::Step(step), &mut self.rng, &mut out);
+        }
+        machines.relay.handle(now, input, &mut self.rng, &mut out);
+        let mut outputs = std::mem::take(&mut ctx.sink.relay_outputs);
+        while !out.is_empty() {
+            outputs.extend(out.drain());
+            for output in outputs.drain(..) {
+                match output {
+                    relay::Output::Gossip(output) => self.on_gossip(output, ctx),
+                    relay::Output::Verify { id, message } => {
+                        // Checking a signature takes no virtual time; its result comes back at once.
+                        let result = ctx.sink.verify(ctx.shared, id, message);
+                        if let Some(machines) = &mut self.machines {
+                            let verified = relay::Input::Verified { id, result };
+                            machines.relay.handle(now, verified, &mut self.rng, &mut out);
+                        }
+                    }
+                    relay::Output::Verified { id, from, is_subscribed: true, .. } => {
+                        self.on_delivered(id, from, ctx);
+                    }
+                    relay::Output::Verified { .. } | relay::Output::Refused { .. } => {}
+                }
+            }
+        }
+        ctx.sink.relay_out = out;
+        ctx.sink.relay_outputs = outputs;
+    }
+
+    fn on_delivered(&mut self, id: MessageId, from: u32, ctx: &mut Ctx<'_>) {
+        self.trace = mix(self.trace ^ 0xde11);
+        let is_honest = !ctx.shared.dishonest.contains(ctx.me);
+        ctx.sink.record.note_delivery(&ctx.shared.known, id, is_honest, (ctx.me, from), ctx.now);
+    }
+
+    fn on_gossip(&mut self, output: gossip::Output<u32>, ctx: &mut Ctx<'_>) {
+        match output {
+            gossip::Output::Send { to, rpc, .. } => self.send(to, Packet::Gossip(rpc), ctx),
+            gossip::Output::Timer { at, timer } => self.set_timer(at, Timer::Gossip(timer)),
+            gossip::Output::Disconnect { peer, reason } => self.shut_out(peer, reason, ctx),
+            gossip::Output::Validate { .. } => unreachable!("the relay answers these itself"),
+            gossip::Output::Published { .. }
+            | gossip::Output::NotPublished { .. }
+            | gossip::Output::Event(_) => {}
+        }
+    }
+
+    fn shut_out(&mut self, peer: u32, reason: gossip::DisconnectReason, ctx: &mut Ctx<'_>) {
+        if reason == gossip::DisconnectReason::Graylisted && !ctx.shared.dishonest.contains(ctx.me) {
+            ctx.sink.record.shut_out.push((ctx.me, peer, ctx.now));
+        }
+        let Some(end) = self.end(peer) else { return };
+        let at = ctx.now + ctx.shared.links.latency(ctx.me, peer);
+        let what = What::Closed { age: end.age };
+        ctx.sink.push(Event { at, to: peer, from: ctx.me, order: self.order, what });
+        self.order += 1;
+        self.disconnect(peer, ctx);
+    }
+
+    fn step(&mut self, input: step::Input<u32>, ctx: &mut Ctx<'_>) {
+        let now = self.clock.local(ctx.now);
+        let Some(sync) = self.machines.as_mut().and_then(|machines| machines.sync.as_mut()) else { return };
+        let mut out = std::mem::take(&mut ctx.sink.step_out);
+        sync.handle(now, input, &mut self.rng, &mut out);
+        self.on_step_outputs(&mut out, ctx);
+        ctx.sink.step_out = out;
+    }
+
+    fn on_step_outputs(&mut self, out: &mut Outbox<step::Output<u32>>, ctx: &mut Ctx<'_>) {
+        for output in out.drain() {
+            match output {
+                step::Output::Send { to, frame } => self.send(to, Packet::Control(frame), ctx),
+                step::Output::Timer { at, timer } => self.set_timer(at, Timer::Step(timer)),
+                step::Output::Step { step } => {
+                    if self.disk.step.is_some_and(|before| step < before) {
+                        ctx.sink.record.steps_fell += 1;
+                    }
+                    self.disk.step = Some(step);
+                    if self.synchronised_at.is_none() {
+                        self.synchronised_at = Some(ctx.now);
+                    }
+                }
+                step::Output::Event(_) | step::Output::Outlier { .. } => {}
+            }
+        }
+    }
+
+    fn membership(&mut self, input: membership::Input, ctx: &mut Ctx<'_>) {
+        let now = self.clock.local(ctx.now);
+        let Some(membership) = self.machines.as_mut().and_then(|machines| machines.membership.as_mut())
+        else {
+            return;
+        };
+        let mut out = Outbox::new();
+        membership.handle(now, input, &mut self.rng, &mut out);
+        for output in out.drain() {
+            match output {
+                membership::Output::Send { to, packet } => {
+                    if let Some(to) = ctx.shared.find(&to) {
+                        let me = ctx.shared.id(ctx.me);
+                        self.send(to, Packet::Swim(me, packet), ctx);
+                    }
+                }
+                membership::Output::Timer { at, timer } => self.set_timer(at, Timer::Swim(timer)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a frame, unless something is wrong with this node.
+    pub(super) fn send(&mut self, to: u32, packet: Packet, ctx: &mut Ctx<'_>) {
+        let packet = match &mut self.mischief {
+            Some(mischief) => match mischief.corrupt(to, packet, ctx) {
+                Some(packet) => packet,
+                None => return,
+            },
+            None => packet,
+        };
+        self.transmit(to, packet, ctx);
+    }
+
+    /// Sends a frame as it is.
+    pub(super) fn transmit(&mut self, to: u32, packet: Packet, ctx: &mut Ctx<'_>) {
+        let bytes = size(&packet);
+        let is_swim = matches!(packet, Packet::Swim(..));
+        let order = self.order;
+        self.order += 1;
+        // A packet of the membership protocol may be for somebody who is not connected: the node dials then.
+        let mut dialled = Stream::default();
+        let mut uplink = self.uplink_free;
+        let (stream, age) = match self.end_mut(to) {
+            Some(end) if end.is_up => (&mut end.stream, end.age),
+            _ if is_swim => (&mut dialled, 0),
+            _ => return,
+        };
+        let parcel = Parcel { from: ctx.me, to, at: ctx.now, bytes, order };
+        let record = &mut ctx.sink.record;
+        record.traffic.frames += 1;
+        record.traffic.bytes += bytes as u64;
+        if let Packet::Gossip(rpc) = &packet {
+            record.traffic.gossip_bytes += bytes as u64;
+            if let Some(control) = &rpc.control {
+                record.traffic.ihave_frames += control.ihave.len() as u64;
+            }
+        }
+        let fate =
+            ctx.shared.links.carry(parcel, stream, &mut uplink, &mut record.traffic, &mut record.faults);
+        self.uplink_free = uplink;
+        let arrive = |packet| What::Arrive { packet: Box::new(packet), age, is_read: false };
+        match fate {
+            Fate::Lost => {}
+            Fate::Arrives(at) => {
+                ctx.sink.push(Event { at, to, from: ctx.me, order, what: arrive(packet) });
+            }
+            Fate::ArrivesTwice(first, second) => {
+                let what = arrive(packet.clone());
+                ctx.sink.push(Event { at: first, to, from: ctx.me, order, what });
+                let order = self.order;
+                self.order += 1;
+                ctx.sink.push(Event { at: second, to, from: ctx.me, order, what: arrive(packet) });
+            }
+        }
+    }
+
+    /// Publishes a payload; the message's id and length, or nothing while the node has no step.
+    pub(super) fn publish(&mut self, payload: Bytes, ctx: &mut Ctx<'_>) -> Option<(MessageId, u32)> {
+        let envelope = self.seal(payload, ctx)?;
+        let id = envelope.id();
+        let bytes = u32::try_from(envelope.as_bytes().len()).unwrap_or(u32::MAX);
+        self.relay(relay::Input::Publish(envelope), ctx);
+        self.set_alarm(ctx);
+        Some((id, bytes))
+    }
+
+    /// Signs an envelope.
+    pub(super) fn seal(&mut self, payload: Bytes, ctx: &Ctx<'_>) -> Option<Envelope> {
+        let now = self.clock.local(ctx.now);
+        let shared = ctx.shared;
+        let next = Seq(self.disk.next_seq);
+        let machines = self.machines.as_mut()?;
+        let (step, mesh_time_ns) = match &machines.sync {
+            Some(sync) => (sync.step(now)?, sync.mesh_time(now)?),
+            None => (shared.true_step(ctx.now), shared.true_time_ns(ctx.now)),
+        };
+        let author = machines.author.get_or_insert_with(|| {
+            let patterns = PatternGenerator::new(
+                shared.mesh.secret().clone(),
+                shared.validate.phase_interval,
+                shared.validate.pattern_cache,
+            );
+            let identity = shared.identity(ctx.me);
+            Box::new(author::State::new(shared.author.clone(), identity, &shared.mesh, patterns, next))
+        });
+        let mut out = Outbox::new();
+        // Numbers are reserved as soon as that is asked for.
+        author.handle(now, author::Input::Reserved { up_to: Seq(u64::MAX) }, &mut self.rng, &mut out);
+        let channel = shared.channel.clone();
+        author.handle(
+            now,
+            author::Input::Submit { channel, payload, ticket: Ticket(0) },
+            &mut self.rng,
+            &mut out,
+        );
+        let flush = author::Input::Flush { step: Some(step), mesh_time_us: mesh_time_ns / 1_000 };
+        author.handle(now, flush, &mut self.rng, &mut out);
+        self.disk.next_seq = author.next_seq().0;
+        out.drain().find_map(|output| match output {
+            author::Output::Sealed { envelope, .. } => Some(envelope),
+            _ => None,
+        })
+    }
+
+    /// Gives an envelope to the router as if it were the node's own.
+    pub(super) fn publish_sealed(&mut self, envelope: Envelope, ctx: &mut Ctx<'_>) {
+        self.relay(relay::Input::Publish(envelope), ctx);
+    }
+
+    // What can be seen of it.
+
+    pub(super) fn mesh_time(&self, now: u64, shared: &Shared) -> Option<u64> {
+        let machines = self.machines.as_ref()?;
+        match &machines.sync {
+            Some(sync) => sync.mesh_time(self.clock.local(now)),
+            None => Some(shared.true_time_ns(now)),
+        }
+    }
+
+    pub(super) fn relay_state(&self) -> Option<&relay::State<u32>> {
+        self.machines.as_ref().map(|machines| &machines.relay)
+    }
+
+    /// Members that it holds for alive, itself among them.
+    pub(super) fn alive(&self) -> Option<usize> {
+        Some(self.machines.as_ref()?.membership.as_ref()?.counts().alive)
+    }
+
+    pub(super) fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    pub(super) fn check_invariants(&self, now: u64) {
+        if let Some(machines) = &self.machines {
+            machines.relay.check_invariants();
+            if let Some(sync) = &machines.sync {
+                sync.check_invariants(self.clock.local(now));
+            }
+            if let Some(membership) = &machines.membership {
+                membership.check_invariants();
+            }
+        }
+    }
+
+    /// Lets the next envelope have the sequence number of the last.
+    pub(super) fn forget_last_seq(&mut self) {
+        self.disk.next_seq = self.disk.next_seq.saturating_sub(1).max(1);
+        if let Some(machines) = &mut self.machines {
+            machines.author = None;
+        }
+    }
+
+    pub(super) fn rng(&mut self) -> &mut ChaCha8Rng {
+        &mut self.rng
+    }
+}
+
+/// Bytes of a frame on the wire.
+fn size(packet: &Packet) -> usize {
+    match packet {
+        Packet::Gossip(rpc) => gossip::wire::encoded_len(rpc),
+        Packet::Control(control::Frame::StepReply { .. }) => 30,
+        Packet::Control(_) => 11,
+        Packet::Swim(_, bytes) => bytes.len() + 6,
+    }
+}
+
+/// A hash of what a frame says.
+fn digest(packet: &Packet) -> u64 {
+    match packet {
+        Packet::Gossip(rpc) => digest_of_rpc(rpc),
+        Packet::Control(control::Frame::StepRequest { nonce }) => mix(*nonce),
+        Packet::Control(control::Frame::StepReply { nonce, mesh_time_ns, proposal_ns }) => {
+            mix(*nonce ^ mix(mesh_time_ns.unwrap_or(1)) ^ proposal_ns.rotate_left(32))
+        }
+        Packet::Control(control::Frame::StepAnnounce { mesh_time_ns }) => mix(!*mesh_time_ns),
+        Packet::Control(_) => 3,
+        Packet::Swim(_, bytes) => bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            mix(hash ^ u64::from_le_bytes(word))
+        }),
+    }
+}
+
+fn digest_of_rpc(rpc: &Rpc) -> u64 {
+    let word = |id: &MessageId| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&id.as_bytes()[..8]);
+        u64::from_le_bytes(word)
+    };
+    let mut hash = rpc.subscriptions.len() as u64;
+    for message in &rpc.publish {
+        hash = mix(hash ^ word(&message.id()));
+    }
+    if let Some(control) = &rpc.control {
+        let lists = control.ihave.iter().map(|ihave| &ihave.ids).chain([&control.iwant, &control.idontwant]);
+        for ids in lists {
+            hash = ids.iter().fold(mix(hash ^ ids.len() as u64), |hash, id| mix(hash ^ word(id)));
+        }
+        hash = mix(hash ^ (control.graft.len() as u64) << 32 ^ control.prune.len() as u64);
+    }
+    hash
+}
+
+/// The address that a node seems to connect from.
+pub(super) fn ip_of(number: u32) -> IpAddr {
+    let [a, b, c, d] = number.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10 | (a & 1), b, c, d))
+}
+
+/// What a shard remembers of a signature that it checked.
+#[derive(Clone, Debug)]
+pub(super) enum Checked {
+    Good(PublicKey),
+    Bad(Refusal),
+}
+
+impl Checked {
+    pub(super) fn of(message: &Unverified) -> Self {
+        let Some(key) = PublicKey::new(&message.envelope().header().author) else {
+            return Checked::Bad(Refusal::BadKey);
+        };
+        if message.envelope().is_signed_by(&key) {
+            Checked::Good(key)
+        } else {
+            Checked::Bad(Refusal::BadSignature)
+        }
+    }
+
+    /// The same where authenticity is a fact of the model.
+    pub(super) fn assumed(message: &Unverified, is_genuine: bool) -> Self {
+        match PublicKey::new(&message.envelope().header().author) {
+            None => Checked::Bad(Refusal::BadKey),
+            Some(key) if is_genuine => Checked::Good(key),
+            Some(_) => Checked::Bad(Refusal::BadSignature),
+        }
+    }
+
+    pub(super) fn result(self, message: Unverified) -> Result<Verified, Unchecked> {
+        match self {
+            Checked::Good(key) => Ok(message.assume_verified(key)),
+            Checked::Bad(reason) => Err(Unchecked::Refused(reason)),
+        }
+    }
+}
+
+/// The identity of a node follows from the seed of the run.
+pub(super) fn identity(seed: u64, node: u32) -> Identity {
+    let mut bytes = [0; 32];
+    let mut draw = Draw::new(seed, u64::from(node), 0x6b65_7973);
+    for chunk in bytes.chunks_mut(8) {
+        chunk.copy_from_slice(&draw.next().to_le_bytes());
+    }
+    Identity::from_seed(&bytes)
+}
+
+/// The wall clock of the founder at the start of every run: 2026-01-01T00:00:00Z.
+pub(super) const WALL_NS: u64 = 1_767_225_600_000_000_000;
+
+pub(super) fn wall_of(seed: u64, node: u32, offset: std::time::Duration, now: u64) -> u64 {
+    let mut draw = Draw::new(seed, u64::from(node), 0x7761_6c6c);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "an offset is far below 2^52 ns"
+    )]
+    let off = (nanos(offset) as f64 * (2.0 * draw.unit() - 1.0)) as i64;
+    WALL_NS.saturating_add(now).saturating_add_signed(off)
+}

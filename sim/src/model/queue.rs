@@ -1,0 +1,147 @@
+//! The event queue of a shard: a ring of windows of virtual time.
+//!
+//! No frame arrives in the window in which it was sent, as no link is faster than a window is long. So the
+//! events of a window are all known when it begins, but for a node's own timers; their order across nodes does
+//! not matter, and within a node it follows from their content. Putting an event in takes no comparison.
+
+use std::collections::BTreeMap;
+
+use omnimesh_protocol::gossip::Rpc;
+use omnimesh_protocol::{NodeId, control};
+
+/// What one node sends to another.
+#[derive(Clone, Debug)]
+pub(super) enum Packet {
+    Gossip(Rpc),
+    Control(control::Frame),
+    /// A packet of the membership protocol for a node that may not be connected.
+    Swim(NodeId, bytes::Bytes),
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// A frame, on the connection of that age.
+    Arrive { packet: Box<Packet>, age: u32, is_read: bool },
+    /// The connection of that age ended at the other side.
+    Closed { age: u32 },
+    /// A timer of the node's own may be due.
+    Wake,
+}
+
+/// Something that happens to a node.
+#[derive(Debug)]
+pub(super) struct Event {
+    /// Global time, in nanoseconds.
+    pub(super) at: u64,
+    /// To which node.
+    pub(super) to: u32,
+    /// Because of which.
+    pub(super) from: u32,
+    /// A number that grows with each event of `from`.
+    pub(super) order: u64,
+    pub(super) what: What,
+}
+
+impl Event {
+    /// The order in which events happen: it does not depend on who put them in when.
+    pub(super) fn key(&self) -> (u32, u64, u32, u64) {
+        (self.to, self.at, self.from, self.order)
+    }
+}
+
+/// Windows kept in the ring; later ones wait in a map.
+const WINDOWS: usize = 1024;
+
+/// The events of a shard.
+#[derive(Debug)]
+pub(super) struct Ring {
+    window_ns: u64,
+    /// The number of the first window in the ring.
+    first: u64,
+    windows: Vec<Vec<Event>>,
+    later: BTreeMap<u64, Vec<Event>>,
+    len: usize,
+}
+
+impl Ring {
+    pub(super) fn new(window_ns: u64) -> Self {
+        let windows = (0..WINDOWS).map(|_| Vec::new()).collect();
+        Ring { window_ns, first: 0, windows, later: BTreeMap::new(), len: 0 }
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        self.len += 1;
+        let window = (event.at / self.window_ns).max(self.first);
+        if window - self.first < WINDOWS as u64 {
+            self.windows[slot(window)].push(event);
+        } else {
+            self.later.entry(window).or_default().push(event);
+        }
+    }
+
+    /// Takes the events of a window that come before `end`. Windows are taken in order.
+    pub(super) fn take(&mut self, window: u64, end: u64, into: &mut Vec<Event>) {
+        self.advance(window);
+        let events = &mut self.windows[slot(window)];
+        if end >= (window + 1) * self.window_ns {
+            into.append(events);
+        } else {
+            into.extend(events.extract_if(.., |event| event.at < end));
+        }
+        self.len -= into.len();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn advance(&mut self, window: u64) {
+        while self.first < window {
+            debug_assert!(self.windows[slot(self.first)].is_empty(), "every event was taken");
+            self.first += 1;
+            let newest = self.first + WINDOWS as u64 - 1;
+            if let Some(mut events) = self.later.remove(&newest) {
+                self.windows[slot(newest)].append(&mut events);
+            }
+        }
+    }
+}
+
+fn slot(window: u64) -> usize {
+    usize::try_from(window % WINDOWS as u64).expect("a small number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_in_their_window_however_late() {
+        let mut ring = Ring::new(10);
+        for at in [5, 12, 19, 10 * 5000 + 3, 10 * 1023] {
+            ring.push(Event { at, to: 0, from: 0, order: at, what: What::Wake });
+        }
+        let mut seen = Vec::new();
+        for window in 0..=5000 {
+            let mut events = Vec::new();
+            ring.take(window, (window + 1) * 10, &mut events);
+            seen.extend(events.iter().map(|event| (window, event.at)));
+        }
+        assert_eq!(seen, [(0, 5), (1, 12), (1, 19), (1023, 10_230), (5000, 50_003)]);
+        assert_eq!(ring.len(), 0);
+    }
+
+    #[test]
+    fn a_window_can_be_taken_in_parts() {
+        let mut ring = Ring::new(10);
+        for at in [2, 8, 4] {
+            ring.push(Event { at, to: 0, from: 0, order: at, what: What::Wake });
+        }
+        let mut events = Vec::new();
+        ring.take(0, 5, &mut events);
+        assert_eq!(events.iter().map(|event| event.at).collect::<Vec<_>>(), [2, 4]);
+        events.clear();
+        ring.take(0, 10, &mut events);
+        assert_eq!(events.iter().map(|event| event.at).collect::<Vec<_>>(), [8]);
+    }
+}

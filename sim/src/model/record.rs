@@ -1,0 +1,168 @@
+//! What is written down while nodes run, and how it becomes an outcome.
+
+use std::time::Duration;
+
+use omnimesh_protocol::gossip::{self, Rpc};
+use omnimesh_protocol::refusal::Refusal;
+use omnimesh_protocol::{MessageId, relay};
+
+use super::link::NodeSet;
+use super::shared::KnownMessages;
+use crate::outcome::{Delivery, Published, Traffic};
+
+/// What one shard has seen.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) events: u64,
+    pub(super) traffic: Traffic,
+    /// What each fault of the scenario did.
+    pub(super) faults: Vec<u64>,
+    /// What each adversary of the scenario did.
+    pub(super) adversaries: Vec<u64>,
+    pub(super) steps_fell: u64,
+    pub(super) forged: u64,
+    /// (message, to whom, from whom, when).
+    pub(super) deliveries: Vec<(u32, u32, u32, u64)>,
+    /// (who, whom, when).
+    pub(super) shut_out: Vec<(u32, u32, u64)>,
+    pub(super) gossip: gossip::Stats,
+    pub(super) refusals: [u64; Refusal::COUNT],
+}
+
+impl Record {
+    pub(super) fn new(faults: usize, adversaries: usize) -> Self {
+        Record { faults: vec![0; faults], adversaries: vec![0; adversaries], ..Record::default() }
+    }
+
+    /// Counts the copies of the workload's messages in a frame.
+    pub(super) fn note_copies(&mut self, rpc: &Rpc, known: &KnownMessages) {
+        let of_workload = |id| known.get(&id).is_some_and(|known| known.number.is_some());
+        self.traffic.copies += rpc.publish.iter().filter(|message| of_workload(message.id())).count() as u64;
+    }
+
+    pub(super) fn note_delivery(
+        &mut self,
+        known: &KnownMessages,
+        id: MessageId,
+        is_honest: bool,
+        (to, from): (u32, u32),
+        at: u64,
+    ) {
+        match known.get(&id) {
+            None => self.forged += u64::from(is_honest),
+            Some(known) => {
+                if let Some(number) = known.number {
+                    self.deliveries.push((number, to, from, at));
+                }
+            }
+        }
+    }
+
+    /// Adds what an honest node counted, at its end.
+    pub(super) fn add_stats(&mut self, relay: &relay::State<u32>) {
+        self.gossip += relay.gossip().stats();
+        for (sum, refused) in self.refusals.iter_mut().zip(relay.validator().refused()) {
+            *sum += refused;
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: Record) {
+        self.events += other.events;
+        self.traffic += other.traffic;
+        self.steps_fell += other.steps_fell;
+        self.forged += other.forged;
+        self.deliveries.extend(other.deliveries);
+        self.shut_out.extend(other.shut_out);
+        self.gossip += &other.gossip;
+        let sums = self.faults.iter_mut().chain(&mut self.adversaries).chain(&mut self.refusals);
+        for (sum, one) in sums.zip(other.faults.iter().chain(&other.adversaries).chain(&other.refusals)) {
+            *sum += one;
+        }
+    }
+}
+
+/// A message of the workload, and who should get it.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) author: u32,
+    pub(super) at: u64,
+    pub(super) bytes: u32,
+    pub(super) audience: NodeSet,
+}
+
+/// What of the deliveries is told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) messages: Vec<Published>,
+    pub(super) deliveries: Vec<Vec<Delivery>>,
+    pub(super) delivered_twice: u64,
+}
+
+/// Sorts deliveries by message and time, counts hops, and compares with who should have got what.
+///
+/// `nodes` is how many there are. Who misbehaves counts for the hops of others, and no further.
+pub(super) fn tell(
+    mut deliveries: Vec<(u32, u32, u32, u64)>,
+    sent: &[Sent],
+    dishonest: &NodeSet,
+    nodes: u32,
+) -> Told {
+    deliveries.sort_unstable_by_key(|(message, to, _, at)| (*message, *at, *to));
+    let mut told = Told::default();
+    let mut hops = vec![0_u16; nodes as usize];
+    let mut rest = deliveries.as_slice();
+    for (number, message) in (0..).zip(sent) {
+        let count = rest.iter().take_while(|(of, ..)| *of == number).count();
+        let (these, others) = rest.split_at(count);
+        rest = others;
+        hops.fill(0);
+        let mut reached = NodeSet::default();
+        let mut list = Vec::with_capacity(these.len());
+        for (_, to, from, at) in these {
+            let hop = hops[*from as usize].saturating_add(1);
+            if !reached.insert(*to) {
+                told.delivered_twice += u64::from(!dishonest.contains(*to));
+                continue;
+            }
+            hops[*to as usize] = hop;
+            if dishonest.contains(*to) {
+                continue;
+            }
+            let latency_us = (at.saturating_sub(message.at)).div_ceil(1_000).min(3_600_000_000);
+            list.push(Delivery {
+                node: *to,
+                from: *from,
+                latency_us: u32::try_from(latency_us).unwrap_or(u32::MAX),
+                hops: hop,
+                is_expected: message.audience.contains(*to),
+            });
+        }
+        let got = list.iter().filter(|delivery| delivery.is_expected).count();
+        let audience = message.audience.len();
+        told.messages.push(Published {
+            author: message.author,
+            at: Duration::from_nanos(message.at),
+            bytes: message.bytes,
+            audience,
+            missed: audience.saturating_sub(u32::try_from(got).unwrap_or(u32::MAX)),
+        });
+        told.deliveries.push(list);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_follow_the_way_and_missing_is_counted() {
+        let sent = [Sent { author: 0, at: 1_000, bytes: 9, audience: NodeSet::from_iter([1, 2, 3]) }];
+        let deliveries = vec![(0, 2, 1, 9_000), (0, 1, 0, 3_000), (0, 1, 2, 9_500)];
+        let told = tell(deliveries, &sent, &NodeSet::default(), 4);
+        assert_eq!(told.messages[0].missed, 1);
+        assert_eq!(told.delivered_twice, 1);
+        let hops: Vec<_> = told.deliveries[0].iter().map(|d| (d.node, d.hops, d.latency_us)).collect();
+        assert_eq!(hops, [(1, 1, 2), (2, 2, 8)]);
+    }
+}

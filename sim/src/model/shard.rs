@@ -1,0 +1,119 @@
+//! A part of the nodes, worked off by one thread in each window of time.
+
+use hashbrown::HashMap;
+use omnimesh_protocol::relay::{self, Unchecked};
+use omnimesh_protocol::validate::{Unverified, Verified};
+use omnimesh_protocol::{MessageId, Outbox, step};
+
+use super::node::{Checked, Ctx, Node};
+use super::queue::{Event, Ring};
+use super::record::Record;
+use super::shared::Shared;
+use crate::scenario::Crypto;
+
+/// Where the effects of nodes go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    ring: Ring,
+    /// The shard's nodes: first, and one after the last.
+    pub(super) nodes: (u32, u32),
+    /// Events for nodes of other shards.
+    pub(super) elsewhere: Vec<Event>,
+    /// What adversaries published besides the workload in this window, and who.
+    pub(super) noise: Vec<(MessageId, u32)>,
+    pub(super) record: Record,
+    checked: HashMap<MessageId, Checked>,
+    pub(super) relay_out: Outbox<relay::Output<u32>>,
+    pub(super) relay_outputs: Vec<relay::Output<u32>>,
+    pub(super) step_out: Outbox<step::Output<u32>>,
+}
+
+impl Sink {
+    pub(super) fn push(&mut self, event: Event) {
+        if (self.nodes.0..self.nodes.1).contains(&event.to) {
+            self.ring.push(event);
+        } else {
+            self.elsewhere.push(event);
+        }
+    }
+
+    /// Checks a signature once for all who got the same bytes: it is a function of them.
+    pub(super) fn verify(
+        &mut self,
+        shared: &Shared,
+        id: MessageId,
+        message: Unverified,
+    ) -> Result<Verified, Unchecked> {
+        let check = || match shared.scenario.crypto {
+            Crypto::Real => Checked::of(&message),
+            // What somebody has published is genuine, all else is not.
+            Crypto::Skip => Checked::assumed(&message, shared.known.contains_key(&id)),
+        };
+        self.checked.entry(id).or_insert_with(check).clone().result(message)
+    }
+}
+
+/// Some nodes and their events.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) nodes: Vec<Node>,
+    pub(super) sink: Sink,
+    due: Vec<Event>,
+}
+
+impl Shard {
+    pub(super) fn new(first: u32, nodes: Vec<Node>, window_ns: u64, record: Record) -> Self {
+        let end = first + u32::try_from(nodes.len()).expect("fewer nodes than 2^32");
+        let sink = Sink {
+            ring: Ring::new(window_ns),
+            nodes: (first, end),
+            elsewhere: Vec::new(),
+            noise: Vec::new(),
+            record,
+            checked: HashMap::new(),
+            relay_out: Outbox::new(),
+            relay_outputs: Vec::new(),
+            step_out: Outbox::new(),
+        };
+        Shard { nodes, sink, due: Vec::new() }
+    }
+
+    pub(super) fn first(&self) -> u32 {
+        self.sink.nodes.0
+    }
+
+    /// Works off all that happens in a window before `end`.
+    pub(super) fn run(&mut self, window: u64, end: u64, shared: &Shared) {
+        let mut due = std::mem::take(&mut self.due);
+        self.sink.ring.take(window, end, &mut due);
+        due.sort_unstable_by_key(Event::key);
+        let mut events = due.drain(..).peekable();
+        while let Some(me) = events.peek().map(|event| event.to) {
+            let node = &mut self.nodes[(me - self.sink.nodes.0) as usize];
+            let now = events.peek().map_or(0, |event| event.at);
+            let mut ctx = Ctx { shared, sink: &mut self.sink, me, now };
+            node.run(&mut events, end, &mut ctx);
+            if cfg!(debug_assertions) {
+                node.check_invariants(ctx.now);
+            }
+        }
+        drop(events);
+        self.due = due;
+    }
+
+    /// Does something with one of its nodes.
+    pub(super) fn with<T>(
+        &mut self,
+        me: u32,
+        now: u64,
+        shared: &Shared,
+        work: impl FnOnce(&mut Node, &mut Ctx<'_>) -> T,
+    ) -> T {
+        let node = &mut self.nodes[(me - self.sink.nodes.0) as usize];
+        work(node, &mut Ctx { shared, sink: &mut self.sink, me, now })
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.sink.ring.len()
+    }
+}

@@ -1,0 +1,666 @@
+//! The run: windows of virtual time, worked off by all shards at once, and between them what concerns more than
+//! one node: starts and deaths, connections, faults, the workload, and looking at it all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use rayon::prelude::*;
+
+use super::link::{Cut, Degraded, NodeSet, nanos};
+use super::mischief::{Act, Mischief};
+use super::node::{Ctx, Node, identity};
+use super::plan::{Plan, stream};
+use super::random::{Draw, mix};
+use super::record::{Record, Sent};
+use super::shard::Shard;
+use super::shared::{Known, Shared};
+use super::{Options, Progress};
+use crate::outcome::{Effect, Outcome, Sample};
+use crate::scenario::{FaultKind, Scenario};
+
+/// How often the state of the mesh is looked at.
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// A message counts as due to those who were connected from when it was published until this later.
+pub(super) const DUE_WITHIN: Duration = Duration::from_secs(10);
+/// A node is in the audience of messages once it has had a step and connections for so long.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// Round trips that it takes to set up a connection: TCP, Noise, and the proof of membership.
+const SETUP_TRIPS: u64 = 3;
+/// Starts and connections happen at multiples of this, so that the windows between them are long enough to be
+/// worth it.
+const GRAIN_NS: u64 = 10_000_000;
+
+/// Something that concerns more than one node.
+#[derive(Clone, Copy, Debug)]
+enum Control {
+    Start(u32),
+    /// By number in the plan.
+    Link(u32),
+    Break(u32),
+    Kill {
+        node: u32,
+        fault: usize,
+        restart_after: Option<Duration>,
+    },
+    FaultBegins(usize),
+    FaultEnds(usize),
+    Publish(u32),
+    Sample,
+}
+
+/// A run under way.
+pub(super) struct World {
+    shared: Shared,
+    plan: Plan,
+    shards: Vec<Shard>,
+    per_shard: u32,
+    controls: BTreeMap<(u64, u64), Control>,
+    scheduled: u64,
+    /// Links of each node, by number in the plan.
+    links_of: Vec<Vec<u32>>,
+    sent: Vec<Sent>,
+    /// (node, since when it was away or cut off, until when).
+    away: Vec<(u32, u64, u64)>,
+    /// Nodes hit by each fault.
+    planned: Vec<u64>,
+    done: Vec<u64>,
+    samples: Vec<Sample>,
+    checkpoints: Vec<u64>,
+    whole_at: Option<u64>,
+    rng: ChaCha8Rng,
+    rss_before: u64,
+}
+
+impl World {
+    pub(super) fn new(scenario: &Scenario, threads: usize) -> Self {
+        let rss_before = resident_bytes();
+        let plan = Plan::new(scenario);
+        let nodes = scenario.network.nodes;
+        let ids = (0..nodes).into_par_iter().map(|node| identity(scenario.seed, node).id()).collect();
+        let shared = Shared::new(scenario, &plan, ids);
+        let window_ns = nanos(shared.links.least());
+        let per_shard = nodes.div_ceil(u32::try_from(threads).unwrap_or(1).max(1)).max(1);
+        let mut links_of = vec![Vec::new(); nodes as usize];
+        let mut ends = vec![Vec::new(); nodes as usize];
+        for (number, (a, b)) in (0..).zip(&plan.links) {
+            links_of[*a as usize].push(number);
+            links_of[*b as usize].push(number);
+            ends[*a as usize].push((*b, true));
+            ends[*b as usize].push((*a, false));
+        }
+        let (faults, adversaries) = (scenario.faults.len(), scenario.adversaries.len());
+        let mut machines = ends.into_iter().zip(0..).map(|(mut ends, node): (Vec<(u32, bool)>, u32)| {
+            ends.sort_unstable();
+            let seed = Draw::new(scenario.seed, u64::from(node), 0x726e_6773).next();
+            Node::new(ChaCha8Rng::seed_from_u64(seed), ends)
+        });
+        let mut shards = Vec::new();
+        for first in (0..nodes).step_by(per_shard as usize) {
+            let nodes: Vec<Node> = machines.by_ref().take(per_shard as usize).collect();
+            shards.push(Shard::new(first, nodes, window_ns, Record::new(faults, adversaries)));
+        }
+        drop(machines);
+        let mut world = World {
+            shards,
+            per_shard,
+            controls: BTreeMap::new(),
+            scheduled: 0,
+            links_of,
+            sent: Vec::new(),
+            away: Vec::new(),
+            planned: plan.faults.iter().map(|who| who.len() as u64).collect(),
+            done: vec![0; faults],
+            samples: Vec::new(),
+            checkpoints: Vec::new(),
+            whole_at: None,
+            rng: stream(scenario.seed, 8),
+            rss_before,
+            plan,
+            shared,
+        };
+        world.place_adversaries();
+        world.schedule_all();
+        world
+    }
+
+    fn place_adversaries(&mut self) {
+        let adversaries = self.shared.scenario.adversaries.clone();
+        for (number, adversary) in adversaries.into_iter().enumerate() {
+            for who in self.plan.adversaries[number].clone() {
+                let act = Act::new(number, adversary.kind.clone(), adversary.at, adversary.until);
+                let (shard, place) = self.place(who);
+                self.shards[shard].nodes[place]
+                    .mischief
+                    .get_or_insert_with(Box::<Mischief>::default)
+                    .add(act);
+            }
+        }
+    }
+
+    fn schedule_all(&mut self) {
+        let scenario = self.shared.scenario.clone();
+        let nodes = scenario.network.nodes;
+        let join_over = nanos(scenario.network.join_over);
+        for node in 0..nodes {
+            let at = join_over / u64::from(nodes.max(1)) * u64::from(node) / GRAIN_NS * GRAIN_NS;
+            if at > 0 {
+                self.schedule(at, Control::Start(node));
+            }
+        }
+        for (number, fault) in scenario.faults.iter().enumerate() {
+            self.schedule(nanos(fault.at), Control::FaultBegins(number));
+            if let Some(until) = fault.until {
+                self.schedule(nanos(until), Control::FaultEnds(number));
+            }
+        }
+        let workload = &scenario.workload;
+        for number in 0..workload.messages {
+            let after = Duration::from_secs_f64(f64::from(number) / workload.rate_per_s.max(1e-9));
+            self.schedule(nanos(workload.start + after), Control::Publish(number));
+        }
+        let mut at = SAMPLE_EVERY;
+        while at <= scenario.duration {
+            self.schedule(nanos(at), Control::Sample);
+            at += SAMPLE_EVERY;
+        }
+    }
+
+    fn schedule(&mut self, at: u64, control: Control) {
+        self.scheduled += 1;
+        self.controls.insert((at, self.scheduled), control);
+    }
+
+    /// Runs to the end.
+    pub(super) fn run(mut self, pool: &rayon::ThreadPool, options: &mut Options<'_>) -> Outcome {
+        let began = Instant::now();
+        pool.install(|| self.start_first());
+        let duration = nanos(self.shared.scenario.duration);
+        let window_ns = nanos(self.shared.links.least());
+        let (mut now, mut told) = (0, Instant::now());
+        loop {
+            self.control(now);
+            if now >= duration {
+                break;
+            }
+            let window = now / window_ns;
+            let next = self.controls.first_key_value().map_or(duration, |((at, _), _)| *at);
+            let end = ((window + 1) * window_ns).min(next).min(duration);
+            let shared = &self.shared;
+            match &mut self.shards[..] {
+                [shard] => shard.run(window, end, shared),
+                shards => pool.install(|| shards.par_iter_mut().for_each(|s| s.run(window, end, shared))),
+            }
+            self.exchange();
+            now = end;
+            if let Some(progress) = &mut options.progress
+                && told.elapsed() > Duration::from_millis(100)
+            {
+                told = Instant::now();
+                let events = self.shards.iter().map(|shard| shard.sink.record.events).sum();
+                let pending = self.shards.iter().map(Shard::pending).sum();
+                let virtual_time = Duration::from_nanos(now);
+                progress(Progress { virtual_time, duration: self.shared.scenario.duration, events, pending });
+            }
+        }
+        self.finish(began)
+    }
+
+    /// All that happens at this moment, or was to happen before.
+    fn control(&mut self, now: u64) {
+        while let Some(entry) = self.controls.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let control = entry.remove();
+            match control {
+                Control::Start(node) => self.start(node, now),
+                Control::Link(number) => self.link(number, now),
+                Control::Break(number) => self.break_link(number, now),
+                Control::Kill { node, fault, restart_after } => self.kill(node, fault, restart_after, now),
+                Control::FaultBegins(number) => self.begin_fault(number, now),
+                Control::FaultEnds(number) => self.end_fault(number, now),
+                Control::Publish(number) => self.publish(number, now),
+                Control::Sample => self.sample(now),
+            }
+            self.exchange();
+        }
+    }
+
+    /// Gives events and news to those they are for.
+    fn exchange(&mut self) {
+        for from in 0..self.shards.len() {
+            let events = std::mem::take(&mut self.shards[from].sink.elsewhere);
+            for event in events {
+                let (shard, _) = self.place(event.to);
+                self.shards[shard].sink.push(event);
+            }
+            for (id, author) in std::mem::take(&mut self.shards[from].sink.noise) {
+                self.shared.known.insert(id, Known { author, number: None });
+            }
+        }
+    }
+
+    fn place(&self, node: u32) -> (usize, usize) {
+        ((node / self.per_shard) as usize, (node % self.per_shard) as usize)
+    }
+
+    fn node(&self, node: u32) -> &Node {
+        let (shard, place) = self.place(node);
+        &self.shards[shard].nodes[place]
+    }
+
+    fn with<T>(&mut self, node: u32, now: u64, work: impl FnOnce(&mut Node, &mut Ctx<'_>) -> T) -> T {
+        let (shard, _) = self.place(node);
+        self.shards[shard].with(node, now, &self.shared, work)
+    }
+
+    fn is_first(&self, node: u32) -> bool {
+        let nodes = u64::from(self.shared.scenario.network.nodes.max(1));
+        nanos(self.shared.scenario.network.join_over) / nodes * u64::from(node) / GRAIN_NS == 0
+    }
+
+    /// Starts and connects all that are there from the beginning, on all threads.
+    fn start_first(&mut self) {
+        let nodes = self.shared.scenario.network.nodes;
+        let first: NodeSet = (0..nodes).filter(|node| self.is_first(*node)).collect();
+        let shared = &self.shared;
+        self.shards.par_iter_mut().for_each(|shard| {
+            let ids = shard.first()..shard.first() + u32::try_from(shard.nodes.len()).unwrap_or(0);
+            for me in ids.clone().filter(|me| first.contains(*me)) {
+                shard.with(me, 0, shared, |node, ctx| node.start(ctx));
+            }
+            for me in ids.filter(|me| first.contains(*me)) {
+                shard.with(me, 0, shared, |node, ctx| {
+                    let peers: Vec<u32> = node.ends.iter().map(|end| end.peer).collect();
+                    for peer in peers.into_iter().filter(|peer| first.contains(*peer)) {
+                        node.connect(peer, ctx);
+                    }
+                });
+            }
+        });
+        self.exchange();
+    }
+
+    fn start(&mut self, node: u32, now: u64) {
+        if self.node(node).is_up() {
+            return;
+        }
+        self.with(node, now, |node, ctx| node.start(ctx));
+        for number in self.links_of[node as usize].clone() {
+            self.dial(number, now);
+        }
+    }
+
+    /// Sees to it that a link comes up, if it can.
+    fn dial(&mut self, number: u32, now: u64) {
+        let (a, b) = self.plan.links[number as usize];
+        let trips = 2 * SETUP_TRIPS * self.shared.links.latency(a, b);
+        let wait = self.rng.random_range(0..=nanos(self.shared.scenario.network.redial) / 4);
+        self.schedule((now + trips + wait).div_ceil(GRAIN_NS) * GRAIN_NS, Control::Link(number));
+    }
+
+    fn link(&mut self, number: u32, now: u64) {
+        let (a, b) = self.plan.links[number as usize];
+        let is_free = |from: &Node, to: u32| from.is_up() && from.end(to).is_some_and(|end| !end.is_up);
+        let can = is_free(self.node(a), b) && is_free(self.node(b), a);
+        let is_cut = self.shared.links.cut(a, b).is_some() || self.shared.links.cut(b, a).is_some();
+        if can && !is_cut {
+            self.with(a, now, |node, ctx| node.connect(b, ctx));
+            self.with(b, now, |node, ctx| node.connect(a, ctx));
+            return;
+        }
+        // Both may be connected already; or one side does not know yet that the old connection is dead.
+        let up = |from: &Node, to: u32| from.end(to).is_some_and(|end| end.is_up);
+        let is_over = up(self.node(a), b) && up(self.node(b), a);
+        if self.node(a).is_up() && self.node(b).is_up() && !is_over {
+            let redial = nanos(self.shared.scenario.network.redial);
+            self.schedule((now + redial).div_ceil(GRAIN_NS) * GRAIN_NS, Control::Link(number));
+        }
+    }
+
+    fn break_link(&mut self, number: u32, now: u64) {
+        let (a, b) = self.plan.links[number as usize];
+        if self.shared.links.cut(a, b).is_none() && self.shared.links.cut(b, a).is_none() {
+            return;
+        }
+        self.with(a, now, |node, ctx| node.disconnect(b, ctx));
+        self.with(b, now, |node, ctx| node.disconnect(a, ctx));
+        self.dial(number, now);
+    }
+
+    fn kill(&mut self, node: u32, fault: usize, restart_after: Option<Duration>, now: u64) {
+        if !self.node(node).is_up() {
+            return;
+        }
+        self.with(node, now, |node, ctx| node.kill(ctx));
+        self.done[fault] += 1;
+        let back = restart_after.map_or(u64::MAX, |after| now + nanos(after));
+        self.away.push((node, now, back));
+        if back < u64::MAX {
+            self.schedule(back, Control::Start(node));
+        }
+    }
+
+    fn begin_fault(&mut self, number: usize, now: u64) {
+        let fault = self.shared.scenario.faults[number].clone();
+        let who = self.plan.faults[number].clone();
+        match fault.kind {
+            FaultKind::Partition { one_way } => self.cut(number, one_way, fault.until, now),
+            FaultKind::Crash { restart_after } => {
+                for node in who {
+                    self.kill(node, number, restart_after, now);
+                }
+            }
+            FaultKind::Churn { per_s, away } => {
+                let until = fault.until.unwrap_or(self.shared.scenario.duration);
+                let mut at = fault.at.as_secs_f64();
+                self.planned[number] = 0;
+                loop {
+                    at -= (1.0 - self.rng.random_range(0.0..1.0_f64)).ln() / per_s.max(1e-9);
+                    if at >= until.as_secs_f64() || who.is_empty() {
+                        break;
+                    }
+                    let node = who[self.rng.random_range(0..who.len())];
+                    let at_ns = nanos(Duration::from_secs_f64(at)) / GRAIN_NS * GRAIN_NS;
+                    self.planned[number] += 1;
+                    let kill = Control::Kill { node, fault: number, restart_after: Some(away) };
+                    self.schedule(at_ns.max(now), kill);
+                }
+            }
+            FaultKind::Degrade { loss, latency_factor } => {
+                let nodes = who.into_iter().collect();
+                self.shared.links.degraded.push(Degraded { fault: number, nodes, loss, latency_factor });
+            }
+            FaultKind::Slow { frame_time } => {
+                self.done[number] += self.each_up(&who, now, |node, _| node.frame_ns = nanos(frame_time));
+            }
+            FaultKind::ClockJump { by } => {
+                self.done[number] += self.each_up(&who, now, |node, ctx| node.leap(by, ctx));
+            }
+            FaultKind::ClockDrift { ppm } => {
+                self.done[number] += self.each_up(&who, now, |node, ctx| node.set_drift(ppm, ctx));
+            }
+        }
+    }
+
+    fn each_up(&mut self, who: &[u32], now: u64, mut work: impl FnMut(&mut Node, &mut Ctx<'_>)) -> u64 {
+        let mut done = 0;
+        for id in who {
+            if self.node(*id).is_up() {
+                done += 1;
+                self.with(*id, now, |node, ctx| work(node, ctx));
+            }
+        }
+        done
+    }
+
+    fn cut(&mut self, number: usize, one_way: bool, until: Option<Duration>, now: u64) {
+        let inside: NodeSet = self.plan.faults[number].iter().copied().collect();
+        let silence = nanos(self.shared.scenario.network.silence);
+        let ends = until.map_or(u64::MAX, nanos);
+        let outlives = ends.saturating_sub(now) < silence;
+        let crossing: Vec<u32> = (0..)
+            .zip(&self.plan.links)
+            .filter(|(_, (a, b))| inside.contains(*a) != inside.contains(*b))
+            .map(|(link, _)| link)
+            .collect();
+        if !outlives {
+            for link in &crossing {
+                let spread = self.rng.random_range(0..=silence / 4);
+                let at = (now + silence + spread).div_ceil(GRAIN_NS) * GRAIN_NS;
+                self.schedule(at, Control::Break(*link));
+            }
+        }
+        // What was just published may have been on its way to the other side.
+        let due = now.saturating_sub(nanos(DUE_WITHIN));
+        for sent in self.sent.iter_mut().filter(|sent| sent.at >= due) {
+            let with_author = inside.contains(sent.author);
+            sent.audience.retain(|node| inside.contains(node) == with_author);
+        }
+        let heals = outlives.then_some(ends);
+        self.shared.links.cuts.push(Cut { fault: number, inside, one_way, heals });
+    }
+
+    fn end_fault(&mut self, number: usize, now: u64) {
+        self.shared.links.cuts.retain(|cut| cut.fault != number);
+        self.shared.links.degraded.retain(|degraded| degraded.fault != number);
+        let who = self.plan.faults[number].clone();
+        match self.shared.scenario.faults[number].kind {
+            FaultKind::Slow { .. } => {
+                self.each_up(&who, now, |node, _| node.frame_ns = 0);
+            }
+            FaultKind::ClockDrift { .. } => {
+                self.each_up(&who, now, |node, ctx| node.set_drift(0.0, ctx));
+            }
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self, number: u32, now: u64) {
+        let nodes = self.shared.scenario.network.nodes;
+        let author = if self.plan.authors.is_empty() {
+            let tries = (0..64).map(|_| self.rng.random_range(0..nodes)).collect::<Vec<_>>();
+            tries.into_iter().find(|node| self.can_publish(*node))
+        } else {
+            let at = number as usize % self.plan.authors.len();
+            Some(self.plan.authors[at]).filter(|node| self.can_publish(*node))
+        };
+        let Some(author) = author else { return };
+        let workload = &self.shared.scenario.workload;
+        let most = omnimesh_protocol::envelope::payload_bytes_max(self.shared.validate.message_bytes_max);
+        let mut payload = vec![0; workload.payload_bytes.clamp(8, most)];
+        payload[..4].copy_from_slice(&number.to_le_bytes());
+        let published = self.with(author, now, |node, ctx| node.publish(Bytes::from(payload), ctx));
+        let Some((id, bytes)) = published else { return };
+        let number = u32::try_from(self.sent.len()).expect("fewer messages than 2^32");
+        self.shared.known.insert(id, Known { author, number: Some(number) });
+        let audience = self.audience(author, now);
+        self.sent.push(Sent { author, at: now, bytes, audience });
+    }
+
+    fn can_publish(&self, node: u32) -> bool {
+        !self.shared.dishonest.contains(node) && self.node(node).synchronised_at.is_some()
+    }
+
+    /// Honest nodes that are settled and connected with the author through honest nodes.
+    fn audience(&self, author: u32, now: u64) -> NodeSet {
+        let nodes = self.shared.scenario.network.nodes;
+        let settled = |node: &Node| {
+            node.is_up() && node.synchronised_at.is_some_and(|at| at + nanos(SETTLED_AFTER) <= now)
+        };
+        let mut reached: NodeSet = [author].into_iter().collect();
+        let mut queue = vec![author];
+        while let Some(from) = queue.pop() {
+            for end in self.node(from).ends.iter().filter(|end| end.is_up) {
+                let (to, links) = (end.peer, &self.shared.links);
+                if !self.shared.dishonest.contains(to)
+                    && self.node(to).is_up()
+                    && links.cut(from, to).is_none()
+                    && reached.insert(to)
+                {
+                    queue.push(to);
+                }
+            }
+        }
+        (0..nodes)
+            .filter(|node| *node != author && reached.contains(*node) && settled(self.node(*node)))
+            .collect()
+    }
+
+    fn sample(&mut self, now: u64) {
+        let shared = &self.shared;
+        let all_up = self.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.is_up()).count();
+        let looks = self.shards.iter().map(|shard| Look::at(shard, shared, now, all_up));
+        let look = looks.reduce(Look::merge).unwrap_or_default();
+        let records = || self.shards.iter().map(|shard| &shard.sink.record);
+        let deliveries = records().map(|record| record.deliveries.len() as u64).sum();
+        let copies = records().map(|record| record.traffic.copies).sum::<u64>();
+        let mut quarantined = NodeSet::default();
+        for (_, whom, _) in records().flat_map(|record| &record.shut_out) {
+            if self.shared.dishonest.contains(*whom) {
+                quarantined.insert(*whom);
+            }
+        }
+        let membership = look.membership(all_up);
+        let whole = look.memberships > 0 && look.whole == look.memberships;
+        let faults_over = self.shared.scenario.faults.iter().all(|f| nanos(f.until.unwrap_or(f.at)) <= now);
+        if whole && faults_over {
+            self.whole_at = self.whole_at.or(Some(now));
+        }
+        self.samples.push(Sample {
+            at: Duration::from_nanos(now),
+            up: look.up,
+            synchronised: look.synchronised,
+            skew_ms: spread_ms(look.islands.values()),
+            island_skew_ms: look.islands.values().map(|range| spread_ms([range])).fold(0.0, f64::max),
+            links: look.ends / 2,
+            deliveries,
+            copies,
+            duplicates: copies.saturating_sub(deliveries),
+            membership: if whole { 1.0 } else { membership },
+            quarantined: quarantined.len(),
+        });
+        if now.is_multiple_of(1_000_000_000) {
+            self.checkpoints.push(look.trace);
+        }
+    }
+
+    fn finish(mut self, began: Instant) -> Outcome {
+        let now = nanos(self.shared.scenario.duration);
+        self.sample_end();
+        let rss = resident_bytes();
+        super::conclude::conclude(
+            super::conclude::Ended {
+                now,
+                wall: began.elapsed(),
+                bytes_per_node: rss.saturating_sub(self.rss_before)
+                    / u64::from(self.shared.scenario.network.nodes.max(1)),
+                faults: self.effects(),
+                samples: std::mem::take(&mut self.samples),
+                checkpoints: std::mem::take(&mut self.checkpoints),
+                whole_at: self.whole_at.map(Duration::from_nanos),
+                sent: std::mem::take(&mut self.sent),
+                away: std::mem::take(&mut self.away),
+                regions: std::mem::take(&mut self.plan.regions),
+                adversaries: self.plan.adversaries.iter().map(|who| who.len() as u64).collect(),
+            },
+            &self.shared,
+            self.shards,
+        )
+    }
+
+    fn sample_end(&mut self) {
+        let now = nanos(self.shared.scenario.duration);
+        if self.samples.last().is_none_or(|sample| nanos(sample.at) < now) {
+            self.sample(now);
+        }
+    }
+
+    /// Planned faults; what links did is with the shards.
+    fn effects(&self) -> Vec<Effect> {
+        self.shared
+            .scenario
+            .faults
+            .iter()
+            .enumerate()
+            .map(|(number, fault)| {
+                let of_links = self.shards.iter().map(|shard| shard.sink.record.faults[number]).sum::<u64>();
+                Effect {
+                    name: format!("{}#{}", fault.kind.name(), number + 1),
+                    planned: self.planned[number],
+                    effective: self.done[number] + of_links,
+                    at: fault.at,
+                    until: fault.until,
+                }
+            })
+            .collect()
+    }
+}
+
+/// The mesh at one moment, as one shard shows it.
+#[derive(Debug, Default)]
+struct Look {
+    up: u32,
+    synchronised: u32,
+    /// Of each island: the first and the last mesh time.
+    islands: BTreeMap<u64, (u64, u64)>,
+    ends: u64,
+    memberships: u32,
+    whole: u32,
+    /// How many each holds for alive, together; none counts for more than there are.
+    known: u64,
+    trace: u64,
+}
+
+impl Look {
+    fn at(shard: &Shard, shared: &Shared, now: u64, all_up: usize) -> Self {
+        let mut look = Look::default();
+        for (me, node) in (shard.first()..).zip(&shard.nodes) {
+            look.trace = look.trace.wrapping_add(mix(node.trace() ^ mix(u64::from(me))));
+            if !node.is_up() || shared.dishonest.contains(me) {
+                continue;
+            }
+            look.up += 1;
+            look.ends += node.ends.iter().filter(|end| end.is_up).count() as u64;
+            if let Some(alive) = node.alive() {
+                look.memberships += 1;
+                look.whole += u32::from(alive == all_up);
+                look.known += alive.min(all_up) as u64;
+            }
+            if let Some(time) = node.mesh_time(now, shared) {
+                look.synchronised += 1;
+                let island = shared
+                    .links
+                    .cuts
+                    .iter()
+                    .enumerate()
+                    .map(|(bit, cut)| u64::from(cut.inside.contains(me)) << bit.min(63))
+                    .sum();
+                let range = look.islands.entry(island).or_insert((time, time));
+                *range = (range.0.min(time), range.1.max(time));
+            }
+        }
+        look
+    }
+
+    /// The part of those who are up that one knows on average; below 1 as long as anybody is wrong.
+    fn membership(&self, all_up: usize) -> f64 {
+        if self.memberships == 0 {
+            return 1.0;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+        let share = self.known as f64 / (f64::from(self.memberships) * all_up.max(1) as f64);
+        share.min(0.999_999)
+    }
+
+    fn merge(mut self, other: Look) -> Look {
+        self.up += other.up;
+        self.synchronised += other.synchronised;
+        for (island, (first, last)) in other.islands {
+            let range = self.islands.entry(island).or_insert((first, last));
+            *range = (range.0.min(first), range.1.max(last));
+        }
+        self.ends += other.ends;
+        self.memberships += other.memberships;
+        self.whole += other.whole;
+        self.known += other.known;
+        self.trace = self.trace.wrapping_add(other.trace);
+        self
+    }
+}
+
+fn spread_ms<'a>(ranges: impl IntoIterator<Item = &'a (u64, u64)>) -> f64 {
+    let range = ranges.into_iter().copied().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    range.map_or(0.0, |(first, last)| Duration::from_nanos(last - first).as_secs_f64() * 1e3)
+}
+
+/// Memory that the process holds, in bytes; 0 where it cannot be told.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * 4096
+}
