@@ -33,12 +33,18 @@ pub struct Config {
     pub gossip_factor: f64,
     /// Between heartbeats. Default 1 s (v1.0).
     pub heartbeat_interval: Duration,
+    /// Before the first heartbeat, which then comes at a random part of the interval. Default 0: newcomers are
+    /// grafted at once.
+    pub heartbeat_initial_delay: Duration,
     /// Heartbeat intervals through which a message can be served to an IWANT. Default 5 (v1.0).
     pub history_length: u32,
     /// Heartbeats for which a message is told of in IHAVE. At most `history_length`. Default 3 (v1.0).
     pub history_gossip: u32,
     /// Own messages go to every subscriber we know, not to the mesh alone. Default true (v1.1).
     pub flood_publish: bool,
+    /// A mesh below `mesh_degree_low` takes in a new subscriber at once, and so the nearest ones first; else the
+    /// heartbeat chooses at random. Default true (ours: the specification only knows the heartbeat).
+    pub graft_newcomers: bool,
     /// How long after our last message the peers are kept to which we publish without being subscribed.
     /// Default 60 s (v1.0).
     pub fanout_ttl: Duration,
@@ -109,9 +115,11 @@ impl Default for Config {
             lazy_degree: 6,
             gossip_factor: 0.25,
             heartbeat_interval: Duration::from_secs(1),
+            heartbeat_initial_delay: Duration::ZERO,
             history_length: 5,
             history_gossip: 3,
             flood_publish: true,
+            graft_newcomers: true,
             fanout_ttl: Duration::from_secs(60),
             prune_backoff: Duration::from_secs(60),
             unsubscribe_backoff: Duration::from_secs(10),

@@ -154,7 +154,9 @@ impl<P: PeerName> State<P> {
     /// A mesh that is short of peers does not wait for the heartbeat.
     fn graft_newcomer(&mut self, ix: TopicIx, slot: Slot, reply: &mut Control, out: &mut Outbox<Output<P>>) {
         let topic = self.topics.get(ix);
-        let is_short = topic.is_subscribed && topic.mesh.len() < self.config.mesh_degree_low;
+        let is_short = self.config.graft_newcomers
+            && topic.is_subscribed
+            && topic.mesh.len() < self.config.mesh_degree_low;
         if is_short && self.may_graft(ix, slot) {
             reply.graft.push(topic.name.clone());
             self.add_to_mesh(ix, slot, out);

@@ -118,6 +118,7 @@ impl<P: PeerName> State<P> {
         let keys = Keys::new(rng);
         let next_decay = config.score.as_ref().map_or(now, |score| now + score.decay_interval);
         let first = config.heartbeat_interval.mul_f64(rng.random_range(0.0..1.0));
+        let first = config.heartbeat_initial_delay + first;
         out.push(Output::Timer { at: now + first, timer: Timer::Heartbeat { beat: 1 } });
         Ok(State {
             config,
