@@ -16,6 +16,7 @@ pub mod checkers;
 mod node;
 pub mod outcome;
 mod queue;
+pub mod report;
 pub mod scenario;
 mod simulation;
 pub mod stats;

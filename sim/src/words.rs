@@ -69,11 +69,17 @@ pub(crate) fn percent(part: f64) -> String {
 
 /// `1.2 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
+    mean_bytes(bytes as f64)
+}
+
+/// The same of a number that is not whole.
+pub(crate) fn mean_bytes(bytes: f64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return counted(bytes, "byte", "bytes");
+    if bytes < 1024.0 {
+        let number = decimal(bytes, 0);
+        return format!("{number} {}", if number == "1" { "byte" } else { "bytes" });
     }
-    let mut value = bytes as f64 / 1024.0;
+    let mut value = bytes / 1024.0;
     let mut unit = 0;
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
