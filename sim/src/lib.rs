@@ -14,6 +14,18 @@
 //! assert_eq!(outcome.trace_hash, model::run(&scenario, Options { threads: 1, ..Options::default() }).trace_hash);
 //! ```
 
+pub mod checkers;
 pub mod model;
 pub mod outcome;
+pub mod report;
 pub mod scenario;
+pub mod stats;
+pub mod summary;
+mod words;
+
+// The example's outcome is also that of the tests.
+#[cfg(test)]
+extern crate self as omnimesh_sim;
+#[cfg(test)]
+#[path = "../examples/report_demo/synthetic.rs"]
+mod synthetic;

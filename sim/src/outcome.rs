@@ -15,12 +15,21 @@ pub struct Outcome {
     pub messages: Vec<Published>,
     /// First deliveries of each message, sorted by time; the author's own is not among them.
     pub deliveries: Vec<Vec<Delivery>>,
-    /// Deliveries of a message to a node that had it.
+    /// Copies of each message that arrived at honest nodes, the first ones among them; empty if they were not
+    /// counted one by one.
+    pub copies: Vec<u32>,
+    /// Deliveries of a message to a process that had it. A node that started anew may get it once more.
     pub delivered_twice: u64,
+    /// Where the first of them was.
+    pub first_delivered_twice: Option<Offence>,
     /// Deliveries of a message that nobody published. One is too many.
     pub forged: u64,
-    /// Steps that fell at some node. One is too many.
+    /// Where the first of them was.
+    pub first_forged: Option<Offence>,
+    /// Steps that fell at some honest node, other than by a new start. One is too many.
     pub steps_fell: u64,
+    /// Where the first of them was.
+    pub first_step_fell: Option<Offence>,
     /// Honest nodes that an honest node shut out: (who did, whom, when).
     pub false_quarantines: Vec<(u32, u32, Duration)>,
     /// Adversaries that were shut out by an honest node: (whom, first time).
@@ -39,6 +48,9 @@ pub struct Outcome {
     pub adversaries: Vec<Effect>,
     /// Who misbehaves: sorted.
     pub adversary_nodes: Vec<u32>,
+    /// From when each of `adversary_nodes` misbehaves, in their order; empty if not recorded: the beginning of
+    /// the first adversary then counts for all.
+    pub misbehave_from: Vec<Duration>,
     /// Gossip links (from, to) in the mesh at the end, of up to some thousand nodes.
     pub mesh_links: Vec<(u32, u32)>,
     /// The region of each node, if there are regions.
@@ -50,7 +62,8 @@ pub struct Outcome {
     /// Whether each live honest node knows each other live honest one as alive at the end; `None` without
     /// membership.
     pub membership_whole: Option<bool>,
-    /// When, after the last fault, membership was whole again.
+    /// When, after the last fault was over ([`crate::scenario::Fault::over`]), membership was whole again and
+    /// stayed so; `None` if that was not recorded: the samples then count.
     pub membership_whole_at: Option<Duration>,
     /// Events worked off.
     pub events: u64,
@@ -91,6 +104,15 @@ pub struct Delivery {
     pub hops: u16,
     /// It belongs to the message's audience.
     pub is_expected: bool,
+}
+
+/// Something that must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offence {
+    /// At which node.
+    pub node: u32,
+    /// When.
+    pub at: Duration,
 }
 
 /// What went over the links.
@@ -146,7 +168,8 @@ pub struct Sample {
 /// A planned fault or adversary, and what came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
-    /// Its kind, and its place in the scenario: `partition#1`.
+    /// Its kind, and its place among the faults or among the adversaries of the scenario, counted from 1:
+    /// `partition#1`, and `crash#2` if a crash comes next.
     pub name: String,
     /// How often it was to act: nodes hit, or acts.
     pub planned: u64,

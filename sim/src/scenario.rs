@@ -332,6 +332,24 @@ impl FaultKind {
     }
 }
 
+impl Fault {
+    /// When it has done its worst: it ended, and those that it took down have started again. `None`: it lasts
+    /// to the end of the run.
+    pub fn over(&self) -> Option<Duration> {
+        match self.kind {
+            FaultKind::Crash { restart_after } => {
+                Some(self.at.saturating_add(restart_after.unwrap_or_default()))
+            }
+            FaultKind::ClockJump { .. } => Some(self.at),
+            FaultKind::Churn { away, .. } => self.until.map(|until| until.saturating_add(away)),
+            FaultKind::Partition { .. }
+            | FaultKind::Degrade { .. }
+            | FaultKind::Slow { .. }
+            | FaultKind::ClockDrift { .. } => self.until,
+        }
+    }
+}
+
 /// Nodes that misbehave: the same machines as the others, with their outputs changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adversary {
@@ -426,6 +444,11 @@ impl AdversaryKind {
             AdversaryKind::CovertFlash => "covert_flash",
         }
     }
+
+    /// Whether it lies about the time.
+    pub const fn is_on_step(&self) -> bool {
+        matches!(self, AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. })
+    }
 }
 
 /// Whom an attack is for.
@@ -439,25 +462,37 @@ pub enum Victims {
     All,
 }
 
-/// What must be true of a run.
+/// What must be true of a run. A check that finds nothing to look at, as no message or no sample, fails: it
+/// must be left out or the scenario mended. [`crate::checkers`] says more.
+///
+/// A *disturbance* is a fault, or an attack on the step ([`AdversaryKind::is_on_step`]). It is over as
+/// [`Fault::over`] says; one without an end is a condition that the mesh must live with, and counts as over as
+/// soon as it begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Check {
-    /// Mesh times of honest, connected nodes are within this of each other, from the time when all have one.
-    /// Not looked at from the beginning of a fault or of an attack on the step until `convergence` after its end.
+    /// Mesh times of honest, connected nodes are within this of each other, in each sample from the first one
+    /// after the last start in which all that are up have a step. Not looked at from the beginning of a
+    /// disturbance until `convergence` (or 10 steps) after it is over. Nodes are connected if they are in one
+    /// island: [`crate::outcome::Sample::island_skew_ms`] counts.
     Agreement {
         /// How far apart at most.
         within: Duration,
     },
-    /// No node's step ever falls.
+    /// No honest node's step ever falls while its process lives.
     Monotone,
-    /// Nothing is delivered that its author did not publish, and nothing twice.
+    /// Nothing is delivered that its author did not publish, nothing twice to the same process, and nothing to
+    /// its author.
     Authentic,
-    /// Every message reaches every honest node that was connected to its author through honest nodes.
+    /// Every message reaches every honest node that was connected to its author through honest nodes: of all
+    /// pairs of a message and a node of its audience, this part.
     Delivery {
         /// The part that must arrive: 1 is all.
         ratio: f64,
     },
-    /// After the last fault ends, steps agree again and membership is whole within this many steps.
+    /// After the last disturbance is over, steps agree again and membership is whole (where it is on) within
+    /// this many steps. Steps agree from the first sample on in which all that are up have a step and mesh times
+    /// are within the bound of `agreement` (or one step), unless a later sample is outside. Fulfilled if
+    /// there was no disturbance.
     Convergence {
         /// How many.
         steps: u32,
