@@ -15,11 +15,13 @@
 //! ```
 
 pub mod checkers;
+pub mod experiment;
 pub mod model;
 pub mod outcome;
 pub mod report;
 pub mod scenario;
 pub mod stats;
+pub mod suggest;
 pub mod summary;
 mod words;
 
@@ -29,3 +31,6 @@ extern crate self as omnimesh_sim;
 #[cfg(test)]
 #[path = "../examples/report_demo/synthetic.rs"]
 mod synthetic;
+
+/// The version of the simulator and a hash of the sources that decide what a run does.
+pub const CODE_VERSION: &str = env!("OMNIMESH_CODE_VERSION");

@@ -494,8 +494,9 @@ impl Node {
                 step::Output::Send { to, frame } => self.send(to, Packet::Control(frame), ctx),
                 step::Output::Timer { at, timer } => self.set_timer(at, Timer::Step(timer)),
                 step::Output::Step { step } => {
-                    if self.disk.step.is_some_and(|before| step < before) {
-                        ctx.sink.record.steps_fell += 1;
+                    let is_honest = !ctx.shared.dishonest.contains(ctx.me);
+                    if is_honest && self.disk.step.is_some_and(|before| step < before) {
+                        ctx.sink.record.steps_fell.note(ctx.me, ctx.now);
                     }
                     self.disk.step = Some(step);
                     if self.synchronised_at.is_none() {

@@ -1,8 +1,18 @@
 //! What is simulated: a scenario, typed.
 //!
-//! Times are virtual and count from the start of the run.
+//! Times are virtual and count from the start of the run. [`ScenarioFile`] reads one from TOML,
+//! [`Scenario::problems`] says what is wrong with one, [`memory`] what it takes.
+
+mod file;
+pub mod memory;
+mod problem;
+pub mod shipped;
+mod validate;
 
 use std::time::Duration;
+
+pub use file::{Engine, Override, ScenarioError, ScenarioFile};
+pub use problem::{Located, Problem};
 
 use omnimesh_protocol::gossip;
 

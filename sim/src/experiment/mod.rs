@@ -1,0 +1,24 @@
+//! Experiments: one run, a run twice, many runs, two runs side by side, a run of long ago again.
+//!
+//! ```text
+//! ScenarioFile ─► Runner (an engine) ─► Outcome ─► checkers ─► Summary ─► folder
+//!       │                                 │                      │
+//!     sweep: values × seeds            verify: trace hashes    compare: differences in percent
+//! ```
+
+mod compare;
+mod folder;
+mod metrics;
+mod run;
+mod sweep;
+mod verify;
+
+#[cfg(test)]
+mod fake;
+
+pub use compare::{Comparison, JUDGED, Row, compare};
+pub use folder::{Folder, Rerun, refuse_others, rerun, save};
+pub use metrics::{METRICS, Metric, MetricKind};
+pub use run::{Model, Run, RunError, Runner, run};
+pub use sweep::{Axis, Case, Combination, Finished, Interval, Plan, Swept, sweep, write_csv};
+pub use verify::{Traced, Verified, verify};
