@@ -51,7 +51,10 @@ impl<P: PeerName> State<P> {
         self.seen.tick(self.now, self.config.seen_ttl);
         self.unwanted.tick(self.now, self.config.heartbeat_interval * self.config.idontwant_beats);
         let (now, slack) = (self.now, self.config.backoff_slack);
-        self.topics.iter_mut().for_each(|topic| topic.forget_backoffs(now, slack));
+        for topic in self.topics.iter_mut() {
+            topic.forget_backoffs(now, slack);
+            topic.trees.on_heartbeat();
+        }
         self.judge_promises();
         self.decay_scores();
         for slot in self.peers.live() {
