@@ -151,7 +151,7 @@ pub struct TreeConfig {
     pub repair_timeout: Duration,
     /// Ids for lazy links wait so long for others to go with. Default 10 ms (guess). Zero: they go at once.
     pub announce_delay: Duration,
-    /// A lazy link that knew of a message this much earlier than the eager one brought it becomes eager too.
+    /// A lazy link that knows of messages this much earlier than the eager one brings them becomes eager.
     /// Default 30 ms (guess).
     pub shortcut_gain: Duration,
     /// Each author has one of 64 trees, by the key in the envelope; otherwise, and where messages are not

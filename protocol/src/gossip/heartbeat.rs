@@ -274,7 +274,13 @@ impl<P: PeerName> State<P> {
                 // Each peer another part, so that together they are told of all.
                 ids.shuffle(rng);
             }
-            let told = ids.iter().take(self.config.ihave_ids_max).copied().collect();
+            // In tree mode we know who told us.
+            let is_news = |id: &&MessageId| !self.has_trees(slot) || !self.is_unwanted(id, slot);
+            let told: Vec<MessageId> =
+                ids.iter().take(self.config.ihave_ids_max).filter(is_news).copied().collect();
+            if told.is_empty() {
+                continue;
+            }
             batch.entry(slot).or_default().ihave.push(IHave { topic: topic.name.clone(), ids: told });
         }
     }

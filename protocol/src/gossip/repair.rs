@@ -37,7 +37,9 @@ pub(super) struct Missing {
     came: Option<Time>,
     /// When it is looked at again.
     due: Time,
-    /// Who told, in order.
+    /// Who told first.
+    first: Link,
+    /// Who told: those that were asked, in order, and the others.
     sources: SmallVec<[Link; 2]>,
     /// How many of them were asked.
     asked: u8,
@@ -51,7 +53,7 @@ impl Missing {
 
     /// Who told first, and how long before the message came.
     pub(super) fn first_word(&self) -> Option<(Link, Duration)> {
-        Some((*self.sources.first()?, self.came?.since(self.told)))
+        Some((self.first, self.came?.since(self.told)))
     }
 }
 
@@ -280,7 +282,7 @@ impl<P: PeerName> State<P> {
         }
         recent.opened += 1;
         let sources = SmallVec::from_slice(&[link]);
-        let missing = Missing { ix, id: *id, told: self.now, came: None, due, sources, asked: 0 };
+        let missing = Missing { ix, id: *id, told: self.now, came: None, due, first: link, sources, asked: 0 };
         repair.missing.insert(key, missing);
         repair.due.insert((due, key));
         None
@@ -341,19 +343,28 @@ impl<P: PeerName> State<P> {
             self.repair.as_mut()?.remove(key);
             return None;
         }
-        loop {
-            let missing = self.repair.as_mut()?.missing.get_mut(&key)?;
-            let Some(link) = missing.sources.get(usize::from(missing.asked)).copied() else {
-                self.repair.as_mut()?.remove(key);
-                return None;
-            };
-            missing.asked += 1;
-            if let Some(slot) = self.peers.resolve(link).filter(|slot| self.may_ask(*slot)) {
-                // Twice the time, for the question and the answer.
-                self.repair.as_mut()?.put_off(key, now + timeout * 2);
-                return Some((slot, id));
-            }
-        }
+        let Some((at, slot)) = self.choose_source(ix, key) else {
+            self.repair.as_mut()?.remove(key);
+            return None;
+        };
+        let repair = self.repair.as_mut()?;
+        let missing = repair.missing.get_mut(&key)?;
+        missing.sources.swap(usize::from(missing.asked), at);
+        missing.asked += 1;
+        // Twice the time, for the question and the answer.
+        repair.put_off(key, now + timeout * 2);
+        Some((slot, id))
+    }
+
+    /// The next of those who told that can be asked, and its place among them. First those in the mesh: they
+    /// can bring the next messages unasked.
+    fn choose_source(&self, ix: TopicIx, key: u64) -> Option<(usize, Slot)> {
+        let missing = self.repair.as_ref()?.missing.get(&key)?;
+        let sources = missing.sources.iter().enumerate().skip(usize::from(missing.asked));
+        let known = sources.filter_map(|(at, link)| Some((at, self.peers.resolve(*link)?)));
+        let mut able = known.filter(|(_, slot)| self.may_ask(*slot)).peekable();
+        let first = able.peek().copied();
+        able.find(|(_, slot)| self.topics.get(ix).is_in_mesh(*slot)).or(first)
     }
 
     fn may_ask(&self, slot: Slot) -> bool {

@@ -8,7 +8,7 @@
 //! ```text
 //!  a copy that an eager link brought before ──► CHOKE the link that brings another
 //!  a first copy over a lazy link            ──► UNCHOKE it: nothing eager was there in time
-//!  an id much earlier than the message      ──► UNCHOKE who told it: next time its copy shows who is faster
+//!  ids much earlier, several times in a row ──► UNCHOKE who told them: next time its copy shows who is faster
 //!  the last eager link gone or choked       ──► UNCHOKE who told first lately, or any other
 //! ```
 //!
@@ -33,6 +33,10 @@ pub(super) const TREES: u8 = 64;
 /// few topics twice)
 const CHOKES_MAX: u32 = 512;
 
+/// Messages of a tree in a row of which a lazy link must have known much earlier before it becomes eager. One is
+/// not enough: authors who share a tree would pull it to and fro. (measured: with 3 and fewer they do)
+const LEADS_MIN: u8 = 4;
+
 /// Trees of a topic: bit n is tree n.
 pub(super) type TreeSet = u64;
 
@@ -55,6 +59,8 @@ struct Backup {
     link: Link,
     /// The key of the message.
     key: u64,
+    /// How many messages in a row it told of much before the eager link brought them.
+    leads: u8,
 }
 
 /// The trees of one topic, as far as they go through our mesh.
@@ -133,15 +139,21 @@ impl Trees {
         }
     }
 
-    /// Notes who told first of a message after the one that brought it.
-    fn note_backup(&mut self, tree: u8, link: Link, key: u64) {
+    /// Notes who told first of a message after the one that brought it, and whether it led much. Gives back for
+    /// how many messages in a row it did.
+    fn note_backup(&mut self, tree: u8, link: Link, key: u64, led: bool) -> u8 {
         match self.backups.binary_search_by_key(&tree, |backup| backup.tree) {
             Ok(at) => {
-                if let Some(backup) = self.backups.get_mut(at).filter(|backup| backup.key != key) {
-                    (backup.link, backup.key) = (link, key);
-                }
+                let Some(backup) = self.backups.get_mut(at).filter(|backup| backup.key != key) else { return 0 };
+                let before = if backup.link == link { backup.leads } else { 0 };
+                let leads = if led { before.saturating_add(1) } else { 0 };
+                *backup = Backup { tree, link, key, leads };
+                leads
             }
-            Err(at) => self.backups.insert(at, Backup { tree, link, key }),
+            Err(at) => {
+                self.backups.insert(at, Backup { tree, link, key, leads: u8::from(led) });
+                u8::from(led)
+            }
         }
     }
 
@@ -236,8 +248,8 @@ impl<P: PeerName> State<P> {
         }
     }
 
-    /// The link that told of a message much before the eager one brought it is eager from now on. Not of a
-    /// large one, which takes longer on its way than its id.
+    /// The link that tells of messages much before the eager one brings them is eager from now on. Large ones
+    /// do not count: they take longer on their way than their ids.
     fn look_for_shortcut(
         &mut self,
         ix: TopicIx,
@@ -250,9 +262,10 @@ impl<P: PeerName> State<P> {
         let Some((link, gain)) = told.first_word() else { return };
         let slot = self.peers.resolve(link).filter(|slot| self.topics.get(ix).trees.is_lazy(*slot, tree));
         let Some(slot) = slot.filter(|slot| source.is_some_and(|source| source != *slot)) else { return };
-        self.topics.get_mut(ix).trees.note_backup(tree, link, key);
-        let is_clear = self.config.tree.as_ref().is_some_and(|config| gain >= config.shortcut_gain);
-        if is_small && is_clear && source.is_some_and(|source| self.has_trees(source)) {
+        let is_much = self.config.tree.as_ref().is_some_and(|config| gain >= config.shortcut_gain);
+        let led = is_small && is_much && source.is_some_and(|source| self.has_trees(source));
+        let leads = self.topics.get_mut(ix).trees.note_backup(tree, link, key, led);
+        if leads >= LEADS_MIN {
             self.stats.tree_shortcuts += 1;
             self.unchoke(ix, slot, bit(tree), out);
         }
@@ -263,7 +276,7 @@ impl<P: PeerName> State<P> {
         let link = self.peers.link(slot);
         let trees = &mut self.topics.get_mut(ix).trees;
         if trees.is_lazy(slot, tree) {
-            trees.note_backup(tree, link, key);
+            trees.note_backup(tree, link, key, false);
         }
     }
 
