@@ -51,6 +51,12 @@ pub(super) struct Recent {
     pub(super) served: u32,
     /// Ids it does not want.
     pub(super) idontwant: u32,
+    /// Tree mode: ids it told.
+    pub(super) told: u32,
+    /// Tree mode: of these, those of which it was the first to tell.
+    pub(super) opened: u32,
+    /// Tree mode: CHOKEs and UNCHOKEs it sent.
+    pub(super) chokes: u32,
 }
 
 impl<P> Peer<P> {
