@@ -64,7 +64,6 @@ const INNER_ROOM: usize = 4;
 
 /// What the relay is told. `P` names a connected peer.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "inputs are handled at once, never stored")]
 pub enum Input<P> {
     /// For the router: connections, frames, scores, timers.
     Gossip(gossip::Input<P>),

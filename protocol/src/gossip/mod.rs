@@ -456,7 +456,8 @@ impl<P: PeerName> State<P> {
                 let ix = self.topics.find(topic);
                 control.choke.extend(ix.and_then(|ix| self.first_choke(ix, slot)));
             }
-            let trees = |chokes: &[Choke]| -> u64 { chokes.iter().map(|c| u64::from(c.trees.count_ones())).sum() };
+            let trees =
+                |chokes: &[Choke]| -> u64 { chokes.iter().map(|c| u64::from(c.trees.count_ones())).sum() };
             self.stats.choke_sent += trees(&control.choke);
             self.stats.unchoke_sent += trees(&control.unchoke);
             self.stats.ihave_sent += control.ihave.iter().map(|ihave| ihave.ids.len() as u64).sum::<u64>();

@@ -282,7 +282,8 @@ impl<P: PeerName> State<P> {
         }
         recent.opened += 1;
         let sources = SmallVec::from_slice(&[link]);
-        let missing = Missing { ix, id: *id, told: self.now, came: None, due, first: link, sources, asked: 0 };
+        let missing =
+            Missing { ix, id: *id, told: self.now, came: None, due, first: link, sources, asked: 0 };
         repair.missing.insert(key, missing);
         repair.due.insert((due, key));
         None

@@ -77,8 +77,16 @@ fn run(seed: u64, frames: u64) -> Tally {
     let state = State::new(Arc::new(config), Time::ZERO, &mut rng, &mut out).expect("valid");
     let next_beat = (Time::ZERO, Timer::Heartbeat { beat: 1 });
     let tally = Tally::default();
-    let mut fuzz =
-        Fuzz { state, rng, now: Time::ZERO, next_beat, timers: Vec::new(), waiting: Vec::new(), ids: Vec::new(), tally };
+    let mut fuzz = Fuzz {
+        state,
+        rng,
+        now: Time::ZERO,
+        next_beat,
+        timers: Vec::new(),
+        waiting: Vec::new(),
+        ids: Vec::new(),
+        tally,
+    };
     fuzz.carry_out(&mut out);
     fuzz.handle(Input::Subscribe(topic("a")));
     fuzz.handle(Input::Subscribe(topic("b")));
