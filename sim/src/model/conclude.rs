@@ -118,7 +118,6 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         checkpoints: ended.checkpoints,
         trace_hash: *hasher.finalize().as_bytes(),
         cost: Cost { wall: ended.wall, peak_rss_bytes: peak_bytes(), threads: shards.len() },
-        ..Outcome::default()
     }
 }
 
