@@ -126,15 +126,15 @@ fn figure(plot: &Plot) -> Markup {
         figure id=(plot.id) {
             h3 { (plot.title) }
             div.scroll { (plot.inline()) }
-            figcaption { (plot.caption) " " span.muted { "(" (file_name(plot.id)) ")" } }
+            figcaption { (plot.caption) " " span.file { "(" (file_name(plot.id)) ")" } }
         }
     }
 }
 
 fn effects(facts: &Facts<'_>) -> Markup {
     let scenario = facts.scenario;
-    let faults = scenario.faults.iter().map(|fault| (&fault.who, format!("{:?}", fault.kind)));
-    let adversaries = scenario.adversaries.iter().map(|one| (&one.who, format!("{:?}", one.kind)));
+    let faults = scenario.faults.iter().map(|fault| (&fault.who, settings::fault(&fault.kind)));
+    let adversaries = scenario.adversaries.iter().map(|one| (&one.who, settings::adversary(&one.kind)));
     let (faults, adversaries): (Vec<_>, Vec<_>) = (faults.collect(), adversaries.collect());
     let of = |role: Role| facts.summary.faults.iter().filter(move |effect| effect.role == role);
     let rows = of(Role::Fault).zip(&faults).chain(of(Role::Adversary).zip(&adversaries));
@@ -262,7 +262,7 @@ fn reproduction(facts: &Facts<'_>, scenario_text: &str) -> Markup {
             p { "Or the scenario anew, with what one likes to change:" }
             pre { "omnimesh sim run scenario.toml --engine " (manifest.engine) " --nodes " (manifest.nodes) " --seed "
                 (manifest.seed) " --out DIR" }
-            div.scroll { (pairs(&[
+            div.hashes { (pairs(&[
                 ("Seed", html! { code { (manifest.seed) } }),
                 ("Trace hash", html! { code { (manifest.trace_hash) } }),
                 ("Scenario hash (BLAKE3)", html! { code { (manifest.scenario_hash) } }),

@@ -140,7 +140,7 @@ pub(super) struct Axis {
     /// What it shows, with its unit.
     pub(super) label: String,
     pub(super) scale: Scale,
-    /// Only whole numbers are marked.
+    /// Only whole numbers are marked, and as many as there is room for.
     pub(super) whole: bool,
 }
 
@@ -150,7 +150,7 @@ impl Axis {
     }
 
     fn ticks(&self, about: f64) -> Vec<(f64, String)> {
-        let ticks = self.scale.ticks(about).into_iter();
+        let ticks = self.scale.ticks(if self.whole { about * 2.0 } else { about }).into_iter();
         ticks.filter(|x| !self.whole || x.fract() == 0.0).map(|x| (x, decimal(x, 6))).collect()
     }
 }
@@ -175,6 +175,8 @@ pub(super) enum Look {
     Band,
     /// Single points in the first colour.
     Points,
+    /// Rings in the second.
+    Rings,
 }
 
 impl Look {
@@ -184,6 +186,7 @@ impl Look {
             Look::Second => "line c2 dashed",
             Look::Band => "band",
             Look::Points => "point",
+            Look::Rings => "ring c2",
         }
     }
 }
@@ -273,10 +276,11 @@ impl Chart {
         self.marks.push(html! { polygon class=(Look::Band.class()) points=(points.join(" ")) {} });
     }
 
-    pub(super) fn points(&mut self, points: impl IntoIterator<Item = (f64, f64)>) {
+    /// One by one.
+    pub(super) fn points(&mut self, look: Look, points: impl IntoIterator<Item = (f64, f64)>) {
         let circles: Vec<(f64, f64)> = points.into_iter().filter_map(|point| self.at(point)).collect();
         self.marks.push(html! {
-            @for (x, y) in circles { circle class="point" cx=(px(x)) cy=(px(y)) r="2.4" {} }
+            @for (x, y) in circles { circle class=(look.class()) cx=(px(x)) cy=(px(y)) r="2.4" {} }
         });
     }
 
@@ -332,7 +336,7 @@ impl Chart {
         let clip = format!("clip-{}", self.id);
         let body = html! {
             defs {
-                clipPath id=(clip) { rect x=(LEFT) y=(top) width=(inner) height=(PLOT_HEIGHT) {} }
+                clipPath id=(clip) { rect x=(LEFT - 2.0) y=(top - 2.0) width=(inner + 4.0) height=(PLOT_HEIGHT + 4.0) {} }
                 (self.hatch("fault", 45)) (self.hatch("attack", -45))
             }
             (self.legend_row())
@@ -363,7 +367,7 @@ impl Chart {
             @for ((look, label), x) in self.legend.iter().zip(starts) {
                 @match look {
                     Look::Band => rect class="band" x=(px(x)) y="9" width="26" height="13" {},
-                    Look::Points => circle class="point" cx=(px(x + 13.0)) cy="16" r="3" {},
+                    Look::Points | Look::Rings => circle class=(look.class()) cx=(px(x + 13.0)) cy="16" r="3" {},
                     look => path class=(look.class()) d={ "M" (px(x)) " 16h26" } {},
                 }
                 text x=(px(x + 33.0)) y="20" { (label) }
