@@ -20,8 +20,11 @@ pub(crate) fn counted(number: u64, singular: &str, plural: &str) -> String {
     format!("{} {}", count(number), if number == 1 { singular } else { plural })
 }
 
-/// With so many decimals at most, without trailing zeros: `12.5`, `3`.
+/// With so many decimals at most, without trailing zeros: `12.5`, `3`. What is no number is a `?`.
 pub(crate) fn decimal(number: f64, decimals: usize) -> String {
+    if !number.is_finite() {
+        return "?".into();
+    }
     let text = format!("{number:.decimals$}");
     let text =
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };

@@ -31,7 +31,7 @@ fn network(scenario: &Scenario) -> Vec<(&'static str, String)> {
     let regions: Vec<String> = network
         .regions
         .iter()
-        .map(|region| format!("{} {}", super::clean(&region.name), percent(region.share / shares)))
+        .map(|region| format!("{} {}", &region.name, percent(region.share / shares)))
         .collect();
     let sync = if network.step_sync {
         format!("each {} with {} peers", time(network.sync_interval), network.sync_peers)
