@@ -65,7 +65,7 @@ fn svg(palette: &Palette) -> String {
          .plot .attack{{fill:{c2}}}.plot .attack-ground{{fill:{c2};fill-opacity:.045}}\
          .plot .attack-hatch{{stroke:{c2};stroke-width:1.2;stroke-opacity:.17}}\
          .plot .link{{fill:none;stroke:{muted};stroke-opacity:.28}}\
-         .plot .adversary{{fill:{c2};stroke:{ink};stroke-width:1}}"
+         .plot .adversary{{fill:{c2};stroke:{ink};stroke-width:.8}}"
     );
     // Regions have colours of their own, but for that of adversaries.
     for (colour, number) in series.iter().filter(|colour| *colour != c2).zip(1..) {
@@ -144,7 +144,7 @@ footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
   h2{margin-top:1.6rem;break-after:avoid}
   h3{break-after:avoid}
   .plots{display:block}
-  figure{max-width:135mm;margin:0 auto 7mm}
+  figure{max-width:118mm;margin:0 auto 7mm}
   figure svg{min-width:0}
   ul.checks li{padding:.3rem 0}
   table{font-size:8.5pt}

@@ -12,7 +12,7 @@ use crate::words::decimal;
 const WIDTH: f64 = 640.0;
 /// Of the area within the axes.
 const PLOT_HEIGHT: f64 = 290.0;
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 72.0;
 const RIGHT: f64 = 18.0;
 const BOTTOM: f64 = 48.0;
 const ROW: f64 = 20.0;
@@ -406,7 +406,7 @@ impl Chart {
 
     fn axes(&self) -> Markup {
         let (top, bottom, right) = (self.top(), self.top() + PLOT_HEIGHT, WIDTH - RIGHT);
-        let middle = format!("translate(16 {}) rotate(-90)", px(top + PLOT_HEIGHT / 2.0));
+        let middle = format!("translate(14 {}) rotate(-90)", px(top + PLOT_HEIGHT / 2.0));
         html! {
             @for (value, label) in self.y.ticks(5.0) {
                 @if let Some(y) = self.y_at(value) {

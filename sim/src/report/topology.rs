@@ -116,15 +116,16 @@ impl Circle {
     fn nodes(&self, nodes: u32, regions: &[u16], adversaries: &[u32]) -> Markup {
         let radius = (RADIUS * TAU / f64::from(nodes.max(1)) * 0.38).clamp(1.2, 5.0);
         let colour = |node: u32| usize::from(regions.get(node as usize).copied().unwrap_or(0)) % COLOURS + 1;
+        let outside = |&angle: &f64| Circle::place(angle, RADIUS + 6.0);
         let (bad, good): (Vec<u32>, Vec<u32>) =
             (0..nodes).partition(|node| adversaries.binary_search(node).is_ok());
         html! {
             @for (node, (x, y)) in good.iter().filter_map(|&node| Some((node, self.node(node)?))) {
                 circle class={ "r" (colour(node)) } cx=(px(x)) cy=(px(y)) r=(px(radius)) {}
             }
-            // On top, and not too small to be found.
-            @for (x, y) in bad.iter().filter_map(|&node| self.node(node)) {
-                path class="adversary" d=(diamond(x, y, (radius * 1.9).clamp(4.5, 7.0))) {}
+            // A little outside, so that they can be larger and hide no others.
+            @for (x, y) in bad.iter().filter_map(|&node| self.angles.get(node as usize)).map(outside) {
+                path class="adversary" d=(diamond(x, y, (radius * 1.6).clamp(3.0, 5.5))) {}
             }
         }
     }
