@@ -324,9 +324,11 @@ impl Chart {
     pub(super) fn guide_x(&mut self, x: f64, label: &str) {
         let Some(x) = self.x_at(x).filter(|x| *x <= WIDTH - RIGHT + 0.5) else { return };
         let (top, bottom) = (self.top(), self.top() + PLOT_HEIGHT);
+        let is_right = x + 4.0 + width_of(label) > WIDTH - RIGHT;
+        let (anchor, text_x) = if is_right { ("end", x - 4.0) } else { ("start", x + 4.0) };
         self.labels.push(html! {
             line class="guide" x1=(px(x)) x2=(px(x)) y1=(px(top)) y2=(px(bottom)) {}
-            text class="small halo" x=(px(x + 4.0)) y=(px(top + 13.0)) { (label) }
+            text class="small halo" x=(px(text_x)) y=(px(top + 13.0)) text-anchor=(anchor) { (label) }
         });
     }
 
@@ -343,6 +345,8 @@ impl Chart {
             (self.shades())
             (self.axes())
             g clip-path={ "url(#" (clip) ")" } { @for mark in &self.marks { (mark) } }
+            // Over the feet of bars.
+            path class="axis" d={ "M" (LEFT) " " (px(top)) "v" (PLOT_HEIGHT) "h" (inner) } {}
             @for label in &self.labels { (label) }
         };
         Plot::new(self.id, title, caption, (WIDTH, height), body)
@@ -421,7 +425,6 @@ impl Chart {
                     text x=(px(x)) y=(px(bottom + 19.0)) text-anchor="middle" { (label) }
                 }
             }
-            path class="axis" d={ "M" (LEFT) " " (px(top)) "V" (px(bottom)) "H" (right) } {}
             text class="axis-label" x=(px((LEFT + right) / 2.0)) y=(px(bottom + 41.0)) text-anchor="middle" { (self.x.label) }
             text class="axis-label" transform=(middle) text-anchor="middle" { (self.y.label) }
         }
