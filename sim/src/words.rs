@@ -20,8 +20,11 @@ pub(crate) fn counted(number: u64, singular: &str, plural: &str) -> String {
     format!("{} {}", count(number), if number == 1 { singular } else { plural })
 }
 
-/// With so many decimals at most, without trailing zeros: `12.5`, `3`.
+/// With so many decimals at most, without trailing zeros: `12.5`, `3`. What is no number is a `?`.
 pub(crate) fn decimal(number: f64, decimals: usize) -> String {
+    if !number.is_finite() {
+        return "?".into();
+    }
     let text = format!("{number:.decimals$}");
     let text =
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
@@ -46,8 +49,11 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// Three or more digits that count: `42.1 ms`, `0.035 ms`, `1,520 ms`.
+/// Three or more digits that count: `42.1 ms`, `0.035 ms`, `1,520 ms`, `12.5 s`.
 pub(crate) fn millis(ms: f64) -> String {
+    if ms.abs() >= 10_000.0 {
+        return format!("{} s", decimal(ms / 1e3, 1));
+    }
     let decimals = match ms.abs() {
         0.0..1.0 => 3,
         1.0..10.0 => 2,
@@ -111,8 +117,8 @@ mod tests {
             ["12.5", "3", "0", "1,234.25", "-1,234"]
         );
         assert_eq!(
-            [0.0346, 4.256, 42.07, 1520.2].map(millis),
-            ["0.035 ms", "4.26 ms", "42.1 ms", "1,520 ms"]
+            [0.0346, 4.256, 42.07, 1520.2, 12_514.0].map(millis),
+            ["0.035 ms", "4.26 ms", "42.1 ms", "1,520 ms", "12.5 s"]
         );
         assert_eq!([0, 250, 31_500].map(|ms| time(Duration::from_millis(ms))), ["0 s", "250 ms", "31.5 s"]);
         assert_eq!(

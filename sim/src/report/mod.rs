@@ -112,12 +112,12 @@ pub fn write(dir: &Path, run: &Run<'_>) -> Result<Summary, ReportError> {
     for id in plots::IDS {
         let path = dir.join(file_name(id));
         match plots.iter().find(|plot| plot.id == id) {
-            Some(plot) => write_file(&path, plot.standalone().as_bytes())?,
+            Some(plot) => write_file(&path, clean(&plot.standalone()).as_bytes())?,
             None => remove(&path)?,
         }
     }
     let page = page::render(&facts, &plots, run.scenario_text);
-    write_file(&dir.join("report.html"), page.into_string().as_bytes())?;
+    write_file(&dir.join("report.html"), clean(&page.into_string()).as_bytes())?;
     write_json(&manifest_path, &manifest)?;
     Ok(summary)
 }
@@ -162,11 +162,11 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn region_names(&self) -> Vec<String> {
-        self.scenario.network.regions.iter().map(|region| clean(&region.name)).collect()
+        self.scenario.network.regions.iter().map(|region| region.name.clone()).collect()
     }
 }
 
-/// Without characters that are not allowed in XML, however they are escaped.
+/// Without characters that are not allowed in XML, however they are escaped. Names of a scenario can have them.
 fn clean(text: &str) -> String {
     let is_fine = |c: char| !(c.is_control() && c != '\n' && c != '\t') && c != '\u{fffe}' && c != '\u{ffff}';
     text.chars().map(|c| if is_fine(c) { c } else { '\u{fffd}' }).collect()

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::svg::Plot;
 use super::tables::DELIVERIES_ROWS_MAX;
-use super::{Facts, clean, file_name, settings, style};
+use super::{Facts, file_name, settings, style};
 use crate::checkers::Checked;
 use crate::scenario::{Scenario, Who};
 use crate::summary::{Effect, Role, Summary};
@@ -13,7 +13,7 @@ use crate::words::{bytes, count, counted, decimal, list, mean_bytes, millis, per
 const NONE: &str = "–";
 
 pub(super) fn render(facts: &Facts<'_>, plots: &[Plot], scenario_text: &str) -> Markup {
-    let name = clean(&facts.scenario.name);
+    let name = &facts.scenario.name;
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -25,7 +25,7 @@ pub(super) fn render(facts: &Facts<'_>, plots: &[Plot], scenario_text: &str) -> 
                 style { (PreEscaped(style::page())) }
             }
             body {
-                (header(facts, &name))
+                (header(facts, name))
                 (checks(&facts.summary.checkers))
                 section { h2 { "Key figures" } div.cards { (cards(facts)) } }
                 section {
@@ -49,7 +49,7 @@ fn header(facts: &Facts<'_>, name: &str) -> Markup {
     html! {
         header {
             h1 { (name) }
-            @for paragraph in clean(&facts.scenario.description).split("\n\n").filter(|text| !text.trim().is_empty()) {
+            @for paragraph in facts.scenario.description.split("\n\n").filter(|text| !text.trim().is_empty()) {
                 p { (paragraph) }
             }
             p.muted {
@@ -74,7 +74,7 @@ fn checks(checked: &[Checked]) -> Markup {
             @for one in bad.iter().chain(&good) {
                 li {
                     @if one.ok { span.mark.good { "✓ passed" } } @else { span.mark.bad-text { "✗ failed" } }
-                    div { h3 { code { (one.name) } } p { (clean(&one.detail)) } }
+                    div { h3 { code { (one.name) } } p { (one.detail) } }
                 }
             }
         }
@@ -126,15 +126,15 @@ fn figure(plot: &Plot) -> Markup {
         figure id=(plot.id) {
             h3 { (plot.title) }
             div.scroll { (plot.inline()) }
-            figcaption { (plot.caption) " " span.muted { "(" (file_name(plot.id)) ")" } }
+            figcaption { (plot.caption) " " span.file { "(" (file_name(plot.id)) ")" } }
         }
     }
 }
 
 fn effects(facts: &Facts<'_>) -> Markup {
     let scenario = facts.scenario;
-    let faults = scenario.faults.iter().map(|fault| (&fault.who, format!("{:?}", fault.kind)));
-    let adversaries = scenario.adversaries.iter().map(|one| (&one.who, format!("{:?}", one.kind)));
+    let faults = scenario.faults.iter().map(|fault| (&fault.who, settings::fault(&fault.kind)));
+    let adversaries = scenario.adversaries.iter().map(|one| (&one.who, settings::adversary(&one.kind)));
     let (faults, adversaries): (Vec<_>, Vec<_>) = (faults.collect(), adversaries.collect());
     let of = |role: Role| facts.summary.faults.iter().filter(move |effect| effect.role == role);
     let rows = of(Role::Fault).zip(&faults).chain(of(Role::Adversary).zip(&adversaries));
@@ -162,7 +162,7 @@ fn effect_row(effect: &Effect, who: &str, what: &str) -> Markup {
     html! {
         tr {
             td { code { (effect.name) } }
-            td { (clean(what)) }
+            td { (what) }
             td { (who) }
             td { (decimal(effect.at_s, 3)) " s" }
             td { @match effect.until_s { Some(until) => { (decimal(until, 3)) " s" }, None => (NONE) } }
@@ -255,14 +255,14 @@ fn reproduction(facts: &Facts<'_>, scenario_text: &str) -> Markup {
             h2 { "Do it again" }
             @if !manifest.command.is_empty() {
                 p { "This run was started by" }
-                pre { (clean(&manifest.command)) }
+                pre { (manifest.command) }
             }
             p { "From this folder, the same run again, and whether it comes out the same:" }
             pre { "omnimesh sim rerun ." }
             p { "Or the scenario anew, with what one likes to change:" }
             pre { "omnimesh sim run scenario.toml --engine " (manifest.engine) " --nodes " (manifest.nodes) " --seed "
                 (manifest.seed) " --out DIR" }
-            div.scroll { (pairs(&[
+            div.hashes { (pairs(&[
                 ("Seed", html! { code { (manifest.seed) } }),
                 ("Trace hash", html! { code { (manifest.trace_hash) } }),
                 ("Scenario hash (BLAKE3)", html! { code { (manifest.scenario_hash) } }),
@@ -270,7 +270,7 @@ fn reproduction(facts: &Facts<'_>, scenario_text: &str) -> Markup {
             ])) }
             p.muted { "Equal scenario, seed and version give an equal trace hash, on any machine and with any number of \
                 threads." }
-            details { summary { "The scenario (scenario.toml)" } pre { (clean(scenario_text)) } }
+            details { summary { "The scenario (scenario.toml)" } pre { (scenario_text) } }
         }
     }
 }

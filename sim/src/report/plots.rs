@@ -180,13 +180,13 @@ fn latency_over_time(facts: &Facts<'_>, spans: &[Span]) -> Option<Plot> {
     let mut chart = Chart::new("latency-over-time", time_axis(facts.outcome), y);
     chart.spans(spans);
     chart.key(Look::Points, "median node");
-    chart.key(Look::Second, "last node");
+    chart.key(Look::Rings, "last node");
     let width = rows.len().div_ceil(POINTS_MAX).max(1);
     // Of neighbours that would fall together, the slowest.
     let slowest = |chunk: &[(f64, f64, f64)]| chunk.iter().copied().max_by(|a, b| a.2.total_cmp(&b.2));
     let rows: Vec<(f64, f64, f64)> = rows.chunks(width).filter_map(slowest).collect();
-    chart.line(Look::Second, rows.iter().map(|row| (row.0, row.2)));
-    chart.points(rows.iter().map(|row| (row.0, row.1)));
+    chart.points(Look::Rings, rows.iter().map(|row| (row.0, row.2)));
+    chart.points(Look::Points, rows.iter().map(|row| (row.0, row.1)));
     let mut caption = String::from(
         "When a message reached half of its audience and all of it, by the time at which it was published.",
     );
@@ -354,7 +354,10 @@ fn histogram(
     let y = Axis { whole: y_label == "nodes", ..Axis::new(y_label, Scale::up_to(most * 1.08)) };
     let mut chart = Chart::new(id, x, y);
     for &(x, height) in bars {
-        let label = decimal(height, usize::from(y_label != "nodes"));
+        let label = match decimal(height, usize::from(y_label != "nodes")) {
+            zero if zero == "0" && height > 0.0 => "<0.1".into(),
+            label => label,
+        };
         chart.bar(x, 0.42, height, &label);
     }
     for &(x, label) in guides {
@@ -417,7 +420,7 @@ fn membership(facts: &Facts<'_>, spans: &[Span]) -> Option<Plot> {
     };
     let known = of(&|sample| sample.membership);
     let up = of(&|sample| f64::from(sample.up) / honest.max(1.0));
-    let y = Axis::new("%", Scale::Linear { from: 0.0, to: 100.0 });
+    let y = Axis::new("part (%)", Scale::Linear { from: 0.0, to: 100.0 });
     let mut chart = Chart::new("membership", time_axis(facts.outcome), y);
     chart.spans(spans);
     chart.key(Look::First, "pairs that know each other");

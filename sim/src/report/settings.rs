@@ -1,6 +1,6 @@
 //! A scenario's settings, in words.
 
-use crate::scenario::{Crypto, Latency, Repair, Scenario, Topology};
+use crate::scenario::{AdversaryKind, Crypto, FaultKind, Latency, Repair, Scenario, Topology, Victims};
 use crate::words::{bytes, count, counted, decimal, millis, percent, time};
 
 /// Settings that belong together: their title, and names with values.
@@ -31,7 +31,7 @@ fn network(scenario: &Scenario) -> Vec<(&'static str, String)> {
     let regions: Vec<String> = network
         .regions
         .iter()
-        .map(|region| format!("{} {}", super::clean(&region.name), percent(region.share / shares)))
+        .map(|region| format!("{} {}", &region.name, percent(region.share / shares)))
         .collect();
     let sync = if network.step_sync {
         format!("each {} with {} peers", time(network.sync_interval), network.sync_peers)
@@ -136,4 +136,59 @@ fn gossip(scenario: &Scenario) -> Vec<(&'static str, String)> {
         ("Backoff after PRUNE", time(gossip.prune_backoff)),
         ("Peer scores", yes(gossip.score.is_some())),
     ]
+}
+
+/// What a fault does.
+pub(super) fn fault(kind: &FaultKind) -> String {
+    match *kind {
+        FaultKind::Partition { one_way: false } => "cut off from the others".into(),
+        FaultKind::Partition { one_way: true } => "not heard by the others".into(),
+        FaultKind::Crash { restart_after: None } => "die".into(),
+        FaultKind::Crash { restart_after: Some(after) } => {
+            format!("die, and start again after {}", time(after))
+        }
+        FaultKind::Churn { per_s, away } => {
+            format!("{} each second die, and start again after {}", decimal(per_s, 3), time(away))
+        }
+        FaultKind::Degrade { loss, latency_factor } => {
+            format!(
+                "links lose {} more, and take {} times as long",
+                percent(loss),
+                decimal(latency_factor, 2)
+            )
+        }
+        FaultKind::Slow { frame_time } => format!("each frame received takes {}", time(frame_time)),
+        FaultKind::ClockJump { by } => format!("clocks leap forward by {}", time(by)),
+        FaultKind::ClockDrift { ppm } => format!("clocks run fast by {} ppm", decimal(ppm, 3)),
+    }
+}
+
+/// What an adversary does.
+pub(super) fn adversary(kind: &AdversaryKind) -> String {
+    match *kind {
+        AdversaryKind::Tamper => "flip a bit in what they forward".into(),
+        AdversaryKind::Replay { after } => format!("send messages again after {}", time(after)),
+        AdversaryKind::Rush { by } => format!("claim a mesh time {} ahead", time(by)),
+        AdversaryKind::Freeze => "claim that mesh time stands still".into(),
+        AdversaryKind::TwoFaced { by } => format!("claim to each another mesh time, up to {} off", time(by)),
+        AdversaryKind::Equivocate { rate_per_s } => {
+            format!("publish two messages with one number, {} each second", decimal(rate_per_s, 3))
+        }
+        AdversaryKind::Flood { rate_per_s } => format!("publish {} each second", decimal(rate_per_s, 3)),
+        AdversaryKind::Silence => "say nothing".into(),
+        AdversaryKind::NeverForward => "forward nothing".into(),
+        AdversaryKind::Eclipse { victims } => format!("surround {}", whom(victims)),
+        AdversaryKind::Censor { victims } => format!("drop the messages of {}", whom(victims)),
+        AdversaryKind::Sybil { dials } => format!("dial {dials} each from one address, forward nothing"),
+        AdversaryKind::ColdBoot { dials } => format!("dial {dials} each as the mesh forms, forward nothing"),
+        AdversaryKind::CovertFlash => "behave well, then all stop forwarding at once".into(),
+    }
+}
+
+fn whom(victims: Victims) -> &'static str {
+    match victims {
+        Victims::One => "one honest node",
+        Victims::Publishers => "the publishers",
+        Victims::All => "every honest node",
+    }
 }

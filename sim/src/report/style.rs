@@ -9,7 +9,7 @@ struct Palette {
     ink: &'static str,
     muted: &'static str,
     rule: &'static str,
-    /// Series, and regions in this order.
+    /// Series in this order; adversaries and attacks are the second.
     series: [&'static str; 6],
     good: &'static str,
     bad: &'static str,
@@ -58,16 +58,17 @@ fn svg(palette: &Palette) -> String {
          .plot .dashed{{stroke-dasharray:7 4}}\
          .plot .band{{fill:{c1};fill-opacity:.2;stroke:none}}\
          .plot .bar{{fill:{c1};stroke:{paper};stroke-width:1}}\
-         .plot .point{{fill:{c1};fill-opacity:.75}}.plot .mark{{fill:{paper};stroke:{c1};stroke-width:2}}\
+         .plot .point{{fill:{c1};fill-opacity:.75}}.plot .ring{{fill:none;stroke-width:1.3}}.plot .mark{{fill:{paper};stroke:{c1};stroke-width:2}}\
          .plot .guide{{stroke:{muted};stroke-width:1.2;stroke-dasharray:3 4}}\
          .plot .fault{{fill:{muted}}}.plot .fault-ground{{fill:{muted};fill-opacity:.1}}\
          .plot .fault-hatch{{stroke:{muted};stroke-width:1.6;stroke-opacity:.35}}\
-         .plot .attack{{fill:{c2}}}.plot .attack-ground{{fill:{c2};fill-opacity:.07}}\
-         .plot .attack-hatch{{stroke:{c2};stroke-width:1.4;stroke-opacity:.28}}\
+         .plot .attack{{fill:{c2}}}.plot .attack-ground{{fill:{c2};fill-opacity:.045}}\
+         .plot .attack-hatch{{stroke:{c2};stroke-width:1.2;stroke-opacity:.17}}\
          .plot .link{{fill:none;stroke:{muted};stroke-opacity:.28}}\
-         .plot .adversary{{fill:{c2};stroke:{paper};stroke-width:1}}"
+         .plot .adversary{{fill:{c2};stroke:{ink};stroke-width:.8}}"
     );
-    for (colour, number) in series.iter().zip(1..) {
+    // Regions have colours of their own, but for that of adversaries.
+    for (colour, number) in series.iter().filter(|colour| *colour != c2).zip(1..) {
         css += &format!(".plot .r{number}{{fill:{colour}}}.plot .a{number}{{stroke:{colour};fill:none}}");
     }
     css
@@ -105,6 +106,7 @@ code,pre{font:.87em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans 
 code{overflow-wrap:anywhere}
 pre{background:var(--panel);border:1px solid var(--rule);border-radius:6px;padding:.8rem 1rem;overflow-x:auto;margin:.6rem 0}
 .muted,figcaption,.of{color:var(--muted)}
+.file{white-space:nowrap}
 .verdict{border:1px solid var(--rule);border-left:6px solid var(--good);border-radius:6px;background:var(--panel);
   padding:.8rem 1.1rem;margin:1.4rem 0;font-size:1.15rem;font-weight:600}
 .verdict.bad{border-left-color:var(--bad)}
@@ -127,20 +129,28 @@ figcaption{font-size:.88rem;line-height:1.5;margin-top:.3rem}
 table{border-collapse:collapse;width:100%;font-size:.93rem}
 th,td{text-align:left;vertical-align:top;padding:.4rem .9rem .4rem 0;border-bottom:1px solid var(--rule)}
 thead th{color:var(--muted);font-weight:600;font-size:.85rem}
+td code{white-space:nowrap}
+.hashes td code{white-space:normal}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 .settings{columns:22rem;column-gap:2.5rem}
-.settings section{break-inside:avoid;margin-bottom:1.4rem}
+.settings section{margin-bottom:1.4rem;break-inside:avoid}
 .settings th{font-weight:400;color:var(--muted);width:45%}
 details summary{cursor:pointer}
 footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
 @media (max-width:34rem){body{padding:1.2rem .9rem 3rem}ul.checks li{grid-template-columns:1fr}h1{font-size:1.5rem}}
 @page{margin:14mm}
 @media print{
-  body{max-width:none;padding:0;font-size:10.5pt}
-  .plots{grid-template-columns:1fr 1fr;gap:1.2rem}
+  body{max-width:none;padding:0;font-size:9.5pt}
+  h2{margin-top:1.6rem;break-after:avoid}
+  h3{break-after:avoid}
+  .plots{display:block}
+  figure{max-width:118mm;margin:0 auto 7mm}
   figure svg{min-width:0}
-  figure,.card,ul.checks li,tr,.settings section{break-inside:avoid}
-  h2{break-after:avoid}
+  ul.checks li{padding:.3rem 0}
+  table{font-size:8.5pt}
+  th,td{padding:.15rem .7rem .15rem 0}
+  .settings{columns:2;column-gap:8mm}
+  figure,.card,ul.checks li,tr{break-inside:avoid}
   pre{white-space:pre-wrap;overflow-wrap:anywhere}
 }
 ";

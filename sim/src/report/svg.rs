@@ -12,7 +12,7 @@ use crate::words::decimal;
 const WIDTH: f64 = 640.0;
 /// Of the area within the axes.
 const PLOT_HEIGHT: f64 = 290.0;
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 72.0;
 const RIGHT: f64 = 18.0;
 const BOTTOM: f64 = 48.0;
 const ROW: f64 = 20.0;
@@ -140,7 +140,7 @@ pub(super) struct Axis {
     /// What it shows, with its unit.
     pub(super) label: String,
     pub(super) scale: Scale,
-    /// Only whole numbers are marked.
+    /// Only whole numbers are marked, and as many as there is room for.
     pub(super) whole: bool,
 }
 
@@ -150,7 +150,7 @@ impl Axis {
     }
 
     fn ticks(&self, about: f64) -> Vec<(f64, String)> {
-        let ticks = self.scale.ticks(about).into_iter();
+        let ticks = self.scale.ticks(if self.whole { about * 2.0 } else { about }).into_iter();
         ticks.filter(|x| !self.whole || x.fract() == 0.0).map(|x| (x, decimal(x, 6))).collect()
     }
 }
@@ -175,6 +175,8 @@ pub(super) enum Look {
     Band,
     /// Single points in the first colour.
     Points,
+    /// Rings in the second.
+    Rings,
 }
 
 impl Look {
@@ -184,6 +186,7 @@ impl Look {
             Look::Second => "line c2 dashed",
             Look::Band => "band",
             Look::Points => "point",
+            Look::Rings => "ring c2",
         }
     }
 }
@@ -273,10 +276,11 @@ impl Chart {
         self.marks.push(html! { polygon class=(Look::Band.class()) points=(points.join(" ")) {} });
     }
 
-    pub(super) fn points(&mut self, points: impl IntoIterator<Item = (f64, f64)>) {
+    /// One by one.
+    pub(super) fn points(&mut self, look: Look, points: impl IntoIterator<Item = (f64, f64)>) {
         let circles: Vec<(f64, f64)> = points.into_iter().filter_map(|point| self.at(point)).collect();
         self.marks.push(html! {
-            @for (x, y) in circles { circle class="point" cx=(px(x)) cy=(px(y)) r="2.4" {} }
+            @for (x, y) in circles { circle class=(look.class()) cx=(px(x)) cy=(px(y)) r="2.4" {} }
         });
     }
 
@@ -320,9 +324,11 @@ impl Chart {
     pub(super) fn guide_x(&mut self, x: f64, label: &str) {
         let Some(x) = self.x_at(x).filter(|x| *x <= WIDTH - RIGHT + 0.5) else { return };
         let (top, bottom) = (self.top(), self.top() + PLOT_HEIGHT);
+        let is_right = x + 4.0 + width_of(label) > WIDTH - RIGHT;
+        let (anchor, text_x) = if is_right { ("end", x - 4.0) } else { ("start", x + 4.0) };
         self.labels.push(html! {
             line class="guide" x1=(px(x)) x2=(px(x)) y1=(px(top)) y2=(px(bottom)) {}
-            text class="small halo" x=(px(x + 4.0)) y=(px(top + 13.0)) { (label) }
+            text class="small halo" x=(px(text_x)) y=(px(top + 13.0)) text-anchor=(anchor) { (label) }
         });
     }
 
@@ -332,13 +338,15 @@ impl Chart {
         let clip = format!("clip-{}", self.id);
         let body = html! {
             defs {
-                clipPath id=(clip) { rect x=(LEFT) y=(top) width=(inner) height=(PLOT_HEIGHT) {} }
+                clipPath id=(clip) { rect x=(LEFT - 2.0) y=(top - 2.0) width=(inner + 4.0) height=(PLOT_HEIGHT + 4.0) {} }
                 (self.hatch("fault", 45)) (self.hatch("attack", -45))
             }
             (self.legend_row())
             (self.shades())
             (self.axes())
             g clip-path={ "url(#" (clip) ")" } { @for mark in &self.marks { (mark) } }
+            // Over the feet of bars.
+            path class="axis" d={ "M" (LEFT) " " (px(top)) "v" (PLOT_HEIGHT) "h" (inner) } {}
             @for label in &self.labels { (label) }
         };
         Plot::new(self.id, title, caption, (WIDTH, height), body)
@@ -363,7 +371,7 @@ impl Chart {
             @for ((look, label), x) in self.legend.iter().zip(starts) {
                 @match look {
                     Look::Band => rect class="band" x=(px(x)) y="9" width="26" height="13" {},
-                    Look::Points => circle class="point" cx=(px(x + 13.0)) cy="16" r="3" {},
+                    Look::Points | Look::Rings => circle class=(look.class()) cx=(px(x + 13.0)) cy="16" r="3" {},
                     look => path class=(look.class()) d={ "M" (px(x)) " 16h26" } {},
                 }
                 text x=(px(x + 33.0)) y="20" { (label) }
@@ -402,7 +410,7 @@ impl Chart {
 
     fn axes(&self) -> Markup {
         let (top, bottom, right) = (self.top(), self.top() + PLOT_HEIGHT, WIDTH - RIGHT);
-        let middle = format!("translate(16 {}) rotate(-90)", px(top + PLOT_HEIGHT / 2.0));
+        let middle = format!("translate(14 {}) rotate(-90)", px(top + PLOT_HEIGHT / 2.0));
         html! {
             @for (value, label) in self.y.ticks(5.0) {
                 @if let Some(y) = self.y_at(value) {
@@ -417,7 +425,6 @@ impl Chart {
                     text x=(px(x)) y=(px(bottom + 19.0)) text-anchor="middle" { (label) }
                 }
             }
-            path class="axis" d={ "M" (LEFT) " " (px(top)) "V" (px(bottom)) "H" (right) } {}
             text class="axis-label" x=(px((LEFT + right) / 2.0)) y=(px(bottom + 41.0)) text-anchor="middle" { (self.x.label) }
             text class="axis-label" transform=(middle) text-anchor="middle" { (self.y.label) }
         }

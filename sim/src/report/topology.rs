@@ -13,7 +13,7 @@ const LINKS_MAX: usize = 3_000;
 /// Nodes drawn; more make a line.
 const NODES_MAX: u32 = 3_000;
 /// Regions that have a colour of their own.
-const COLOURS: usize = 6;
+const COLOURS: usize = 5;
 const NAME_CHARS_MAX: usize = 16;
 
 const WIDTH: f64 = 640.0;
@@ -39,11 +39,13 @@ pub(super) fn plot(facts: &Facts<'_>) -> Option<Plot> {
         (key(!outcome.adversary_nodes.is_empty()))
     };
     let shown = match drawn.len() {
-        all if all == links.len() => format!("All {} of", count(all as u64)),
-        some => format!("{} of {}", count(some as u64), counted(links.len() as u64, "link", "links of")),
+        all if all == links.len() => {
+            format!("All {}", counted(all as u64, "gossip mesh link", "gossip mesh links"))
+        }
+        some => format!("{} of {} gossip mesh links", count(some as u64), count(links.len() as u64)),
     };
     let regions = if outcome.regions.is_empty() { "" } else { ", side by side with those of their region" };
-    let mut caption = format!("{shown} the gossip mesh links at the end. Nodes are on the circle{regions}.");
+    let mut caption = format!("{shown} at the end. Nodes are on the circle{regions}.");
     if !outcome.adversary_nodes.is_empty() {
         caption += " Diamonds misbehave. Where they have fewer lines than others, the mesh has dropped them.";
     }
@@ -114,15 +116,16 @@ impl Circle {
     fn nodes(&self, nodes: u32, regions: &[u16], adversaries: &[u32]) -> Markup {
         let radius = (RADIUS * TAU / f64::from(nodes.max(1)) * 0.38).clamp(1.2, 5.0);
         let colour = |node: u32| usize::from(regions.get(node as usize).copied().unwrap_or(0)) % COLOURS + 1;
+        let outside = |&angle: &f64| Circle::place(angle, RADIUS + 6.0);
         let (bad, good): (Vec<u32>, Vec<u32>) =
             (0..nodes).partition(|node| adversaries.binary_search(node).is_ok());
         html! {
             @for (node, (x, y)) in good.iter().filter_map(|&node| Some((node, self.node(node)?))) {
                 circle class={ "r" (colour(node)) } cx=(px(x)) cy=(px(y)) r=(px(radius)) {}
             }
-            // On top, and not too small to be found.
-            @for (x, y) in bad.iter().filter_map(|&node| self.node(node)) {
-                path class="adversary" d=(diamond(x, y, (radius * 1.6).max(4.0))) {}
+            // A little outside, so that they can be larger and hide no others.
+            @for (x, y) in bad.iter().filter_map(|&node| self.angles.get(node as usize)).map(outside) {
+                path class="adversary" d=(diamond(x, y, (radius * 1.6).clamp(3.0, 5.5))) {}
             }
         }
     }
@@ -133,6 +136,8 @@ impl Circle {
             let name: String = names.get(usize::from(region))?.chars().take(NAME_CHARS_MAX).collect();
             Some((usize::from(region) % COLOURS + 1, name, from, to))
         });
+        // A single region goes all around, and needs no name.
+        let arcs = arcs.filter(|_| self.arcs.len() > 1);
         html! {
             @for (colour, name, from, to) in arcs {
                 @let (start, end) = (Circle::place(from, RADIUS + 14.0), Circle::place(to, RADIUS + 14.0));
