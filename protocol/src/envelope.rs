@@ -455,6 +455,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for PayloadsWire<'a> {
     }
 }
 
+/// The author that an envelope names, without a look at anything else; `None` if these bytes do not begin as an
+/// envelope does. To sort messages by, not to believe.
+pub(crate) fn peek_author(bytes: &[u8]) -> Option<&[u8; 32]> {
+    // An array of 3; a byte string with its length in 1, 2 or 4 bytes; an array of 10; the version; the mesh.
+    let signed = match bytes {
+        [0x83, 0x58, _, signed @ ..] | [0x83, 0x59, _, _, signed @ ..] => signed,
+        [0x83, 0x5a, _, _, _, _, signed @ ..] => signed,
+        _ => return None,
+    };
+    let author = signed.strip_prefix(&[0x8a, 0x01, 0x50])?.get(16..)?.strip_prefix(&[0x58, 0x20])?;
+    author.first_chunk()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

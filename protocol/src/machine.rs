@@ -40,6 +40,11 @@ impl<O> Outbox<O> {
         self.items.drain(..)
     }
 
+    /// Gives back the room for more than `outputs`.
+    pub fn shrink_to(&mut self, outputs: usize) {
+        self.items.shrink_to(outputs);
+    }
+
     /// True if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

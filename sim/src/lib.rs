@@ -18,6 +18,7 @@ pub mod checkers;
 pub mod experiment;
 pub mod model;
 pub mod outcome;
+pub mod report;
 pub mod scenario;
 pub mod stats;
 pub mod suggest;

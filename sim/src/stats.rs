@@ -89,8 +89,8 @@ pub fn cdf<T: Copy>(ascending: &[T], of: usize, points: usize) -> Vec<(T, f64)> 
 }
 
 /// The part of ascending values that is at most `limit`.
-pub fn part_within<T: Copy + PartialOrd>(ascending: &[T], limit: T) -> Option<f64> {
-    let within = ascending.partition_point(|&value| value <= limit);
+pub fn part_within<T: Copy + Into<f64>>(ascending: &[T], limit: f64) -> Option<f64> {
+    let within = ascending.partition_point(|&value| value.into() <= limit);
     (!ascending.is_empty()).then(|| within as f64 / ascending.len() as f64)
 }
 
@@ -175,9 +175,9 @@ mod tests {
         let ten: Vec<u32> = (1..=10).collect();
         assert_eq!(cdf(&ten, 10, 4), [(3, 0.3), (5, 0.5), (8, 0.8), (10, 1.0)]);
         assert_eq!(cdf::<u32>(&[], 5, 10), []);
-        assert_eq!(part_within(&[1, 2, 2, 9], 2), Some(0.75));
-        assert_eq!(part_within(&[1, 2, 2, 9], 0), Some(0.0));
-        assert_eq!(part_within::<u32>(&[], 0), None);
+        assert_eq!(part_within(&[1, 2, 2, 9], 2.0), Some(0.75));
+        assert_eq!(part_within(&[1, 2, 2, 9], 0.9), Some(0.0));
+        assert_eq!(part_within::<u32>(&[], 0.0), None);
     }
 
     #[test]

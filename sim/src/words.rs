@@ -20,8 +20,11 @@ pub(crate) fn counted(number: u64, singular: &str, plural: &str) -> String {
     format!("{} {}", count(number), if number == 1 { singular } else { plural })
 }
 
-/// With so many decimals at most, without trailing zeros: `12.5`, `3`.
+/// With so many decimals at most, without trailing zeros: `12.5`, `3`. What is no number is a `?`.
 pub(crate) fn decimal(number: f64, decimals: usize) -> String {
+    if !number.is_finite() {
+        return "?".into();
+    }
     let text = format!("{number:.decimals$}");
     let text =
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
@@ -46,8 +49,11 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// Three or more digits that count: `42.1 ms`, `0.035 ms`, `1,520 ms`.
+/// Three or more digits that count: `42.1 ms`, `0.035 ms`, `1,520 ms`, `12.5 s`.
 pub(crate) fn millis(ms: f64) -> String {
+    if ms.abs() >= 10_000.0 {
+        return format!("{} s", decimal(ms / 1e3, 1));
+    }
     let decimals = match ms.abs() {
         0.0..1.0 => 3,
         1.0..10.0 => 2,
@@ -69,11 +75,17 @@ pub(crate) fn percent(part: f64) -> String {
 
 /// `1.2 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
+    mean_bytes(bytes as f64)
+}
+
+/// The same of a number that is not whole.
+pub(crate) fn mean_bytes(bytes: f64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return counted(bytes, "byte", "bytes");
+    if bytes < 1024.0 {
+        let number = decimal(bytes, 0);
+        return format!("{number} {}", if number == "1" { "byte" } else { "bytes" });
     }
-    let mut value = bytes as f64 / 1024.0;
+    let mut value = bytes / 1024.0;
     let mut unit = 0;
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
@@ -105,8 +117,8 @@ mod tests {
             ["12.5", "3", "0", "1,234.25", "-1,234"]
         );
         assert_eq!(
-            [0.0346, 4.256, 42.07, 1520.2].map(millis),
-            ["0.035 ms", "4.26 ms", "42.1 ms", "1,520 ms"]
+            [0.0346, 4.256, 42.07, 1520.2, 12_514.0].map(millis),
+            ["0.035 ms", "4.26 ms", "42.1 ms", "1,520 ms", "12.5 s"]
         );
         assert_eq!([0, 250, 31_500].map(|ms| time(Duration::from_millis(ms))), ["0 s", "250 ms", "31.5 s"]);
         assert_eq!(

@@ -24,7 +24,7 @@ pub enum Protocol {
     Meshsub11,
     /// `/meshsub/1.2.0`: IDONTWANT.
     Meshsub12,
-    /// `/omnimesh/gossip/1`: as v1.2, until it has its own features.
+    /// `/omnimesh/gossip/1`: as v1.2, and tree mode.
     Omnimesh1,
 }
 
@@ -277,12 +277,22 @@ impl<P> From<Event<P>> for Output<P> {
     }
 }
 
-/// The one timer.
+/// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
     /// Time for a heartbeat. Does nothing unless it is the one asked for last.
     Heartbeat {
         /// Which heartbeat.
         beat: u32,
+    },
+    /// Tree mode: time to ask for what was told of and has not come.
+    Repair {
+        /// Does nothing unless it is the one asked for last.
+        token: u32,
+    },
+    /// Tree mode: time to tell lazy links what came.
+    Announce {
+        /// Does nothing unless it is the one asked for last.
+        token: u32,
     },
 }

@@ -223,6 +223,12 @@ impl Messages {
         self.entries.get(id).is_some_and(|of_id| of_id.iter().any(|entry| entry.topic == topic))
     }
 
+    /// It waits for its verdict.
+    pub(super) fn is_validating(&self, id: &MessageId, topic: TopicIx) -> bool {
+        let of_id = self.entries.get(id).map(SmallVec::as_slice).unwrap_or_default();
+        of_id.iter().any(|entry| entry.topic == topic && entry.phase == Phase::Validating)
+    }
+
     /// The message as it can be served, whatever its topic.
     pub(super) fn accepted_mut(&mut self, id: &MessageId) -> Option<&mut Entry> {
         self.entries.get_mut(id)?.iter_mut().find(|entry| entry.phase == Phase::Accepted)

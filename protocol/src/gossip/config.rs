@@ -33,12 +33,18 @@ pub struct Config {
     pub gossip_factor: f64,
     /// Between heartbeats. Default 1 s (v1.0).
     pub heartbeat_interval: Duration,
+    /// Before the first heartbeat, which then comes at a random part of the interval. Default 0: newcomers are
+    /// grafted at once.
+    pub heartbeat_initial_delay: Duration,
     /// Heartbeat intervals through which a message can be served to an IWANT. Default 5 (v1.0).
     pub history_length: u32,
     /// Heartbeats for which a message is told of in IHAVE. At most `history_length`. Default 3 (v1.0).
     pub history_gossip: u32,
     /// Own messages go to every subscriber we know, not to the mesh alone. Default true (v1.1).
     pub flood_publish: bool,
+    /// A mesh below `mesh_degree_low` takes in a new subscriber at once, and so the nearest ones first; else the
+    /// heartbeat chooses at random. Default true (ours: the specification only knows the heartbeat).
+    pub graft_newcomers: bool,
     /// How long after our last message the peers are kept to which we publish without being subscribed.
     /// Default 60 s (v1.0).
     pub fanout_ttl: Duration,
@@ -96,6 +102,8 @@ pub struct Config {
     pub limits: Limits,
     /// Peer scores; `None`: every score is zero. Default on.
     pub score: Option<ScoreConfig>,
+    /// Tree mode between nodes of OmniMesh; `None`: they treat each other as stock routers do. Default on.
+    pub tree: Option<TreeConfig>,
 }
 
 impl Default for Config {
@@ -109,9 +117,11 @@ impl Default for Config {
             lazy_degree: 6,
             gossip_factor: 0.25,
             heartbeat_interval: Duration::from_secs(1),
+            heartbeat_initial_delay: Duration::ZERO,
             history_length: 5,
             history_gossip: 3,
             flood_publish: true,
+            graft_newcomers: true,
             fanout_ttl: Duration::from_secs(60),
             prune_backoff: Duration::from_secs(60),
             unsubscribe_backoff: Duration::from_secs(10),
@@ -135,6 +145,39 @@ impl Default for Config {
             topics_per_peer_max: 128,
             limits: Limits::default(),
             score: Some(ScoreConfig::default()),
+            tree: Some(TreeConfig::default()),
+        }
+    }
+}
+
+/// Tree mode: mesh links between nodes of OmniMesh that bring nothing but duplicates carry ids instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeConfig {
+    /// How long a message that a peer told of may take to come by an eager link, before it is asked for.
+    /// About a round trip. Default 100 ms (guess: above most round trips on one continent). Too low asks for
+    /// what is on its way; too high delays what was lost by so much.
+    pub repair_timeout: Duration,
+    /// Ids for lazy links wait so long for others to go with. Default 10 ms (guess). Zero: they go at once.
+    pub announce_delay: Duration,
+    /// A lazy link that knows of messages this much earlier than the eager one brings them becomes eager.
+    /// Default 30 ms (guess).
+    pub shortcut_gain: Duration,
+    /// Each author has one of 64 trees, by the key in the envelope; otherwise, and where messages are not
+    /// envelopes, all share one. Default true: a shared tree is best for one of its authors only.
+    pub per_author: bool,
+    /// Messages that we were told of and wait for. Default 8,192 (guess: 80,000 a second). Above it they are
+    /// asked for at once.
+    pub missing_max: usize,
+}
+
+impl Default for TreeConfig {
+    fn default() -> Self {
+        TreeConfig {
+            repair_timeout: Duration::from_millis(100),
+            announce_delay: Duration::from_millis(10),
+            shortcut_gain: Duration::from_millis(30),
+            per_author: true,
+            missing_max: 8_192,
         }
     }
 }
@@ -325,6 +368,7 @@ impl Config {
         check((1..=30_000).contains(&self.peers_max), "peers_max", "must be between 1 and 30,000")?;
         check(self.topics_per_peer_max <= 4_096, "topics_per_peer_max", "must be at most 4,096")?;
         self.limits.validate()?;
+        self.tree.as_ref().map_or(Ok(()), TreeConfig::validate)?;
         self.score.as_ref().map_or(Ok(()), ScoreConfig::validate)
     }
 
@@ -351,6 +395,14 @@ impl Limits {
         let fits = self.batch_bytes_max <= self.frame_bytes_max;
         check(fits, "limits.batch_bytes_max", "must be at most `limits.frame_bytes_max`")?;
         check(self.messages_max > 0, "limits.messages_max", "must be at least 1")
+    }
+}
+
+impl TreeConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        check(!self.repair_timeout.is_zero(), "tree.repair_timeout", "must not be 0")?;
+        let is_room = (8..=1 << 20).contains(&self.missing_max);
+        check(is_room, "tree.missing_max", "must be between 8 and 1,048,576")
     }
 }
 

@@ -17,7 +17,7 @@ const ASKED_MAX: u8 = 2;
 const ASKED_ENTRIES_MAX: usize = 65_536;
 
 /// Pairs of a message and a peer that does not want it. Above it the older half is forgotten early. (guess)
-const UNWANTED_ENTRIES_MAX: usize = 1 << 18;
+pub(super) const UNWANTED_ENTRIES_MAX: usize = 1 << 18;
 
 impl<P: PeerName> State<P> {
     pub(super) fn on_control(
@@ -36,6 +36,12 @@ impl<P: PeerName> State<P> {
         for prune in &control.prune {
             self.on_prune(slot, prune, out);
         }
+        for choke in &control.choke {
+            self.on_choke(slot, choke, out);
+        }
+        for choke in &control.unchoke {
+            self.on_unchoke(slot, choke, out);
+        }
         if !control.idontwant.is_empty() {
             self.on_idontwant(slot, &control.idontwant);
         }
@@ -49,7 +55,10 @@ impl<P: PeerName> State<P> {
         if self.score_of(slot) < threshold {
             return;
         }
-        if !control.ihave.is_empty() {
+        if self.has_trees(slot) {
+            let wanted = self.on_told(slot, &control.ihave, out);
+            self.ask(slot, wanted, reply, rng);
+        } else if !control.ihave.is_empty() {
             self.on_ihave(slot, &control.ihave, reply, rng);
         }
         if !control.iwant.is_empty() {
@@ -93,6 +102,19 @@ impl<P: PeerName> State<P> {
             let keyed = ids.iter().map(|id| (self.keys.of_message(id, topic.key), *id));
             wanted.extend(keyed.filter(|(key, id)| !self.is_seen(ix, id, *key)));
         }
+        self.ask(slot, wanted, reply, rng);
+    }
+
+    /// Asks for messages at once, as far as there is room.
+    fn ask(
+        &mut self,
+        slot: Slot,
+        mut wanted: Vec<(u64, MessageId)>,
+        reply: &mut Control,
+        rng: &mut impl Rng,
+    ) {
+        let asked = usize::try_from(self.peers.get(slot).recent.asked).unwrap_or(usize::MAX);
+        let room = self.config.ihave_ids_max.saturating_sub(asked);
         wanted.sort_unstable();
         wanted.dedup();
         wanted.retain(|(key, _)| self.asked.get(key).is_none_or(|asked| *asked < ASKED_MAX));
@@ -101,22 +123,36 @@ impl<P: PeerName> State<P> {
         let room = room.min(ASKED_ENTRIES_MAX.saturating_sub(self.asked.len()));
         self.stats.shed_ihave += wanted.len().saturating_sub(room) as u64;
         wanted.truncate(room);
-        if wanted.is_empty() {
-            return;
+        if !wanted.is_empty() {
+            reply.iwant.append(&mut self.promise(slot, wanted, rng));
         }
+    }
+
+    /// Notes that messages are asked of a peer, and what it promised. Gives back their ids.
+    pub(super) fn promise(
+        &mut self,
+        slot: Slot,
+        wanted: Vec<(u64, MessageId)>,
+        rng: &mut impl Rng,
+    ) -> Vec<MessageId> {
         let recent = &mut self.peers.get_mut(slot).recent;
         recent.asked = recent.asked.saturating_add(u32::try_from(wanted.len()).unwrap_or(u32::MAX));
         // One promise stands for all: a peer that keeps some of its words cannot know which one is watched.
         let watched = rng.random_range(0..wanted.len());
         let promise = Promise { link: self.peers.link(slot), until: self.now + self.config.iwant_followup };
+        let mut ids = Vec::with_capacity(wanted.len());
         for (at, (key, id)) in wanted.into_iter().enumerate() {
-            *self.asked.entry(key).or_default() += 1;
+            if self.asked.len() < ASKED_ENTRIES_MAX || self.asked.contains_key(&key) {
+                let asked = self.asked.entry(key).or_default();
+                *asked = asked.saturating_add(1);
+            }
             if at == watched {
                 let promises: &mut SmallVec<_> = self.promises.entry(key).or_default();
                 promises.push(promise);
             }
-            reply.iwant.push(id);
+            ids.push(id);
         }
+        ids
     }
 
     /// Serves what was asked for.

@@ -51,7 +51,10 @@ impl<P: PeerName> State<P> {
         self.seen.tick(self.now, self.config.seen_ttl);
         self.unwanted.tick(self.now, self.config.heartbeat_interval * self.config.idontwant_beats);
         let (now, slack) = (self.now, self.config.backoff_slack);
-        self.topics.iter_mut().for_each(|topic| topic.forget_backoffs(now, slack));
+        for topic in self.topics.iter_mut() {
+            topic.forget_backoffs(now, slack);
+            topic.trees.on_heartbeat();
+        }
         self.judge_promises();
         self.decay_scores();
         for slot in self.peers.live() {
@@ -271,7 +274,13 @@ impl<P: PeerName> State<P> {
                 // Each peer another part, so that together they are told of all.
                 ids.shuffle(rng);
             }
-            let told = ids.iter().take(self.config.ihave_ids_max).copied().collect();
+            // In tree mode we know who told us.
+            let is_news = |id: &&MessageId| !self.has_trees(slot) || !self.is_unwanted(id, slot);
+            let told: Vec<MessageId> =
+                ids.iter().take(self.config.ihave_ids_max).filter(is_news).copied().collect();
+            if told.is_empty() {
+                continue;
+            }
             batch.entry(slot).or_default().ihave.push(IHave { topic: topic.name.clone(), ids: told });
         }
     }

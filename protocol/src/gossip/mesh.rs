@@ -7,6 +7,7 @@ use rand_core::Rng;
 
 use super::peers::Slot;
 use super::topics::{TopicIx, insert_sorted, remove_sorted};
+use super::tree::Trees;
 use super::{
     Class, Control, Event, Output, PeerName, Protocol, Prune, PruneReason, Rpc, State, Subscription, Topic,
 };
@@ -69,6 +70,10 @@ impl<P: PeerName> State<P> {
     pub(super) fn on_unsubscribe(&mut self, name: &Topic, out: &mut Outbox<Output<P>>) {
         let Some(ix) = self.topics.find(name).filter(|ix| self.topics.get(*ix).is_subscribed) else { return };
         let mesh = self.topics.get(ix).mesh.clone();
+        self.topics.get_mut(ix).trees = Trees::default();
+        if let Some(repair) = &mut self.repair {
+            repair.forget_topic(ix);
+        }
         for slot in &mesh {
             self.remove_from_mesh(ix, *slot, PruneReason::Left, out);
         }
@@ -154,7 +159,9 @@ impl<P: PeerName> State<P> {
     /// A mesh that is short of peers does not wait for the heartbeat.
     fn graft_newcomer(&mut self, ix: TopicIx, slot: Slot, reply: &mut Control, out: &mut Outbox<Output<P>>) {
         let topic = self.topics.get(ix);
-        let is_short = topic.is_subscribed && topic.mesh.len() < self.config.mesh_degree_low;
+        let is_short = self.config.graft_newcomers
+            && topic.is_subscribed
+            && topic.mesh.len() < self.config.mesh_degree_low;
         if is_short && self.may_graft(ix, slot) {
             reply.graft.push(topic.name.clone());
             self.add_to_mesh(ix, slot, out);
@@ -208,6 +215,7 @@ impl<P: PeerName> State<P> {
             score.on_graft(ix, self.now);
         }
         out.push(Event::Grafted { peer: peer.name, topic: name });
+        self.start_lazy(ix, slot);
     }
 
     /// Takes a peer out of the mesh if it is in it; says whether it was.
@@ -226,6 +234,7 @@ impl<P: PeerName> State<P> {
             score.on_prune(ix, Self::topic_score(config, &self.topics, ix), self.now);
         }
         out.push(Event::Pruned { peer: peer.name, topic: self.topics.get(ix).name.clone(), reason });
+        self.forget_tree_link(ix, slot, out);
         true
     }
 
@@ -273,6 +282,7 @@ impl<P: PeerName> State<P> {
             reply.prune.push(prune);
         } else {
             self.add_to_mesh(ix, slot, out);
+            reply.choke.extend(self.first_choke(ix, slot));
         }
     }
 

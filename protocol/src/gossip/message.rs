@@ -5,8 +5,10 @@ use rand::seq::SliceRandom;
 use rand_core::Rng;
 
 use super::cache::{Gone, Messages, Phase, SENDERS_MAX};
+use super::control::UNWANTED_ENTRIES_MAX;
 use super::peers::{Link, Slot};
 use super::topics::{Fanout, TopicIx, Topics};
+use super::tree::Seen;
 use super::{
     Class, Control, Message, Output, PeerName, Protocol, PublishError, Rpc, State, Stats, Topic, Verdict,
     wire,
@@ -30,7 +32,7 @@ impl<P: PeerName> State<P> {
         let link = self.peers.link(slot);
         if self.is_seen(ix, &id, key) {
             self.stats.duplicates += 1;
-            self.on_duplicate(ix, &id, link);
+            self.on_duplicate(ix, &id, key, link, out);
             return;
         }
         let has_room = self.messages.validating() < self.config.validating_max
@@ -49,10 +51,11 @@ impl<P: PeerName> State<P> {
             return;
         }
         self.seen.insert(key, self.config.seen_entries_max);
+        self.on_came(key);
         self.stats.validating += 1;
         self.topics.get_mut(ix).cached += 1;
         if message.data().len() > self.config.idontwant_bytes_min {
-            self.send_idontwant(ix, slot, id, out);
+            self.send_idontwant(ix, slot, (id, self.tree_of(message.data())), out);
         }
         let (from, topic) = (self.peers.get(slot).name, self.topics.get(ix).name.clone());
         out.push(Output::Validate { from, id, topic, data: message.data().clone() });
@@ -64,19 +67,32 @@ impl<P: PeerName> State<P> {
     }
 
     /// Notes one more sender of a message: it needs no copy, and shares in praise and blame.
-    fn on_duplicate(&mut self, ix: TopicIx, id: &MessageId, link: Link) {
+    fn on_duplicate(
+        &mut self,
+        ix: TopicIx,
+        id: &MessageId,
+        key: u64,
+        link: Link,
+        out: &mut Outbox<Output<P>>,
+    ) {
         let Some(entry) = self.messages.get_mut(id, ix) else { return };
         if entry.senders.contains(&link) || entry.senders.len() >= SENDERS_MAX {
             return;
         }
+        let (first, phase, at) = (entry.senders.first().copied(), entry.phase, entry.at);
         entry.senders.push(link);
+        // Not a copy that we asked for; and before the verdict it is too early to tell.
+        if let Some(first) = first.filter(|_| phase == Phase::Accepted && !self.asked.contains_key(&key)) {
+            let data = entry.data.clone();
+            self.on_copy_too_many(ix, first, link, self.tree_of(&data), out);
+        }
         let Some(slot) = self.peers.resolve(link) else { return };
         let counters = self.peers.get_mut(slot).score.as_mut();
         let Some((counters, config)) = counters.zip(self.config.score.as_ref()) else { return };
         let params = Self::topic_score(config, &self.topics, ix);
-        match entry.phase {
+        match phase {
             Phase::Rejected => counters.on_invalid(ix),
-            Phase::Accepted if self.now.since(entry.at) <= params.mesh_deliveries_window => {
+            Phase::Accepted if self.now.since(at) <= params.mesh_deliveries_window => {
                 counters.on_delivery(ix, params, false);
             }
             _ => {}
@@ -84,19 +100,31 @@ impl<P: PeerName> State<P> {
     }
 
     /// Tells the mesh not to send us what has just come.
-    fn send_idontwant(&mut self, ix: TopicIx, from: Slot, id: MessageId, out: &mut Outbox<Output<P>>) {
+    fn send_idontwant(
+        &mut self,
+        ix: TopicIx,
+        from: Slot,
+        (id, tree): (MessageId, u8),
+        out: &mut Outbox<Output<P>>,
+    ) {
         for at in 0..self.topics.get(ix).mesh.len() {
             let Some(&slot) = self.topics.get(ix).mesh.get(at) else { return };
             // Who does not want it has it, and will not send it.
             let has_it = slot == from || self.is_unwanted(&id, slot);
-            if !has_it && self.peers.get(slot).protocol >= Protocol::Meshsub12 {
+            let is_lazy = self.topics.get(ix).trees.is_lazy(slot, tree);
+            if !has_it && !is_lazy && self.peers.get(slot).protocol >= Protocol::Meshsub12 {
                 let control = Control { idontwant: vec![id], ..Control::default() };
                 self.send(slot, Rpc::of_control(control), Class::Control, out);
             }
         }
     }
 
-    fn is_unwanted(&self, id: &MessageId, slot: Slot) -> bool {
+    /// The peer has the message: a copy would be too many.
+    pub(super) fn note_has_it(&mut self, id: &MessageId, link: Link) {
+        self.unwanted.insert(self.keys.of_pair(id, link), UNWANTED_ENTRIES_MAX);
+    }
+
+    pub(super) fn is_unwanted(&self, id: &MessageId, slot: Slot) -> bool {
         self.unwanted.len() > 0 && self.unwanted.contains(self.keys.of_pair(id, self.peers.link(slot)))
     }
 
@@ -133,6 +161,8 @@ impl<P: PeerName> State<P> {
             return;
         };
         let (senders, data) = (entry.senders.clone(), entry.data.clone());
+        let key = self.keys.of_message(&id, self.topics.get(ix).key);
+        let told = self.take_told(key);
         match verdict {
             Verdict::Ignore => self.stats.ignored += 1,
             Verdict::Reject => {
@@ -142,6 +172,10 @@ impl<P: PeerName> State<P> {
             Verdict::Accept => {
                 self.stats.accepted += 1;
                 self.judge_senders(ix, &senders, true);
+                if self.config.tree.is_some() {
+                    let seen = Seen { data: &data, key, senders: &senders };
+                    self.shape_tree(ix, &seen, told.as_ref(), out);
+                }
                 let message = Message::with_id(self.topics.get(ix).name.clone(), data, id);
                 self.forward(ix, &message, &senders, out);
             }
@@ -164,6 +198,7 @@ impl<P: PeerName> State<P> {
     }
 
     fn forward(&mut self, ix: TopicIx, message: &Message, senders: &[Link], out: &mut Outbox<Output<P>>) {
+        let (tree, mut has_lazy) = (self.tree_of(message.data()), false);
         for at in 0..self.topics.get(ix).mesh.len() {
             let Some(&slot) = self.topics.get(ix).mesh.get(at) else { return };
             if senders.contains(&self.peers.link(slot)) {
@@ -173,7 +208,15 @@ impl<P: PeerName> State<P> {
                 self.stats.copies_saved += 1;
                 continue;
             }
+            if self.topics.get(ix).trees.is_lazy(slot, tree) {
+                self.stats.copies_lazy += 1;
+                has_lazy = true;
+                continue;
+            }
             self.send(slot, Rpc::of_message(message.clone()), Class::Forwarded, out);
+        }
+        if has_lazy {
+            self.tell_lazy_links((ix, message.id()), tree, false, out);
         }
     }
 
@@ -192,13 +235,36 @@ impl<P: PeerName> State<P> {
             Err(reason) => out.push(Output::NotPublished { id, reason }),
             Ok(ix) => {
                 let recipients = self.recipients(ix, rng);
+                let tree = self.tree_of(message.data());
+                let mut has_lazy = false;
                 for slot in &recipients {
-                    self.send(*slot, Rpc::of_message(message.clone()), Class::Own, out);
+                    if self.is_told_only(ix, *slot, tree) {
+                        has_lazy = true;
+                        self.stats.copies_lazy += 1;
+                    } else {
+                        self.send(*slot, Rpc::of_message(message.clone()), Class::Own, out);
+                    }
+                }
+                if has_lazy {
+                    self.tell_lazy_links((ix, id), tree, true, out);
                 }
                 self.stats.published += 1;
                 out.push(Output::Published { id, recipients: recipients.len() });
             }
         }
+    }
+
+    /// Our own message reaches this peer by its tree: it is told of it only. Peers outside the mesh get it
+    /// from theirs; flood publishing would bring them one copy too many.
+    fn is_told_only(&self, ix: TopicIx, slot: Slot, tree: u8) -> bool {
+        let topic = self.topics.get(ix);
+        if topic.is_in_mesh(slot) {
+            return topic.trees.is_lazy(slot, tree);
+        }
+        self.has_trees(slot)
+            && self.config.flood_publish
+            && topic.is_subscribed
+            && topic.mesh.len() >= self.config.mesh_degree_low.max(1)
     }
 
     /// Puts our message into the cache, from which it is gossiped, and among those seen.

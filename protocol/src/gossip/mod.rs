@@ -46,10 +46,12 @@ mod heartbeat;
 mod mesh;
 mod message;
 mod peers;
+mod repair;
 pub mod rpc;
 mod score;
 mod stats;
 mod topics;
+mod tree;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -64,13 +66,14 @@ pub use api::{
     Class, Direction, DisconnectReason, Event, Input, Output, PeerName, Protocol, PruneReason, PublishError,
     Timer, Verdict,
 };
-pub use config::{Config, ConfigError, ScoreConfig, TopicScore};
-pub use rpc::{Control, IHave, Message, Prune, Rpc, Subscription, Topic, TopicError};
+pub use config::{Config, ConfigError, ScoreConfig, TopicScore, TreeConfig};
+pub use rpc::{Choke, Control, IHave, Message, Prune, Rpc, Subscription, Topic, TopicError};
 pub use stats::Stats;
 
 use crate::{Outbox, Time};
 use cache::{Keys, Messages, RotatingSet};
 use peers::{Link, Peer, Peers, Slot};
+use repair::Repair;
 use score::PeerScore;
 use topics::{TopicIx, Topics};
 use wire::Refused;
@@ -102,6 +105,8 @@ pub struct State<P> {
     promises: BTreeMap<u64, SmallVec<[Promise; 1]>>,
     /// How many peers were asked for a message since the last heartbeat, by key of the message.
     asked: BTreeMap<u64, u8>,
+    /// In tree mode.
+    repair: Option<Box<Repair>>,
     stats: Box<Stats>,
 }
 
@@ -118,7 +123,9 @@ impl<P: PeerName> State<P> {
         let keys = Keys::new(rng);
         let next_decay = config.score.as_ref().map_or(now, |score| now + score.decay_interval);
         let first = config.heartbeat_interval.mul_f64(rng.random_range(0.0..1.0));
+        let first = config.heartbeat_initial_delay + first;
         out.push(Output::Timer { at: now + first, timer: Timer::Heartbeat { beat: 1 } });
+        let repair = config.tree.is_some().then(Box::default);
         Ok(State {
             config,
             now,
@@ -132,6 +139,7 @@ impl<P: PeerName> State<P> {
             unwanted: RotatingSet::new(now),
             promises: BTreeMap::new(),
             asked: BTreeMap::new(),
+            repair,
             stats: Box::default(),
         })
     }
@@ -153,6 +161,8 @@ impl<P: PeerName> State<P> {
             Input::Verdict { topic, id, verdict } => self.on_verdict(&topic, id, verdict, out),
             Input::AppScore { peer, score } => self.on_app_score(peer, score),
             Input::Timer(Timer::Heartbeat { beat }) => self.on_heartbeat(beat, rng, out),
+            Input::Timer(Timer::Repair { token }) => self.on_repair_timer(token, rng, out),
+            Input::Timer(Timer::Announce { token }) => self.on_announce_timer(token, out),
         }
     }
 
@@ -226,6 +236,13 @@ impl<P: PeerName> State<P> {
                 peer.topics.iter().all(|ix| self.topics.get(*ix).has_peer(slot)),
                 "topics know their peers"
             );
+        }
+        if let (Some(repair), Some(config)) = (&self.repair, &self.config.tree) {
+            repair.check_invariants(config.missing_max, |ix| self.topics.get(ix).is_subscribed);
+        }
+        for (_, topic) in self.topics.iter() {
+            let is_tree_link = |slot| self.has_trees(slot);
+            assert!(topic.trees.lazy_links().all(is_tree_link), "only links in tree mode are lazy");
         }
         assert!(self.seen.len() <= self.config.seen_entries_max, "seen messages are bounded");
         assert!(self.messages.bytes() <= self.config.cache_bytes_max, "bytes of messages are bounded");
@@ -427,14 +444,22 @@ impl<P: PeerName> State<P> {
     }
 
     /// Sends and counts.
-    fn send(&mut self, slot: Slot, rpc: Rpc, class: Class, out: &mut Outbox<Output<P>>) {
+    fn send(&mut self, slot: Slot, mut rpc: Rpc, class: Class, out: &mut Outbox<Output<P>>) {
         let copies = rpc.publish.len() as u64;
         match class {
             Class::Control => {}
             Class::Own => self.stats.copies_sent_own += copies,
             Class::Forwarded => self.stats.copies_sent_forwarded += copies,
         }
-        if let Some(control) = &rpc.control {
+        if let Some(control) = &mut rpc.control {
+            for topic in &control.graft {
+                let ix = self.topics.find(topic);
+                control.choke.extend(ix.and_then(|ix| self.first_choke(ix, slot)));
+            }
+            let trees =
+                |chokes: &[Choke]| -> u64 { chokes.iter().map(|c| u64::from(c.trees.count_ones())).sum() };
+            self.stats.choke_sent += trees(&control.choke);
+            self.stats.unchoke_sent += trees(&control.unchoke);
             self.stats.ihave_sent += control.ihave.iter().map(|ihave| ihave.ids.len() as u64).sum::<u64>();
             self.stats.iwant_sent += control.iwant.len() as u64;
             self.stats.graft_sent += control.graft.len() as u64;

@@ -51,6 +51,12 @@ pub(super) struct Recent {
     pub(super) served: u32,
     /// Ids it does not want.
     pub(super) idontwant: u32,
+    /// Tree mode: ids it told.
+    pub(super) told: u32,
+    /// Tree mode: of these, those of which it was the first to tell.
+    pub(super) opened: u32,
+    /// Tree mode: CHOKEs and UNCHOKEs it sent.
+    pub(super) chokes: u32,
 }
 
 impl<P> Peer<P> {
@@ -78,8 +84,8 @@ impl<P> Peer<P> {
 #[derive(Debug)]
 pub(super) struct Peers<P> {
     slots: Vec<Option<Peer<P>>>,
-    /// The places in use, sorted by name.
-    by_name: Vec<Slot>,
+    /// The places in use, sorted by name; with the names, so that a search stays in one place of memory.
+    by_name: Vec<(P, Slot)>,
     generation: u16,
     connected: usize,
 }
@@ -99,11 +105,11 @@ impl<P: Copy + Ord> Peers<P> {
     }
 
     fn search(&self, name: &P) -> Result<usize, usize> {
-        self.by_name.binary_search_by(|slot| self.get(*slot).name.cmp(name))
+        self.by_name.binary_search_by(|(other, _)| other.cmp(name))
     }
 
     pub(super) fn find(&self, name: &P) -> Option<Slot> {
-        self.search(name).ok().and_then(|at| self.by_name.get(at).copied())
+        self.search(name).ok().and_then(|at| self.by_name.get(at)).map(|(_, slot)| *slot)
     }
 
     /// The peer in a place known to be in use.
@@ -127,7 +133,8 @@ impl<P: Copy + Ord> Peers<P> {
 
     /// Adds a peer that is not in; `None` if every place is taken.
     pub(super) fn insert(&mut self, mut peer: Peer<P>) -> Option<Slot> {
-        let at = self.search(&peer.name).err()?;
+        let name = peer.name;
+        let at = self.search(&name).err()?;
         let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         let slot = Slot::try_from(free).ok()?;
         self.generation = self.generation.wrapping_add(1);
@@ -137,7 +144,7 @@ impl<P: Copy + Ord> Peers<P> {
             Some(place) => *place = Some(peer),
             None => self.slots.push(Some(peer)),
         }
-        self.by_name.insert(at, slot);
+        self.by_name.insert(at, (name, slot));
         Some(slot)
     }
 
@@ -175,7 +182,8 @@ impl<P: Copy + Ord> Peers<P> {
 
     /// Asserts that the table agrees with itself.
     pub(super) fn check_invariants(&self) {
-        let names: Vec<P> = self.by_name.iter().map(|slot| self.get(*slot).name).collect();
+        assert!(self.by_name.iter().all(|(name, slot)| self.get(*slot).name == *name), "names are in place");
+        let names: Vec<P> = self.by_name.iter().map(|(name, _)| *name).collect();
         assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "peers are sorted by name");
         assert_eq!(self.iter().count(), names.len(), "every peer is listed once");
         assert_eq!(

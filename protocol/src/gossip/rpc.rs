@@ -142,6 +142,10 @@ pub struct Control {
     pub prune: Vec<Prune>,
     /// "Do not send me these messages." (v1.2)
     pub idontwant: Vec<MessageId>,
+    /// "Our link is lazy in these trees: ids instead of messages." (tree mode)
+    pub choke: Vec<Choke>,
+    /// "Our link is eager in these trees." (tree mode)
+    pub unchoke: Vec<Choke>,
 }
 
 impl Control {
@@ -152,6 +156,8 @@ impl Control {
             && self.graft.is_empty()
             && self.prune.is_empty()
             && self.idontwant.is_empty()
+            && self.choke.is_empty()
+            && self.unchoke.is_empty()
     }
 }
 
@@ -162,6 +168,15 @@ pub struct IHave {
     pub topic: Topic,
     /// Their ids.
     pub ids: Vec<MessageId>,
+}
+
+/// What a CHOKE or an UNCHOKE is about. Between nodes of OmniMesh only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choke {
+    /// In which topic.
+    pub topic: Topic,
+    /// In which of the topic's trees, bit n for tree n; not zero.
+    pub trees: u64,
 }
 
 /// The receiver is out of the sender's mesh. Peer exchange is neither sent nor read.

@@ -31,8 +31,10 @@ pub(super) struct PeerScore {
 #[derive(Debug)]
 struct TopicCounters {
     topic: TopicIx,
-    /// P1, P3: since when it is in our mesh.
+    /// P1: since when it is in our mesh.
     grafted: Option<Time>,
+    /// P3: since when it is there to bring messages; `None` while tree mode excuses it.
+    counted: Option<Time>,
     /// P2.
     first_deliveries: f64,
     /// P3.
@@ -51,7 +53,7 @@ impl TopicCounters {
 
     /// P3: how many deliveries are missing, if that counts by now.
     fn deficit(&self, params: &TopicScore, now: Time) -> f64 {
-        let counts = self.grafted.is_some_and(|at| now.since(at) > params.mesh_deliveries_activation);
+        let counts = self.counted.is_some_and(|at| now.since(at) > params.mesh_deliveries_activation);
         if counts { (params.mesh_deliveries_threshold - self.mesh_deliveries).max(0.0) } else { 0.0 }
     }
 
@@ -95,6 +97,7 @@ impl PeerScore {
             self.topics.push(TopicCounters {
                 topic,
                 grafted: None,
+                counted: None,
                 first_deliveries: zero,
                 mesh_deliveries: zero,
                 mesh_failures: zero,
@@ -107,15 +110,28 @@ impl PeerScore {
 
     pub(super) fn on_graft(&mut self, topic: TopicIx, now: Time) {
         let counters = self.of_topic(topic);
-        counters.grafted = Some(now);
+        (counters.grafted, counters.counted) = (Some(now), Some(now));
         counters.mesh_deliveries = 0.0;
+    }
+
+    /// Its link became lazy in some tree, or is eager in all.
+    pub(super) fn on_laziness(&mut self, topic: TopicIx, is_lazy: bool, now: Time) {
+        let Some(counters) = self.topics.iter_mut().find(|t| t.topic == topic && t.grafted.is_some()) else {
+            return;
+        };
+        if is_lazy {
+            counters.counted = None;
+        } else if counters.counted.is_none() {
+            counters.counted = Some(now);
+            counters.mesh_deliveries = 0.0;
+        }
     }
 
     /// It left our mesh; what it failed to bring sticks (P3b).
     pub(super) fn on_prune(&mut self, topic: TopicIx, params: &TopicScore, now: Time) {
         let counters = self.of_topic(topic);
         counters.mesh_failures += counters.deficit(params, now).powi(2);
-        counters.grafted = None;
+        (counters.grafted, counters.counted) = (None, None);
     }
 
     /// It brought a message that was accepted. `first`: before all others.

@@ -29,8 +29,10 @@ pub struct Stats {
     pub copies_sent_forwarded: u64,
     /// Copies sent in answer to IWANT.
     pub copies_sent_iwant: u64,
-    /// Copies saved by IDONTWANT of the receiver.
+    /// Copies saved because the receiver had said that it has the message (IDONTWANT; in tree mode IHAVE).
     pub copies_saved: u64,
+    /// Copies saved because the link is lazy (tree mode).
+    pub copies_lazy: u64,
     /// Ids told to us in IHAVE.
     pub ihave_received: u64,
     /// Ids we told in IHAVE.
@@ -47,6 +49,24 @@ pub struct Stats {
     pub prune_received: u64,
     /// PRUNEs sent.
     pub prune_sent: u64,
+    /// CHOKEs received: trees in which a peer made our link lazy.
+    pub choke_received: u64,
+    /// CHOKEs sent: trees in which we made a link lazy.
+    pub choke_sent: u64,
+    /// UNCHOKEs received: trees in which a peer made our link eager.
+    pub unchoke_received: u64,
+    /// UNCHOKEs sent: trees in which we made a link eager.
+    pub unchoke_sent: u64,
+    /// Of the ids told in IHAVE, those that a lazy link was told at once (tree mode).
+    pub ihave_sent_lazy: u64,
+    /// Of the ids asked for, those that no eager link brought in time (tree mode).
+    pub iwant_sent_repair: u64,
+    /// Links made eager because they brought on request what no eager one had brought in time.
+    pub tree_repairs: u64,
+    /// Links made eager in the place of one that is gone or has choked us.
+    pub tree_replacements: u64,
+    /// Links made eager because they knew of a message much earlier than the eager one brought it.
+    pub tree_shortcuts: u64,
     /// Ids received in IDONTWANT.
     pub idontwant_received: u64,
     /// Ids sent in IDONTWANT.
@@ -59,6 +79,8 @@ pub struct Stats {
     pub shed_messages: u64,
     /// Ids in IHAVE passed over because the peer had told enough in this heartbeat.
     pub shed_ihave: u64,
+    /// CHOKEs and UNCHOKEs passed over because the peer had sent enough in this heartbeat.
+    pub shed_choke: u64,
     /// Ids in IWANT not served because the peer had got enough.
     pub shed_iwant: u64,
     /// Ids in IDONTWANT passed over because the peer had sent enough in this heartbeat.
@@ -104,6 +126,7 @@ add_fields!(
     copies_sent_forwarded,
     copies_sent_iwant,
     copies_saved,
+    copies_lazy,
     ihave_received,
     ihave_sent,
     iwant_received,
@@ -112,12 +135,22 @@ add_fields!(
     graft_sent,
     prune_received,
     prune_sent,
+    choke_received,
+    choke_sent,
+    unchoke_received,
+    unchoke_sent,
+    ihave_sent_lazy,
+    iwant_sent_repair,
+    tree_repairs,
+    tree_replacements,
+    tree_shortcuts,
     idontwant_received,
     idontwant_sent,
     malformed,
     refused,
     shed_messages,
     shed_ihave,
+    shed_choke,
     shed_iwant,
     shed_idontwant,
     shed_subscriptions,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cache::Keys;
 use super::peers::Slot;
 use super::rpc::Topic;
+use super::tree::Trees;
 use crate::Time;
 
 /// A place in the table of topics; taken again when its topic is forgotten.
@@ -32,6 +33,8 @@ pub(super) struct TopicState<P> {
     pub(super) peers: Vec<Slot>,
     /// Those in our mesh, sorted.
     pub(super) mesh: Vec<Slot>,
+    /// Which links of the mesh are lazy in which tree.
+    pub(super) trees: Trees,
     /// Set while we publish without being subscribed.
     pub(super) fanout: Option<Box<Fanout>>,
     /// Who may not be grafted until when; sorted by name.
@@ -109,6 +112,7 @@ impl<P: Copy + Ord> TopicState<P> {
         let fanout = self.fanout.as_ref().map(|fanout| fanout.peers.as_slice()).unwrap_or_default();
         assert!(sorted(fanout), "fanout is sorted");
         assert!(fanout.iter().all(|slot| self.has_peer(*slot)), "a fanout peer is in the topic");
+        self.trees.check_invariants(&self.mesh);
     }
 }
 
@@ -177,6 +181,7 @@ impl<P: Copy + Ord> Topics<P> {
             cached: 0,
             peers: Vec::new(),
             mesh: Vec::new(),
+            trees: Trees::default(),
             fanout: None,
             backoffs: Vec::new(),
         });

@@ -6,7 +6,11 @@
 //! Message      2 bytes data, 4 string topic        (1 from, 3 seqno, 5 signature, 6 key: refused)
 //! Control      1 IHAVE* { 1 topic, 2 id* }   2 IWANT* { 1 id* }   3 GRAFT* { 1 topic }
 //!              4 PRUNE* { 1 topic, 2 PeerInfo*, 3 uint64 seconds }   5 IDONTWANT* { 1 id* }
+//!              7302401 CHOKE* { 1 topic, 2 uint64 trees }   7302402 UNCHOKE* { 1 topic, 2 uint64 trees }
 //! ```
+//!
+//! CHOKE and UNCHOKE are OmniMesh's own, and sent to nodes of OmniMesh alone. Their numbers are in the range
+//! that the specification leaves to extensions (above 0x200000); other decoders skip them.
 //!
 //! By hand rather than derived, because the reader is stricter and cheaper: it counts before it stores, never
 //! recurses, and hands out message data as slices of the frame. Unknown fields are skipped; groups (a
@@ -17,7 +21,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::rpc::{Control, IHave, Message, Prune, Rpc, Subscription, Topic};
+use super::rpc::{Choke, Control, IHave, Message, Prune, Rpc, Subscription, Topic};
 use crate::MessageId;
 
 mod split;
@@ -27,6 +31,13 @@ pub use split::split;
 /// Data that fills less than one part in this many of its frame is copied out, so that a small message kept
 /// for seconds does not keep a large frame. (guess)
 const RETAIN_FACTOR_MAX: usize = 4;
+
+/// The field numbers of CHOKE and UNCHOKE: "om" in ASCII, and 1 or 2.
+const CHOKE: u32 = 0x6f_6d01;
+const UNCHOKE: u32 = 0x6f_6d02;
+
+/// Bytes of the tag of a field with one of these numbers.
+const EXTENSION_TAG_LEN: usize = 4;
 
 /// A tag and a length before an id of 20 bytes.
 const ID_LEN: usize = 2 + MessageId::LEN;
@@ -276,6 +287,15 @@ fn prune_len(prune: &Prune) -> usize {
     topic_len(&prune.topic) + prune.backoff_s.map_or(0, |seconds| 1 + varint_len(seconds))
 }
 
+fn choke_len(choke: &Choke) -> usize {
+    topic_len(&choke.topic) + 1 + varint_len(choke.trees)
+}
+
+/// A CHOKE or UNCHOKE with its tag and length.
+fn choke_field_len(choke: &Choke) -> usize {
+    EXTENSION_TAG_LEN - 1 + nested_len(choke_len(choke))
+}
+
 /// The ids of one IWANT or IDONTWANT; nothing if there are none.
 fn ids_len(ids: &[MessageId]) -> usize {
     if ids.is_empty() { 0 } else { nested_len(ids.len() * ID_LEN) }
@@ -287,6 +307,7 @@ fn control_len(control: &Control) -> usize {
         + control.graft.iter().map(|topic| nested_len(topic_len(topic))).sum::<usize>()
         + control.prune.iter().map(|prune| nested_len(prune_len(prune))).sum::<usize>()
         + ids_len(&control.idontwant)
+        + control.choke.iter().chain(&control.unchoke).map(choke_field_len).sum::<usize>()
 }
 
 fn put_varint(to: &mut BytesMut, mut value: u64) {
@@ -340,6 +361,16 @@ fn put_control(to: &mut BytesMut, control: &Control) {
         put_head(to, 5, control.idontwant.len() * ID_LEN);
         put_ids(to, 1, &control.idontwant);
     }
+    control.choke.iter().for_each(|choke| put_choke(to, CHOKE, choke));
+    control.unchoke.iter().for_each(|choke| put_choke(to, UNCHOKE, choke));
+}
+
+fn put_choke(to: &mut BytesMut, field: u32, choke: &Choke) {
+    put_varint(to, u64::from(field << 3 | 2));
+    put_varint(to, choke_len(choke) as u64);
+    put_bytes(to, 1, choke.topic.as_str().as_bytes());
+    to.put_u8(0x10);
+    put_varint(to, choke.trees);
 }
 
 // --- reading ---------------------------------------------------------------------------------------
@@ -515,7 +546,7 @@ impl Decoder<'_> {
         let mut control = self.decoded.rpc.control.take().unwrap_or_default();
         let mut reader = Reader::of(bytes);
         while let Some((field, value)) = reader.field()? {
-            if (1..=5).contains(&field) {
+            if matches!(field, 1..=5 | CHOKE | UNCHOKE) {
                 count(&mut self.counts.controls, self.limits.entries_max, "control entries")?;
                 self.control_entry(field, value.bytes()?, &mut control)?;
             }
@@ -527,15 +558,16 @@ impl Decoder<'_> {
     }
 
     fn control_entry(&mut self, kind: u32, bytes: &[u8], control: &mut Control) -> Result<(), DecodeError> {
-        let (mut topic, mut backoff_s, mut have) = (None, None, Vec::new());
+        let (mut topic, mut backoff_s, mut have, mut trees) = (None, None, Vec::new(), 0);
         let mut reader = Reader::of(bytes);
         while let Some((field, value)) = reader.field()? {
             match (kind, field) {
-                (1 | 3 | 4, 1) => topic = self.topic(value.bytes()?)?,
+                (1 | 3 | 4 | CHOKE | UNCHOKE, 1) => topic = self.topic(value.bytes()?)?,
                 (1, 2) => self.id(value.bytes()?, &mut have)?,
                 (2, 1) => self.id(value.bytes()?, &mut control.iwant)?,
                 (4, 3) => backoff_s = Some(value.number()?),
                 (5, 1) => self.id(value.bytes()?, &mut control.idontwant)?,
+                (CHOKE | UNCHOKE, 2) => trees = value.number()?,
                 _ => {}
             }
         }
@@ -543,6 +575,8 @@ impl Decoder<'_> {
             (1, Some(topic)) => control.ihave.push(IHave { topic, ids: have }),
             (3, Some(topic)) => control.graft.push(topic),
             (4, Some(topic)) => control.prune.push(Prune { topic, backoff_s }),
+            (CHOKE, Some(topic)) if trees != 0 => control.choke.push(Choke { topic, trees }),
+            (UNCHOKE, Some(topic)) if trees != 0 => control.unchoke.push(Choke { topic, trees }),
             _ => {}
         }
         Ok(())

@@ -18,6 +18,8 @@ pub(crate) struct Bench {
     pub(crate) state: State<u32>,
     pub(crate) now: Time,
     pub(crate) next_beat: (Time, Timer),
+    /// The timers of tree mode that were asked for.
+    pub(crate) timers: Vec<(Time, Timer)>,
     rng: ChaCha8Rng,
 }
 
@@ -75,7 +77,7 @@ impl Bench {
         let first: Vec<Out> = out.drain().collect();
         let [Output::Timer { at, timer }] = first.as_slice() else { panic!("one timer: {first:?}") };
         assert!(*at < Time::ZERO + state.config().heartbeat_interval, "the first heartbeat comes early");
-        Bench { next_beat: (*at, *timer), state, now: Time::ZERO, rng }
+        Bench { next_beat: (*at, *timer), timers: Vec::new(), state, now: Time::ZERO, rng }
     }
 
     pub(crate) fn handle(&mut self, input: Input<u32>) -> Vec<Out> {
@@ -85,7 +87,10 @@ impl Bench {
         let mut outputs: Vec<Out> = out.drain().collect();
         outputs.retain(|output| {
             let Output::Timer { at, timer } = output else { return true };
-            self.next_beat = (*at, *timer);
+            match timer {
+                Timer::Heartbeat { .. } => self.next_beat = (*at, *timer),
+                Timer::Repair { .. } | Timer::Announce { .. } => self.timers.push((*at, *timer)),
+            }
             false
         });
         outputs

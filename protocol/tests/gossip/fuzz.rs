@@ -53,6 +53,8 @@ struct Fuzz {
     rng: ChaCha8Rng,
     now: Time,
     next_beat: (Time, Timer),
+    /// The timers of tree mode, in the order in which they were asked for.
+    timers: Vec<(Time, Timer)>,
     /// What the router was given to judge, oldest first.
     waiting: Vec<(Topic, MessageId)>,
     /// Ids that mean something to the router.
@@ -75,8 +77,16 @@ fn run(seed: u64, frames: u64) -> Tally {
     let state = State::new(Arc::new(config), Time::ZERO, &mut rng, &mut out).expect("valid");
     let next_beat = (Time::ZERO, Timer::Heartbeat { beat: 1 });
     let tally = Tally::default();
-    let mut fuzz =
-        Fuzz { state, rng, now: Time::ZERO, next_beat, waiting: Vec::new(), ids: Vec::new(), tally };
+    let mut fuzz = Fuzz {
+        state,
+        rng,
+        now: Time::ZERO,
+        next_beat,
+        timers: Vec::new(),
+        waiting: Vec::new(),
+        ids: Vec::new(),
+        tally,
+    };
     fuzz.carry_out(&mut out);
     fuzz.handle(Input::Subscribe(topic("a")));
     fuzz.handle(Input::Subscribe(topic("b")));
@@ -110,7 +120,8 @@ impl Fuzz {
         let mut sent_away = Vec::new();
         for output in outputs {
             match output {
-                Output::Timer { at, timer } => self.next_beat = (at, timer),
+                Output::Timer { at, timer: timer @ Timer::Heartbeat { .. } } => self.next_beat = (at, timer),
+                Output::Timer { at, timer } => self.timers.push((at, timer)),
                 Output::Validate { topic, id, .. } => {
                     self.tally.validated += 1;
                     self.waiting.push((topic, id));
@@ -146,6 +157,11 @@ impl Fuzz {
         self.now = self.now + std::time::Duration::from_millis(self.rng.random_range(0..20));
         if self.now >= self.next_beat.0 {
             let (_, timer) = self.next_beat;
+            self.handle(Input::Timer(timer));
+        }
+        let now = self.now;
+        let due: Vec<(Time, Timer)> = self.timers.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, timer) in due {
             self.handle(Input::Timer(timer));
         }
         let from = self.rng.random_range(0..PEERS);

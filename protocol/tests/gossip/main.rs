@@ -2,6 +2,7 @@
 //! fuzzing.
 
 mod bench;
+mod forest;
 mod fuzz;
 mod network;
 mod operations;

@@ -100,6 +100,8 @@ struct Model {
     rng: ChaCha8Rng,
     now: Time,
     next_beat: (Time, Timer),
+    /// The timers of tree mode, in the order in which they were asked for.
+    timers: Vec<(Time, Timer)>,
     connected: BTreeSet<u32>,
     /// Copies that a peer sent and that were not shed, since it connected.
     sent_to_us: BTreeSet<(u32, Topic, MessageId)>,
@@ -121,6 +123,7 @@ impl Model {
             rng,
             now: Time::ZERO,
             next_beat: (Time::ZERO, Timer::Heartbeat { beat: 1 }),
+            timers: Vec::new(),
             connected: BTreeSet::new(),
             sent_to_us: BTreeSet::new(),
             backoffs: BTreeMap::new(),
@@ -291,7 +294,8 @@ impl Model {
                     self.waiting.push((topic, id));
                 }
                 Output::Disconnect { peer, .. } => sent_away.push(peer),
-                Output::Timer { at, timer } => self.next_beat = (at, timer),
+                Output::Timer { at, timer: timer @ Timer::Heartbeat { .. } } => self.next_beat = (at, timer),
+                Output::Timer { at, timer } => self.timers.push((at, timer)),
                 Output::Published { .. } | Output::NotPublished { .. } | Output::Event(_) => {}
             }
         }
@@ -331,6 +335,7 @@ fn everything(t: u8, d: u8) -> Rpc {
             graft: vec![topic.clone(), topic.clone()],
             prune: vec![Prune { topic, backoff_s: (d > 6).then_some(u64::from(d)) }],
             idontwant: ids,
+            ..Control::default()
         })),
     }
 }

@@ -165,6 +165,7 @@ prop_compose! {
             graft,
             prune: prune.into_iter().map(|(topic, backoff_s)| Prune { topic, backoff_s }).collect(),
             idontwant,
+            ..Control::default()
         };
         Rpc {
             subscriptions:

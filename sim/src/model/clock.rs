@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use omnimesh_protocol::Time;
 
-const MILLION: i128 = 1_000_000;
-/// Drift is counted in millionths of a millionth.
-const SCALE: i128 = MILLION * MILLION;
+/// Drift is counted in parts of 2⁴⁰, so that applying it takes no division.
+const SCALE_BITS: u32 = 40;
+const SCALE: i128 = 1 << SCALE_BITS;
 
 /// Local time as a function of global time, both in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     origin: u64,
     base: u64,
-    /// How much faster than global time it runs, in 10⁻¹².
+    /// How much faster than global time it runs, in parts of 2⁴⁰.
     drift: i64,
 }
 
@@ -28,7 +28,7 @@ impl Clock {
         if self.drift == 0 {
             return Time::from_nanos(self.base + elapsed);
         }
-        let drifted = i128::from(elapsed) + i128::from(elapsed) * i128::from(self.drift) / SCALE;
+        let drifted = i128::from(elapsed) + ((i128::from(elapsed) * i128::from(self.drift)) >> SCALE_BITS);
         Time::from_nanos(self.base + u64::try_from(drifted).unwrap_or(0))
     }
 
@@ -62,7 +62,7 @@ impl Clock {
 
 fn scaled(ppm: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "saturates; a drift is far smaller")]
-    let scaled = (ppm.clamp(-500_000.0, 500_000.0) * 1e6).round() as i64;
+    let scaled = (ppm.clamp(-500_000.0, 500_000.0) / 1e6 * (1_u64 << SCALE_BITS) as f64).round() as i64;
     scaled
 }
 

@@ -29,8 +29,8 @@ pub(super) struct Ended {
     /// (node, since when it was away, until when).
     pub(super) away: Vec<(u32, u64, u64)>,
     pub(super) regions: Vec<u16>,
-    /// How many nodes are each adversary.
-    pub(super) adversaries: Vec<u64>,
+    /// Who is each adversary.
+    pub(super) who: Vec<Vec<u32>>,
 }
 
 pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>) -> Outcome {
@@ -61,7 +61,8 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
             }
         }
     }
-    let told = tell(std::mem::take(&mut record.deliveries), &ended.sent, &shared.dishonest, nodes);
+    let told =
+        tell(std::mem::take(&mut record.deliveries), &ended.sent, &shared.dishonest, &ended.away, nodes);
     hasher.update(&record.events.to_le_bytes());
     let (mut quarantines, mut false_quarantines): (Vec<(u32, Duration)>, Vec<_>) = (Vec::new(), Vec::new());
     record.shut_out.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
@@ -75,7 +76,7 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
     }
     let adversaries = scenario.adversaries.iter().enumerate().map(|(number, adversary)| Effect {
         name: format!("{}#{}", adversary.kind.name(), number + 1),
-        planned: ended.adversaries[number],
+        planned: ended.who[number].len() as u64,
         effective: record.adversaries[number],
         at: adversary.at,
         until: adversary.until,
@@ -86,9 +87,16 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         ended: Duration::from_nanos(ended.now),
         messages: told.messages,
         deliveries: told.deliveries,
-        delivered_twice: told.delivered_twice,
-        forged: record.forged,
-        steps_fell: record.steps_fell,
+        copies: {
+            record.copies.resize(ended.sent.len(), 0);
+            record.copies
+        },
+        delivered_twice: told.delivered_twice.count,
+        first_delivered_twice: told.delivered_twice.offence(),
+        forged: record.forged.count,
+        first_forged: record.forged.offence(),
+        steps_fell: record.steps_fell.count,
+        first_step_fell: record.steps_fell.offence(),
         false_quarantines,
         quarantines,
         gossip: record.gossip,
@@ -101,6 +109,7 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         faults: ended.faults,
         adversaries: adversaries.collect(),
         adversary_nodes: (0..nodes).filter(|node| shared.dishonest.contains(*node)).collect(),
+        misbehave_from: misbehave_from(shared, &ended.who),
         mesh_links,
         regions: ended.regions,
         degrees,
@@ -109,8 +118,24 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         checkpoints: ended.checkpoints,
         trace_hash: *hasher.finalize().as_bytes(),
         cost: Cost { wall: ended.wall, peak_rss_bytes: peak_bytes(), threads: shards.len() },
-        ..Outcome::default()
     }
+}
+
+/// From when each of those who misbehave does, in their order.
+fn misbehave_from(shared: &Shared, who: &[Vec<u32>]) -> Vec<Duration> {
+    let adversaries = &shared.scenario.adversaries;
+    let from = |node: u32| {
+        adversaries
+            .iter()
+            .zip(who)
+            .filter(|(_, who)| who.contains(&node))
+            .map(|(adversary, _)| adversary.at)
+            .min()
+    };
+    (0..shared.scenario.network.nodes)
+        .filter(|node| shared.dishonest.contains(*node))
+        .filter_map(from)
+        .collect()
 }
 
 /// Who was away while a message was on its way is not in its audience.

@@ -74,6 +74,8 @@ pub(super) struct Node {
     /// Sorted by peer.
     pub(super) ends: Vec<End>,
     timers: SmallVec<[(Time, Timer); 4]>,
+    /// The earliest of them, in global time.
+    timer_at: u64,
     clock: Clock,
     rng: ChaCha8Rng,
     disk: Disk,
@@ -116,6 +118,7 @@ impl Node {
             machines: None,
             ends,
             timers: SmallVec::new(),
+            timer_at: u64::MAX,
             clock: Clock::new(0, 0.0),
             rng,
             disk: Disk { next_seq: 1, ..Disk::default() },
@@ -210,6 +213,7 @@ impl Node {
             }
         }
         self.timers.clear();
+        self.timer_at = u64::MAX;
         self.synchronised_at = None;
         for end in &mut self.ends {
             if std::mem::take(&mut end.is_up) {
@@ -264,21 +268,18 @@ impl Node {
         ctx: &mut Ctx<'_>,
     ) {
         loop {
-            let timer = self.next_timer();
             let arrival = events.peek().filter(|event| event.to == ctx.me).map(|event| self.ready_at(event));
             match arrival {
-                Some(at) if timer.is_none_or(|timer| timer >= end || timer > at) => {
+                Some(at) if self.timer_at >= end || self.timer_at > at => {
                     if let Some(event) = events.next() {
                         self.on_event(at, end, event, ctx);
                     }
                 }
-                _ => match timer {
-                    Some(at) if at < end => {
-                        ctx.now = at.max(ctx.now);
-                        self.fire(ctx);
-                    }
-                    _ => break,
-                },
+                _ if self.timer_at < end => {
+                    ctx.now = self.timer_at.max(ctx.now);
+                    self.fire(ctx);
+                }
+                _ => break,
             }
         }
         self.set_alarm(ctx);
@@ -350,8 +351,10 @@ impl Node {
         }
     }
 
-    fn next_timer(&self) -> Option<u64> {
-        self.timers.iter().map(|(at, _)| *at).min().map(|at| self.clock.global(at))
+    /// After a timer was taken out, or the clock changed.
+    fn find_next_timer(&mut self) {
+        let next = self.timers.iter().map(|(at, _)| *at).min();
+        self.timer_at = next.map_or(u64::MAX, |at| self.clock.global(at));
     }
 
     /// Hands the timers back that are due.
@@ -359,7 +362,8 @@ impl Node {
         let now = self.clock.local(ctx.now);
         let Some(due) = (0..self.timers.len()).min_by_key(|at| self.timers[*at].0) else { return };
         debug_assert!(self.timers[due].0 <= now, "the timer is due");
-        let (at, timer) = self.timers.remove(due);
+        let (at, timer) = self.timers.swap_remove(due);
+        self.find_next_timer();
         ctx.sink.record.events += 1;
         self.trace = mix(self.trace ^ mix(at.as_nanos()));
         match timer {
@@ -372,13 +376,13 @@ impl Node {
 
     pub(super) fn set_timer(&mut self, at: Time, timer: Timer) {
         self.timers.push((at, timer));
+        self.timer_at = self.timer_at.min(self.clock.global(at));
     }
 
     /// Sees to it that the node is woken for its next timer.
     fn set_alarm(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(at) = self.next_timer() else { return };
-        let at = at.max(ctx.now);
-        if at < self.wake_at {
+        let at = self.timer_at.max(ctx.now);
+        if self.timer_at < u64::MAX && at < self.wake_at {
             self.wake_at = at;
             ctx.sink.push(Event { at, to: ctx.me, from: ctx.me, order: self.order, what: What::Wake });
             self.order += 1;
@@ -392,11 +396,13 @@ impl Node {
     /// The clock leaps forward; what is overdue then happens.
     pub(super) fn leap(&mut self, by: std::time::Duration, ctx: &mut Ctx<'_>) {
         self.clock.leap(ctx.now, by);
+        self.find_next_timer();
         self.set_alarm(ctx);
     }
 
     pub(super) fn set_drift(&mut self, ppm: f64, ctx: &mut Ctx<'_>) {
         self.clock.set_drift(ctx.now, ppm);
+        self.find_next_timer();
         self.set_alarm(ctx);
     }
 
@@ -488,8 +494,9 @@ impl Node {
                 step::Output::Send { to, frame } => self.send(to, Packet::Control(frame), ctx),
                 step::Output::Timer { at, timer } => self.set_timer(at, Timer::Step(timer)),
                 step::Output::Step { step } => {
-                    if self.disk.step.is_some_and(|before| step < before) {
-                        ctx.sink.record.steps_fell += 1;
+                    let is_honest = !ctx.shared.dishonest.contains(ctx.me);
+                    if is_honest && self.disk.step.is_some_and(|before| step < before) {
+                        ctx.sink.record.steps_fell.note(ctx.me, ctx.now);
                     }
                     self.disk.step = Some(step);
                     if self.synchronised_at.is_none() {

@@ -52,6 +52,9 @@ impl Event {
 /// Windows kept in the ring; later ones wait in a map.
 const WINDOWS: usize = 1024;
 
+/// Emptied windows whose room is kept.
+const SPARE_MAX: usize = 8;
+
 /// The events of a shard.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -60,35 +63,51 @@ pub(super) struct Ring {
     first: u64,
     windows: Vec<Vec<Event>>,
     later: BTreeMap<u64, Vec<Event>>,
+    /// Room of windows that are over, for those to come: a window keeps none, or each would keep as much as the
+    /// busiest needs.
+    spare: Vec<Vec<Event>>,
     len: usize,
 }
 
 impl Ring {
     pub(super) fn new(window_ns: u64) -> Self {
         let windows = (0..WINDOWS).map(|_| Vec::new()).collect();
-        Ring { window_ns, first: 0, windows, later: BTreeMap::new(), len: 0 }
+        Ring { window_ns, first: 0, windows, later: BTreeMap::new(), spare: Vec::new(), len: 0 }
     }
 
     pub(super) fn push(&mut self, event: Event) {
         self.len += 1;
         let window = (event.at / self.window_ns).max(self.first);
         if window - self.first < WINDOWS as u64 {
-            self.windows[slot(window)].push(event);
+            let events = &mut self.windows[slot(window)];
+            if events.capacity() == 0 {
+                *events = self.spare.pop().unwrap_or_default();
+            }
+            events.push(event);
         } else {
             self.later.entry(window).or_default().push(event);
         }
     }
 
     /// Takes the events of a window that come before `end`. Windows are taken in order.
-    pub(super) fn take(&mut self, window: u64, end: u64, into: &mut Vec<Event>) {
+    pub(super) fn take(&mut self, window: u64, end: u64) -> Vec<Event> {
         self.advance(window);
         let events = &mut self.windows[slot(window)];
-        if end >= (window + 1) * self.window_ns {
-            into.append(events);
+        let taken = if end >= (window + 1) * self.window_ns {
+            std::mem::take(events)
         } else {
-            into.extend(events.extract_if(.., |event| event.at < end));
+            events.extract_if(.., |event| event.at < end).collect()
+        };
+        self.len -= taken.len();
+        taken
+    }
+
+    /// Takes back the room of what was taken.
+    pub(super) fn reuse(&mut self, mut room: Vec<Event>) {
+        room.clear();
+        if self.spare.len() < SPARE_MAX && room.capacity() > 0 {
+            self.spare.push(room);
         }
-        self.len -= into.len();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -123,8 +142,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         for window in 0..=5000 {
-            let mut events = Vec::new();
-            ring.take(window, (window + 1) * 10, &mut events);
+            let events = ring.take(window, (window + 1) * 10);
             seen.extend(events.iter().map(|event| (window, event.at)));
         }
         assert_eq!(seen, [(0, 5), (1, 12), (1, 19), (1023, 10_230), (5000, 50_003)]);
@@ -137,11 +155,9 @@ mod tests {
         for at in [2, 8, 4] {
             ring.push(Event { at, to: 0, from: 0, order: at, what: What::Wake });
         }
-        let mut events = Vec::new();
-        ring.take(0, 5, &mut events);
+        let events = ring.take(0, 5);
         assert_eq!(events.iter().map(|event| event.at).collect::<Vec<_>>(), [2, 4]);
-        events.clear();
-        ring.take(0, 10, &mut events);
+        let events = ring.take(0, 10);
         assert_eq!(events.iter().map(|event| event.at).collect::<Vec<_>>(), [8]);
     }
 }

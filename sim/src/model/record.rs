@@ -8,7 +8,30 @@ use omnimesh_protocol::{MessageId, relay};
 
 use super::link::NodeSet;
 use super::shared::KnownMessages;
-use crate::outcome::{Delivery, Published, Traffic};
+use crate::outcome::{Delivery, Offence, Published, Traffic};
+
+/// Things that must not happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Offences {
+    pub(super) count: u64,
+    /// At which node, and when; of one moment the lowest.
+    pub(super) first: Option<(u64, u32)>,
+}
+
+impl Offences {
+    pub(super) fn note(&mut self, node: u32, at: u64) {
+        self.merge(Offences { count: 1, first: Some((at, node)) });
+    }
+
+    fn merge(&mut self, other: Offences) {
+        self.count += other.count;
+        self.first = [self.first, other.first].into_iter().flatten().min();
+    }
+
+    pub(super) fn offence(&self) -> Option<Offence> {
+        self.first.map(|(at, node)| Offence { node, at: Duration::from_nanos(at) })
+    }
+}
 
 /// What one shard has seen.
 #[derive(Debug, Default)]
@@ -19,8 +42,10 @@ pub(super) struct Record {
     pub(super) faults: Vec<u64>,
     /// What each adversary of the scenario did.
     pub(super) adversaries: Vec<u64>,
-    pub(super) steps_fell: u64,
-    pub(super) forged: u64,
+    pub(super) steps_fell: Offences,
+    pub(super) forged: Offences,
+    /// Copies of each message of the workload that came to honest nodes.
+    pub(super) copies: Vec<u32>,
     /// (message, to whom, from whom, when).
     pub(super) deliveries: Vec<(u32, u32, u32, u64)>,
     /// (who, whom, when).
@@ -36,8 +61,15 @@ impl Record {
 
     /// Counts the copies of the workload's messages in a frame.
     pub(super) fn note_copies(&mut self, rpc: &Rpc, known: &KnownMessages) {
-        let of_workload = |id| known.get(&id).is_some_and(|known| known.number.is_some());
-        self.traffic.copies += rpc.publish.iter().filter(|message| of_workload(message.id())).count() as u64;
+        for message in &rpc.publish {
+            let Some(number) = known.get(&message.id()).and_then(|known| known.number) else { continue };
+            self.traffic.copies += 1;
+            let place = number as usize;
+            if self.copies.len() <= place {
+                self.copies.resize(place + 1, 0);
+            }
+            self.copies[place] += 1;
+        }
     }
 
     pub(super) fn note_delivery(
@@ -49,7 +81,8 @@ impl Record {
         at: u64,
     ) {
         match known.get(&id) {
-            None => self.forged += u64::from(is_honest),
+            None if is_honest => self.forged.note(to, at),
+            None => {}
             Some(known) => {
                 if let Some(number) = known.number {
                     self.deliveries.push((number, to, from, at));
@@ -69,8 +102,12 @@ impl Record {
     pub(super) fn merge(&mut self, other: Record) {
         self.events += other.events;
         self.traffic += other.traffic;
-        self.steps_fell += other.steps_fell;
-        self.forged += other.forged;
+        self.steps_fell.merge(other.steps_fell);
+        self.forged.merge(other.forged);
+        self.copies.resize(self.copies.len().max(other.copies.len()), 0);
+        for (sum, one) in self.copies.iter_mut().zip(&other.copies) {
+            *sum += one;
+        }
         self.deliveries.extend(other.deliveries);
         self.shut_out.extend(other.shut_out);
         self.gossip += &other.gossip;
@@ -95,16 +132,17 @@ pub(super) struct Sent {
 pub(super) struct Told {
     pub(super) messages: Vec<Published>,
     pub(super) deliveries: Vec<Vec<Delivery>>,
-    pub(super) delivered_twice: u64,
+    pub(super) delivered_twice: Offences,
 }
 
 /// Sorts deliveries by message and time, counts hops, and compares with who should have got what.
 ///
-/// `nodes` is how many there are. Who misbehaves counts for the hops of others, and no further.
+/// `nodes` is how many there are; `away` says who was away from when to when, and may get a message once more. Who misbehaves counts for the hops of others, and no further.
 pub(super) fn tell(
     mut deliveries: Vec<(u32, u32, u32, u64)>,
     sent: &[Sent],
     dishonest: &NodeSet,
+    away: &[(u32, u64, u64)],
     nodes: u32,
 ) -> Told {
     deliveries.sort_unstable_by_key(|(message, to, _, at)| (*message, *at, *to));
@@ -121,7 +159,11 @@ pub(super) fn tell(
         for (_, to, from, at) in these {
             let hop = hops[*from as usize].saturating_add(1);
             if !reached.insert(*to) {
-                told.delivered_twice += u64::from(!dishonest.contains(*to));
+                let was_away =
+                    away.iter().any(|(node, _, back)| node == to && *back <= *at && *back > message.at);
+                if !was_away && !dishonest.contains(*to) {
+                    told.delivered_twice.note(*to, *at);
+                }
                 continue;
             }
             hops[*to as usize] = hop;
@@ -159,9 +201,9 @@ mod tests {
     fn hops_follow_the_way_and_missing_is_counted() {
         let sent = [Sent { author: 0, at: 1_000, bytes: 9, audience: NodeSet::from_iter([1, 2, 3]) }];
         let deliveries = vec![(0, 2, 1, 9_000), (0, 1, 0, 3_000), (0, 1, 2, 9_500)];
-        let told = tell(deliveries, &sent, &NodeSet::default(), 4);
+        let told = tell(deliveries, &sent, &NodeSet::default(), &[], 4);
         assert_eq!(told.messages[0].missed, 1);
-        assert_eq!(told.delivered_twice, 1);
+        assert_eq!(told.delivered_twice.first, Some((9_500, 1)));
         let hops: Vec<_> = told.deliveries[0].iter().map(|d| (d.node, d.hops, d.latency_us)).collect();
         assert_eq!(hops, [(1, 1, 2), (2, 2, 8)]);
     }

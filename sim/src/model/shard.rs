@@ -58,7 +58,6 @@ impl Sink {
 pub(super) struct Shard {
     pub(super) nodes: Vec<Node>,
     pub(super) sink: Sink,
-    due: Vec<Event>,
 }
 
 impl Shard {
@@ -75,7 +74,7 @@ impl Shard {
             relay_outputs: Vec::new(),
             step_out: Outbox::new(),
         };
-        Shard { nodes, sink, due: Vec::new() }
+        Shard { nodes, sink }
     }
 
     pub(super) fn first(&self) -> u32 {
@@ -84,8 +83,7 @@ impl Shard {
 
     /// Works off all that happens in a window before `end`.
     pub(super) fn run(&mut self, window: u64, end: u64, shared: &Shared) {
-        let mut due = std::mem::take(&mut self.due);
-        self.sink.ring.take(window, end, &mut due);
+        let mut due = self.sink.ring.take(window, end);
         due.sort_unstable_by_key(Event::key);
         let mut events = due.drain(..).peekable();
         while let Some(me) = events.peek().map(|event| event.to) {
@@ -98,7 +96,7 @@ impl Shard {
             }
         }
         drop(events);
-        self.due = due;
+        self.sink.ring.reuse(due);
     }
 
     /// Does something with one of its nodes.

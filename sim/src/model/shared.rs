@@ -150,7 +150,8 @@ fn validate_config(node: &NodeConfig, scenario: &Scenario) -> validate::Config {
         step_window_past: node.step_window_past,
         step_window_future: node.step_window_future,
         replay: replay::Config {
-            window: node.sequence_window as u64,
+            // One word: authors here are far from overtaking themselves by more.
+            window: replay::WINDOW_MIN,
             authors_max: count(node.authors_max.max(scenario.network.nodes as usize)),
         },
     }

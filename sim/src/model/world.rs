@@ -546,7 +546,7 @@ impl World {
                 sent: std::mem::take(&mut self.sent),
                 away: std::mem::take(&mut self.away),
                 regions: std::mem::take(&mut self.plan.regions),
-                adversaries: self.plan.adversaries.iter().map(|who| who.len() as u64).collect(),
+                who: std::mem::take(&mut self.plan.adversaries),
             },
             &self.shared,
             self.shards,

@@ -117,7 +117,7 @@ impl Default for Network {
             sync_peers: 16,
             sync_interval: Duration::from_secs(1),
             membership: false,
-            clock_offset: Duration::from_secs(60),
+            clock_offset: Duration::from_millis(50),
             clock_drift_ppm: 50.0,
             silence: Duration::from_secs(15),
             redial: Duration::from_secs(2),

@@ -1,6 +1,8 @@
 //! Cutting what is too much for one frame into several.
 
-use super::{ID_LEN, Limits, message_len_in_frame, nested_len, prune_len, subscription_len, topic_len};
+use super::{
+    ID_LEN, Limits, choke_field_len, message_len_in_frame, nested_len, prune_len, subscription_len, topic_len,
+};
 use crate::MessageId;
 use crate::gossip::rpc::{Control, IHave, Rpc};
 
@@ -85,6 +87,14 @@ impl<F: FnMut(Rpc)> Splitter<'_, F> {
         for prune in control.prune {
             self.make_control_room(nested_len(prune_len(&prune)));
             self.control_of_frame().prune.push(prune);
+        }
+        for choke in control.choke {
+            self.make_control_room(choke_field_len(&choke));
+            self.control_of_frame().choke.push(choke);
+        }
+        for choke in control.unchoke {
+            self.make_control_room(choke_field_len(&choke));
+            self.control_of_frame().unchoke.push(choke);
         }
         self.ids(&control.idontwant, 0, |control, ids| control.idontwant.extend_from_slice(ids));
         self.ids(&control.iwant, 0, |control, ids| control.iwant.extend_from_slice(ids));
