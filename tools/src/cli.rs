@@ -1,11 +1,15 @@
 //! The command line's grammar.
 
+mod sim;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::output::Format;
+
+pub(crate) use sim::{CompareArgs, RerunArgs, RunArgs, ScenarioArgs, SimCommand, SweepArgs, VerifyArgs};
 
 /// OmniMesh: a mesh of equal nodes that verify every message and share one step.
 #[derive(Debug, Parser)]
@@ -77,6 +81,9 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Print the messages of a channel as they arrive
     Subscribe(SubscribeArgs),
+    /// Simulate meshes: run scenarios, verify, compare and repeat the runs
+    #[command(subcommand)]
+    Sim(SimCommand),
     /// Say why something happened
     #[command(subcommand)]
     Why(WhyCommand),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use config::{Map, Source, Value, ValueKind};
 use omnimesh_node::data_dir;
 use omnimesh_protocol::config::Config;
+use omnimesh_sim::suggest::nearest;
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
@@ -253,13 +254,6 @@ impl Schema {
         let names = self.defaults.keys().filter_map(|known| known.strip_prefix(&prefix));
         nearest(name, names).map(|found| format!("{section}.{found}")).into_iter().collect()
     }
-}
-
-/// The candidate with the fewest typing errors to `word`, if they are few.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |candidate: &str| strsim::damerau_levenshtein(word, candidate);
-    let allowed = (word.len() / 3).max(1);
-    candidates.map(|c| (distance(c), c)).filter(|(d, _)| *d <= allowed).min().map(|(_, c)| c)
 }
 
 /// Every `section.key` and its value.

@@ -12,15 +12,15 @@ use crate::scenario::ScenarioFile;
 pub(super) struct Fake {
     /// With more than one thread the run is another one from this second on.
     pub(super) threads_change_second: Option<usize>,
-    /// Ends in an error.
-    pub(super) fails: bool,
+    /// Ends in an error with this seed.
+    pub(super) fails_with_seed: Option<u64>,
     /// The version of the code: another one gives another trace.
     pub(super) version: u8,
 }
 
 impl Runner for Fake {
     fn run(&self, file: &ScenarioFile, options: Options<'_>) -> Result<Outcome, RunError> {
-        if self.fails {
+        if self.fails_with_seed == Some(file.scenario.seed) {
             return Err(RunError::Failed { engine: file.engine, cause: "as told".to_owned() });
         }
         let scenario = &file.scenario;

@@ -16,7 +16,8 @@ use crate::model::Options;
 use crate::scenario::ScenarioFile;
 use crate::summary::{Manifest, Summary};
 
-const MANIFEST: &str = "manifest.json";
+/// The file by which a run's folder is known.
+pub const MANIFEST: &str = "manifest.json";
 const SUMMARY: &str = "summary.json";
 const SCENARIO: &str = "scenario.toml";
 
@@ -61,7 +62,7 @@ impl Folder {
 /// # Errors
 /// If it cannot be written, or holds something else.
 pub fn save(dir: &Path, file: &ScenarioFile, run: &Run, command: &str) -> Result<Manifest, RunError> {
-    refuse_others(dir)?;
+    refuse_others(dir, MANIFEST)?;
     fs::create_dir_all(dir).map_err(|source| failed("write", dir, source))?;
     let identity = (file.engine.name(), CODE_VERSION, command);
     let manifest = Manifest::new(&file.scenario, &file.text, &run.outcome, identity);
@@ -71,16 +72,13 @@ pub fn save(dir: &Path, file: &ScenarioFile, run: &Run, command: &str) -> Result
     Ok(manifest)
 }
 
-/// A folder with anything else in it is not ours to write to.
+/// Refuses a folder with something in it, unless it holds this file, by which we know one of ours.
 ///
 /// # Errors
-/// If it is one.
-pub fn refuse_others(dir: &Path) -> Result<(), RunError> {
-    let is_empty = fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
-    if (is_empty && !dir.is_file()) || Folder::is_one(dir) {
-        return Ok(());
-    }
-    Err(wrong(dir, "is there already, and is not the folder of a run".to_owned()))
+/// If it is refused.
+pub fn refuse_others(dir: &Path, ours: &str) -> Result<(), RunError> {
+    let is_empty = fs::read_dir(dir).map_or(!dir.exists(), |mut entries| entries.next().is_none());
+    if is_empty || dir.join(ours).is_file() { Ok(()) } else { Err(RunError::Occupied(dir.to_owned())) }
 }
 
 /// What came of running it again.
@@ -199,9 +197,7 @@ mod tests {
     fn other_peoples_folders_are_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("thesis.txt"), "years of work").unwrap();
-        let told = refuse_others(temp.path()).unwrap_err().to_string();
-        assert!(told.ends_with("is there already, and is not the folder of a run"), "{told}");
-        assert!(refuse_others(&temp.path().join("thesis.txt")).is_err());
-        assert!(refuse_others(&temp.path().join("new")).is_ok());
+        let refused = |name: &str| refuse_others(&temp.path().join(name), MANIFEST).is_err();
+        assert!(refused("") && refused("thesis.txt") && !refused("new"));
     }
 }

@@ -1,6 +1,8 @@
 //! One run: an engine, and the verdicts on what came of it.
 
+use std::any::Any;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 
 use crate::checkers::{self, Checked};
@@ -53,6 +55,9 @@ pub enum RunError {
         /// Why.
         cause: String,
     },
+    /// A folder holds something that is not ours to replace.
+    #[error("{} is there already, and is not the folder of a run", .0.display())]
+    Occupied(PathBuf),
     /// What is asked of a sweep makes no sense.
     #[error("{0}")]
     Sweep(String),
@@ -91,9 +96,37 @@ pub struct Model;
 
 impl Runner for Model {
     fn run(&self, file: &ScenarioFile, options: Options<'_>) -> Result<Outcome, RunError> {
-        match file.engine {
-            Engine::Model => Ok(model::run(&file.scenario, options)),
-            other @ Engine::Libp2p => Err(RunError::NoEngine(other)),
+        if file.engine != Engine::Model {
+            return Err(RunError::NoEngine(file.engine));
         }
+        guarded(file.engine, || model::run(&file.scenario, options))
+    }
+}
+
+/// An assertion of the protocol that fails is a finding, to be reported with its seed. The machines in which it
+/// failed are gone with the run.
+fn guarded<T>(engine: Engine, work: impl FnOnce() -> T) -> Result<T, RunError> {
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .map_err(|panic| RunError::Failed { engine, cause: said(panic.as_ref()) })
+}
+
+/// What somebody said who panicked.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it panicked").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_its_words() {
+        let what = "pending";
+        let told = |work: fn()| guarded(Engine::Model, work).unwrap_err().to_string();
+        assert_eq!(told(|| panic!("no timer")), "the engine `model` failed: no timer");
+        let result = guarded(Engine::Model, || assert!(what.is_empty(), "no timer is {what}"));
+        assert_eq!(result.unwrap_err().to_string(), "the engine `model` failed: no timer is pending");
     }
 }

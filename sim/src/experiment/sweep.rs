@@ -11,12 +11,19 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::metrics::{METRICS, MetricKind};
-use super::{RunError, Runner, run};
+use super::metrics::{METRICS, Metric, MetricKind};
+use super::{RunError, Runner, refuse_others, run};
+use crate::checkers::Checked;
 use crate::model::Options;
 use crate::scenario::{Engine, Override, ScenarioFile, memory};
 use crate::summary::Summary;
 
+/// The name of the failure of a run that came to no end.
+pub const ENGINE: &str = "engine";
+/// The table of all runs, by which a sweep's folder is known.
+pub const RUNS: &str = "runs.csv";
+/// The table of all combinations.
+const COMBINATIONS: &str = "combinations.csv";
 /// More runs than this are a mistake.
 const CASES_MAX: usize = 1_000_000;
 
@@ -146,16 +153,29 @@ fn combinations(axes: &[Axis]) -> Vec<Vec<String>> {
 }
 
 /// What came of one run of a sweep.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Finished {
     /// Which combination of values.
     pub combination: usize,
     /// The seed.
     pub seed: u64,
-    /// A hash of everything that happened, in hex.
-    pub trace_hash: String,
-    /// Its numbers.
-    pub summary: Summary,
+    /// A hash of everything that happened, in hex; `None` if the engine failed.
+    pub trace_hash: Option<String>,
+    /// Its numbers; `None` if the engine failed.
+    pub summary: Option<Summary>,
+    /// The checks that are not fulfilled; [`ENGINE`] if the engine failed.
+    pub failures: Vec<Checked>,
+}
+
+impl Finished {
+    /// Whether all checks are fulfilled.
+    pub fn is_ok(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    fn metric(&self, metric: &Metric) -> Option<f64> {
+        self.summary.as_ref().and_then(metric.of)
+    }
 }
 
 /// A mean and where it lies with 95 % confidence.
@@ -185,7 +205,7 @@ impl Interval {
 }
 
 /// All runs of one combination.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Combination {
     /// The value of each path.
     pub values: Vec<String>,
@@ -198,7 +218,7 @@ pub struct Combination {
 }
 
 /// What came of a sweep.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Swept {
     /// The keys that were varied.
     pub paths: Vec<String>,
@@ -211,20 +231,20 @@ pub struct Swept {
 impl Swept {
     /// The runs in which a check is not fulfilled.
     pub fn failed(&self) -> impl Iterator<Item = &Finished> {
-        self.runs.iter().filter(|run| !run.summary.is_ok())
+        self.runs.iter().filter(|run| !run.is_ok())
     }
 
     fn new(plan: &Plan, runs: Vec<Finished>) -> Self {
         let combination = |(i, values): (usize, &Vec<String>)| {
             let runs: Vec<_> = runs.iter().filter(|run| run.combination == i).collect();
-            let interval = |metric: &super::Metric| {
-                let values: Vec<_> = runs.iter().filter_map(|run| (metric.of)(&run.summary)).collect();
+            let interval = |metric: &Metric| {
+                let values: Vec<_> = runs.iter().filter_map(|run| run.metric(metric)).collect();
                 Some((metric.name, Interval::of(&values)?))
             };
             Combination {
                 values: values.clone(),
                 runs: runs.len(),
-                passed: runs.iter().filter(|run| run.summary.is_ok()).count(),
+                passed: runs.iter().filter(|run| run.is_ok()).count(),
                 metrics: METRICS.iter().filter_map(interval).collect(),
             }
         };
@@ -236,7 +256,7 @@ impl Swept {
 /// Runs all cases of a plan, so many at once, each on one thread. `progress` is told of each that is done.
 ///
 /// # Errors
-/// As [`Runner::run`]: the first one ends the sweep.
+/// As [`Runner::run`], but for an engine that fails: that is noted with the seed.
 pub fn sweep(
     runner: &dyn Runner,
     plan: &Plan,
@@ -268,14 +288,26 @@ pub fn sweep(
     Ok(Swept::new(plan, runs))
 }
 
+/// An engine that fails with one seed says something about that seed: the others go on.
 fn finish(runner: &dyn Runner, case: &Case) -> Result<Finished, RunError> {
-    let done = run(runner, &case.file, Options { threads: 1, progress: None })?;
-    Ok(Finished {
+    let finished = |trace_hash, summary, failures| Finished {
         combination: case.combination,
         seed: case.seed,
-        trace_hash: HEXLOWER.encode(&done.outcome.trace_hash),
-        summary: done.summary,
-    })
+        trace_hash,
+        summary,
+        failures,
+    };
+    match run(runner, &case.file, Options { threads: 1, progress: None }) {
+        Ok(done) => {
+            let failures = done.failed().cloned().collect();
+            Ok(finished(Some(HEXLOWER.encode(&done.outcome.trace_hash)), Some(done.summary), failures))
+        }
+        Err(RunError::Failed { cause, .. }) => {
+            let failure = Checked { name: ENGINE.to_owned(), ok: false, detail: cause };
+            Ok(finished(None, None, vec![failure]))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes `runs.csv`, a row for each run, and `combinations.csv`, a row for each combination with the mean of each
@@ -285,9 +317,10 @@ fn finish(runner: &dyn Runner, case: &Case) -> Result<Finished, RunError> {
 /// If the folder cannot be written.
 pub fn write_csv(dir: &Path, swept: &Swept) -> Result<(), RunError> {
     let failed = |source| RunError::Io { what: "write", path: dir.to_owned(), source };
+    refuse_others(dir, RUNS)?;
     std::fs::create_dir_all(dir).map_err(failed)?;
-    write_runs(&dir.join("runs.csv"), swept).map_err(failed)?;
-    write_combinations(&dir.join("combinations.csv"), swept).map_err(failed)
+    write_runs(&dir.join(RUNS), swept).map_err(failed)?;
+    write_combinations(&dir.join(COMBINATIONS), swept).map_err(failed)
 }
 
 fn write_runs(path: &Path, swept: &Swept) -> io::Result<()> {
@@ -297,11 +330,10 @@ fn write_runs(path: &Path, swept: &Swept) -> io::Result<()> {
     csv.write_record(swept.paths.iter().cloned().chain(heads).chain(names))?;
     for run in &swept.runs {
         let values = swept.combinations.get(run.combination).map_or(&[][..], |of| of.values.as_slice());
-        let failed = run.summary.checkers.iter().filter(|checked| !checked.ok);
-        let failed: Vec<_> = failed.map(|checked| checked.name.as_str()).collect();
-        let facts =
-            [run.seed.to_string(), run.summary.is_ok().to_string(), failed.join(" "), run.trace_hash.clone()];
-        let numbers = METRICS.iter().map(|metric| number((metric.of)(&run.summary)));
+        let failed: Vec<_> = run.failures.iter().map(|checked| checked.name.as_str()).collect();
+        let trace_hash = run.trace_hash.clone().unwrap_or_default();
+        let facts = [run.seed.to_string(), run.is_ok().to_string(), failed.join(" "), trace_hash];
+        let numbers = METRICS.iter().map(|metric| number(run.metric(metric)));
         csv.write_record(values.iter().cloned().chain(facts).chain(numbers))?;
     }
     csv.flush()
@@ -400,10 +432,13 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_fails_ends_the_sweep() {
+    fn a_seed_with_which_the_engine_fails_is_named_and_the_others_go_on() {
         let plan = Plan::new(&base(), &[], 5).unwrap();
-        let fake = Fake { fails: true, ..Fake::default() };
-        assert!(matches!(sweep(&fake, &plan, NonZeroUsize::MIN, |_| {}), Err(RunError::Failed { .. })));
+        let fake = Fake { fails_with_seed: Some(7), ..Fake::default() };
+        let swept = sweep(&fake, &plan, NonZeroUsize::MIN, |_| {}).unwrap();
+        let failed: Vec<_> = swept.failed().filter(|run| run.failures[0].name == ENGINE).collect();
+        assert_eq!((failed.len(), failed[0].seed, failed[0].failures[0].detail.as_str()), (1, 7, "as told"));
+        assert_eq!((swept.runs.len(), swept.combinations[0].metrics[0].1.runs), (5, 4));
     }
 
     #[test]

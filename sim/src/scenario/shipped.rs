@@ -31,7 +31,7 @@ pub fn text(name: &str) -> Option<&'static str> {
 }
 
 /// What to do if there is no scenario of this name.
-pub(super) fn hint(name: &str) -> String {
+pub fn hint(name: &str) -> String {
     let stem = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".toml");
     let names = || ALL.iter().map(|(known, _)| *known);
     match nearest(stem, names()) {

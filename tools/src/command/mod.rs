@@ -7,6 +7,7 @@ mod inspect;
 mod key;
 mod manual;
 mod message;
+mod sim;
 mod start;
 
 use crate::cli::{Cli, Command};
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Step => inspect::step(&globals),
         Command::Metrics => inspect::metrics(&globals),
         Command::Anomalies => inspect::anomalies(&globals),
+        Command::Sim(what) => sim::run(&globals, &what),
         Command::Why(what) => inspect::why(&globals, &what),
         Command::Publish(args) => message::publish(&globals, &args),
         Command::Subscribe(args) => message::subscribe(&globals, &args),

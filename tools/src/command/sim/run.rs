@@ -1,0 +1,124 @@
+//! `sim run`.
+
+use std::path::{Path, PathBuf};
+
+use omnimesh_sim::experiment::{self, MANIFEST, Run, refuse_others};
+use omnimesh_sim::model::Options;
+use omnimesh_sim::scenario::ScenarioFile;
+use omnimesh_sim::summary::{Manifest, Summary};
+use serde_json::{Value, json};
+
+use super::progress::{Bar, short};
+use super::{command_line, load, runner};
+use crate::cli::RunArgs;
+use crate::error::{CliError, Code};
+use crate::output::{self, Format, millis};
+
+pub(super) fn run(format: Format, args: &RunArgs) -> Result<(), CliError> {
+    let file = load(&args.scenario, &args.with, &args.set)?;
+    let dir = args.out.clone().unwrap_or_else(|| default_dir(&file));
+    refuse_others(&dir, MANIFEST)?;
+    let done = simulate(&file, args.threads)?;
+    let manifest = experiment::save(&dir, &file, &done, &command_line())?;
+    show(format, &manifest, &done.summary, &dir)?;
+    output::tell(&format!("the folder of the run: {}", dir.display()));
+    fail(&done, &dir)
+}
+
+fn default_dir(file: &ScenarioFile) -> PathBuf {
+    PathBuf::from(format!("omnimesh-run-{}-{}", file.scenario.name, file.scenario.seed))
+}
+
+/// Runs it with a bar for people.
+pub(super) fn simulate(file: &ScenarioFile, threads: usize) -> Result<Run, CliError> {
+    let bar = Bar::new(file.scenario.name.clone());
+    let mut tell = |now| bar.set(now);
+    Ok(experiment::run(runner(), file, Options { threads, progress: Some(&mut tell) })?)
+}
+
+fn show(format: Format, manifest: &Manifest, summary: &Summary, dir: &Path) -> Result<(), CliError> {
+    let mut document = json!(summary);
+    if let Value::Object(fields) = &mut document {
+        fields.insert("manifest".to_owned(), json!(manifest));
+        fields.insert("folder".to_owned(), json!(dir.display().to_string()));
+    }
+    output::record(format, &document, || fields(manifest, summary))
+}
+
+fn fields(manifest: &Manifest, summary: &Summary) -> Vec<(&'static str, String)> {
+    let text = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let latency = &summary.latency_ms;
+    let mut fields = vec![
+        ("scenario", manifest.scenario.clone()),
+        ("engine", manifest.engine.clone()),
+        ("nodes", manifest.nodes.to_string()),
+        ("seed", manifest.seed.to_string()),
+        (
+            "delivered",
+            format!("{} of {} ({})", summary.deliveries, summary.expected, percent(summary.delivery_ratio)),
+        ),
+        (
+            "latency",
+            format!(
+                "p50 {}, p95 {}, p99 {}, max {}",
+                millis(latency.p50),
+                millis(latency.p95),
+                millis(latency.p99),
+                millis(latency.max)
+            ),
+        ),
+        ("duplicates", format!("{} (rmr {})", summary.duplicates, text(summary.rmr, 2))),
+        ("last hop", text(summary.ldh, 1)),
+        (
+            "step skew",
+            format!("p50 {}, max {}", millis(summary.step_skew_ms.p50), millis(summary.step_skew_ms.max)),
+        ),
+    ];
+    if summary.detector.adversaries > 0 {
+        let detector = &summary.detector;
+        let found = format!(
+            "{} of {} found, {} honest ones shut out",
+            detector.quarantined, detector.adversaries, detector.false_quarantined
+        );
+        fields.push(("adversaries", found));
+    }
+    fields.extend(summary.faults.iter().map(|effect| {
+        ("fault", format!("{}: {} of {} planned", effect.name, effect.effective, effect.planned))
+    }));
+    fields.extend(summary.checkers.iter().map(|checked| {
+        let verdict = if checked.ok { "ok" } else { "FAILED" };
+        ("check", format!("{verdict} {}: {}", checked.name, checked.detail))
+    }));
+    fields.push((
+        "took",
+        format!(
+            "{:.1} s for {:.1} virtual s, {} events, {} events/s, {} B",
+            summary.wall_seconds,
+            summary.sim_seconds,
+            short(summary.events as f64),
+            summary.events_per_second.map_or_else(|| "-".to_owned(), short),
+            short(summary.peak_rss_bytes as f64)
+        ),
+    ));
+    fields.push(("trace hash", manifest.trace_hash.clone()));
+    fields
+}
+
+fn percent(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.2} %", ratio * 100.0))
+}
+
+/// The checks that are not fulfilled, if there are any.
+fn fail(run: &Run, dir: &Path) -> Result<(), CliError> {
+    let failed: Vec<_> = run
+        .failed()
+        .map(|checked| format!("the check `{}` failed: {}", checked.name, checked.detail))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let hint = format!("see {}; `omnimesh sim rerun` with this folder does it again", dir.display());
+    Err(CliError::new(Code::Failed, failed.join("\n")).hint(hint))
+}
