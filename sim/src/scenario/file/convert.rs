@@ -166,6 +166,11 @@ fn gossip(section: Section<'_, '_>, nodes: u32) -> gossip::Config {
         config.history_gossip = config.history_gossip.min(config.history_length);
     }
     set(&mut config.flood_publish, section.flag("flood_publish"));
+    set(&mut config.graft_newcomers, section.flag("graft_newcomers"));
+    if section.flag("tree") == Some(false) {
+        config.tree = None;
+    }
+    set(&mut config.heartbeat_initial_delay, section.ms("heartbeat_initial_delay_ms"));
     set(&mut config.fanout_ttl, section.ms("fanout_ttl_ms"));
     set(&mut config.prune_backoff, section.ms("prune_backoff_ms"));
     set(&mut config.unsubscribe_backoff, section.ms("unsubscribe_backoff_ms"));
