@@ -94,7 +94,7 @@ pub struct Rerun {
 /// If its scenario cannot be simulated (here), or the engine fails.
 pub fn rerun(runner: &dyn Runner, folder: &Folder, options: Options<'_>) -> Result<Rerun, RunError> {
     let name = folder.path.join(SCENARIO);
-    let file = ScenarioFile::parse(&name.display().to_string(), &folder.text, &[])?;
+    let file = ScenarioFile::parse_here(&name.display().to_string(), &folder.text, &[])?;
     let Manifest { seed, engine, .. } = &folder.manifest;
     if file.scenario.seed != *seed || file.engine.name() != engine {
         return Err(wrong(

@@ -5,6 +5,18 @@
 //!       │                                 │                      │
 //!     sweep: values × seeds            verify: trace hashes    compare: differences in percent
 //! ```
+//!
+//! ```
+//! use omnimesh_sim::experiment::{self, Model};
+//! use omnimesh_sim::model::Options;
+//! use omnimesh_sim::scenario::{Override, ScenarioFile};
+//!
+//! let fewer = Override::new("network.nodes", 20, "the example");
+//! let file = ScenarioFile::load("quickstart", &[fewer])?;
+//! let run = experiment::run(&Model, &file, Options::default())?;
+//! assert_eq!(run.failed().count(), 0);
+//! # Ok::<(), experiment::RunError>(())
+//! ```
 
 mod compare;
 mod folder;

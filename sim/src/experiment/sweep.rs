@@ -113,7 +113,7 @@ impl Plan {
             let mut overrides: Vec<_> = pairs
                 .map(|(axis, value)| Override::new(&axis.path, value, format!("--set {}={value}", axis.path)))
                 .collect();
-            let first = ScenarioFile::parse(&base.origin, &base.text, &overrides)?;
+            let first = ScenarioFile::parse_here(&base.origin, &base.text, &overrides)?;
             for number in 0..seeds {
                 let seed = first.scenario.seed.wrapping_add(u64::from(number)) & (u64::MAX >> 1);
                 overrides.push(Override::new("seed", seed, "--seeds"));

@@ -167,9 +167,6 @@ fn gossip(section: Section<'_, '_>, nodes: u32) -> gossip::Config {
     }
     set(&mut config.flood_publish, section.flag("flood_publish"));
     set(&mut config.graft_newcomers, section.flag("graft_newcomers"));
-    if section.flag("tree") == Some(false) {
-        config.tree = None;
-    }
     set(&mut config.heartbeat_initial_delay, section.ms("heartbeat_initial_delay_ms"));
     set(&mut config.fanout_ttl, section.ms("fanout_ttl_ms"));
     set(&mut config.prune_backoff, section.ms("prune_backoff_ms"));

@@ -133,17 +133,17 @@ impl ScenarioError {
 }
 
 impl ScenarioFile {
-    /// Reads a file, or a shipped scenario by its name.
+    /// Reads a file, or a shipped scenario by its name, to run it on this machine.
     ///
     /// # Errors
-    /// If there is none, or it cannot be simulated.
+    /// If there is none, or it cannot be simulated here.
     pub fn load(name: &str, overrides: &[Override]) -> Result<Self, ScenarioError> {
         let path = Path::new(name);
         if let Some(text) = shipped::text(name).filter(|_| !path.is_file()) {
-            return ScenarioFile::parse(name, text, overrides);
+            return ScenarioFile::parse_here(name, text, overrides);
         }
         match std::fs::read_to_string(path) {
-            Ok(text) => ScenarioFile::parse(name, &text, overrides),
+            Ok(text) => ScenarioFile::parse_here(name, &text, overrides),
             Err(error) => Err(ScenarioError::Unreadable {
                 path: name.to_owned(),
                 cause: error.to_string(),
@@ -157,6 +157,23 @@ impl ScenarioFile {
     /// # Errors
     /// If it cannot be simulated.
     pub fn parse(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, ScenarioError> {
+        ScenarioFile::parse_within(origin, text, overrides, None)
+    }
+
+    /// The same, to run it on this machine.
+    ///
+    /// # Errors
+    /// Also if it takes more memory than is free.
+    pub fn parse_here(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, ScenarioError> {
+        ScenarioFile::parse_within(origin, text, overrides, memory::available_bytes())
+    }
+
+    fn parse_within(
+        origin: &str,
+        text: &str,
+        overrides: &[Override],
+        available: Option<u64>,
+    ) -> Result<Self, ScenarioError> {
         let places = Places::new(origin, text, overrides)?;
         let (text, problems) = edit::apply(text, overrides);
         places.refuse(problems)?;
@@ -174,7 +191,7 @@ impl ScenarioFile {
         let follows = |problem: &Problem| unread.iter().any(|path| path == part_of(&problem.path));
         problems.extend(scenario.problems().into_iter().filter(|problem| !follows(problem)));
         if problems.is_empty() {
-            problems.extend(memory::problem(&scenario, converted.memory_bytes));
+            problems.extend(memory::problem(&scenario, converted.memory_bytes, available));
         }
         places.refuse(problems)?;
         let (engine, memory_bytes) = (converted.engine, converted.memory_bytes);
