@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use omnimesh_sim::experiment::{Comparison, Folder, Row, compare as side_by_side};
+use omnimesh_sim::scenario::{Engine, ScenarioFile};
 use omnimesh_sim::summary::Summary;
 use serde_json::json;
 
@@ -49,13 +50,14 @@ fn sides(args: &CompareArgs) -> Result<(Side, Side), CliError> {
             Ok((a.side(args.threads)?, b.side(args.threads)?))
         }
         None => {
-            let [model, libp2p] = ["model", "libp2p"].map(|engine| Source::new(&args.a, &with(engine), args));
-            let named = |mut side: Side, name: &str| {
-                name.clone_into(&mut side.name);
-                side
-            };
-            let (model, libp2p) = (model?, libp2p?);
-            Ok((named(model.side(args.threads)?, "model"), named(libp2p.side(args.threads)?, "libp2p")))
+            let of = |engine: &str| Ok::<_, CliError>(Box::new(load(&args.a, &with(engine), &args.set)?));
+            let (model, libp2p) = (of(Engine::Model.name())?, of(Engine::Libp2p.name())?);
+            // First the one that a program may lack.
+            let mut libp2p = Source::Scenario(libp2p).side(args.threads)?;
+            let mut model = Source::Scenario(model).side(args.threads)?;
+            Engine::Model.name().clone_into(&mut model.name);
+            Engine::Libp2p.name().clone_into(&mut libp2p.name);
+            Ok((model, libp2p))
         }
     }
 }
@@ -63,7 +65,7 @@ fn sides(args: &CompareArgs) -> Result<(Side, Side), CliError> {
 /// A run of before, or one to come.
 enum Source {
     Folder(Box<Folder>),
-    Scenario(Box<omnimesh_sim::scenario::ScenarioFile>),
+    Scenario(Box<ScenarioFile>),
 }
 
 impl Source {
