@@ -172,9 +172,11 @@ fn worst(outcome: &Outcome) -> String {
                 && outcome.adversary_nodes.binary_search(node).is_err()
         })
         .collect();
+    // The audience is not recorded by name: others may have been cut off from the author.
+    let who = if without.len() as u64 == u64::from(message.missed) { "" } else { "among these: " };
     format!(
         "{} incomplete; worst is message {number} (author {}, published at {}), which {} of {} nodes missed \
-         (without it: {}).",
+         ({who}{}).",
         counted(incomplete, "message is", "messages are"),
         message.author,
         time(message.at),
