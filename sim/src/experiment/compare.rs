@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::metrics::METRICS;
+use super::metrics::{METRICS, MetricKind};
 use crate::summary::Summary;
 
 /// The numbers by which two runs are judged to be alike.
@@ -39,9 +39,10 @@ impl Comparison {
     }
 }
 
-/// Sets two runs side by side.
-pub fn compare(a: &Summary, b: &Summary) -> Comparison {
-    let rows = METRICS.iter().map(|metric| {
+/// Sets two runs side by side. What a run holds in memory is left out if they were not `alone` in their processes.
+pub fn compare(a: &Summary, b: &Summary, alone: bool) -> Comparison {
+    let metrics = METRICS.iter().filter(|metric| alone || metric.kind != MetricKind::Memory);
+    let rows = metrics.map(|metric| {
         let (a, b) = ((metric.of)(a), (metric.of)(b));
         let difference_percent = a.zip(b).and_then(|(a, b)| difference_percent(a, b));
         Row { metric: metric.name, a, b, difference_percent }
@@ -76,12 +77,12 @@ mod tests {
     }
 
     fn beyond(a: &Summary, b: &Summary, percent: f64) -> Vec<&'static str> {
-        compare(a, b).beyond(percent).iter().map(|row| row.metric).collect()
+        compare(a, b, false).beyond(percent).iter().map(|row| row.metric).collect()
     }
 
     #[test]
     fn differences_are_in_percent_of_the_first() {
-        let comparison = compare(&summary(Some(100.0), 200), &summary(Some(120.0), 150));
+        let comparison = compare(&summary(Some(100.0), 200), &summary(Some(120.0), 150), true);
         let difference =
             |name| comparison.rows.iter().find(|row| row.metric == name).unwrap().difference_percent;
         assert_eq!(difference("latency_ms.p50"), Some(20.0));

@@ -1,27 +1,19 @@
-//! Run folders: what a run leaves behind, and running it again from that.
-//!
-//! `scenario.toml` is the scenario with all overrides, `manifest.json` what identifies the run, `summary.json` its
-//! numbers. They are enough to run it again.
+//! Running again what a folder holds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::{Run, RunError, Runner};
 use crate::CODE_VERSION;
 use crate::model::Options;
+use crate::report::{self, MANIFEST, SCENARIO};
 use crate::scenario::ScenarioFile;
 use crate::summary::{Manifest, Summary};
 
-/// The file by which a run's folder is known.
-pub const MANIFEST: &str = "manifest.json";
-const SUMMARY: &str = "summary.json";
-const SCENARIO: &str = "scenario.toml";
-
-/// A folder that was read.
+/// The folder of a run.
 #[derive(Clone, Debug)]
 pub struct Folder {
     /// Where.
@@ -35,41 +27,41 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Whether this is the folder of a run.
-    pub fn is_one(path: &Path) -> bool {
-        path.join(MANIFEST).is_file()
-    }
-
     /// Reads what a run left.
     ///
     /// # Errors
     /// If a file is missing or is not what it should be.
     pub fn open(path: &Path) -> Result<Self, RunError> {
-        if !Folder::is_one(path) {
+        if !path.join(MANIFEST).is_file() {
             return Err(wrong(path, format!("is not the folder of a run: it has no {MANIFEST}")));
         }
-        let manifest: Manifest = read_json(path, MANIFEST)?;
-        let text = read(&path.join(SCENARIO))?;
-        if HEXLOWER.encode(blake3::hash(text.as_bytes()).as_bytes()) != manifest.scenario_hash {
+        let stored = report::read(path)?;
+        let text = stored.scenario_text;
+        if HEXLOWER.encode(blake3::hash(text.as_bytes()).as_bytes()) != stored.manifest.scenario_hash {
             return Err(wrong(path, format!("{SCENARIO} was changed after the run")));
         }
-        Ok(Folder { path: path.to_owned(), manifest, summary: read_json(path, SUMMARY)?, text })
+        Ok(Folder { path: path.to_owned(), manifest: stored.manifest, summary: stored.summary, text })
     }
 }
 
-/// Writes the folder of a run; one that is there already is replaced. `command` is what did it, if it was a command.
+/// Writes the folder of a run, with its report; one that is there already is replaced. `command` is what did it, if
+/// it was a command.
 ///
 /// # Errors
 /// If it cannot be written, or holds something else.
 pub fn save(dir: &Path, file: &ScenarioFile, run: &Run, command: &str) -> Result<Manifest, RunError> {
     refuse_others(dir, MANIFEST)?;
-    fs::create_dir_all(dir).map_err(|source| failed("write", dir, source))?;
-    let identity = (file.engine.name(), CODE_VERSION, command);
-    let manifest = Manifest::new(&file.scenario, &file.text, &run.outcome, identity);
-    write(&dir.join(SCENARIO), file.text.as_bytes())?;
-    write_json(dir, SUMMARY, &run.summary)?;
-    write_json(dir, MANIFEST, &manifest)?;
-    Ok(manifest)
+    let run = report::Run {
+        scenario: &file.scenario,
+        scenario_text: &file.text,
+        engine: file.engine.name(),
+        code_version: CODE_VERSION,
+        command,
+        outcome: &run.outcome,
+        checked: &run.summary.checkers,
+    };
+    report::write(dir, &run)?;
+    Ok(report::read(dir)?.manifest)
 }
 
 /// Refuses a folder with something in it, unless it holds this file, by which we know one of ours.
@@ -121,30 +113,6 @@ pub fn rerun(runner: &dyn Runner, folder: &Folder, options: Options<'_>) -> Resu
     })
 }
 
-fn read(path: &Path) -> Result<String, RunError> {
-    fs::read_to_string(path).map_err(|source| failed("read", path, source))
-}
-
-fn read_json<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<T, RunError> {
-    let text = read(&dir.join(name))?;
-    serde_json::from_str(&text)
-        .map_err(|error| wrong(dir, format!("{name} is not what it should be: {error}")))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    fs::write(path, bytes).map_err(|source| failed("write", path, source))
-}
-
-fn write_json<T: Serialize>(dir: &Path, name: &str, item: &T) -> Result<(), RunError> {
-    let mut text = serde_json::to_string_pretty(item).map_err(|error| wrong(dir, error.to_string()))?;
-    text.push('\n');
-    write(&dir.join(name), text.as_bytes())
-}
-
-fn failed(what: &'static str, path: &Path, source: std::io::Error) -> RunError {
-    RunError::Io { what, path: path.to_owned(), source }
-}
-
 fn wrong(path: &Path, cause: String) -> RunError {
     RunError::Folder { path: path.to_owned(), cause }
 }
@@ -189,8 +157,8 @@ mod tests {
         fs::write(dir.join(SCENARIO), "seed = 4").unwrap();
         assert!(told().contains("scenario.toml was changed after the run"));
         saved(dir);
-        fs::write(dir.join(SUMMARY), "{}").unwrap();
-        assert!(told().contains("summary.json is not what it should be"));
+        fs::write(dir.join("summary.json"), "{}").unwrap();
+        assert!(told().contains("summary.json is not what a run writes"));
     }
 
     #[test]

@@ -7,8 +7,10 @@ use crate::summary::Summary;
 pub enum MetricKind {
     /// A function of scenario and seed.
     Result,
-    /// What the run cost on this machine, this time.
-    Cost,
+    /// What the run took of this machine's time, this time.
+    Time,
+    /// Memory of the process; without meaning if other runs share it.
+    Memory,
 }
 
 /// A number of a run.
@@ -26,8 +28,12 @@ const fn result(name: &'static str, of: fn(&Summary) -> Option<f64>) -> Metric {
     Metric { name, kind: MetricKind::Result, of }
 }
 
-const fn cost(name: &'static str, of: fn(&Summary) -> Option<f64>) -> Metric {
-    Metric { name, kind: MetricKind::Cost, of }
+const fn time(name: &'static str, of: fn(&Summary) -> Option<f64>) -> Metric {
+    Metric { name, kind: MetricKind::Time, of }
+}
+
+const fn memory(name: &'static str, of: fn(&Summary) -> Option<f64>) -> Metric {
+    Metric { name, kind: MetricKind::Memory, of }
 }
 
 /// All numbers that are compared, in the order in which they are shown.
@@ -52,11 +58,11 @@ pub const METRICS: &[Metric] = &[
     result("traffic.frames", |s| Some(s.traffic.frames as f64)),
     result("traffic.bytes", |s| Some(s.traffic.bytes as f64)),
     result("traffic.gossip_bytes", |s| Some(s.traffic.gossip_bytes as f64)),
-    result("bytes_per_node", |s| Some(s.bytes_per_node as f64)),
     result("events", |s| Some(s.events as f64)),
-    cost("wall_seconds", |s| Some(s.wall_seconds)),
-    cost("events_per_second", |s| s.events_per_second),
-    cost("peak_rss_bytes", |s| Some(s.peak_rss_bytes as f64)),
+    time("wall_seconds", |s| Some(s.wall_seconds)),
+    time("events_per_second", |s| s.events_per_second),
+    memory("bytes_per_node", |s| Some(s.bytes_per_node as f64)),
+    memory("peak_rss_bytes", |s| Some(s.peak_rss_bytes as f64)),
 ];
 
 #[cfg(test)]

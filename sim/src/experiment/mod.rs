@@ -17,7 +17,7 @@ mod verify;
 mod fake;
 
 pub use compare::{Comparison, JUDGED, Row, compare};
-pub use folder::{Folder, MANIFEST, Rerun, refuse_others, rerun, save};
+pub use folder::{Folder, Rerun, refuse_others, rerun, save};
 pub use metrics::{METRICS, Metric, MetricKind};
 pub use run::{Model, Run, RunError, Runner, run};
 pub use sweep::{Axis, Case, Combination, ENGINE, Finished, Interval, Plan, RUNS, Swept, sweep, write_csv};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::checkers::{self, Checked};
 use crate::model::{self, Options};
 use crate::outcome::Outcome;
+use crate::report::ReportError;
 use crate::scenario::{Engine, ScenarioError, ScenarioFile};
 use crate::summary::Summary;
 
@@ -37,12 +38,13 @@ pub enum RunError {
         /// Why.
         cause: String,
     },
-    /// A file or folder cannot be read or written.
-    #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// `read` or `write`.
-        what: &'static str,
-        /// Which.
+    /// The folder of a run cannot be read or written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A table cannot be written.
+    #[error("cannot write to {}: {source}", path.display())]
+    Write {
+        /// Where.
         path: PathBuf,
         /// Why.
         source: io::Error,

@@ -15,7 +15,7 @@ use super::metrics::{METRICS, Metric, MetricKind};
 use super::{RunError, Runner, refuse_others, run};
 use crate::checkers::Checked;
 use crate::model::Options;
-use crate::scenario::{Engine, Override, ScenarioFile, memory};
+use crate::scenario::{Check, Engine, Override, ScenarioFile, memory};
 use crate::summary::Summary;
 
 /// The name of the failure of a run that came to no end.
@@ -72,6 +72,8 @@ pub struct Case {
 }
 
 /// All runs of a sweep, each valid.
+///
+/// The check `bounded_memory` is left out: what a run holds cannot be told in a process that has had others.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The keys that are varied.
@@ -115,7 +117,8 @@ impl Plan {
             for number in 0..seeds {
                 let seed = first.scenario.seed.wrapping_add(u64::from(number)) & (u64::MAX >> 1);
                 overrides.push(Override::new("seed", seed, "--seeds"));
-                let file = ScenarioFile::parse(&base.origin, &base.text, &overrides)?;
+                let mut file = ScenarioFile::parse(&base.origin, &base.text, &overrides)?;
+                file.scenario.checks.retain(|check| !matches!(check, Check::BoundedMemory { .. }));
                 overrides.pop();
                 cases.push(Case { combination, seed, file });
             }
@@ -237,6 +240,7 @@ impl Swept {
     fn new(plan: &Plan, runs: Vec<Finished>) -> Self {
         let combination = |(i, values): (usize, &Vec<String>)| {
             let runs: Vec<_> = runs.iter().filter(|run| run.combination == i).collect();
+            let is_own = |metric: &&Metric| metric.kind == MetricKind::Result;
             let interval = |metric: &Metric| {
                 let values: Vec<_> = runs.iter().filter_map(|run| run.metric(metric)).collect();
                 Some((metric.name, Interval::of(&values)?))
@@ -245,7 +249,7 @@ impl Swept {
                 values: values.clone(),
                 runs: runs.len(),
                 passed: runs.iter().filter(|run| run.is_ok()).count(),
-                metrics: METRICS.iter().filter_map(interval).collect(),
+                metrics: METRICS.iter().filter(is_own).filter_map(interval).collect(),
             }
         };
         let combinations = plan.combinations.iter().enumerate().map(combination).collect();
@@ -316,7 +320,7 @@ fn finish(runner: &dyn Runner, case: &Case) -> Result<Finished, RunError> {
 /// # Errors
 /// If the folder cannot be written.
 pub fn write_csv(dir: &Path, swept: &Swept) -> Result<(), RunError> {
-    let failed = |source| RunError::Io { what: "write", path: dir.to_owned(), source };
+    let failed = |source| RunError::Write { path: dir.to_owned(), source };
     refuse_others(dir, RUNS)?;
     std::fs::create_dir_all(dir).map_err(failed)?;
     write_runs(&dir.join(RUNS), swept).map_err(failed)?;
@@ -326,14 +330,15 @@ pub fn write_csv(dir: &Path, swept: &Swept) -> Result<(), RunError> {
 fn write_runs(path: &Path, swept: &Swept) -> io::Result<()> {
     let mut csv = csv::Writer::from_path(path)?;
     let heads = ["seed", "ok", "failed_checks", "trace_hash"].map(str::to_owned);
-    let names = METRICS.iter().map(|metric| metric.name.to_owned());
+    let metrics = || METRICS.iter().filter(|metric| metric.kind != MetricKind::Memory);
+    let names = metrics().map(|metric| metric.name.to_owned());
     csv.write_record(swept.paths.iter().cloned().chain(heads).chain(names))?;
     for run in &swept.runs {
         let values = swept.combinations.get(run.combination).map_or(&[][..], |of| of.values.as_slice());
         let failed: Vec<_> = run.failures.iter().map(|checked| checked.name.as_str()).collect();
         let trace_hash = run.trace_hash.clone().unwrap_or_default();
         let facts = [run.seed.to_string(), run.is_ok().to_string(), failed.join(" "), trace_hash];
-        let numbers = METRICS.iter().map(|metric| number(run.metric(metric)));
+        let numbers = metrics().map(|metric| number(run.metric(metric)));
         csv.write_record(values.iter().cloned().chain(facts).chain(numbers))?;
     }
     csv.flush()

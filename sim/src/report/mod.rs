@@ -146,9 +146,11 @@ pub fn read(dir: &Path) -> Result<Stored, ReportError> {
     })
 }
 
-const MANIFEST: &str = "manifest.json";
+/// What identifies the run; by it a folder is known as that of a run.
+pub const MANIFEST: &str = "manifest.json";
 const SUMMARY: &str = "summary.json";
-const SCENARIO: &str = "scenario.toml";
+/// The scenario as it was run.
+pub const SCENARIO: &str = "scenario.toml";
 
 /// All that the page and the plots are made of.
 struct Facts<'a> {

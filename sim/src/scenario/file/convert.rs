@@ -1,6 +1,6 @@
 //! From the sections of a file to the typed scenario. Every default is that of the type.
 
-use omnimesh_protocol::gossip::{self, ScoreConfig};
+use omnimesh_protocol::gossip::{self, ScoreConfig, TreeConfig};
 
 use super::Engine;
 use super::hits::{adversary, check, fault};
@@ -202,6 +202,15 @@ fn gossip(section: Section<'_, '_>, nodes: u32) -> gossip::Config {
     } else if section.has("score_parameters") {
         section.problem("score_parameters", "has no effect without scores", "remove it, or `score = false`");
     }
+    if section.flag("tree") == Some(false) {
+        config.tree = None;
+    }
+    let parameters = section.section("tree_parameters");
+    if let Some(tree) = &mut config.tree {
+        tree_parameters(parameters, tree);
+    } else if section.has("tree_parameters") {
+        section.problem("tree_parameters", "has no effect without trees", "remove it, or `tree = false`");
+    }
     section.finish();
     config
 }
@@ -228,6 +237,15 @@ fn limits(section: Section<'_, '_>, limits: &mut omnimesh_protocol::gossip::wire
     set(&mut limits.messages_max, section.whole("messages_max"));
     set(&mut limits.entries_max, section.whole("entries_max"));
     set(&mut limits.ids_max, section.whole("ids_max"));
+    section.finish();
+}
+
+fn tree_parameters(section: Section<'_, '_>, tree: &mut TreeConfig) {
+    set(&mut tree.repair_timeout, section.ms("repair_timeout_ms"));
+    set(&mut tree.announce_delay, section.ms("announce_delay_ms"));
+    set(&mut tree.shortcut_gain, section.ms("shortcut_gain_ms"));
+    set(&mut tree.per_author, section.flag("per_author"));
+    set(&mut tree.missing_max, section.whole("missing_max"));
     section.finish();
 }
 

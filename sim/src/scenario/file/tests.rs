@@ -150,7 +150,11 @@ fn settings_of_the_router_are_read_and_unset_degrees_follow() {
     assert_eq!((gossip.flood_publish, gossip.limits.messages_max), (false, 9));
     let score = gossip.score.unwrap();
     assert!((score.app_weight - 2.0).abs() < 1e-9 && (score.topic.invalid_decay - 0.5).abs() < 1e-9);
-    assert_eq!(parse("[gossip]\nscore = false").unwrap().scenario.gossip.score, None);
+    let without = parse("[gossip]\nscore = false\ntree = false").unwrap().scenario.gossip;
+    assert_eq!((without.score, without.tree), (None, None));
+    let tree = parse("[gossip.tree_parameters]\nrepair_timeout_ms = 5\nper_author = false").unwrap();
+    let tree = tree.scenario.gossip.tree.unwrap();
+    assert_eq!((tree.repair_timeout, tree.per_author), (Duration::from_millis(5), false));
     // A mesh of three has no degree of six.
     let small = parse("[network]\nnodes = 3").unwrap().scenario;
     assert_eq!((small.gossip.mesh_degree, small.network.topology), (2, Topology::Random { dials: 2 }));
@@ -324,6 +328,11 @@ fn impossible_degrees_are_refused() {
         "[gossip.score_parameters]\ninvalid_decay = 1",
         "x.toml:2: gossip.score_parameters.invalid_decay = 1: must be between 0 and 1",
     );
+    refused(
+        "[gossip.tree_parameters]\nrepair_timeout_ms = 0",
+        "x.toml:2: gossip.tree_parameters.repair_timeout_ms = 0: must not be 0",
+    );
+    refused("[gossip]\ntree = false\ntree_parameters = {}", "x.toml:3: …has no effect without trees");
     refused("[gossip]\nscore = false\nscore_parameters = {}", "x.toml:3: …has no effect without scores");
     refused(
         "[gossip.limits]\nmessages_max = 0",

@@ -234,15 +234,19 @@ impl Problems {
 
 /// The key in a file of a setting of the router.
 fn gossip_path(field: &str) -> String {
-    let field = field
-        .strip_prefix("score.topic.")
-        .or_else(|| field.strip_prefix("score."))
-        .map_or_else(|| field.to_owned(), |parameter| format!("score_parameters.{parameter}"));
+    let of_score = field.strip_prefix("score.topic.").or_else(|| field.strip_prefix("score."));
+    let field = match (of_score, field.strip_prefix("tree.")) {
+        (Some(parameter), _) => format!("score_parameters.{parameter}"),
+        (None, Some(parameter)) => format!("tree_parameters.{parameter}"),
+        (None, None) => field.to_owned(),
+    };
+    // Times end in their unit.
     let name = match field.as_str() {
         "heartbeat_interval" => "heartbeat_ms".to_owned(),
-        "seen_ttl" | "score_parameters.decay_interval" | "score_parameters.time_in_mesh_quantum" => {
-            format!("{field}_ms")
-        }
+        "seen_ttl"
+        | "score_parameters.decay_interval"
+        | "score_parameters.time_in_mesh_quantum"
+        | "tree_parameters.repair_timeout" => format!("{field}_ms"),
         _ => field,
     };
     format!("gossip.{name}")

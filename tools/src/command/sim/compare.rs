@@ -15,12 +15,13 @@ use crate::output::{self, Format};
 /// A run with its name.
 struct Side {
     name: String,
+    is_folder: bool,
     summary: Summary,
 }
 
 pub(super) fn compare(format: Format, args: &CompareArgs) -> Result<(), CliError> {
     let (a, b) = sides(args)?;
-    let comparison = side_by_side(&a.summary, &b.summary);
+    let comparison = side_by_side(&a.summary, &b.summary, a.is_folder && b.is_folder);
     let beyond = args.within.map_or_else(Vec::new, |percent| comparison.beyond(percent));
     show(format, &a, &b, &comparison, args.within.map(|_| beyond.is_empty()))?;
     let Some(percent) = args.within.filter(|_| !beyond.is_empty()) else { return Ok(()) };
@@ -81,10 +82,11 @@ impl Source {
                     || folder.manifest.scenario.clone(),
                     |name| name.to_string_lossy().into_owned(),
                 );
-                Side { name, summary: folder.summary }
+                Side { name, is_folder: true, summary: folder.summary }
             }
             Source::Scenario(file) => {
-                Side { name: file.scenario.name.clone(), summary: simulate(&file, threads)?.summary }
+                let summary = simulate(&file, threads)?.summary;
+                Side { name: file.scenario.name.clone(), is_folder: false, summary }
             }
         })
     }

@@ -103,7 +103,7 @@ impl From<RunError> for CliError {
             RunError::Folder { .. } => of(Code::NotFound)
                 .hint("name a folder that `omnimesh sim run` has written, as it has written it"),
             RunError::Sweep(_) => of(Code::Usage),
-            RunError::Failed { .. } | RunError::Io { .. } => of(Code::Failed),
+            RunError::Failed { .. } | RunError::Report(_) | RunError::Write { .. } => of(Code::Failed),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use omnimesh_sim::experiment::{self, MANIFEST, Run, refuse_others};
+use omnimesh_sim::experiment::{self, Run, refuse_others};
 use omnimesh_sim::model::Options;
+use omnimesh_sim::report::MANIFEST;
 use omnimesh_sim::scenario::ScenarioFile;
 use omnimesh_sim::summary::{Manifest, Summary};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ pub(super) fn run(format: Format, args: &RunArgs) -> Result<(), CliError> {
     let done = simulate(&file, args.threads)?;
     let manifest = experiment::save(&dir, &file, &done, &command_line())?;
     show(format, &manifest, &done.summary, &dir)?;
-    output::tell(&format!("the folder of the run: {}", dir.display()));
+    output::tell(&format!("report: {}", dir.join("report.html").display()));
     fail(&done, &dir)
 }
 
