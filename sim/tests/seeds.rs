@@ -26,7 +26,7 @@ fn secs(seconds: u64) -> Duration {
 /// A mesh of the smallest size that can stand a third of liars with room to choose, and what goes wrong in it.
 fn scenario(seed: u64) -> Scenario {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut scenario = Scenario { name: "seed".into(), seed, duration: secs(38), ..Scenario::default() };
+    let mut scenario = Scenario { name: "seed".into(), seed, duration: secs(42), ..Scenario::default() };
     let network = &mut scenario.network;
     network.nodes = rng.random_range(12..=20);
     network.topology = Topology::Random { dials: rng.random_range(4..=5) };
@@ -48,14 +48,14 @@ fn scenario(seed: u64) -> Scenario {
     links.loss = *[0.0, 0.0, 0.01, 0.05].choose(&mut rng).expect("not empty");
     links.loss_burst = rng.random_range(1.0..4.0);
     links.repair = Repair::Retransmit;
-    links.duplication = *[0.0, 0.0, 0.05].choose(&mut rng).expect("not empty");
+    links.duplication = *[0.0, 0.0, 0.01].choose(&mut rng).expect("not empty");
     links.reordering = *[0.0, 0.0, 0.05].choose(&mut rng).expect("not empty");
     if rng.random_bool(0.5) {
         scenario.gossip.tree = None;
     }
     if rng.random_bool(0.3) {
-        // What is forgotten early is met again by the replay windows.
-        scenario.gossip.seen_ttl = secs(2);
+        // What is forgotten as soon as nobody tells of it any more is met again by the replay windows.
+        scenario.gossip.seen_ttl = secs(5);
     }
     scenario.workload.start = secs(9);
     scenario.workload.messages = 24;
@@ -64,14 +64,23 @@ fn scenario(seed: u64) -> Scenario {
         scenario.faults.push(fault(&mut rng));
     }
     for _ in 0..rng.random_range(0..=3) {
-        scenario.adversaries.push(adversary(&mut rng));
+        let adversary = adversary(&mut rng);
+        // A third of somebody's neighbours is more than any clock can stand, and who has just started can be
+        // taken in by one liar that he hears first.
+        let restarts =
+            |fault: &Fault| matches!(fault.kind, FaultKind::Crash { .. } | FaultKind::Churn { .. });
+        let is_too_much = scenario.adversaries.iter().any(|other| other.kind.is_on_step())
+            || scenario.faults.iter().any(restarts);
+        if !(adversary.kind.is_on_step() && is_too_much) {
+            scenario.adversaries.push(adversary);
+        }
     }
     scenario.checks = vec![
         Check::Agreement { within: secs(1) },
         Check::Monotone,
         Check::Authentic,
         Check::Delivery { ratio: 0.9 },
-        Check::Convergence { steps: 12 },
+        Check::Convergence { steps: 15 },
         Check::NoFalseQuarantine,
     ];
     scenario
@@ -103,7 +112,7 @@ fn fault(rng: &mut ChaCha8Rng) -> Fault {
 fn adversary(rng: &mut ChaCha8Rng) -> Adversary {
     let kind = match rng.random_range(0..15) {
         0 => AdversaryKind::Tamper,
-        1 => AdversaryKind::Replay { after: Duration::from_millis(rng.random_range(100..12_000)) },
+        1 => AdversaryKind::Replay { after: Duration::from_millis(rng.random_range(100..6_000)) },
         2 => AdversaryKind::Rush { by: Duration::from_millis(rng.random_range(500..1_000_000)) },
         3 => AdversaryKind::Freeze,
         4 => AdversaryKind::TwoFaced { by: Duration::from_millis(rng.random_range(500..100_000)) },
@@ -123,7 +132,10 @@ fn adversary(rng: &mut ChaCha8Rng) -> Adversary {
 
 /// What the checkers find wrong with a seed.
 fn failures(scenario: &Scenario) -> Vec<String> {
-    let outcome = model::run(scenario, Options { threads: 1, ..Options::default() });
+    let run = || model::run(scenario, Options { threads: 1, ..Options::default() });
+    let Ok(outcome) = std::panic::catch_unwind(run) else {
+        return vec!["an invariant is broken, see above".into()];
+    };
     let failed = check(scenario, &outcome).into_iter().filter(|checked| !checked.ok);
     failed.map(|checked| format!("{}: {}", checked.name, checked.detail)).collect()
 }

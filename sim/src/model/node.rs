@@ -487,6 +487,9 @@ impl Node {
         let Some(sync) = self.machines.as_mut().and_then(|machines| machines.sync.as_mut()) else { return };
         let mut out = std::mem::take(&mut ctx.sink.step_out);
         sync.handle(now, input, &mut self.rng, &mut out);
+        if cfg!(debug_assertions) {
+            sync.check_invariants(now);
+        }
         self.on_step_outputs(&mut out, ctx);
         ctx.sink.step_out = out;
     }
@@ -664,12 +667,9 @@ impl Node {
         self.trace
     }
 
-    pub(super) fn check_invariants(&self, now: u64) {
+    pub(super) fn check_invariants(&self) {
         if let Some(machines) = &self.machines {
             machines.relay.check_invariants();
-            if let Some(sync) = &machines.sync {
-                sync.check_invariants(self.clock.local(now));
-            }
             if let Some(membership) = &machines.membership {
                 membership.check_invariants();
             }
