@@ -275,7 +275,7 @@ impl<P: PeerName> State<P> {
                 ids.shuffle(rng);
             }
             // In tree mode we know who told us.
-            let is_news = |id: &&MessageId| !self.has_trees(slot) || !self.is_unwanted(id, slot);
+            let is_news = |id: &&MessageId| !self.has_trees(slot) || !self.has_message(ix, id, slot);
             let told: Vec<MessageId> =
                 ids.iter().take(self.config.ihave_ids_max).filter(is_news).copied().collect();
             if told.is_empty() {

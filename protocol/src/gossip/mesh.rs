@@ -280,7 +280,7 @@ impl<P: PeerName> State<P> {
             reply.prune.push(prune);
         } else {
             self.add_to_mesh(ix, slot, out);
-            reply.choke.extend(self.first_choke(ix, slot));
+            reply.choke.extend(self.first_choke(slot, name));
         }
     }
 

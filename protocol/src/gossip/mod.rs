@@ -364,6 +364,9 @@ impl<P: PeerName> State<P> {
             .graft
             .retain(|name| self.topics.find(name).is_some_and(|ix| self.topics.get(ix).is_in_mesh(slot)));
         reply.graft.dedup();
+        // An UNCHOKE after the GRAFT has the last word.
+        let chokes = std::mem::take(&mut reply.choke);
+        reply.choke = chokes.iter().filter_map(|choke| self.first_choke(slot, &choke.topic)).collect();
         if !reply.is_empty() {
             self.send(slot, Rpc::of_control(reply), Class::Control, out);
         }
@@ -452,10 +455,12 @@ impl<P: PeerName> State<P> {
         }
         if let Some(control) = &mut rpc.control {
             for topic in &control.graft {
-                let ix = self.topics.find(topic);
-                control.choke.extend(ix.and_then(|ix| self.first_choke(ix, slot)));
+                if !control.choke.iter().any(|choke| choke.topic == *topic) {
+                    control.choke.extend(self.first_choke(slot, topic));
+                }
             }
-            let trees = |chokes: &[Choke]| -> u64 { chokes.iter().map(|c| u64::from(c.trees.count_ones())).sum() };
+            let trees =
+                |chokes: &[Choke]| -> u64 { chokes.iter().map(|c| u64::from(c.trees.count_ones())).sum() };
             self.stats.choke_sent += trees(&control.choke);
             self.stats.unchoke_sent += trees(&control.unchoke);
             self.stats.ihave_sent += control.ihave.iter().map(|ihave| ihave.ids.len() as u64).sum::<u64>();

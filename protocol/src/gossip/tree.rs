@@ -144,7 +144,9 @@ impl Trees {
     fn note_backup(&mut self, tree: u8, link: Link, key: u64, led: bool) -> u8 {
         match self.backups.binary_search_by_key(&tree, |backup| backup.tree) {
             Ok(at) => {
-                let Some(backup) = self.backups.get_mut(at).filter(|backup| backup.key != key) else { return 0 };
+                let Some(backup) = self.backups.get_mut(at).filter(|backup| backup.key != key) else {
+                    return 0;
+                };
                 let before = if backup.link == link { backup.leads } else { 0 };
                 let leads = if led { before.saturating_add(1) } else { 0 };
                 *backup = Backup { tree, link, key, leads };
@@ -289,7 +291,9 @@ impl<P: PeerName> State<P> {
         tree: u8,
         out: &mut Outbox<Output<P>>,
     ) {
-        let (Some(first), Some(other)) = (self.peers.resolve(first), self.peers.resolve(other)) else { return };
+        let (Some(first), Some(other)) = (self.peers.resolve(first), self.peers.resolve(other)) else {
+            return;
+        };
         let topic = self.topics.get(ix);
         let is_fed = topic.is_in_mesh(first) && !topic.trees.is_lazy(first, tree);
         if first == other || !is_fed || !topic.is_in_mesh(other) || !self.has_trees(other) {
@@ -370,8 +374,8 @@ impl<P: PeerName> State<P> {
     }
 
     /// The CHOKE that is due with a GRAFT.
-    pub(super) fn first_choke(&self, ix: TopicIx, slot: Slot) -> Option<Choke> {
-        let topic = self.topics.get(ix);
+    pub(super) fn first_choke(&self, slot: Slot, name: &Topic) -> Option<Choke> {
+        let topic = self.topics.get(self.topics.find(name)?);
         let trees = topic.trees.choked_in(slot);
         (trees != 0).then(|| Choke { topic: topic.name.clone(), trees })
     }

@@ -178,7 +178,8 @@ impl Forest {
             match output {
                 Output::Send { to, rpc, .. } => {
                     let latency = self.links[node as usize][&to];
-                    self.trace = self.trace.wrapping_mul(31).wrapping_add(self.now.as_nanos() ^ u64::from(to));
+                    self.trace =
+                        self.trace.wrapping_mul(31).wrapping_add(self.now.as_nanos() ^ u64::from(to));
                     self.schedule(self.now + latency, to, Input::Rpc { from: node, rpc });
                 }
                 Output::Validate { id, topic, .. } => {
@@ -312,7 +313,8 @@ fn figures() {
         for seed in 0..seeds {
             let tree = Some(TreeConfig { per_author, ..TreeConfig::default() });
             let tree = tree.filter(|_| std::env::var("PLAIN").is_err());
-            let mut forest = Forest::new(seed, nodes, degree, Config { tree, ..with_degree(degree) }, no_standard);
+            let mut forest =
+                Forest::new(seed, nodes, degree, Config { tree, ..with_degree(degree) }, no_standard);
             let authors: Vec<u32> = (0..authors).map(|at| at * 7).collect();
             let first = forest.rounds(&authors, authors.len() * 3);
             let before = forest.sum(|s| s.ihave_sent);
@@ -330,7 +332,11 @@ fn figures() {
                     authors.iter().copied().filter(|node| forest.nodes[*node as usize].is_alive).collect();
                 let after = forest.rounds(&living, 10.max(living.len()));
                 println!("  crash, seen {is_seen}: first {:?}", after[0]);
-                println!("     second {:?} then {:?}", after[1 % after.len()], mean(&after[after.len() / 2..]));
+                println!(
+                    "     second {:?} then {:?}",
+                    after[1 % after.len()],
+                    mean(&after[after.len() / 2..])
+                );
             }
             println!(
                 "  repairs {} replacements {} shortcuts {} iwant {} chokes {} unchokes {} broken {}",

@@ -77,8 +77,16 @@ fn run(seed: u64, frames: u64) -> Tally {
     let state = State::new(Arc::new(config), Time::ZERO, &mut rng, &mut out).expect("valid");
     let next_beat = (Time::ZERO, Timer::Heartbeat { beat: 1 });
     let tally = Tally::default();
-    let mut fuzz =
-        Fuzz { state, rng, now: Time::ZERO, next_beat, timers: Vec::new(), waiting: Vec::new(), ids: Vec::new(), tally };
+    let mut fuzz = Fuzz {
+        state,
+        rng,
+        now: Time::ZERO,
+        next_beat,
+        timers: Vec::new(),
+        waiting: Vec::new(),
+        ids: Vec::new(),
+        tally,
+    };
     fuzz.carry_out(&mut out);
     fuzz.handle(Input::Subscribe(topic("a")));
     fuzz.handle(Input::Subscribe(topic("b")));
@@ -260,6 +268,11 @@ impl Fuzz {
         self.rng.random_range(0..of) == 0
     }
 
+    /// Often the one tree that messages which are no envelopes take.
+    fn trees(&mut self) -> u64 {
+        if self.chance(2) { 1 } else { self.rng.random::<u64>() >> self.rng.random_range(0..64) }
+    }
+
     fn good_frame(&mut self) -> Vec<u8> {
         let mut rpc = pb::Rpc::default();
         for _ in 0..self.rng.random_range(0..3) {
@@ -295,6 +308,10 @@ impl Fuzz {
             }
             if self.chance(3) {
                 control.idontwant.push(pb::Ids { message_ids: self.some_ids() });
+            }
+            if self.chance(4) {
+                let choke = pb::Choke { topic_id: Some(self.name()), trees: Some(self.trees()) };
+                if self.chance(2) { control.choke.push(choke) } else { control.unchoke.push(choke) }
             }
             rpc.control = Some(control);
         }
