@@ -209,6 +209,12 @@ fn read_cases() -> Vec<Case> {
             "an id of 19 bytes names nothing",
             &field(3, field(2, [field(1, [1; 19]), field(1, [2; 20])].concat())),
         ),
+        case("CHOKE of no tree, and UNCHOKE without a topic: nothing is said", &{
+            let (choke, unchoke) = ([0x8a, 0xd0, 0xed, 0x1b], [0x92, 0xd0, 0xed, 0x1b]);
+            let part = |tag: [u8; 4], content: Vec<u8>| [&tag[..], &varint(content.len()), &content].concat();
+            let none = [field(1, topic()), vec![0x10, 0]].concat();
+            field(3, [part(choke, none), part(unchoke, vec![0x10, 1])].concat())
+        }),
         case("PRUNE with peers of peer exchange, which are passed over", &field(3, field(4, prune))),
         case("cut in a field", &field(2, &good)[..20]),
         case("text for a message", &[0x10, 0x01]),
