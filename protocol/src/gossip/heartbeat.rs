@@ -120,20 +120,26 @@ impl<P: PeerName> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         let config = Arc::clone(&self.config);
-        let mesh = self.topics.get(ix).mesh.clone();
-        for slot in mesh {
+        let mut pruned = None;
+        for slot in self.topics.get(ix).mesh.clone() {
             if self.score_of(slot) < 0.0 {
                 self.prune_in(ix, slot, PruneReason::Score, batch, out);
+                pruned = Some(slot);
             }
+        }
+        if self.topics.get(ix).mesh.len() > config.mesh_degree_high {
+            for slot in self.excess(ix, rng) {
+                self.prune_in(ix, slot, PruneReason::Excess, batch, out);
+                pruned = Some(slot);
+            }
+        }
+        if let Some(slot) = pruned {
+            self.replace_eager_links(ix, slot, out);
         }
         let degree = self.topics.get(ix).mesh.len();
         if degree < config.mesh_degree_low {
             let candidates = self.graft_candidates(ix, |_| true);
             self.graft_some(ix, candidates, config.mesh_degree - degree, batch, rng, out);
-        } else if degree > config.mesh_degree_high {
-            for slot in self.excess(ix, rng) {
-                self.prune_in(ix, slot, PruneReason::Excess, batch, out);
-            }
         }
         if self.topics.get(ix).mesh.len() >= config.mesh_degree_low {
             let outbound =

@@ -128,6 +128,11 @@ impl Trees {
         }
     }
 
+    /// Forgets a link that left the mesh.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.make_eager(slot, TreeSet::MAX);
+    }
+
     fn make_eager(&mut self, slot: Slot, trees: TreeSet) {
         let Ok(at) = self.links.binary_search_by_key(&slot, |link| link.slot) else { return };
         let Some(link) = self.links.get_mut(at) else { return };
@@ -380,16 +385,8 @@ impl<P: PeerName> State<P> {
         (trees != 0).then(|| Choke { topic: topic.name.clone(), trees })
     }
 
-    /// Forgets a link that left the mesh.
-    pub(super) fn forget_tree_link(&mut self, ix: TopicIx, slot: Slot, out: &mut Outbox<Output<P>>) {
-        if self.config.tree.is_some() {
-            self.topics.get_mut(ix).trees.make_eager(slot, TreeSet::MAX);
-            self.replace_eager_links(ix, slot, out);
-        }
-    }
-
     /// Makes a link eager in each tree that has none. `except`: the one that is no longer.
-    fn replace_eager_links(&mut self, ix: TopicIx, except: Slot, out: &mut Outbox<Output<P>>) {
+    pub(super) fn replace_eager_links(&mut self, ix: TopicIx, except: Slot, out: &mut Outbox<Output<P>>) {
         let topic = self.topics.get(ix);
         let mut orphaned = topic.trees.orphaned(&topic.mesh);
         // In order, beginning after the one that failed: not always the same.
