@@ -236,12 +236,12 @@ impl<P: PeerName> State<P> {
         let tree = self.tree_of(seen.data);
         let Some((first, others)) = seen.senders.split_first() else { return };
         let source = self.peers.resolve(*first).filter(|slot| self.topics.get(ix).is_in_mesh(*slot));
-        if let Some(slot) = source
-            && self.topics.get(ix).trees.is_lazy(slot, tree)
-        {
+        if let Some(slot) = source.filter(|slot| self.has_trees(*slot)) {
+            let trees = &self.topics.get(ix).trees;
+            // An eager link that had to be asked is lazy at the other end.
             let was_asked = told.is_some_and(|told| told.was_asked(*first));
-            let on_the_way = self.topics.get(ix).trees.find(slot).is_some_and(|l| l.lately & bit(tree) != 0);
-            if was_asked || !on_the_way {
+            let on_the_way = trees.find(slot).is_some_and(|link| link.lately & bit(tree) != 0);
+            if was_asked || trees.is_lazy(slot, tree) && !on_the_way {
                 self.stats.tree_repairs += u64::from(was_asked);
                 self.unchoke(ix, slot, bit(tree), out);
             }

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use omnimesh_protocol::gossip::{
     Class, Config, Direction, Input, Output, Protocol, State, Stats, Topic, TreeConfig, Verdict,
 };
@@ -19,7 +18,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::bench::topic;
+use crate::bench::{authored, topic};
 
 /// How long a router takes to judge a message.
 const VERDICT: Duration = Duration::from_millis(1);
@@ -89,6 +88,10 @@ pub(crate) struct Forest {
     ways: BTreeMap<MessageId, Way>,
     name: Topic,
     published: u32,
+    /// Of a hundred forwarded messages, so many are lost on a link.
+    loss_percent: u32,
+    /// How much longer than its latency a link may take, at random, each time.
+    jitter: Duration,
     trace: u64,
 }
 
@@ -111,6 +114,8 @@ impl Forest {
             ways: BTreeMap::new(),
             name: topic("t"),
             published: 0,
+            loss_percent: 0,
+            jitter: Duration::ZERO,
             trace: 0,
         };
         for node in 0..nodes {
@@ -180,8 +185,11 @@ impl Forest {
             match output {
                 Output::Send { rpc, class: Class::Forwarded, .. }
                     if self.nodes[node as usize].is_mute && !rpc.publish.is_empty() => {}
-                Output::Send { to, rpc, .. } => {
-                    let latency = self.links[node as usize][&to];
+                Output::Send { to, rpc, class } => {
+                    if class == Class::Forwarded && self.rng.random_range(0..100) < self.loss_percent {
+                        continue;
+                    }
+                    let latency = self.links[node as usize][&to] + self.jitter.mul_f64(self.rng.random());
                     self.trace =
                         self.trace.wrapping_mul(31).wrapping_add(self.now.as_nanos() ^ u64::from(to));
                     self.schedule(self.now + latency, to, Input::Rpc { from: node, rpc });
@@ -212,21 +220,20 @@ impl Forest {
 
     /// One message of `author`, and a second for it to arrive everywhere.
     pub(crate) fn round(&mut self, author: u32, bytes: usize) -> Round {
+        let id = self.publish(author, bytes);
+        self.run_for(Duration::from_secs(1));
+        self.judge(&id)
+    }
+
+    fn publish(&mut self, author: u32, bytes: usize) -> MessageId {
         self.published += 1;
-        // The beginning of an envelope, so that each author has a tree.
-        let mut data = vec![0x83, 0x59, 0, 0, 0x8a, 0x01, 0x50];
-        data.extend([0; 16]);
-        data.extend([0x58, 0x20, u8::try_from(author % 256).expect("a byte")]);
-        data.extend([0; 31]);
-        data.extend(self.published.to_le_bytes());
-        data.resize(data.len().max(bytes), 0);
-        let data = Bytes::from(data);
+        let rest = [&self.published.to_le_bytes()[..], &vec![0; bytes]].concat();
+        let data = authored(u8::try_from(author % 256).expect("a byte"), &rest);
         let id = MessageId::of(&data);
         let way = Way { sent: self.now, last: self.now, hops: [(author, 0)].into(), copies: 0 };
         self.ways.insert(id, way);
         self.input(author, Input::Publish { topic: self.name.clone(), data });
-        self.run_for(Duration::from_secs(1));
-        self.judge(&id)
+        id
     }
 
     fn judge(&self, id: &MessageId) -> Round {
@@ -410,6 +417,40 @@ fn peers_that_tell_and_send_nothing_are_passed_by() {
     println!("{rounds:?}");
     assert!(rounds.iter().all(|round| round.missed == 0), "everybody gets everything");
     assert!(rounds[8..].iter().all(|round| round.ms < 400.0), "most need not ask any more");
+}
+
+#[test]
+fn messages_that_overtake_each_other_are_no_trouble() {
+    let mut forest = Forest::new(10, 200, 8, with_degree(8), no_standard);
+    forest.jitter = Duration::from_millis(20);
+    let mut many = |count: u32| {
+        let ids: Vec<MessageId> = (0..count)
+            .map(|at| {
+                let id = forest.publish(at % 10, 200);
+                forest.run_for(Duration::from_millis(7));
+                id
+            })
+            .collect();
+        forest.run_for(Duration::from_secs(1));
+        ids.iter().map(|id| forest.judge(id)).collect::<Vec<Round>>()
+    };
+    let first = many(100);
+    assert!(first.iter().all(|round| round.missed == 0));
+    assert_good(&many(200)[100..], 10, 250.0);
+    assert!(forest.sum(|stats| stats.ihave_sent_lazy) > 0);
+}
+
+#[test]
+fn what_is_lost_on_the_way_is_fetched() {
+    let mut forest = Forest::new(11, 200, 8, with_degree(8), no_standard);
+    forest.rounds(&[0], 3);
+    forest.loss_percent = 5;
+    let rounds = forest.rounds(&[0], 20);
+    println!("{:?}", mean(&rounds));
+    assert!(rounds.iter().all(|round| round.missed == 0), "everybody gets everything");
+    assert!(rounds.iter().any(|round| round.ms > 180.0), "the loss took effect");
+    assert!(mean(&rounds).rmr < 0.5, "at a part of the copies of a mesh");
+    assert!(rounds.iter().all(|round| round.ms < 1_000.0), "without waiting for a heartbeat");
 }
 
 #[test]

@@ -440,6 +440,15 @@ fn one_that_goes_on_sending_is_choked_again_but_not_at_once() {
 }
 
 #[test]
+fn an_eager_link_that_must_be_asked_is_told_again_that_it_is_eager() {
+    let mut bench = with_mesh(passive(), 1..=2);
+    bench.rpc(1, ihave("t", &[id("a")]));
+    bench.wait(Duration::from_millis(100));
+    assert_eq!(asked(&bench.timers()), vec![id("a")]);
+    assert_eq!(unchoked(&accept(&mut bench, 1, "a")), vec![(1, FIRST)]);
+}
+
+#[test]
 fn words_about_other_links_mean_nothing() {
     let mut bench = with_mesh(passive(), 1..=2);
     bench.connect_nodes([5], "t");

@@ -287,6 +287,13 @@ fn known_bytes_of_tree_mode() {
     let expected = b"\x1a\x1e\x8a\xd0\xed\x1b\x06\x0a\x01t\x10\x81\x01\
         \x92\xd0\xed\x1b\x0e\x0a\x01t\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
     assert_eq!(&encoded(&rpc)[..], expected);
+    // The example of docs/protocol.md.
+    let both = Choke { topic: topic("t"), trees: 129 };
+    let rpc =
+        Rpc::of_control(Control { choke: vec![both.clone()], unchoke: vec![both], ..Control::default() });
+    let expected = b"\x1a\x16\x8a\xd0\xed\x1b\x06\x0a\x01t\x10\x81\x01\
+        \x92\xd0\xed\x1b\x06\x0a\x01t\x10\x81\x01";
+    assert_eq!(&encoded(&rpc)[..], expected);
     // What is about no topic or no tree says nothing.
     let none = pb::Choke { topic_id: Some("t".into()), trees: Some(0) };
     let missing = pb::Choke { topic_id: Some("t".into()), trees: None };
