@@ -488,8 +488,10 @@ fn figures() {
         for seed in 0..seeds {
             let tree = Some(TreeConfig { per_author, ..TreeConfig::default() });
             let tree = tree.filter(|_| std::env::var("PLAIN").is_err());
-            let mut forest =
-                Forest::new(seed, nodes, degree, Config { tree, ..with_degree(degree) }, no_standard);
+            // 0: the router's own defaults.
+            let config = if degree == 0 { Config::default() } else { with_degree(degree) };
+            let dials = std::env::var("DIALS").map_or(degree, |text| text.parse().expect("a number"));
+            let mut forest = Forest::new(seed, nodes, dials, Config { tree, ..config }, no_standard);
             let authors: Vec<u32> = (0..authors).map(|at| at * 7).collect();
             let first = forest.rounds(&authors, authors.len() * 3);
             let before = forest.sum(|s| s.ihave_sent);
