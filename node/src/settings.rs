@@ -77,6 +77,7 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     limits.streams_per_connection = count(config.limits.streams_per_connection);
     limits.connection_window_bytes = count(config.limits.connection_window_bytes)
         .max(limits.streams_per_connection.saturating_mul(256 << 10));
+    settings.tree = config.gossip.tree;
     settings.gossip.frame_bytes_max = read_limits(config).frame_bytes_max;
     settings.gossip.queue_frames = config.limits.outbound_queue;
     settings.gossip.queue_bytes = config.limits.outbound_bytes;
@@ -156,6 +157,10 @@ pub(crate) fn gossip(config: &Config) -> gossip::Config {
         peers_max: config.network.peers_max.saturating_mul(2),
         cache_bytes_max: gossip.cache_bytes_max,
         validating_max: config.limits.inbound_queue,
+        tree: gossip.tree.then(|| gossip::TreeConfig {
+            repair_timeout: Duration::from_millis(gossip.tree_repair_ms),
+            ..gossip::TreeConfig::default()
+        }),
         ..default
     };
     settings.limits.frame_bytes_max = gossip.message_bytes_max;

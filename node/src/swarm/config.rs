@@ -25,6 +25,8 @@ pub struct Config {
     pub kademlia: bool,
     /// Bounds on connections and memory.
     pub limits: Limits,
+    /// Offers and accepts OmniMesh's own gossip protocol, which is tree mode, besides those of gossipsub.
+    pub tree: bool,
     /// The streams that carry gossip.
     pub gossip: StreamConfig,
     /// The streams that carry membership, step sync and the like.
@@ -47,6 +49,7 @@ impl Config {
             mdns: false,
             kademlia: true,
             limits: Limits::default(),
+            tree: true,
             gossip: StreamConfig::default(),
             control: StreamConfig {
                 queue_bytes: 2 << 20,

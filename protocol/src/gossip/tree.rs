@@ -128,6 +128,11 @@ impl Trees {
         }
     }
 
+    /// Forgets a link that left the mesh.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.make_eager(slot, TreeSet::MAX);
+    }
+
     fn make_eager(&mut self, slot: Slot, trees: TreeSet) {
         let Ok(at) = self.links.binary_search_by_key(&slot, |link| link.slot) else { return };
         let Some(link) = self.links.get_mut(at) else { return };
@@ -231,12 +236,12 @@ impl<P: PeerName> State<P> {
         let tree = self.tree_of(seen.data);
         let Some((first, others)) = seen.senders.split_first() else { return };
         let source = self.peers.resolve(*first).filter(|slot| self.topics.get(ix).is_in_mesh(*slot));
-        if let Some(slot) = source
-            && self.topics.get(ix).trees.is_lazy(slot, tree)
-        {
+        if let Some(slot) = source.filter(|slot| self.has_trees(*slot)) {
+            let trees = &self.topics.get(ix).trees;
+            // An eager link that had to be asked is lazy at the other end.
             let was_asked = told.is_some_and(|told| told.was_asked(*first));
-            let on_the_way = self.topics.get(ix).trees.find(slot).is_some_and(|l| l.lately & bit(tree) != 0);
-            if was_asked || !on_the_way {
+            let on_the_way = trees.find(slot).is_some_and(|link| link.lately & bit(tree) != 0);
+            if was_asked || trees.is_lazy(slot, tree) && !on_the_way {
                 self.stats.tree_repairs += u64::from(was_asked);
                 self.unchoke(ix, slot, bit(tree), out);
             }
@@ -374,22 +379,14 @@ impl<P: PeerName> State<P> {
     }
 
     /// The CHOKE that is due with a GRAFT.
-    pub(super) fn first_choke(&self, ix: TopicIx, slot: Slot) -> Option<Choke> {
-        let topic = self.topics.get(ix);
+    pub(super) fn first_choke(&self, slot: Slot, name: &Topic) -> Option<Choke> {
+        let topic = self.topics.get(self.topics.find(name)?);
         let trees = topic.trees.choked_in(slot);
         (trees != 0).then(|| Choke { topic: topic.name.clone(), trees })
     }
 
-    /// Forgets a link that left the mesh.
-    pub(super) fn forget_tree_link(&mut self, ix: TopicIx, slot: Slot, out: &mut Outbox<Output<P>>) {
-        if self.config.tree.is_some() {
-            self.topics.get_mut(ix).trees.make_eager(slot, TreeSet::MAX);
-            self.replace_eager_links(ix, slot, out);
-        }
-    }
-
     /// Makes a link eager in each tree that has none. `except`: the one that is no longer.
-    fn replace_eager_links(&mut self, ix: TopicIx, except: Slot, out: &mut Outbox<Output<P>>) {
+    pub(super) fn replace_eager_links(&mut self, ix: TopicIx, except: Slot, out: &mut Outbox<Output<P>>) {
         let topic = self.topics.get(ix);
         let mut orphaned = topic.trees.orphaned(&topic.mesh);
         // In order, beginning after the one that failed: not always the same.

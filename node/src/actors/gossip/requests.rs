@@ -141,6 +141,7 @@ impl Handler<GetScores> for GossipActor {
 pub(crate) struct Snapshot {
     pub(crate) counters: Counters,
     pub(crate) gossip: gossip::Stats,
+    pub(crate) lazy_links: usize,
     pub(crate) refused: [u64; Refusal::COUNT],
     pub(crate) accepted: u64,
     pub(crate) cache: CacheStats,
@@ -168,6 +169,7 @@ impl Handler<GetSnapshot> for GossipActor {
         MessageResult(Snapshot {
             counters: self.counters.clone(),
             gossip: self.state.gossip().stats().clone(),
+            lazy_links: self.state.gossip().lazy_links(),
             refused: *validator.refused(),
             accepted: validator.accepted(),
             cache: validator.cache_stats(),
