@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use omnimesh_sim::checkers::check;
+use omnimesh_sim::checkers::{Checked, check};
 use omnimesh_sim::model::{self, Options};
 use omnimesh_sim::scenario::{
     Adversary, AdversaryKind, Check, Fault, FaultKind, Latency, Repair, Scenario, Topology, Victims, Who,
@@ -112,7 +112,7 @@ fn fault(rng: &mut ChaCha8Rng) -> Fault {
 fn adversary(rng: &mut ChaCha8Rng) -> Adversary {
     let kind = match rng.random_range(0..15) {
         0 => AdversaryKind::Tamper,
-        1 => AdversaryKind::Replay { after: Duration::from_millis(rng.random_range(100..6_000)) },
+        1 => AdversaryKind::Replay { after: Duration::from_millis(rng.random_range(100..2_500)) },
         2 => AdversaryKind::Rush { by: Duration::from_millis(rng.random_range(500..1_000_000)) },
         3 => AdversaryKind::Freeze,
         4 => AdversaryKind::TwoFaced { by: Duration::from_millis(rng.random_range(500..100_000)) },
@@ -136,7 +136,9 @@ fn failures(scenario: &Scenario) -> Vec<String> {
     let Ok(outcome) = std::panic::catch_unwind(run) else {
         return vec!["an invariant is broken, see above".into()];
     };
-    let failed = check(scenario, &outcome).into_iter().filter(|checked| !checked.ok);
+    // Not every adversary finds something to do in so small a mesh; in the scenarios that are shipped each must.
+    let is_wrong = |checked: &Checked| !checked.ok && checked.name != "faults_took_effect";
+    let failed = check(scenario, &outcome).into_iter().filter(is_wrong);
     failed.map(|checked| format!("{}: {}", checked.name, checked.detail)).collect()
 }
 

@@ -78,13 +78,14 @@ impl<P: PeerName> State<P> {
             });
             !promises.is_empty()
         });
+        // Who is gone could not keep its word.
+        broken.retain(|link| self.peers.resolve(*link).is_some_and(|slot| self.peers.get(slot).is_live()));
         self.stats.broken_promises += broken.len() as u64;
         // However many: a slow peer breaks them by the dozen, and mends; a mute one breaks some in each heartbeat.
         broken.sort_unstable();
         broken.dedup();
         for link in broken {
-            // Who is gone could not keep its word.
-            if let Some(slot) = self.peers.resolve(link).filter(|slot| self.peers.get(*slot).is_live()) {
+            if let Some(slot) = self.peers.resolve(link) {
                 self.blame(slot, 1.0);
             }
         }

@@ -309,7 +309,8 @@ impl Node {
                 return;
             }
         }
-        ctx.now = at;
+        // What a slow node takes its time for may end after what came later and takes none.
+        ctx.now = at.max(ctx.now);
         ctx.sink.record.events += 1;
         self.trace = mix(self.trace ^ mix(at) ^ u64::from(event.from) << 32);
         match event.what {
