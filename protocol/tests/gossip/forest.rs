@@ -163,10 +163,10 @@ impl Forest {
                 let way = self.ways.entry(message.id()).or_default();
                 let hops = way.hops.get(from).copied().unwrap_or(0) + 1;
                 way.copies += 1;
-                if !way.hops.contains_key(&node) {
-                    way.hops.insert(node, hops);
+                way.hops.entry(node).or_insert_with(|| {
                     way.last = self.now;
-                }
+                    hops
+                });
             }
         }
         let mut out = Outbox::new();
@@ -503,9 +503,15 @@ fn figures() {
         for seed in 0..seeds {
             let tree = Some(TreeConfig { per_author, ..TreeConfig::default() });
             let tree = tree.filter(|_| std::env::var("PLAIN").is_err());
-            // 0: the router's own defaults.
-            let config = if degree == 0 { Config::default() } else { with_degree(degree) };
-            let dials = std::env::var("DIALS").map_or(degree, |text| text.parse().expect("a number"));
+            // D_low and D_high, if they are not to follow from the degree.
+            let bound = |name: &str, default: usize| {
+                std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+            };
+            let config = with_degree(degree);
+            let (mesh_degree_low, mesh_degree_high) =
+                (bound("LOW", config.mesh_degree_low), bound("HIGH", config.mesh_degree_high));
+            let config = Config { mesh_degree_low, mesh_degree_high, ..config };
+            let dials = bound("DIALS", degree);
             let mut forest = Forest::new(seed, nodes, dials, Config { tree, ..config }, no_standard);
             let authors: Vec<u32> = (0..authors).map(|at| at * 7).collect();
             let first = forest.rounds(&authors, authors.len() * 3);
