@@ -50,10 +50,10 @@ impl<P: PeerName> State<P> {
         self.asked.clear();
         self.seen.tick(self.now, self.config.seen_ttl);
         self.unwanted.tick(self.now, self.config.heartbeat_interval * self.config.idontwant_beats);
-        let (now, slack) = (self.now, self.config.backoff_slack);
+        let (now, slack, beat) = (self.now, self.config.backoff_slack, self.beat);
         for topic in self.topics.iter_mut() {
             topic.forget_backoffs(now, slack);
-            topic.trees.on_heartbeat();
+            topic.trees.on_heartbeat(beat);
         }
         self.judge_promises();
         self.decay_scores();

@@ -27,8 +27,8 @@ struct Node {
     state: State<u32>,
     rng: ChaCha8Rng,
     is_alive: bool,
-    /// It tells of messages and sends none but its own, asked or not.
-    is_mute: bool,
+    /// It tells of messages and keeps those of others to itself, asked or not, of which this is true.
+    withholds: fn(u32) -> bool,
     inputs: u64,
 }
 
@@ -123,7 +123,7 @@ impl Forest {
             let mut out = Outbox::new();
             let config = if is_standard(node) { &standard } else { &config };
             let state = State::new(Arc::clone(config), Time::ZERO, &mut rng, &mut out).expect("valid");
-            forest.nodes.push(Node { state, rng, is_alive: true, is_mute: false, inputs: 0 });
+            forest.nodes.push(Node { state, rng, is_alive: true, withholds: |_| false, inputs: 0 });
             forest.carry_out(node, &mut out);
         }
         for node in 0..nodes {
@@ -163,10 +163,10 @@ impl Forest {
                 let way = self.ways.entry(message.id()).or_default();
                 let hops = way.hops.get(from).copied().unwrap_or(0) + 1;
                 way.copies += 1;
-                if !way.hops.contains_key(&node) {
-                    way.hops.insert(node, hops);
+                way.hops.entry(node).or_insert_with(|| {
                     way.last = self.now;
-                }
+                    hops
+                });
             }
         }
         let mut out = Outbox::new();
@@ -184,7 +184,7 @@ impl Forest {
         for output in outputs {
             match output {
                 Output::Send { rpc, class: Class::Forwarded, .. }
-                    if self.nodes[node as usize].is_mute && !rpc.publish.is_empty() => {}
+                    if !rpc.publish.is_empty() && (self.nodes[node as usize].withholds)(self.published) => {}
                 Output::Send { to, rpc, class } => {
                     if class == Class::Forwarded && self.rng.random_range(0..100) < self.loss_percent {
                         continue;
@@ -411,12 +411,27 @@ fn peers_that_tell_and_send_nothing_are_passed_by() {
     let mut forest = Forest::new(6, 300, 8, with_degree(8), no_standard);
     forest.rounds(&[0], 3);
     for node in (1..300).step_by(5) {
-        forest.nodes[node].is_mute = true;
+        forest.nodes[node].withholds = |_| true;
     }
     let rounds = forest.rounds(&[0], 12);
     println!("{rounds:?}");
     assert!(rounds.iter().all(|round| round.missed == 0), "everybody gets everything");
     assert!(rounds[8..].iter().all(|round| round.ms < 400.0), "most need not ask any more");
+}
+
+#[test]
+fn peers_that_withhold_some_are_not_relied_on_alone() {
+    let mut forest = Forest::new(6, 300, 8, with_degree(8), no_standard);
+    forest.rounds(&[0], 3);
+    for node in (1..300).step_by(5) {
+        forest.nodes[node].withholds = |message| message.is_multiple_of(3);
+    }
+    let rounds = forest.rounds(&[0], 30);
+    println!("{rounds:?}");
+    assert!(rounds.iter().all(|round| round.missed == 0), "everybody gets everything");
+    let slow = |rounds: &[Round]| rounds.iter().filter(|round| round.ms > 180.0).count();
+    assert!(slow(&rounds[..6]) > 0, "it takes effect");
+    assert!(slow(&rounds[18..]) <= 1, "and in the end gains them nothing");
 }
 
 #[test]
@@ -488,9 +503,15 @@ fn figures() {
         for seed in 0..seeds {
             let tree = Some(TreeConfig { per_author, ..TreeConfig::default() });
             let tree = tree.filter(|_| std::env::var("PLAIN").is_err());
-            // 0: the router's own defaults.
-            let config = if degree == 0 { Config::default() } else { with_degree(degree) };
-            let dials = std::env::var("DIALS").map_or(degree, |text| text.parse().expect("a number"));
+            // D_low and D_high, if they are not to follow from the degree.
+            let bound = |name: &str, default: usize| {
+                std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+            };
+            let config = with_degree(degree);
+            let (mesh_degree_low, mesh_degree_high) =
+                (bound("LOW", config.mesh_degree_low), bound("HIGH", config.mesh_degree_high));
+            let config = Config { mesh_degree_low, mesh_degree_high, ..config };
+            let dials = bound("DIALS", degree);
             let mut forest = Forest::new(seed, nodes, dials, Config { tree, ..config }, no_standard);
             let authors: Vec<u32> = (0..authors).map(|at| at * 7).collect();
             let first = forest.rounds(&authors, authors.len() * 3);

@@ -451,6 +451,43 @@ fn an_eager_link_that_must_be_asked_is_told_again_that_it_is_eager() {
 }
 
 #[test]
+fn an_eager_link_that_fails_often_is_the_one_to_be_choked() {
+    let mut bench = with_mesh(passive(), 1..=4);
+    accept(&mut bench, 1, "shaping");
+    (2..=4).for_each(|lazy| assert_eq!(choked(&bench.send(lazy, "t", "shaping")).len(), 1));
+    bench.beat();
+    for at in 0..2 {
+        // 1 is eager and silent; 2 is asked, and made eager.
+        bench.rpc(2, ihave("t", &[id(&format!("withheld {at}"))]));
+        bench.wait(Duration::from_millis(100));
+        assert_eq!(asked(&bench.timers()).len(), 1);
+        assert_eq!(unchoked(&accept(&mut bench, 2, &format!("withheld {at}"))), vec![(2, FIRST)]);
+        bench.beat();
+        accept(&mut bench, 1, &format!("brought {at}"));
+        let dropped = if at == 0 { 2 } else { 1 };
+        assert_eq!(
+            choked(&bench.send(2, "t", &format!("brought {at}"))),
+            vec![(dropped, FIRST)],
+            "time {at}"
+        );
+    }
+    // It does not come back by telling early, nor as a replacement.
+    for at in 0..6 {
+        bench.rpc(1, ihave("t", &[id(&format!("early {at}"))]));
+        bench.wait(Duration::from_millis(50));
+        assert_eq!(unchoked(&accept(&mut bench, 2, &format!("early {at}"))), vec![]);
+    }
+    assert_eq!(unchoked(&bench.rpc(2, choke("t", FIRST))), vec![(3, FIRST)]);
+    assert_eq!(unchoked(&bench.rpc(3, choke("t", FIRST))), vec![(4, FIRST)]);
+    assert_eq!(unchoked(&bench.rpc(4, choke("t", FIRST))), vec![(2, FIRST)]);
+    // After a minute it may.
+    bench.beats(60);
+    assert_eq!(unchoked(&bench.rpc(2, choke("t", FIRST))), vec![(3, FIRST)]);
+    assert_eq!(unchoked(&bench.rpc(3, choke("t", FIRST))), vec![(4, FIRST)]);
+    assert_eq!(unchoked(&bench.rpc(4, choke("t", FIRST))), vec![(1, FIRST)]);
+}
+
+#[test]
 fn words_about_other_links_mean_nothing() {
     let mut bench = with_mesh(passive(), 1..=2);
     bench.connect_nodes([5], "t");
