@@ -31,7 +31,10 @@ use crate::feed::FeedSender;
 use crate::message::Message;
 use crate::swarm::{Class, Inbound, Outbound};
 
-pub(crate) use requests::{Begin, GetScores, GetSnapshot, PeerDown, PeerUp, Publish, Snapshot, Subscribe};
+pub use requests::ChannelPeers;
+pub(crate) use requests::{
+    Begin, GetChannelPeers, GetScores, GetSnapshot, PeerDown, PeerUp, Publish, Snapshot, Subscribe,
+};
 
 /// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
 /// done once, and the batch to verify is as large as it can be without waiting.
