@@ -1,20 +1,23 @@
 //! Runs many real nodes in this process over links of a given latency, and says what came of it.
 //!
 //! `cargo run --release -p omnimesh-node --example emulation -- [NODES] [DIALS] [MESSAGES] [PER_SECOND] [SETTLE_S]
-//! [LATENCY_MS_MIN] [LATENCY_MS_MAX] [noise|plain]`
+//! [SLOWDOWN] [LATENCY_MS_MIN] [LATENCY_MS_MAX] [noise|plain]`
 //!
 //! Each node dials so many others at random; the latency of each pair is drawn once, evenly between the two bounds;
-//! after some seconds nodes drawn at random publish. The topology follows from the seed in `SEED` (default 1); the
+//! after some seconds nodes drawn at random publish. All times but the first two columns are the network's, which
+//! goes slower than real time by a factor. The topology follows from the seed in `SEED` (default 1); the
 //! nodes' own randomness does not.
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use omnimesh_node::swarm::{Links, Security};
 use omnimesh_node::{EmulatedNetwork, Emulation};
 use omnimesh_protocol::Mesh;
+use omnimesh_protocol::gossip::Stats;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -26,6 +29,7 @@ struct Arguments {
     messages: u32,
     per_second: f64,
     settle: Duration,
+    slowdown: NonZeroU32,
     latency_ms: (u64, u64),
     security: Security,
     seed: u64,
@@ -41,6 +45,7 @@ impl Arguments {
             messages: next("40").parse()?,
             per_second: next("2").parse()?,
             settle: Duration::from_secs(next("15").parse()?),
+            slowdown: next("1").parse()?,
             latency_ms: (next("10").parse()?, next("100").parse()?),
             security: if next("noise") == "plain" { Security::None } else { Security::Noise },
             seed: std::env::var("SEED").unwrap_or_else(|_| "1".to_owned()).parse()?,
@@ -126,13 +131,13 @@ fn percentile(sorted: &[f64], p: f64) -> f64 {
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::read()?;
-    let Arguments { nodes, dials, messages, per_second, settle, latency_ms, security, seed } = arguments;
+    let Arguments { nodes, dials, messages, per_second, settle, slowdown, latency_ms, security, seed } = arguments;
     println!(
         "{nodes} nodes, {dials} dials each, links {}..{} ms, {messages} messages at {per_second}/s, {security:?}, \
-         SEED={seed}",
+         {slowdown} times slower than real time, SEED={seed}",
         latency_ms.0, latency_ms.1
     );
-    let links = Links::new(security, move |a, b| latency(latency_ms, seed, a, b));
+    let links = Links::slow(security, slowdown, move |a, b| latency(latency_ms, seed, a, b));
     let mut network = EmulatedNetwork::new(Emulation::new(Mesh::open("emulation")?, links))?;
 
     let stage = Stage::begin("start");
@@ -146,7 +151,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("           {links} connections");
     let stage = Stage::begin("ready");
     network.wait_ready().await?;
-    let seen: Arc<Mutex<Vec<(u32, Instant)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<(u32, Duration)>>> = Arc::default();
     let seen_by_handler = Arc::clone(&seen);
     network
         .on_message(CHANNEL, move |delivery| {
@@ -158,7 +163,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     network.wait_subscribed(CHANNEL).await?;
     stage.end(nodes);
     let stage = Stage::begin("settle");
-    tokio::time::sleep(settle).await;
+    network.sleep_until(network.now() + settle).await;
     stage.end(nodes);
     println!("           lag {:?}", network.take_lag());
 
@@ -166,29 +171,49 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let stage = Stage::begin("publish");
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 1);
     let mut published = Vec::new();
-    let begun = Instant::now();
+    let begun = network.now();
     for number in 0..messages {
         let due = begun + Duration::from_secs_f64(f64::from(number) / per_second);
-        tokio::time::sleep_until(due.into()).await;
+        network.sleep_until(due).await;
         let from = u32::try_from(below(&mut rng, nodes.into())).unwrap_or(0);
         let mut payload = vec![0; 256];
         payload[..4].copy_from_slice(&number.to_le_bytes());
-        published.push(Instant::now());
+        published.push(network.now());
         network.broadcast(from, CHANNEL, payload).await?;
     }
     let expected = messages as usize * (nodes as usize - 1);
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = network.now() + Duration::from_secs(30);
     let count = || seen.lock().unwrap_or_else(PoisonError::into_inner).len();
-    while count() < expected && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    while count() < expected && network.now() < deadline {
+        network.sleep_until(network.now() + Duration::from_millis(50)).await;
     }
     stage.end(nodes);
     let after = totals(&network).await?;
     report(&seen.lock().unwrap_or_else(PoisonError::into_inner), &published, expected);
-    let (copies, duplicates) = (after.0 - before.0, after.1 - before.1);
+    let since = |count: fn(&Stats) -> u64| {
+        after.iter().map(count).sum::<u64>() - before.iter().map(count).sum::<u64>()
+    };
+    let (copies, duplicates) = (since(|s| s.copies_received), since(|s| s.duplicates));
     println!(
         "copies {copies}, duplicates {duplicates}: {:.3} for each delivery",
         duplicates as f64 / count().max(1) as f64
+    );
+    println!(
+        "copies sent: own {}, forwarded {}, asked for {}; ids told {}, asked for {}; shed {}, late {}, ignored {}, \
+         rejected {}, broken promises {}, graylisted {}, GRAFT {}, PRUNE {}",
+        since(|s| s.copies_sent_own),
+        since(|s| s.copies_sent_forwarded),
+        since(|s| s.copies_sent_iwant),
+        since(|s| s.ihave_sent),
+        since(|s| s.iwant_sent),
+        since(|s| s.shed_messages),
+        since(|s| s.verdicts_late),
+        since(|s| s.ignored),
+        since(|s| s.rejected),
+        since(|s| s.broken_promises),
+        since(|s| s.graylisted),
+        since(|s| s.graft_sent),
+        since(|s| s.prune_sent),
     );
     println!("lag {:?}", network.take_lag());
     let stage = Stage::begin("shutdown");
@@ -197,17 +222,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Copies and duplicates at all nodes so far.
-async fn totals(network: &EmulatedNetwork) -> Result<(u64, u64), Box<dyn Error>> {
-    let mut totals = (0, 0);
-    for node in network.nodes() {
-        let stats = node.gossip_stats().await?;
-        totals = (totals.0 + stats.copies_received, totals.1 + stats.duplicates);
+/// What the router of each node has counted so far.
+async fn totals(network: &EmulatedNetwork) -> Result<Vec<Stats>, Box<dyn Error>> {
+    let mut stats = Vec::new();
+    for index in (0..).take(network.len()) {
+        stats.push(network.gossip_stats(index).await?);
     }
-    Ok(totals)
+    Ok(stats)
 }
 
-fn report(seen: &[(u32, Instant)], published: &[Instant], expected: usize) {
+fn report(seen: &[(u32, Duration)], published: &[Duration], expected: usize) {
     let mut latencies: Vec<f64> = seen
         .iter()
         .filter_map(|(number, at)| Some((*at - *published.get(*number as usize)?).as_secs_f64() * 1000.0))

@@ -88,8 +88,8 @@ impl Emulation {
 pub struct Delivery {
     /// Which node.
     pub node: u32,
-    /// When its subscriber got it.
-    pub at: Instant,
+    /// When its subscriber got it, on the clock of [`EmulatedNetwork::now`].
+    pub at: Duration,
     /// What it got.
     pub message: Message,
 }
@@ -127,7 +127,21 @@ pub struct EmulatedNetwork {
     pool: Arc<rayon::ThreadPool>,
     arbiters: Vec<Arbiter>,
     nodes: Vec<Emulated>,
+    clock: Clock,
     lag: Arc<LagMeter>,
+}
+
+/// The time in an emulated network.
+#[derive(Clone, Copy)]
+struct Clock {
+    begun: Instant,
+    slowdown: u32,
+}
+
+impl Clock {
+    fn now(self) -> Duration {
+        self.begun.elapsed() / self.slowdown
+    }
 }
 
 struct Emulated {
@@ -185,7 +199,8 @@ impl EmulatedNetwork {
         for arbiter in &arbiters {
             arbiter.spawn(Arc::clone(&lag).run());
         }
-        Ok(EmulatedNetwork { emulation, pool, arbiters, nodes: Vec::new(), lag })
+        let clock = Clock { begun: Instant::now(), slowdown: emulation.links.slowdown().get() };
+        Ok(EmulatedNetwork { emulation, pool, arbiters, nodes: Vec::new(), clock, lag })
     }
 
     /// Adds so many nodes, with new identities; they are numbered in the order in which they are added. The first of
@@ -292,10 +307,10 @@ impl EmulatedNetwork {
         for (index, Emulated { node, .. }) in self.indexed() {
             let subscribed = node.subscribe(channel).await;
             let mut subscription = subscribed.map_err(|error| EmulationError::Publish(index, error))?;
-            let handler = Arc::clone(&handler);
+            let (handler, clock) = (Arc::clone(&handler), self.clock);
             self.arbiter(index).spawn(async move {
                 while let Some(message) = subscription.receive().await {
-                    handler(Delivery { node: index, at: Instant::now(), message });
+                    handler(Delivery { node: index, at: clock.now(), message });
                 }
             });
         }
@@ -342,6 +357,17 @@ impl EmulatedNetwork {
     pub async fn gossip_stats(&self, index: u32) -> Result<gossip::Stats, EmulationError> {
         let stats = self.emulated(index)?.node.gossip_stats().await;
         stats.map_err(|Stopped| EmulationError::Stopped(index))
+    }
+
+    /// The time in the network, since it was made.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Waits until it is that time in the network.
+    pub async fn sleep_until(&self, at: Duration) {
+        let at = self.clock.begun + at.saturating_mul(self.clock.slowdown);
+        tokio::time::sleep_until(at.into()).await;
     }
 
     /// How late the nodes' threads were since this was last asked. Latencies that were measured meanwhile are too

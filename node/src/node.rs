@@ -1,6 +1,7 @@
 //! A node, as a library user and the command line see it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -27,7 +28,7 @@ use crate::actors::{Common, Links};
 use crate::api::token::ApiToken;
 use crate::api::{self, ApiMetrics, ApiServer, ServeError, Timeouts};
 use crate::backend::NodeBackend;
-use crate::clock::SharedClock;
+use crate::clock::{Epoch, SharedClock};
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
 use crate::feed::{Feed, FeedItem};
 use crate::message::Message;
@@ -207,7 +208,8 @@ impl MeshNode {
             settings::plug_in(&mut swarm_config, plug.end.clone());
         }
         let external = swarm_config.external.clone();
-        let (common, clock) = (Common::new(), SharedClock::default());
+        let slowdown = surroundings.plug.as_ref().map_or(NonZeroU32::MIN, |plug| plug.end.slowdown());
+        let (common, clock) = (Common::new(Epoch::begin(slowdown)), SharedClock::default());
 
         let mut registry = Registry::with_prefix("omnimesh");
         let latest = Latest::default();
@@ -316,7 +318,7 @@ impl MeshNode {
                     // The clock may be set forward at any time: look again when it is, or when a step ends.
                     (_, Some(next)) => {
                         let changed = clock.wait_until(|clock| clock.step(common.now()) >= target);
-                        let _ = tokio::time::timeout(next.since(now), changed).await;
+                        let _ = tokio::time::timeout(common.until(next), changed).await;
                     }
                     (_, None) => {}
                 }

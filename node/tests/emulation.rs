@@ -1,7 +1,7 @@
 //! Many real nodes in one process, over links of a given latency.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use omnimesh_node::swarm::{Links, Security};
 use omnimesh_node::{Delivery, EmulatedNetwork, Emulation, EmulationError};
@@ -90,7 +90,7 @@ async fn everybody_gets_everything(security: Security) {
     let mut published = Vec::new();
     for number in 0..MESSAGES {
         let from = below(&mut rng, NODES);
-        published.push((from, Instant::now()));
+        published.push((from, network.now()));
         network.broadcast(from, CHANNEL, number.to_le_bytes().to_vec()).await.unwrap();
     }
     let paths = shortest(NODES, &edges);

@@ -25,7 +25,7 @@ use super::author::{Answer, BroadcastError, Published};
 use super::early::Early;
 use super::swarm::Disconnect;
 use super::verify::{self, Checked, Verifier};
-use super::{Common, MAILBOX, Mailbox, until};
+use super::{Common, MAILBOX, Mailbox};
 use crate::clock::SharedClock;
 use crate::feed::FeedSender;
 use crate::message::Message;
@@ -194,7 +194,7 @@ impl GossipActor {
         match output {
             gossip::Output::Send { to, rpc, class } => self.send(to, rpc, class),
             gossip::Output::Timer { at, timer } => {
-                ctx.run_later(until(at, self.common.now()), move |actor, ctx| {
+                ctx.run_later(self.common.until(at), move |actor, ctx| {
                     actor.give(ctx, relay::Input::Gossip(gossip::Input::Timer(timer)));
                 });
             }

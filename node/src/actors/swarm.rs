@@ -21,7 +21,7 @@ use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync, until};
+use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync};
 use crate::store::Store;
 use crate::swarm::{
     Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer,
@@ -184,7 +184,7 @@ impl SwarmActor {
                 self.dial(ctx, dialer::Input::Refused { peer, until });
             }
             admission::Output::Timer { at, timer } => {
-                ctx.run_later(super::until(at, self.common.now()), move |actor, ctx| {
+                ctx.run_later(self.common.until(at), move |actor, ctx| {
                     actor.admit(ctx, admission::Input::Timer(timer));
                 });
             }
@@ -278,7 +278,7 @@ impl SwarmActor {
                 dialer::Output::Trim { peer } => self.disconnect(peer::peer_id(&peer)),
                 dialer::Output::Event(event) => self.on_dialer_event(event),
                 dialer::Output::Timer { at, timer } => {
-                    ctx.run_later(until(at, self.common.now()), move |actor, ctx| {
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
                         actor.dial(ctx, dialer::Input::Timer(timer));
                     });
                 }

@@ -15,6 +15,7 @@ mod pipe;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,7 @@ pub struct Links(Arc<Hub>);
 struct Hub {
     latency: Box<Latency>,
     security: Security,
+    slowdown: NonZeroU32,
     listeners: Mutex<HashMap<u32, Listening>>,
     dial_port: AtomicU64,
 }
@@ -84,9 +86,19 @@ pub(super) struct Wired {
 impl Links {
     /// Links with this one-way latency from the first node to the second; nodes are named by their index.
     pub fn new(security: Security, latency: impl Fn(u32, u32) -> Duration + Send + Sync + 'static) -> Self {
+        Links::slow(security, NonZeroU32::MIN, latency)
+    }
+
+    /// The same in a world whose time goes so many times slower than real time, as does that of the nodes in it.
+    pub fn slow(
+        security: Security,
+        slowdown: NonZeroU32,
+        latency: impl Fn(u32, u32) -> Duration + Send + Sync + 'static,
+    ) -> Self {
         Links(Arc::new(Hub {
             latency: Box::new(latency),
             security,
+            slowdown,
             listeners: Mutex::default(),
             dial_port: AtomicU64::new(DIAL_PORTS),
         }))
@@ -95,6 +107,16 @@ impl Links {
     /// The end at which a node is.
     pub fn end(&self, node: u32) -> LinkEnd {
         LinkEnd { links: self.clone(), node }
+    }
+
+    /// How long bytes take from one node to another, in real time.
+    fn latency(&self, from: u32, to: u32) -> Duration {
+        (self.0.latency)(from, to).saturating_mul(self.0.slowdown.get())
+    }
+
+    /// How many times slower than real time it is here.
+    pub(crate) fn slowdown(&self) -> NonZeroU32 {
+        self.0.slowdown
     }
 
     fn listeners(&self) -> MutexGuard<'_, HashMap<u32, Listening>> {
@@ -119,6 +141,10 @@ impl LinkEnd {
     /// Where the node listens.
     pub fn address(&self) -> Multiaddr {
         Protocol::Memory(u64::from(self.node) + 1).into()
+    }
+
+    pub(crate) fn slowdown(&self) -> NonZeroU32 {
+        self.links.slowdown()
     }
 
     pub(super) fn security(&self) -> Security {
@@ -207,7 +233,7 @@ impl Transport for LinkTransport {
         let Some(Listening { peer, accept }) = links.listeners().get(&there).cloned() else {
             return Err(TransportError::Other(LinkError::Unreachable));
         };
-        let (to, back) = ((links.0.latency)(*here, there), (links.0.latency)(there, *here));
+        let (to, back) = (links.latency(*here, there), links.latency(there, *here));
         let from = Protocol::Memory(links.0.dial_port.fetch_add(1, Ordering::Relaxed)).into();
         let local = self.local;
         Ok(async move {
