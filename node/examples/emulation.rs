@@ -131,7 +131,8 @@ fn percentile(sorted: &[f64], p: f64) -> f64 {
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::read()?;
-    let Arguments { nodes, dials, messages, per_second, settle, slowdown, latency_ms, security, seed } = arguments;
+    let Arguments { nodes, dials, messages, per_second, settle, slowdown, latency_ms, security, seed } =
+        arguments;
     println!(
         "{nodes} nodes, {dials} dials each, links {}..{} ms, {messages} messages at {per_second}/s, {security:?}, \
          {slowdown} times slower than real time, SEED={seed}",
@@ -166,6 +167,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     network.sleep_until(network.now() + settle).await;
     stage.end(nodes);
     println!("           lag {:?}", network.take_lag());
+
+    let mut degree = 0;
+    for node in network.nodes() {
+        degree += node.channel_peers(CHANNEL).await?.in_mesh;
+    }
+    println!("           {:.2} peers in the mesh of a node", degree as f64 / f64::from(nodes));
 
     let before = totals(&network).await?;
     let stage = Stage::begin("publish");

@@ -202,8 +202,7 @@ impl MeshNode {
     ) -> Result<MeshNode, StartError> {
         options.config.validate()?;
         let kept = Kept::load(&options)?;
-        let NodeOptions { config, data_dir, identity, mesh } = options;
-        let mut swarm_config = settings::swarm(&config, mesh.id())?;
+        let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
         if let Some(plug) = &surroundings.plug {
             settings::plug_in(&mut swarm_config, plug.end.clone());
         }
@@ -217,10 +216,11 @@ impl MeshNode {
         let api_metrics = ApiMetrics::default();
         api_metrics.register(&mut registry);
         // What fails most, fails before there are actors: those want to be stopped in good order.
-        let started = Network::start(peer::keypair(&identity), swarm_config, &mut registry).await?;
-        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock, surroundings)?;
+        let started = Network::start(peer::keypair(&options.identity), swarm_config, &mut registry).await?;
+        let links = start_actors(&options, &kept, &external, &common, &clock, surroundings)?;
         common.link(&links);
 
+        let NodeOptions { config, data_dir, identity, mesh } = options;
         let listening = started.listening.clone();
         let inner = Arc::new(Inner {
             me: identity.id(),
@@ -493,9 +493,7 @@ impl MeshNode {
 }
 
 fn start_actors(
-    config: &Config,
-    identity: &Identity,
-    mesh: &Mesh,
+    NodeOptions { config, identity, mesh, .. }: &NodeOptions,
     kept: &Kept,
     external: &[Multiaddr],
     common: &Common,

@@ -1,4 +1,5 @@
 //! Many real nodes in one process, over links of a given latency.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
