@@ -9,7 +9,7 @@ use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
 use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, membership, replay, step, validate};
 
-use crate::swarm::{self, TransportKind, peer};
+use crate::swarm::{self, LinkEnd, TransportKind, peer};
 
 /// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
 const FRAME_BYTES: usize = 192;
@@ -82,6 +82,22 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     settings.gossip.queue_frames = config.limits.outbound_queue;
     settings.gossip.queue_bytes = config.limits.outbound_bytes;
     Ok(settings)
+}
+
+/// How often a link of an emulated network is pinged. Only the program itself could break one unnoticed, so this is
+/// for the round-trip times alone.
+const EMULATED_PING: Duration = Duration::from_secs(60);
+/// How long a handshake may take there: thousands of them share the processor.
+const EMULATED_HANDSHAKE: Duration = Duration::from_secs(60);
+
+/// Changes the settings for a node of an emulated network.
+pub(crate) fn plug_in(settings: &mut swarm::Config, end: LinkEnd) {
+    settings.listen = vec![end.address()];
+    settings.transport = TransportKind::Links(end);
+    // It would dial on its own account.
+    settings.kademlia = false;
+    (settings.ping_interval, settings.ping_timeout) = (EMULATED_PING, EMULATED_PING);
+    settings.limits.handshake_timeout = EMULATED_HANDSHAKE;
 }
 
 pub(crate) fn bootstrap(config: &Config) -> Result<Vec<dialer::Bootstrap>, SettingError> {
