@@ -537,11 +537,13 @@ SUBSCRIPTION = {1: VARINT, 2: BYTES}
 MESSAGE = {1: BYTES, 2: BYTES, 3: BYTES, 4: BYTES, 5: BYTES, 6: BYTES}
 MESSAGE_DATA, MESSAGE_TOPIC = 2, 4
 MESSAGE_NOT_ALLOWED = {1: "from", 3: "seqno", 5: "signature", 6: "key"}
-CONTROL = {1: BYTES, 2: BYTES, 3: BYTES, 4: BYTES, 5: BYTES}
+CHOKE, UNCHOKE = 7302401, 7302402  # tree mode
+CONTROL = {1: BYTES, 2: BYTES, 3: BYTES, 4: BYTES, 5: BYTES, CHOKE: BYTES, UNCHOKE: BYTES}
 TOPIC_AND_IDS = {1: BYTES, 2: BYTES}
 IDS = {1: BYTES}
 GRAFT = {1: BYTES}
 PRUNE = {1: BYTES, 3: VARINT}
+TOPIC_AND_TREES = {1: BYTES, 2: VARINT}
 
 
 def topic_of(mesh, channel):
@@ -605,6 +607,10 @@ def read_gossip_frame(frame):
     says["graft"] = [read_topic(protobuf(data, GRAFT), 1) for data in every(control, 3)]
     says["prune"] = [read_prune(data) for data in every(control, 4)]
     says["idontwant"] = [i for data in every(control, 5) for i in read_ids(protobuf(data, IDS), 1)]
+    for name, number in (("choke", CHOKE), ("unchoke", UNCHOKE)):
+        said = [protobuf(data, TOPIC_AND_TREES) for data in every(control, number)]
+        said = [{"topic": read_topic(fields, 1), "trees": str(last(fields, 2, 0))} for fields in said]
+        says[name] = [one for one in said if one["topic"] is not None and one["trees"] != "0"]
     return says
 
 

@@ -1,28 +1,36 @@
 //! Where time enters: the process's monotonic clock, the wall clock once, and the mesh's clock for all to read.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use omnimesh_protocol::step::StepClock;
 use omnimesh_protocol::{Step, Time};
 use tokio::sync::Notify;
 
-/// The origin of this node's [`Time`]. Cheap to copy.
+/// The origin of this node's [`Time`], and how fast that goes. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch {
     started: Instant,
+    slowdown: u32,
 }
 
 impl Epoch {
-    /// Begins now.
-    pub(crate) fn begin() -> Self {
-        Epoch { started: Instant::now() }
+    /// Begins now. A second of its time takes `slowdown` real ones: 1, but for the nodes of an emulated network
+    /// that have to share a processor.
+    pub(crate) fn begin(slowdown: NonZeroU32) -> Self {
+        Epoch { started: Instant::now(), slowdown: slowdown.get() }
     }
 
     /// The moment, for the state machines. Never decreases.
     pub(crate) fn now(&self) -> Time {
-        Time::ZERO + self.started.elapsed()
+        Time::ZERO + self.started.elapsed() / self.slowdown
+    }
+
+    /// How long a timer of the runtime is to run that is due `at`.
+    pub(crate) fn until(&self, at: Time) -> Duration {
+        at.since(self.now()).saturating_mul(self.slowdown)
     }
 }
 
@@ -102,9 +110,18 @@ impl SharedClock {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn slow_time_is_slow_both_ways() {
+        let begun = Instant::now();
+        let epoch = Epoch::begin(NonZeroU32::new(1000).unwrap());
+        let at = Time::ZERO + Duration::from_secs(60);
+        assert!(epoch.until(at) <= Duration::from_secs(60_000));
+        assert!(epoch.until(at) + begun.elapsed() >= Duration::from_secs(59_999));
+        assert!(epoch.now().since(Time::ZERO) * 1000 <= begun.elapsed());
+        assert_eq!(epoch.until(Time::ZERO), Duration::ZERO);
+    }
 
     #[test]
     fn nothing_is_judged_beyond_what_a_later_run_will_know() {

@@ -1,12 +1,14 @@
 //! The OmniMesh node: the pure protocol of [`omnimesh_protocol`], run by actix actors over libp2p.
 //!
-//! [`MeshNode`] is the face of the library; [`MeshNetwork`] runs many nodes in one process.
+//! [`MeshNode`] is the face of the library; [`MeshNetwork`] runs many nodes in one process, and [`EmulatedNetwork`]
+//! thousands, over links of a given latency.
 
 mod actors;
 pub mod api;
 mod backend;
 mod clock;
 pub mod data_dir;
+mod emulation;
 pub mod feed;
 mod message;
 mod metrics;
@@ -17,7 +19,9 @@ pub mod store;
 pub mod swarm;
 
 pub use actors::author::{BroadcastError, Published};
+pub use actors::gossip::ChannelPeers;
 pub use actors::observer::Observed;
+pub use emulation::{Delivery, EmulatedNetwork, Emulation, EmulationError, Lag};
 pub use message::Message;
 pub use network::{MeshNetwork, NetworkError};
 pub use node::{MeshNode, NodeOptions, PublishError, StartError, Stopped, Subscription};

@@ -99,6 +99,9 @@ impl Writer<'_> {
         self.gauge("uptime_seconds", "Seconds since the node started", s.uptime_s)?;
         self.messages(s)?;
         self.gossip(&s.relay.gossip)?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let lazy = s.relay.lazy_links as f64;
+        self.gauge("gossip_links_lazy", "Mesh links that carry ids instead of messages in some tree", lazy)?;
         self.mesh(s)?;
         self.queues(s)
     }
@@ -156,6 +159,7 @@ impl Writer<'_> {
             ("sent_forwarded", stats.copies_sent_forwarded),
             ("sent_iwant", stats.copies_sent_iwant),
             ("saved_by_idontwant", stats.copies_saved),
+            ("saved_by_tree", stats.copies_lazy),
         ];
         self.counters("gossip_copies", "Whole messages on links", "what", copies)?;
         let received = [
@@ -164,6 +168,8 @@ impl Writer<'_> {
             ("graft", stats.graft_received),
             ("prune", stats.prune_received),
             ("idontwant", stats.idontwant_received),
+            ("choke", stats.choke_received),
+            ("unchoke", stats.unchoke_received),
         ];
         self.counters("gossip_control_received", "Control entries received", "kind", received)?;
         let sent = [
@@ -172,8 +178,16 @@ impl Writer<'_> {
             ("graft", stats.graft_sent),
             ("prune", stats.prune_sent),
             ("idontwant", stats.idontwant_sent),
+            ("choke", stats.choke_sent),
+            ("unchoke", stats.unchoke_sent),
         ];
-        self.counters("gossip_control_sent", "Control entries sent", "kind", sent)
+        self.counters("gossip_control_sent", "Control entries sent", "kind", sent)?;
+        let links = [
+            ("repaired", stats.tree_repairs),
+            ("replaced", stats.tree_replacements),
+            ("shortcut", stats.tree_shortcuts),
+        ];
+        self.counters("gossip_tree_links", "Links made eager in tree mode, by cause", "cause", links)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges")]

@@ -1,6 +1,7 @@
 //! A node, as a library user and the command line see it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -18,23 +19,23 @@ use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step, observer};
 use prometheus_client::registry::Registry;
 
 use crate::actors::author::{self, AuthorActor, Broadcast, BroadcastError, Published};
-use crate::actors::gossip::{self, GossipActor};
+use crate::actors::gossip::{self, ChannelPeers, GossipActor};
 use crate::actors::membership::{self, MembershipActor};
 use crate::actors::observer::{Observed, ObserverActor, Watch};
-use crate::actors::swarm::{self, SwarmActor, own_addresses};
+use crate::actors::swarm::{self, LinkFailed, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
 use crate::actors::{Common, Links};
 use crate::api::token::ApiToken;
 use crate::api::{self, ApiMetrics, ApiServer, ServeError, Timeouts};
 use crate::backend::NodeBackend;
-use crate::clock::SharedClock;
+use crate::clock::{Epoch, SharedClock};
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
 use crate::feed::{Feed, FeedItem};
 use crate::message::Message;
 use crate::metrics::Latest;
 use crate::settings::{self, SettingError};
 use crate::store::{StepMark, Store, StoreError};
-use crate::swarm::{Network, peer};
+use crate::swarm::{LinkEnd, Network, peer};
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -57,6 +58,24 @@ impl NodeOptions {
         config.network.listen = vec!["/memory/0".to_owned()];
         NodeOptions { config, data_dir: None, identity, mesh }
     }
+}
+
+/// What a node shares with others of its process. By default nothing: a process of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Threads that check signatures.
+    pub(crate) pool: Option<Arc<rayon::ThreadPool>>,
+    /// Where the node is plugged in, instead of into the network.
+    pub(crate) plug: Option<Plug>,
+}
+
+/// A place among the links of an emulated network, whose owner alone says who is connected to whom: the node
+/// dials nobody by itself.
+#[derive(Debug)]
+pub(crate) struct Plug {
+    pub(crate) end: LinkEnd,
+    /// The first of its network: the others take the time from it.
+    pub(crate) is_founder: bool,
 }
 
 /// Why a node did not start.
@@ -173,12 +192,23 @@ impl MeshNode {
     /// # Errors
     /// Says what is wrong with the configuration, the data directory, or an address.
     pub async fn start(options: NodeOptions) -> Result<MeshNode, StartError> {
+        MeshNode::start_in(options, Surroundings::default()).await
+    }
+
+    /// The same for one of many nodes of a process.
+    pub(crate) async fn start_in(
+        options: NodeOptions,
+        surroundings: Surroundings,
+    ) -> Result<MeshNode, StartError> {
         options.config.validate()?;
         let kept = Kept::load(&options)?;
-        let NodeOptions { config, data_dir, identity, mesh } = options;
-        let swarm_config = settings::swarm(&config, mesh.id())?;
+        let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
+        if let Some(plug) = &surroundings.plug {
+            settings::plug_in(&mut swarm_config, plug.end.clone());
+        }
         let external = swarm_config.external.clone();
-        let (common, clock) = (Common::new(), SharedClock::default());
+        let slowdown = surroundings.plug.as_ref().map_or(NonZeroU32::MIN, |plug| plug.end.slowdown());
+        let (common, clock) = (Common::new(Epoch::begin(slowdown)), SharedClock::default());
 
         let mut registry = Registry::with_prefix("omnimesh");
         let latest = Latest::default();
@@ -186,10 +216,11 @@ impl MeshNode {
         let api_metrics = ApiMetrics::default();
         api_metrics.register(&mut registry);
         // What fails most, fails before there are actors: those want to be stopped in good order.
-        let started = Network::start(peer::keypair(&identity), swarm_config, &mut registry).await?;
-        let links = start_actors(&config, &identity, &mesh, &kept, &external, &common, &clock)?;
+        let started = Network::start(peer::keypair(&options.identity), swarm_config, &mut registry).await?;
+        let links = start_actors(&options, &kept, &external, &common, &clock, surroundings)?;
         common.link(&links);
 
+        let NodeOptions { config, data_dir, identity, mesh } = options;
         let listening = started.listening.clone();
         let inner = Arc::new(Inner {
             me: identity.id(),
@@ -287,7 +318,7 @@ impl MeshNode {
                     // The clock may be set forward at any time: look again when it is, or when a step ends.
                     (_, Some(next)) => {
                         let changed = clock.wait_until(|clock| clock.step(common.now()) >= target);
-                        let _ = tokio::time::timeout(next.since(now), changed).await;
+                        let _ = tokio::time::timeout(common.until(next), changed).await;
                     }
                     (_, None) => {}
                 }
@@ -417,6 +448,33 @@ impl MeshNode {
         NodeBackend::new(&self.0).read_metrics().await.map_err(|_| Stopped)
     }
 
+    /// What the gossip router has counted since it began.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn gossip_stats(&self) -> Result<omnimesh_protocol::gossip::Stats, Stopped> {
+        let snapshot = self.0.links()?.gossip.send(gossip::GetSnapshot).await.map_err(|_| Stopped)?;
+        Ok(snapshot.gossip)
+    }
+
+    /// How many neighbours are on a channel.
+    ///
+    /// # Errors
+    /// If the channel's name is not allowed, or the node has stopped.
+    pub async fn channel_peers(&self, channel: &str) -> Result<ChannelPeers, PublishError> {
+        let question = gossip::GetChannelPeers(Channel::new(channel)?);
+        Ok(self.0.links()?.gossip.send(question).await.map_err(|_| Stopped)?)
+    }
+
+    /// Waits until a peer is connected, a member, and gossiped with; dials it first if an address is given.
+    pub(crate) async fn link(&self, peer: NodeId, address: Option<Multiaddr>) -> Result<(), LinkFailed> {
+        let (answer, linked) = tokio::sync::oneshot::channel();
+        let links = self.0.links().map_err(|_| LinkFailed::Stopped)?;
+        let link = swarm::AwaitLink { peer, address, answer };
+        links.swarm.send(link).await.map_err(|_| LinkFailed::Stopped)?;
+        linked.await.unwrap_or(Err(LinkFailed::Stopped))
+    }
+
     /// Leaves the mesh and stops, in good order. What other clones of this handle ask for fails from then on.
     pub async fn shutdown(self) {
         let Ok(links) = self.0.links() else { return };
@@ -435,22 +493,24 @@ impl MeshNode {
 }
 
 fn start_actors(
-    config: &Config,
-    identity: &Identity,
-    mesh: &Mesh,
+    NodeOptions { config, identity, mesh, .. }: &NodeOptions,
     kept: &Kept,
     external: &[Multiaddr],
     common: &Common,
     clock: &SharedClock,
+    surroundings: Surroundings,
 ) -> Result<Links, StartError> {
     let me = identity.id();
     let bootstrap = settings::bootstrap(config)?;
-    let is_founder =
-        bootstrap.is_empty() && kept.book.is_empty() && kept.mark.is_none() && !config.network.mdns;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .thread_name(|i| format!("verify-{i}"))
-        .build()
-        .map_err(|error| StartError::Threads(error.to_string()))?;
+    let is_plugged = surroundings.plug.is_some();
+    let is_founder = match surroundings.plug {
+        Some(plug) => plug.is_founder,
+        None => bootstrap.is_empty() && kept.book.is_empty() && kept.mark.is_none() && !config.network.mdns,
+    };
+    let pool = match surroundings.pool {
+        Some(pool) => pool,
+        None => verification_pool(None)?,
+    };
     let gossip_settings = gossip::Settings {
         me,
         mesh: mesh.clone(),
@@ -461,7 +521,7 @@ fn start_actors(
         verifying_max: config.limits.inbound_queue,
         verify_batch: config.limits.verify_batch,
         subscriber_queue: config.limits.subscriber_queue,
-        pool: Arc::new(pool),
+        pool,
     };
     let author_settings = author::Settings {
         config: settings::author(config),
@@ -490,6 +550,7 @@ fn start_actors(
         book: kept.book.clone(),
         store: kept.store.clone(),
         external: external.to_vec(),
+        is_plugged,
     };
     let observer = ObserverActor::new(common.clone(), observer::Config::default(), clock.clone());
     let membership = MembershipActor::new(common.clone(), settings::membership(config), me);
@@ -505,6 +566,16 @@ fn start_actors(
         sync: Supervisor::start(|_| sync),
         swarm: Supervisor::start(|_| swarm),
     })
+}
+
+/// Threads that check signatures: so many, or as many as there are cores.
+pub(crate) fn verification_pool(threads: Option<usize>) -> Result<Arc<rayon::ThreadPool>, StartError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|i| format!("verify-{i}"))
+        .build()
+        .map(Arc::new)
+        .map_err(|error| StartError::Threads(error.to_string()))
 }
 
 pub(crate) fn bootstrap_addresses(inner: &Inner) -> Vec<String> {

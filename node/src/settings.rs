@@ -9,7 +9,7 @@ use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
 use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, membership, replay, step, validate};
 
-use crate::swarm::{self, TransportKind, peer};
+use crate::swarm::{self, LinkEnd, TransportKind, peer};
 
 /// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
 const FRAME_BYTES: usize = 192;
@@ -77,10 +77,27 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     limits.streams_per_connection = count(config.limits.streams_per_connection);
     limits.connection_window_bytes = count(config.limits.connection_window_bytes)
         .max(limits.streams_per_connection.saturating_mul(256 << 10));
+    settings.tree = config.gossip.tree;
     settings.gossip.frame_bytes_max = read_limits(config).frame_bytes_max;
     settings.gossip.queue_frames = config.limits.outbound_queue;
     settings.gossip.queue_bytes = config.limits.outbound_bytes;
     Ok(settings)
+}
+
+/// How often a link of an emulated network is pinged. Only the program itself could break one unnoticed, so this is
+/// for the round-trip times alone.
+const EMULATED_PING: Duration = Duration::from_secs(60);
+/// How long a handshake may take there: thousands of them share the processor.
+const EMULATED_HANDSHAKE: Duration = Duration::from_secs(60);
+
+/// Changes the settings for a node of an emulated network.
+pub(crate) fn plug_in(settings: &mut swarm::Config, end: LinkEnd) {
+    settings.listen = vec![end.address()];
+    settings.transport = TransportKind::Links(end);
+    // It would dial on its own account.
+    settings.kademlia = false;
+    (settings.ping_interval, settings.ping_timeout) = (EMULATED_PING, EMULATED_PING);
+    settings.limits.handshake_timeout = EMULATED_HANDSHAKE;
 }
 
 pub(crate) fn bootstrap(config: &Config) -> Result<Vec<dialer::Bootstrap>, SettingError> {
@@ -156,6 +173,10 @@ pub(crate) fn gossip(config: &Config) -> gossip::Config {
         peers_max: config.network.peers_max.saturating_mul(2),
         cache_bytes_max: gossip.cache_bytes_max,
         validating_max: config.limits.inbound_queue,
+        tree: gossip.tree.then(|| gossip::TreeConfig {
+            repair_timeout: Duration::from_millis(gossip.tree_repair_ms),
+            ..gossip::TreeConfig::default()
+        }),
         ..default
     };
     settings.limits.frame_bytes_max = gossip.message_bytes_max;

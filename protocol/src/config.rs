@@ -286,6 +286,13 @@ pub struct GossipConfig {
     pub flood_publish: bool,
     /// Messages of at least this many bytes are announced with IDONTWANT. Default 1000: as rust-libp2p.
     pub idontwant_bytes: usize,
+    /// Tree mode: between nodes of OmniMesh a message goes over the links of one tree, and over the others only
+    /// its id. Off: they treat each other as stock gossipsub peers, and each message comes about `mesh_n` times.
+    /// Default true: one copy for each node instead of six (measured), repaired within two tenths of a second.
+    pub tree: bool,
+    /// Tree mode: how long a message that a peer told of may take before it is asked for; about a round trip
+    /// between peers. Too low asks for what is on its way, too high delays what was lost. Default 100: guess.
+    pub tree_repair_ms: u64,
 }
 
 impl Default for GossipConfig {
@@ -304,6 +311,8 @@ impl Default for GossipConfig {
             message_bytes_max: 65_536,
             flood_publish: true,
             idontwant_bytes: 1000,
+            tree: true,
+            tree_repair_ms: 100,
         }
     }
 }

@@ -45,6 +45,16 @@ pub struct Config {
     pub replay: replay::Config,
 }
 
+/// Gates that a simulation leaves open: where authenticity is a fact of the model, and to see that its checkers
+/// notice.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sabotage {
+    pub trust_tags: bool,
+    pub accept_stale: bool,
+    pub forget_seen: bool,
+}
+
 /// A message that passed the cheap gates.
 #[derive(Clone, Debug)]
 pub struct Unverified {
@@ -95,7 +105,7 @@ pub struct Validator {
     config: Config,
     patterns: PatternGenerator,
     replay: ReplayWindows,
-    trusts_tags: bool,
+    sabotage: Sabotage,
     keys: LruCache<NodeId, PublicKey>,
     quarantined: LruCache<NodeId, ()>,
     refused: [u64; Refusal::COUNT],
@@ -117,7 +127,7 @@ impl Validator {
             config,
             patterns,
             replay,
-            trusts_tags: false,
+            sabotage: Sabotage::default(),
             keys,
             quarantined,
             refused: [0; Refusal::COUNT],
@@ -125,10 +135,10 @@ impl Validator {
         }
     }
 
-    /// For a simulation in which authenticity is a fact of the model: tags are no longer checked.
+    /// For a simulation: leaves gates open.
     #[doc(hidden)]
-    pub fn trust_tags(&mut self) {
-        self.trusts_tags = true;
+    pub fn sabotage(&mut self, sabotage: Sabotage) {
+        self.sabotage = sabotage;
     }
 
     /// The cheap gates, for a message that came on `channel` while the mesh was at `now`.
@@ -166,13 +176,13 @@ impl Validator {
             return Err(Refusal::WrongChannel);
         }
         let now = now.ok_or(Refusal::NotSynchronised)?;
-        if header.step < now.saturating_sub(self.config.step_window_past) {
+        if header.step < self.stale_before(now) {
             return Err(Refusal::StaleStep);
         }
         if header.step > now.saturating_add(self.config.step_window_future) {
             return Err(Refusal::FutureStep);
         }
-        if !self.trusts_tags && !envelope.is_tag_of(self.patterns.at(header.step)) {
+        if !self.sabotage.trust_tags && !envelope.is_tag_of(self.patterns.at(header.step)) {
             return Err(Refusal::BadPattern);
         }
         self.replay.is_new(&header.author, header.seq, envelope.payloads().len() as u64, header.step)?;
@@ -192,11 +202,15 @@ impl Validator {
     pub fn commit(&mut self, now: Step, verified: Verified) -> Result<Envelope, Refusal> {
         let Verified { envelope, key } = verified;
         let header = envelope.header();
-        let stale_before = now.saturating_sub(self.config.step_window_past);
+        let stale_before = self.stale_before(now);
         if header.step < stale_before {
             return Err(self.refuse(Refusal::StaleStep));
         }
         let count = envelope.payloads().len() as u64;
+        if self.sabotage.forget_seen {
+            self.accepted += 1;
+            return Ok(envelope);
+        }
         if let Err(reason) = self.replay.commit(&header.author, header.seq, count, header.step, stale_before)
         {
             return Err(self.refuse(reason));
@@ -204,6 +218,14 @@ impl Validator {
         self.keys.put(header.author, key);
         self.accepted += 1;
         Ok(envelope)
+    }
+
+    /// The first step that is not yet stale.
+    fn stale_before(&self, now: Step) -> Step {
+        if self.sabotage.accept_stale {
+            return Step(0);
+        }
+        now.saturating_sub(self.config.step_window_past)
     }
 
     /// Counts a refusal found elsewhere, such as by [`Unverified::verify`], and returns it.

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha20Rng;
 use tokio::sync::oneshot;
 
 use super::gossip::Publish;
-use super::{Common, MAILBOX, until};
+use super::{Common, MAILBOX};
 use crate::clock::SharedClock;
 use crate::store::Store;
 
@@ -141,7 +141,7 @@ impl AuthorActor {
                 return actor.flush(ctx);
             }
             actor.flush = Flush::Later;
-            ctx.run_later(until(at, now), |actor, ctx| {
+            ctx.run_later(actor.common.until(at), |actor, ctx| {
                 // A full bundle may have been flushed before; then nothing, or something newer, waits.
                 if actor.flush == Flush::Later {
                     actor.flush(ctx);

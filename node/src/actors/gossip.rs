@@ -25,13 +25,16 @@ use super::author::{Answer, BroadcastError, Published};
 use super::early::Early;
 use super::swarm::Disconnect;
 use super::verify::{self, Checked, Verifier};
-use super::{Common, MAILBOX, Mailbox, until};
+use super::{Common, MAILBOX, Mailbox};
 use crate::clock::SharedClock;
 use crate::feed::FeedSender;
 use crate::message::Message;
 use crate::swarm::{Class, Inbound, Outbound};
 
-pub(crate) use requests::{Begin, GetScores, GetSnapshot, PeerDown, PeerUp, Publish, Snapshot, Subscribe};
+pub use requests::ChannelPeers;
+pub(crate) use requests::{
+    Begin, GetChannelPeers, GetScores, GetSnapshot, PeerDown, PeerUp, Publish, Snapshot, Subscribe,
+};
 
 /// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
 /// done once, and the batch to verify is as large as it can be without waiting.
@@ -191,7 +194,7 @@ impl GossipActor {
         match output {
             gossip::Output::Send { to, rpc, class } => self.send(to, rpc, class),
             gossip::Output::Timer { at, timer } => {
-                ctx.run_later(until(at, self.common.now()), move |actor, ctx| {
+                ctx.run_later(self.common.until(at), move |actor, ctx| {
                     actor.give(ctx, relay::Input::Gossip(gossip::Input::Timer(timer)));
                 });
             }

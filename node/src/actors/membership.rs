@@ -11,7 +11,7 @@ use omnimesh_protocol::{NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
 
 use super::swarm::{MemberAddresses, MemberGone, Reintroduce, SendControl};
-use super::{Common, MAILBOX, Mailbox, until};
+use super::{Common, MAILBOX, Mailbox};
 use crate::clock::wall_ms;
 
 #[derive(Debug)]
@@ -56,7 +56,6 @@ impl MembershipActor {
     }
 
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
-        let now = self.common.now();
         let links = self.common.links();
         let mut events = Vec::new();
         let mut member = |member, state| events.push(Event::Member { member, state });
@@ -67,7 +66,7 @@ impl MembershipActor {
                     self.common.send(Mailbox::Swarm, &links.swarm, SendControl { to, frame });
                 }
                 membership::Output::Timer { at, timer } => {
-                    ctx.run_later(until(at, now), move |actor, ctx| {
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
                         actor.give(ctx, membership::Input::Timer(timer));
                     });
                 }

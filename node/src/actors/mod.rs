@@ -116,7 +116,7 @@ impl Links {
 /// What every actor of a node has.
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
-    pub(crate) epoch: Epoch,
+    epoch: Epoch,
     links: Arc<OnceLock<WeakLinks>>,
     shed: Arc<[AtomicU64; Mailbox::ALL.len()]>,
     restarts: Arc<AtomicU64>,
@@ -150,9 +150,9 @@ impl Mailbox {
 }
 
 impl Common {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(epoch: Epoch) -> Self {
         Common {
-            epoch: Epoch::begin(),
+            epoch,
             links: Arc::new(OnceLock::new()),
             shed: Arc::default(),
             restarts: Arc::default(),
@@ -179,6 +179,11 @@ impl Common {
 
     pub(crate) fn now(&self) -> Time {
         self.epoch.now()
+    }
+
+    /// How long an actor's timer is to run that is due `at`.
+    pub(crate) fn until(&self, at: Time) -> Duration {
+        self.epoch.until(at)
     }
 
     /// Sends to another actor of this node. A full mailbox sheds what is sent and counts it: all that
@@ -254,11 +259,6 @@ impl Common {
             ctx.stop();
         }
     }
-}
-
-/// How long until `at`.
-pub(crate) fn until(at: Time, now: Time) -> Duration {
-    at.since(now)
 }
 
 /// A generator of its own for each actor, from the operating system's entropy.

@@ -19,9 +19,9 @@ use omnimesh_protocol::dialer::{self, BookEntry, DialId};
 use omnimesh_protocol::event::Event as MeshEvent;
 use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync, until};
+use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync};
 use crate::store::Store;
 use crate::swarm::{
     Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer,
@@ -29,8 +29,8 @@ use crate::swarm::{
 
 use requests::DialNotTaken;
 pub(crate) use requests::{
-    Begin, Close, Disconnect, GetPeers, GetSummary, MemberAddresses, MemberGone, Reintroduce, SendControl,
-    Summary,
+    AwaitLink, Begin, Close, Disconnect, GetPeers, GetSummary, LinkFailed, MemberAddresses, MemberGone,
+    Reintroduce, SendControl, Summary,
 };
 
 /// How often the address book is kept, and Kademlia asked for peers.
@@ -42,6 +42,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
+/// Links that are waited for at most.
+const AWAITED_MAX: usize = 1024;
 
 /// What the actor starts, and restarts, with.
 #[derive(Debug)]
@@ -55,6 +57,9 @@ pub(crate) struct Settings {
     pub(crate) store: Option<Arc<Store>>,
     /// Told to peers instead of what the node sees, if not empty.
     pub(crate) external: Vec<Multiaddr>,
+    /// Somebody else says who is connected to whom. The dialer does not begin, and membership is not told of
+    /// anybody: it would speak to members at random, and take those for dead to whom there is no link.
+    pub(crate) is_plugged: bool,
 }
 
 /// A connected peer.
@@ -96,6 +101,8 @@ pub(crate) struct SwarmActor {
     control_shed: u64,
     /// By reason.
     frames_malformed: BTreeMap<&'static str, u64>,
+    /// Who waits until a peer is a member and gossiped with; at most [`AWAITED_MAX`].
+    awaited: Vec<(PeerId, oneshot::Sender<Result<(), LinkFailed>>)>,
 }
 
 #[derive(Debug)]
@@ -129,6 +136,7 @@ impl SwarmActor {
             listening: Vec::new(),
             control_shed: 0,
             frames_malformed: BTreeMap::new(),
+            awaited: Vec::new(),
         }
     }
 
@@ -176,7 +184,7 @@ impl SwarmActor {
                 self.dial(ctx, dialer::Input::Refused { peer, until });
             }
             admission::Output::Timer { at, timer } => {
-                ctx.run_later(super::until(at, self.common.now()), move |actor, ctx| {
+                ctx.run_later(self.common.until(at), move |actor, ctx| {
                     actor.admit(ctx, admission::Input::Timer(timer));
                 });
             }
@@ -199,6 +207,11 @@ impl SwarmActor {
         let addresses = info.listen.clone();
         let links = self.common.links();
         self.common.send(Mailbox::Sync, &links.sync, sync::MemberConnected(member));
+        self.answer_awaited(&peer::peer_id(&member));
+        if self.settings.is_plugged {
+            return;
+        }
+        let links = self.common.links();
         let connected = membership::MemberConnected { peer: member, addresses };
         self.common.send(Mailbox::Membership, &links.membership, connected);
     }
@@ -265,7 +278,7 @@ impl SwarmActor {
                 dialer::Output::Trim { peer } => self.disconnect(peer::peer_id(&peer)),
                 dialer::Output::Event(event) => self.on_dialer_event(event),
                 dialer::Output::Timer { at, timer } => {
-                    ctx.run_later(until(at, self.common.now()), move |actor, ctx| {
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
                         actor.dial(ctx, dialer::Input::Timer(timer));
                     });
                 }
@@ -418,7 +431,23 @@ impl SwarmActor {
         }
     }
 
+    /// Tells those who wait for this peer, if it is there.
+    fn answer_awaited(&mut self, peer: &PeerId) {
+        let is_linked =
+            self.peers.get(peer).is_some_and(|info| info.is_member && info.gossip_outbound.is_some());
+        if is_linked && !self.awaited.is_empty() {
+            self.answer(peer, &Ok(()));
+        }
+    }
+
+    fn answer(&mut self, peer: &PeerId, result: &Result<(), LinkFailed>) {
+        for (_, answer) in self.awaited.extract_if(.., |(awaited, _)| awaited == peer) {
+            let _ = answer.send(result.clone());
+        }
+    }
+
     fn on_disconnected(&mut self, peer: PeerId, reason: String, ctx: &mut Context<Self>) {
+        self.answer(&peer, &Err(LinkFailed::Disconnected(reason.clone())));
         self.peers.remove(&peer);
         self.leaving.remove(&peer);
         let links = self.common.links();
@@ -439,6 +468,9 @@ impl SwarmActor {
         ctx: &mut Context<Self>,
     ) {
         tracing::debug!(?peer, ?addresses, ?kind, reason, "dial failed");
+        if let Some(peer) = peer.filter(|_| kind != DialFailure::AlreadyConnected) {
+            self.answer(&peer, &Err(LinkFailed::Dial(reason.to_owned())));
+        }
         if let Some(dial) = self.take_dial(peer, addresses) {
             let is_self = kind == DialFailure::Myself;
             self.dial(ctx, dialer::Input::DialFailed { dial, is_self });
@@ -500,6 +532,7 @@ impl SwarmActor {
                 info.gossip = Some(protocol);
                 info.gossip_outbound = Some(outbound);
                 self.introduce_to_gossip(peer);
+                self.answer_awaited(&peer);
             }
             StreamKind::Control => {
                 info.control = Some(outbound);
@@ -590,6 +623,9 @@ impl SwarmActor {
     }
 
     fn begin_machines(&mut self, ctx: &mut Context<Self>) {
+        if self.settings.is_plugged {
+            return;
+        }
         self.dial(ctx, dialer::Input::Book(self.settings.book.clone()));
         self.dial(ctx, dialer::Input::Start);
     }

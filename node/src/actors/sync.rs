@@ -16,7 +16,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::membership::Claim;
 use super::swarm::SendControl;
-use super::{Common, MAILBOX, Mailbox, until};
+use super::{Common, MAILBOX, Mailbox};
 use crate::clock::{SharedClock, wall_ns};
 use crate::store::{StepMark, Store, StoreError};
 
@@ -103,7 +103,6 @@ impl SyncActor {
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else { return };
         self.clock.set(state.clock().filter(|_| self.is_shown).cloned());
-        let now = self.common.now();
         let mut events = Vec::new();
         let mut steps = Vec::new();
         for output in self.out.drain() {
@@ -113,7 +112,7 @@ impl SyncActor {
                     self.common.send(Mailbox::Swarm, &links.swarm, SendControl { to, frame });
                 }
                 step::Output::Timer { at, timer } => {
-                    ctx.run_later(until(at, now), move |actor, ctx| {
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
                         actor.give(ctx, step::Input::Timer(timer));
                     });
                 }

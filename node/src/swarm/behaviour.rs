@@ -18,8 +18,8 @@ use super::streams;
 /// The version of the protocol that identify tells; see `docs/protocol.md`.
 pub const PROTOCOL_VERSION: &str = "/omnimesh/1";
 
-/// What is offered and accepted for gossip, the best first: OmniMesh's extensions, then the versions of
-/// gossipsub.
+/// What is offered and accepted for gossip, the best first: OmniMesh's own, which has tree mode, then the
+/// versions of gossipsub.
 pub const GOSSIP_PROTOCOLS: [StreamProtocol; 4] = [
     StreamProtocol::new("/omnimesh/gossip/1"),
     StreamProtocol::new("/meshsub/1.2.0"),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use omnimesh_protocol::MeshId;
 
+use super::links::LinkEnd;
+
 /// Settings of a [`Network`](super::Network).
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -25,6 +27,8 @@ pub struct Config {
     pub kademlia: bool,
     /// Bounds on connections and memory.
     pub limits: Limits,
+    /// Offers and accepts OmniMesh's own gossip protocol, which is tree mode, besides those of gossipsub.
+    pub tree: bool,
     /// The streams that carry gossip.
     pub gossip: StreamConfig,
     /// The streams that carry membership, step sync and the like.
@@ -47,6 +51,7 @@ impl Config {
             mdns: false,
             kademlia: true,
             limits: Limits::default(),
+            tree: true,
             gossip: StreamConfig::default(),
             control: StreamConfig {
                 queue_bytes: 2 << 20,
@@ -60,13 +65,15 @@ impl Config {
 }
 
 /// What carries the connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum TransportKind {
     /// TCP (Noise, Yamux) and QUIC, with names resolved by DNS. Both can be dialled whatever is listened on.
     Internet,
     /// Channels within this process, addresses like `/memory/1234` (0 takes a free one): many nodes in one
     /// process without a socket. Noise and Yamux run all the same.
     Memory,
+    /// The same with links of a given latency, to nodes of the same [`Links`](super::Links) only.
+    Links(LinkEnd),
 }
 
 /// Bounds on connections; libp2p sets few by itself. All defaults but where a source is given are guesses,

@@ -49,6 +49,11 @@ impl Config {
         config.set_split_send_size(SPLIT_SEND_SIZE);
         Config(config)
     }
+
+    /// The muxer of a connection on which there is nothing to agree on.
+    pub(super) fn muxer<C: AsyncRead + AsyncWrite + Unpin>(self, socket: C, is_dialer: bool) -> Muxer<C> {
+        Muxer::new(socket, self, if is_dialer { yamux::Mode::Client } else { yamux::Mode::Server })
+    }
 }
 
 impl UpgradeInfo for Config {

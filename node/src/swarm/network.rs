@@ -172,6 +172,8 @@ fn settings(
     metrics: &Metrics,
 ) -> streams::Settings {
     let (protocols, stream): (Arc<[_]>, _) = match kind {
+        // The first one is OmniMesh's own.
+        StreamKind::Gossip if !config.tree => (Arc::from(&GOSSIP_PROTOCOLS[1..]), config.gossip),
         StreamKind::Gossip => (Arc::new(GOSSIP_PROTOCOLS), config.gossip),
         StreamKind::Control => (Arc::new([control_protocol(&config.mesh)]), config.control),
     };

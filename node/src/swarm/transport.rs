@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use libp2p::core::Transport as _;
+use libp2p::core::connection::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, MemoryTransport, OrTransport};
@@ -13,6 +15,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
 
 use super::config::{Config, Limits, TransportKind};
+use super::links::{LinkEnd, Security, Wired};
 use super::muxer;
 use super::network::Error;
 
@@ -28,7 +31,8 @@ pub(super) fn build(keypair: &Keypair, config: &Config) -> Result<Boxed<Output>,
     let noise = noise::Config::new(keypair).map_err(|error| Error::Transport(error.to_string()))?;
     let yamux = muxer::Config::new(&config.limits);
     let timeout = config.limits.handshake_timeout;
-    Ok(match config.transport {
+    Ok(match &config.transport {
+        TransportKind::Links(end) => links(end, keypair, noise, yamux, timeout),
         TransportKind::Memory => {
             let memory = MemoryTransport::new().upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux);
             TransportTimeout::new(memory, timeout)
@@ -52,6 +56,33 @@ pub(super) fn build(keypair: &Keypair, config: &Config) -> Result<Boxed<Output>,
             TransportTimeout::new(with_dns(both), timeout).boxed()
         }
     })
+}
+
+fn links(
+    end: &LinkEnd,
+    keypair: &Keypair,
+    noise: noise::Config,
+    yamux: muxer::Config,
+    timeout: Duration,
+) -> Boxed<Output> {
+    let links = end.transport(keypair.public().to_peer_id());
+    match end.security() {
+        Security::Noise => {
+            let secured = links
+                .map(|Wired { pipe, .. }, _| pipe)
+                .upgrade(Version::V1Lazy)
+                .authenticate(noise)
+                .multiplex(yamux)
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+            TransportTimeout::new(secured, timeout).boxed()
+        }
+        Security::None => {
+            let plain = links.map(move |Wired { pipe, peer }, point: ConnectedPoint| {
+                (peer, StreamMuxerBox::new(yamux.muxer(pipe, point.is_dialer())))
+            });
+            TransportTimeout::new(plain, timeout).boxed()
+        }
+    }
 }
 
 /// An error of the lowest layer. The errors of the layers above tell the causes of what they hold, but not

@@ -281,6 +281,7 @@ impl Check {
         self.range("gossip.gossip_lazy", gossip.gossip_lazy, 0, 1000);
         self.range("gossip.heartbeat_ms", gossip.heartbeat_ms, 50, 60_000);
         self.range("gossip.history_length", gossip.history_length, 1, 1024);
+        self.range("gossip.tree_repair_ms", gossip.tree_repair_ms, 1, 10_000);
         self.range("gossip.seen_ms", gossip.seen_ms, 1000, 86_400_000);
         self.range("gossip.cache_bytes_max", gossip.cache_bytes_max, 1 << 20, 1 << 34);
         self.range("gossip.message_bytes_max", gossip.message_bytes_max, 4096, 1 << 24);
@@ -430,6 +431,7 @@ mod tests {
         assert_eq!(places(|c| c.gossip.mesh_n_low = 7), ["gossip.mesh_n_low"]);
         assert_eq!(places(|c| c.gossip.mesh_outbound_min = 4), ["gossip.mesh_outbound_min"]);
         assert_eq!(places(|c| c.gossip.history_gossip = 6), ["gossip.history_gossip"]);
+        assert_eq!(places(|c| c.gossip.tree_repair_ms = 0), ["gossip.tree_repair_ms"]);
         assert_eq!(places(|c| c.network.peers_target = 200), ["network.peers_target"]);
         assert_eq!(places(|c| c.limits.streams_per_connection = 128), ["limits.connection_window_bytes"]);
         assert_eq!(places(|c| c.api.allowed_origins = vec!["*".into()]), ["api.allowed_origins"]);

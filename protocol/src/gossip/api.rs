@@ -146,7 +146,7 @@ pub enum Output<P> {
     Published {
         /// Its id.
         id: MessageId,
-        /// To how many peers it was sent; those that come later may get it by IHAVE.
+        /// To how many peers it was sent, or in tree mode told of; those that come later may get it by IHAVE.
         recipients: usize,
     },
     /// Our message was not sent.

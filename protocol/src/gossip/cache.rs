@@ -229,6 +229,12 @@ impl Messages {
         of_id.iter().any(|entry| entry.topic == topic && entry.phase == Phase::Validating)
     }
 
+    /// This peer sent us a copy.
+    pub(super) fn is_from(&self, id: &MessageId, topic: TopicIx, link: Link) -> bool {
+        let of_id = self.entries.get(id).map(SmallVec::as_slice).unwrap_or_default();
+        of_id.iter().any(|entry| entry.topic == topic && entry.senders.contains(&link))
+    }
+
     /// The message as it can be served, whatever its topic.
     pub(super) fn accepted_mut(&mut self, id: &MessageId) -> Option<&mut Entry> {
         self.entries.get_mut(id)?.iter_mut().find(|entry| entry.phase == Phase::Accepted)

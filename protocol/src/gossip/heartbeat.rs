@@ -50,10 +50,10 @@ impl<P: PeerName> State<P> {
         self.asked.clear();
         self.seen.tick(self.now, self.config.seen_ttl);
         self.unwanted.tick(self.now, self.config.heartbeat_interval * self.config.idontwant_beats);
-        let (now, slack) = (self.now, self.config.backoff_slack);
+        let (now, slack, beat) = (self.now, self.config.backoff_slack, self.beat);
         for topic in self.topics.iter_mut() {
             topic.forget_backoffs(now, slack);
-            topic.trees.on_heartbeat();
+            topic.trees.on_heartbeat(beat);
         }
         self.judge_promises();
         self.decay_scores();
@@ -78,10 +78,14 @@ impl<P: PeerName> State<P> {
             });
             !promises.is_empty()
         });
+        // Who is gone could not keep its word.
+        broken.retain(|link| self.peers.resolve(*link).is_some_and(|slot| self.peers.get(slot).is_live()));
+        self.stats.broken_promises += broken.len() as u64;
+        // However many: a slow peer breaks them by the dozen, and mends; a mute one breaks some in each heartbeat.
+        broken.sort_unstable();
+        broken.dedup();
         for link in broken {
-            // Who is gone could not keep its word.
-            if let Some(slot) = self.peers.resolve(link).filter(|slot| self.peers.get(*slot).is_live()) {
-                self.stats.broken_promises += 1;
+            if let Some(slot) = self.peers.resolve(link) {
                 self.blame(slot, 1.0);
             }
         }
@@ -120,20 +124,26 @@ impl<P: PeerName> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         let config = Arc::clone(&self.config);
-        let mesh = self.topics.get(ix).mesh.clone();
-        for slot in mesh {
+        let mut pruned = None;
+        for slot in self.topics.get(ix).mesh.clone() {
             if self.score_of(slot) < 0.0 {
                 self.prune_in(ix, slot, PruneReason::Score, batch, out);
+                pruned = Some(slot);
             }
+        }
+        if self.topics.get(ix).mesh.len() > config.mesh_degree_high {
+            for slot in self.excess(ix, rng) {
+                self.prune_in(ix, slot, PruneReason::Excess, batch, out);
+                pruned = Some(slot);
+            }
+        }
+        if let Some(slot) = pruned {
+            self.replace_eager_links(ix, slot, out);
         }
         let degree = self.topics.get(ix).mesh.len();
         if degree < config.mesh_degree_low {
             let candidates = self.graft_candidates(ix, |_| true);
             self.graft_some(ix, candidates, config.mesh_degree - degree, batch, rng, out);
-        } else if degree > config.mesh_degree_high {
-            for slot in self.excess(ix, rng) {
-                self.prune_in(ix, slot, PruneReason::Excess, batch, out);
-            }
         }
         if self.topics.get(ix).mesh.len() >= config.mesh_degree_low {
             let outbound =
@@ -275,7 +285,7 @@ impl<P: PeerName> State<P> {
                 ids.shuffle(rng);
             }
             // In tree mode we know who told us.
-            let is_news = |id: &&MessageId| !self.has_trees(slot) || !self.is_unwanted(id, slot);
+            let is_news = |id: &&MessageId| !self.has_trees(slot) || !self.has_message(ix, id, slot);
             let told: Vec<MessageId> =
                 ids.iter().take(self.config.ihave_ids_max).filter(is_news).copied().collect();
             if told.is_empty() {

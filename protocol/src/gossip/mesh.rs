@@ -122,9 +122,12 @@ impl<P: PeerName> State<P> {
         else {
             return;
         };
-        self.remove_from_mesh(ix, slot, PruneReason::Left, out);
+        let was_in_mesh = self.remove_from_mesh(ix, slot, PruneReason::Left, out);
         let (peer, topic) = (self.peers.get(slot).name, self.topics.get(ix).name.clone());
         self.forget_peer_in_topic(ix, slot);
+        if was_in_mesh {
+            self.replace_eager_links(ix, slot, out);
+        }
         out.push(Event::PeerUnsubscribed { peer, topic });
     }
 
@@ -182,11 +185,14 @@ impl<P: PeerName> State<P> {
 
     /// Takes a peer out of everything, without a word to it.
     pub(super) fn leave_all_topics(&mut self, slot: Slot, out: &mut Outbox<Output<P>>) {
-        let topics = self.peers.get(slot).topics.clone();
-        for ix in topics {
-            self.remove_from_mesh(ix, slot, PruneReason::Gone, out);
-            self.forget_peer_in_topic(ix, slot);
-        }
+        let mut topics = self.peers.get(slot).topics.clone();
+        topics.retain(|ix| {
+            let was_in_mesh = self.remove_from_mesh(*ix, slot, PruneReason::Gone, out);
+            self.forget_peer_in_topic(*ix, slot);
+            was_in_mesh
+        });
+        // Not before it is out of everything: nothing more is said to it.
+        topics.into_iter().for_each(|ix| self.replace_eager_links(ix, slot, out));
     }
 
     // --- the mesh ------------------------------------------------------------------------------------
@@ -218,7 +224,8 @@ impl<P: PeerName> State<P> {
         self.start_lazy(ix, slot);
     }
 
-    /// Takes a peer out of the mesh if it is in it; says whether it was.
+    /// Takes a peer out of the mesh if it is in it; says whether it was. Then
+    /// [`replace_eager_links`](Self::replace_eager_links) is due.
     pub(super) fn remove_from_mesh(
         &mut self,
         ix: TopicIx,
@@ -226,15 +233,16 @@ impl<P: PeerName> State<P> {
         reason: PruneReason,
         out: &mut Outbox<Output<P>>,
     ) -> bool {
-        if !remove_sorted(&mut self.topics.get_mut(ix).mesh, &slot) {
+        let topic = self.topics.get_mut(ix);
+        if !remove_sorted(&mut topic.mesh, &slot) {
             return false;
         }
+        topic.trees.forget(slot);
         let peer = self.peers.get_mut(slot);
         if let Some((score, config)) = peer.score.as_mut().zip(self.config.score.as_ref()) {
             score.on_prune(ix, Self::topic_score(config, &self.topics, ix), self.now);
         }
         out.push(Event::Pruned { peer: peer.name, topic: self.topics.get(ix).name.clone(), reason });
-        self.forget_tree_link(ix, slot, out);
         true
     }
 
@@ -282,7 +290,7 @@ impl<P: PeerName> State<P> {
             reply.prune.push(prune);
         } else {
             self.add_to_mesh(ix, slot, out);
-            reply.choke.extend(self.first_choke(ix, slot));
+            reply.choke.extend(self.first_choke(slot, name));
         }
     }
 
@@ -301,6 +309,7 @@ impl<P: PeerName> State<P> {
         let asked = prune.backoff_s.map(Duration::from_secs);
         let backoff = asked.unwrap_or(self.config.prune_backoff).min(REMOTE_BACKOFF_MAX);
         self.remove_from_mesh(ix, slot, PruneReason::ByPeer, out);
+        self.replace_eager_links(ix, slot, out);
         self.back_off(ix, slot, backoff);
     }
 }

@@ -79,12 +79,12 @@ impl<P: PeerName> State<P> {
         if entry.senders.contains(&link) || entry.senders.len() >= SENDERS_MAX {
             return;
         }
-        let (first, phase, at) = (entry.senders.first().copied(), entry.phase, entry.at);
         entry.senders.push(link);
+        let (phase, at) = (entry.phase, entry.at);
         // Not a copy that we asked for; and before the verdict it is too early to tell.
-        if let Some(first) = first.filter(|_| phase == Phase::Accepted && !self.asked.contains_key(&key)) {
-            let data = entry.data.clone();
-            self.on_copy_too_many(ix, first, link, self.tree_of(&data), out);
+        if self.config.tree.is_some() && phase == Phase::Accepted && !self.asked.contains_key(&key) {
+            let (data, first) = (entry.data.clone(), entry.senders.first().copied().unwrap_or(link));
+            self.on_copy_too_many(ix, (first, link), self.tree_of(&data), out);
         }
         let Some(slot) = self.peers.resolve(link) else { return };
         let counters = self.peers.get_mut(slot).score.as_mut();

@@ -2,6 +2,7 @@
 //!
 //! It implements gossipsub v1.1 with peer scoring, and v1.2 (IDONTWANT), on the standard wire ([`wire`]),
 //! without signatures of its own (`StrictNoSign`). Stock gossipsub routers and this one can be in one mesh.
+//! Between themselves routers like this one use *tree mode*, and send each message about once.
 //!
 //! ```text
 //!            Publish ──► cache ──► subscribers we know (flood publish) or the mesh
@@ -16,6 +17,19 @@
 //! To some of the other subscribers each heartbeat tells the ids of recent messages (IHAVE), which they fetch
 //! (IWANT) if they missed them.
 //!
+//! **Tree mode** ([`TreeConfig`], [`Protocol::Omnimesh1`]). Mesh links that bring nothing but duplicates turn
+//! *lazy* (CHOKE) and carry ids instead of messages; the *eager* ones that are left are a tree of the fastest
+//! ways from the author, of whom each has one of 64 trees. What does not come by the tree is asked of who told
+//! of it, and the link that brings it turns eager (UNCHOKE). Toward standard peers nothing of this happens.
+//!
+//! ```text
+//!   second copy ──► CHOKE ──► lazy: IHAVE, 10 ms after the verdict ──► seen? nothing
+//!   first copy, asked for ──► UNCHOKE ──► eager           └─ unseen, and not here in 100 ms: IWANT
+//! ```
+//!
+//! In a mesh of degree 12 among 1,000 (10,000) nodes, links of 10 to 50 ms: 1.00 copies for each node, 5 (7)
+//! hops, 80 (100) ms to the last; without trees 11.5 copies in the same time.
+//!
 //! **Ids.** The id of a message is a hash of its data, and nothing is looked at before it is compared with
 //! what was seen. What was seen is remembered per topic: the same content sent under a wrong topic, and
 //! rejected there, does not hide the right one.
@@ -25,18 +39,20 @@
 //!
 //! **Inputs and outputs.** [`Input`], [`Output`]. Peers have names of any small type `P`. Frames are values
 //! ([`rpc::Rpc`]): the shell encodes, splits ([`wire::split`]) and decodes them; a simulator need not. One
-//! timer runs, [`Timer::Heartbeat`]. The same inputs with the same random numbers give the same outputs.
+//! heartbeat runs, [`Timer::Heartbeat`]; in tree mode there are two more timers. The same inputs with the same
+//! random numbers give the same outputs.
 //!
 //! **Invariants** ([`State::check_invariants`]): no message goes back to one who sent it to us; no mesh peer
-//! is in backoff; every table has its bound (see [`Config`]), and what is shed is counted ([`Stats`]).
+//! is in backoff; no standard peer is choked, and never the last eager link; every table has its bound (see
+//! [`Config`]), and what is shed is counted ([`Stats`]).
 //!
 //! **Deviations.** Peer exchange is neither sent nor read. There are no direct peers. A GRAFT implies a
 //! subscription. A new subscriber is grafted at once while the mesh is below `mesh_degree_low`. One id is
-//! asked of two peers per heartbeat at most. Graylisted peers are sent away. Loopback addresses do not count
+//! asked of two peers per heartbeat at most. All promises that a peer breaks in one heartbeat are one offence (P7).
+//! Graylisted peers are sent away. Loopback addresses do not count
 //! as shared (P6).
 //!
-//! **Not here:** sockets, encoding, queues, and whether a message is valid. [`Protocol::Omnimesh1`] is
-//! treated as v1.2.
+//! **Not here:** sockets, encoding, queues, and whether a message is valid.
 
 mod api;
 mod cache;
@@ -365,6 +381,9 @@ impl<P: PeerName> State<P> {
             .graft
             .retain(|name| self.topics.find(name).is_some_and(|ix| self.topics.get(ix).is_in_mesh(slot)));
         reply.graft.dedup();
+        // An UNCHOKE after the GRAFT has the last word.
+        let chokes = std::mem::take(&mut reply.choke);
+        reply.choke = chokes.iter().filter_map(|choke| self.first_choke(slot, &choke.topic)).collect();
         if !reply.is_empty() {
             self.send(slot, Rpc::of_control(reply), Class::Control, out);
         }
@@ -453,8 +472,9 @@ impl<P: PeerName> State<P> {
         }
         if let Some(control) = &mut rpc.control {
             for topic in &control.graft {
-                let ix = self.topics.find(topic);
-                control.choke.extend(ix.and_then(|ix| self.first_choke(ix, slot)));
+                if !control.choke.iter().any(|choke| choke.topic == *topic) {
+                    control.choke.extend(self.first_choke(slot, topic));
+                }
             }
             let trees =
                 |chokes: &[Choke]| -> u64 { chokes.iter().map(|c| u64::from(c.trees.count_ones())).sum() };

@@ -205,13 +205,10 @@ impl<P: PeerName> State<P> {
 
     fn announce_to(&mut self, ix: TopicIx, slot: Slot, what: &[Announcement], out: &mut Outbox<Output<P>>) {
         let is_in_mesh = self.topics.get(ix).is_in_mesh(slot);
-        let link = self.peers.link(slot);
         let mut ids = Vec::new();
         for Announcement { id, tree, is_own, .. } in what {
             let is_due = if is_in_mesh { self.topics.get(ix).trees.is_lazy(slot, *tree) } else { *is_own };
-            let has_it = |entry: &super::cache::Entry| entry.senders.contains(&link);
-            let entry = self.messages.get_mut(id, ix);
-            if is_due && entry.is_some_and(|entry| !has_it(entry)) && !self.is_unwanted(id, slot) {
+            if is_due && self.messages.contains(id, ix) && !self.has_message(ix, id, slot) {
                 ids.push(*id);
             }
         }
@@ -220,6 +217,11 @@ impl<P: PeerName> State<P> {
             let ihave = vec![IHave { topic: self.topics.get(ix).name.clone(), ids }];
             self.send(slot, Rpc::of_control(Control { ihave, ..Control::default() }), Class::Control, out);
         }
+    }
+
+    /// The peer has a message, for it sent it or told of it; or does not want it.
+    pub(super) fn has_message(&self, ix: TopicIx, id: &MessageId, slot: Slot) -> bool {
+        self.is_unwanted(id, slot) || self.messages.is_from(id, ix, self.peers.link(slot))
     }
 
     // --- being told ----------------------------------------------------------------------------------

@@ -17,8 +17,10 @@
 //! message decides which it takes. Authors who share one have a tree that is good for all and best for one.
 //!
 //! **What holds.** Only messages that were accepted shape a tree, and only copies, not words: a peer that
-//! tells much and delivers nothing stays where it is. We never choke the last eager link. Both ends of a
-//! link agree but for what is on the way; where they do not, the next message makes them.
+//! tells much and delivers nothing stays where it is. An eager link that several times failed to bring what
+//! others had to be asked for is the one that is choked when another brings the same. We never choke the last
+//! eager link. Both ends of a link agree but for what is on the way; where they do not, the
+//! next message makes them.
 
 use super::peers::{Link, Slot};
 use super::repair::Missing;
@@ -36,6 +38,13 @@ const CHOKES_MAX: u32 = 512;
 /// Messages of a tree in a row of which a lazy link must have known much earlier before it becomes eager. One is
 /// not enough: authors who share a tree would pull it to and fro. (measured: with 3 and fewer they do)
 const LEADS_MIN: u8 = 4;
+
+/// Messages that an eager link did not bring before another is preferred. One is forgiven: its own source may
+/// have failed. (guess)
+const FAILURES_MAX: u8 = 2;
+
+/// Heartbeats after which such failures are forgotten. (guess: a minute)
+const FORGIVEN_BEATS: u32 = 60;
 
 /// Trees of a topic: bit n is tree n.
 pub(super) type TreeSet = u64;
@@ -70,6 +79,9 @@ pub(super) struct Trees {
     links: Vec<LazyLink>,
     /// Sorted by tree.
     backups: Vec<Backup>,
+    /// Links of the mesh that were eager and did not bring what others brought when asked, and how many times.
+    /// Sorted by place.
+    failures: Vec<(Slot, u8)>,
 }
 
 impl Trees {
@@ -128,6 +140,29 @@ impl Trees {
         }
     }
 
+    /// Forgets a link that left the mesh.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.make_eager(slot, TreeSet::MAX);
+        self.failures.retain(|(failed, _)| *failed != slot);
+    }
+
+    fn note_failure(&mut self, slot: Slot) {
+        match self.failures.binary_search_by_key(&slot, |(failed, _)| *failed) {
+            Ok(at) => {
+                if let Some((_, times)) = self.failures.get_mut(at) {
+                    *times = times.saturating_add(1);
+                }
+            }
+            Err(at) => self.failures.insert(at, (slot, 1)),
+        }
+    }
+
+    /// It failed too often to be preferred.
+    fn is_unreliable(&self, slot: Slot) -> bool {
+        let at = self.failures.binary_search_by_key(&slot, |(failed, _)| *failed).ok();
+        at.and_then(|at| self.failures.get(at)).is_some_and(|(_, times)| *times >= FAILURES_MAX)
+    }
+
     fn make_eager(&mut self, slot: Slot, trees: TreeSet) {
         let Ok(at) = self.links.binary_search_by_key(&slot, |link| link.slot) else { return };
         let Some(link) = self.links.get_mut(at) else { return };
@@ -164,8 +199,11 @@ impl Trees {
         self.backups.get(at).map(|backup| backup.link)
     }
 
-    pub(super) fn on_heartbeat(&mut self) {
+    pub(super) fn on_heartbeat(&mut self, beat: u32) {
         self.links.iter_mut().for_each(|link| link.lately = 0);
+        if beat.is_multiple_of(FORGIVEN_BEATS) {
+            self.failures.clear();
+        }
     }
 
     /// Asserts what must hold of the trees of a topic with this mesh.
@@ -175,6 +213,9 @@ impl Trees {
         assert!(self.links.iter().all(|l| l.by_us | l.by_peer != 0), "what is in no tree lazy is not listed");
         assert!(self.links.iter().all(|l| l.lately & !l.by_us == 0), "choked lately is choked");
         assert!(self.backups.len() <= usize::from(TREES), "backups are bounded");
+        assert!(self.failures.windows(2).all(|pair| pair[0].0 < pair[1].0), "links that failed are sorted");
+        let is_in_mesh = |(slot, _): &(Slot, u8)| mesh.binary_search(slot).is_ok();
+        assert!(self.failures.iter().all(is_in_mesh), "links that failed are in the mesh");
         let all_choked = self.links.iter().fold(TreeSet::MAX, |all, link| all & link.by_us);
         let all_choked = if self.links.len() < mesh.len() { 0 } else { all_choked };
         assert!(mesh.is_empty() || all_choked == 0, "we never choke the last eager link");
@@ -231,22 +272,35 @@ impl<P: PeerName> State<P> {
         let tree = self.tree_of(seen.data);
         let Some((first, others)) = seen.senders.split_first() else { return };
         let source = self.peers.resolve(*first).filter(|slot| self.topics.get(ix).is_in_mesh(*slot));
-        if let Some(slot) = source
-            && self.topics.get(ix).trees.is_lazy(slot, tree)
-        {
+        if let Some(slot) = source.filter(|slot| self.has_trees(*slot)) {
+            let trees = &self.topics.get(ix).trees;
+            // An eager link that had to be asked is lazy at the other end.
             let was_asked = told.is_some_and(|told| told.was_asked(*first));
-            let on_the_way = self.topics.get(ix).trees.find(slot).is_some_and(|l| l.lately & bit(tree) != 0);
-            if was_asked || !on_the_way {
-                self.stats.tree_repairs += u64::from(was_asked);
+            let on_the_way = trees.find(slot).is_some_and(|link| link.lately & bit(tree) != 0);
+            if was_asked {
+                self.stats.tree_repairs += 1;
+                self.note_failures(ix, tree, seen.senders);
+            }
+            if was_asked || self.topics.get(ix).trees.is_lazy(slot, tree) && !on_the_way {
                 self.unchoke(ix, slot, bit(tree), out);
             }
         }
         for other in others {
-            self.on_copy_too_many(ix, *first, *other, tree, out);
+            self.on_copy_too_many(ix, (*first, *other), tree, out);
         }
         if let Some(told) = told {
             let is_small = seen.data.len() <= self.config.idontwant_bytes_min;
             self.look_for_shortcut(ix, tree, (seen.key, is_small), source, told, out);
+        }
+    }
+
+    /// A message had to be asked for: the eager links that did not bring it failed.
+    fn note_failures(&mut self, ix: TopicIx, tree: u8, senders: &[Link]) {
+        for slot in self.topics.get(ix).mesh.clone() {
+            let is_eager = self.has_trees(slot) && !self.topics.get(ix).trees.is_lazy(slot, tree);
+            if is_eager && !senders.contains(&self.peers.link(slot)) {
+                self.topics.get_mut(ix).trees.note_failure(slot);
+            }
         }
     }
 
@@ -262,7 +316,9 @@ impl<P: PeerName> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         let Some((link, gain)) = told.first_word() else { return };
-        let slot = self.peers.resolve(link).filter(|slot| self.topics.get(ix).trees.is_lazy(*slot, tree));
+        let trees = &self.topics.get(ix).trees;
+        let is_candidate = |slot: &Slot| trees.is_lazy(*slot, tree) && !trees.is_unreliable(*slot);
+        let slot = self.peers.resolve(link).filter(is_candidate);
         let Some(slot) = slot.filter(|slot| source.is_some_and(|source| source != *slot)) else { return };
         let is_much = self.config.tree.as_ref().is_some_and(|config| gain >= config.shortcut_gain);
         let led = is_small && is_much && source.is_some_and(|source| self.has_trees(source));
@@ -277,26 +333,30 @@ impl<P: PeerName> State<P> {
     pub(super) fn note_backup(&mut self, ix: TopicIx, slot: Slot, tree: u8, key: u64) {
         let link = self.peers.link(slot);
         let trees = &mut self.topics.get_mut(ix).trees;
-        if trees.is_lazy(slot, tree) {
+        if trees.is_lazy(slot, tree) && !trees.is_unreliable(slot) {
             trees.note_backup(tree, link, key, false);
         }
     }
 
-    /// A copy came over a link, after another had brought the first: the second link is not needed.
+    /// A copy came over a link, after another had brought the first: the second link is not needed, or the first
+    /// if it failed too often.
     pub(super) fn on_copy_too_many(
         &mut self,
         ix: TopicIx,
-        first: Link,
-        other: Link,
+        (first, other): (Link, Link),
         tree: u8,
         out: &mut Outbox<Output<P>>,
     ) {
-        let (Some(first), Some(other)) = (self.peers.resolve(first), self.peers.resolve(other)) else {
-            return;
-        };
+        let (first, other) = (self.peers.resolve(first), self.peers.resolve(other));
+        let (Some(first), Some(other)) = (first, other) else { return };
         let topic = self.topics.get(ix);
         let is_fed = topic.is_in_mesh(first) && !topic.trees.is_lazy(first, tree);
         if first == other || !is_fed || !topic.is_in_mesh(other) || !self.has_trees(other) {
+            return;
+        }
+        let is_better = topic.trees.is_unreliable(first) && !topic.trees.is_unreliable(other);
+        if is_better && !topic.trees.is_lazy(other, tree) {
+            self.choke(ix, first, bit(tree), out);
             return;
         }
         // One that is choked already, if it has had the time to hear of it, has forgotten.
@@ -374,26 +434,21 @@ impl<P: PeerName> State<P> {
     }
 
     /// The CHOKE that is due with a GRAFT.
-    pub(super) fn first_choke(&self, ix: TopicIx, slot: Slot) -> Option<Choke> {
-        let topic = self.topics.get(ix);
+    pub(super) fn first_choke(&self, slot: Slot, name: &Topic) -> Option<Choke> {
+        let topic = self.topics.get(self.topics.find(name)?);
         let trees = topic.trees.choked_in(slot);
         (trees != 0).then(|| Choke { topic: topic.name.clone(), trees })
     }
 
-    /// Forgets a link that left the mesh.
-    pub(super) fn forget_tree_link(&mut self, ix: TopicIx, slot: Slot, out: &mut Outbox<Output<P>>) {
-        if self.config.tree.is_some() {
-            self.topics.get_mut(ix).trees.make_eager(slot, TreeSet::MAX);
-            self.replace_eager_links(ix, slot, out);
-        }
-    }
-
     /// Makes a link eager in each tree that has none. `except`: the one that is no longer.
-    fn replace_eager_links(&mut self, ix: TopicIx, except: Slot, out: &mut Outbox<Output<P>>) {
+    pub(super) fn replace_eager_links(&mut self, ix: TopicIx, except: Slot, out: &mut Outbox<Output<P>>) {
         let topic = self.topics.get(ix);
         let mut orphaned = topic.trees.orphaned(&topic.mesh);
         // In order, beginning after the one that failed: not always the same.
-        let links: Vec<Slot> = topic.trees.lazy_links().filter(|slot| *slot != except).collect();
+        let mut links: Vec<Slot> = topic.trees.lazy_links().filter(|slot| *slot != except).collect();
+        if !links.iter().all(|slot| topic.trees.is_unreliable(*slot)) {
+            links.retain(|slot| !topic.trees.is_unreliable(*slot));
+        }
         let next = links.iter().copied().find(|slot| *slot > except).or(links.first().copied());
         while orphaned != 0 {
             let tree = u8::try_from(orphaned.trailing_zeros()).unwrap_or(0);

@@ -62,7 +62,16 @@ pub(super) struct Verdict {
 /// Judges a round in which `asked` peers were asked that claim, or did not deny, to know the time. `sole`
 /// if no more than one peer is connected. `None` if so few answered that all of these may be liars.
 pub(super) fn judge(readings: &[Reading], asked: usize, sole: bool, threshold_ns: i64) -> Option<Verdict> {
-    let budget = asked.max(readings.len()) / 3;
+    judge_within(asked.max(readings.len()) / 3, readings, sole, threshold_ns)
+}
+
+/// The same for a given budget of liars.
+pub(super) fn judge_within(
+    budget: usize,
+    readings: &[Reading],
+    sole: bool,
+    threshold_ns: i64,
+) -> Option<Verdict> {
     if readings.len() <= budget {
         return None;
     }

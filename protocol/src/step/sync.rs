@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand_core::Rng;
 
 use super::clock::difference;
-use super::estimate::{Correction, Reading, judge, lower_median};
+use super::estimate::{Correction, Reading, judge, judge_within, lower_median};
 use super::{
     Claim, Config, Event, Input, MESH_TIME_NS_MAX, Origin, Output, PEERS_MAX, Refused, SavedOffset, Start,
     Stats, StepClock, Timer,
@@ -478,7 +478,13 @@ impl<P: Copy + Ord + Debug> StepSync<P> {
         let asked = round.asked.len() - round.asked.values().filter(denied).count();
         self.samples = readings.len();
         let threshold_ns = i64::try_from(nanos(self.config.jump_threshold)).unwrap_or(i64::MAX);
-        let Some(verdict) = judge(&readings, asked, self.peers.len() == 1, threshold_ns) else { return };
+        let is_sole = self.peers.len() == 1;
+        let verdict = if self.config.untrimmed {
+            judge_within(0, &readings, true, threshold_ns)
+        } else {
+            judge(&readings, asked, is_sole, threshold_ns)
+        };
+        let Some(verdict) = verdict else { return };
 
         self.skew_ns = verdict.skew_ns;
         out.push(Event::Reconciled {

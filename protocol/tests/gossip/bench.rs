@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use omnimesh_protocol::gossip::{
-    Config, Control, Direction, Event, IHave, Input, Message, Output, Protocol, Prune, Rpc, State,
+    Choke, Config, Control, Direction, Event, IHave, Input, Message, Output, Protocol, Prune, Rpc, State,
     Subscription, Timer, Topic, Verdict,
 };
 use omnimesh_protocol::{MessageId, Outbox, Time};
@@ -57,6 +57,22 @@ pub(crate) fn iwant(ids: &[MessageId]) -> Rpc {
 
 pub(crate) fn idontwant(ids: &[MessageId]) -> Rpc {
     Rpc::of_control(Control { idontwant: ids.to_vec(), ..Control::default() })
+}
+
+pub(crate) fn choke(topic_name: &str, trees: u64) -> Rpc {
+    let choke = vec![Choke { topic: topic(topic_name), trees }];
+    Rpc::of_control(Control { choke, ..Control::default() })
+}
+
+pub(crate) fn unchoke(topic_name: &str, trees: u64) -> Rpc {
+    let unchoke = vec![Choke { topic: topic(topic_name), trees }];
+    Rpc::of_control(Control { unchoke, ..Control::default() })
+}
+
+/// Data that begin as an envelope of this author, who has the tree of this number.
+pub(crate) fn authored(author: u8, rest: &[u8]) -> Bytes {
+    let head = [&[0x83, 0x59, 0, 0, 0x8a, 0x01, 0x50][..], &[0; 16], &[0x58, 0x20, author], &[0; 31], rest];
+    Bytes::from(head.concat())
 }
 
 pub(crate) fn subscription(topic_name: &str, subscribe: bool) -> Rpc {
@@ -123,6 +139,21 @@ impl Bench {
 
     pub(crate) fn rpc(&mut self, from: u32, rpc: Rpc) -> Vec<Out> {
         self.handle(Input::Rpc { from, rpc })
+    }
+
+    /// Lets the timers of tree mode that are due come.
+    pub(crate) fn timers(&mut self) -> Vec<Out> {
+        let now = self.now;
+        let due: Vec<(Time, Timer)> = self.timers.extract_if(.., |(at, _)| *at <= now).collect();
+        due.into_iter().flat_map(|(_, timer)| self.handle(Input::Timer(timer))).collect()
+    }
+
+    /// Connects nodes of OmniMesh that are in a topic.
+    pub(crate) fn connect_nodes(&mut self, peers: impl IntoIterator<Item = u32>, topic_name: &str) {
+        for peer in peers {
+            self.connect_as(peer, Protocol::Omnimesh1, Direction::Inbound);
+            self.rpc(peer, subscription(topic_name, true));
+        }
     }
 
     /// Connects peers that are in a topic.
@@ -205,6 +236,24 @@ pub(crate) fn told(outputs: &[Out]) -> Vec<(u32, usize)> {
     let ids =
         |rpc: &Rpc| rpc.control.as_ref().map_or(0, |c| c.ihave.iter().map(|ihave| ihave.ids.len()).sum());
     sent(outputs).into_iter().map(|(to, rpc)| (to, ids(&rpc))).filter(|(_, ids)| *ids > 0).collect()
+}
+
+/// To whom CHOKE went, in which trees, in order.
+pub(crate) fn choked(outputs: &[Out]) -> Vec<(u32, u64)> {
+    let chokes = |rpc: Rpc| rpc.control.map(|control| control.choke).unwrap_or_default();
+    sent(outputs)
+        .into_iter()
+        .flat_map(|(to, rpc)| chokes(rpc).into_iter().map(move |c| (to, c.trees)))
+        .collect()
+}
+
+/// To whom UNCHOKE went, in which trees, in order.
+pub(crate) fn unchoked(outputs: &[Out]) -> Vec<(u32, u64)> {
+    let chokes = |rpc: Rpc| rpc.control.map(|control| control.unchoke).unwrap_or_default();
+    sent(outputs)
+        .into_iter()
+        .flat_map(|(to, rpc)| chokes(rpc).into_iter().map(move |c| (to, c.trees)))
+        .collect()
 }
 
 /// Ids asked for.

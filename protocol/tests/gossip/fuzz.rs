@@ -268,6 +268,11 @@ impl Fuzz {
         self.rng.random_range(0..of) == 0
     }
 
+    /// Often the one tree that messages which are no envelopes take.
+    fn trees(&mut self) -> u64 {
+        if self.chance(2) { 1 } else { self.rng.random::<u64>() >> self.rng.random_range(0..64) }
+    }
+
     fn good_frame(&mut self) -> Vec<u8> {
         let mut rpc = pb::Rpc::default();
         for _ in 0..self.rng.random_range(0..3) {
@@ -303,6 +308,10 @@ impl Fuzz {
             }
             if self.chance(3) {
                 control.idontwant.push(pb::Ids { message_ids: self.some_ids() });
+            }
+            if self.chance(4) {
+                let choke = pb::Choke { topic_id: Some(self.name()), trees: Some(self.trees()) };
+                if self.chance(2) { control.choke.push(choke) } else { control.unchoke.push(choke) }
             }
             rpc.control = Some(control);
         }

@@ -10,4 +10,5 @@ mod rules_control;
 mod rules_mesh;
 mod rules_message;
 mod rules_score;
+mod rules_tree;
 mod wire;

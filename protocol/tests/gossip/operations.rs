@@ -7,15 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use omnimesh_protocol::gossip::wire::{Refused, RefusedReason};
 use omnimesh_protocol::gossip::{
-    Config, Control, Direction, IHave, Input, Message, Output, Protocol, Prune, Rpc, State, Subscription,
-    Timer, Topic, Verdict,
+    Choke, Config, Control, Direction, IHave, Input, Message, Output, Protocol, Prune, Rpc, State,
+    Subscription, Timer, Topic, TreeConfig, Verdict,
 };
 use omnimesh_protocol::{MessageId, Outbox, Time};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::bench::topic;
+use crate::bench::{authored, topic};
 
 const TOPICS: u8 = 4;
 const DATA: u8 = 12;
@@ -40,8 +40,12 @@ enum Op {
     Malformed(u32),
     Refused(u32, u8),
     AppScore(u32, i8),
+    Choke(u32, u8, u64),
+    Unchoke(u32, u8, u64),
     Wait(u16),
     Beat,
+    /// A timer of tree mode comes, due or not.
+    TreeTimer(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -49,7 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
     let name = || 0..TOPICS;
     let datum = || 0..DATA;
     prop_oneof![
-        6 => (peer(), 0..4u8, any::<bool>()).prop_map(|(p, v, d)| Op::Connect(p, v, d)),
+        6 => (peer(), 0..7u8, any::<bool>()).prop_map(|(p, v, d)| Op::Connect(p, v, d)),
         2 => peer().prop_map(Op::Disconnect),
         3 => name().prop_map(Op::Subscribe),
         1 => name().prop_map(Op::Unsubscribe),
@@ -68,18 +72,33 @@ fn op() -> impl Strategy<Value = Op> {
         1 => peer().prop_map(Op::Malformed),
         1 => (peer(), name()).prop_map(|(p, t)| Op::Refused(p, t)),
         1 => (peer(), any::<i8>()).prop_map(|(p, s)| Op::AppScore(p, s)),
+        4 => (peer(), name(), trees()).prop_map(|(p, t, s)| Op::Choke(p, t, s)),
+        3 => (peer(), name(), trees()).prop_map(|(p, t, s)| Op::Unchoke(p, t, s)),
         2 => any::<u16>().prop_map(Op::Wait),
         6 => Just(Op::Beat),
+        4 => any::<u8>().prop_map(Op::TreeTimer),
     ]
+}
+
+/// The trees in use, some of them, or any.
+fn trees() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0b111), 1..8u64, any::<u64>().prop_map(|trees| trees.max(1))]
 }
 
 fn name(at: u8) -> Topic {
     topic(&format!("topic {at}"))
 }
 
-/// Some data are large, so that IDONTWANT and the bound of the cache play a part.
+/// The tree that a message takes.
+fn tree(at: u8) -> u8 {
+    at % 3
+}
+
+/// Some data are large, so that IDONTWANT and the bound of the cache play a part. Those of the first tree are
+/// no envelopes.
 fn data(at: u8) -> Bytes {
-    Bytes::from(vec![at; if at.is_multiple_of(3) { 900 } else { 30 }])
+    let rest = vec![at; if at.is_multiple_of(4) { 900 } else { 30 }];
+    if tree(at) == 0 { Bytes::from(rest) } else { authored(tree(at), &rest) }
 }
 
 fn id(at: u8) -> MessageId {
@@ -107,6 +126,10 @@ struct Model {
     sent_to_us: BTreeSet<(u32, Topic, MessageId)>,
     /// Who was pruned, by whomever, until when.
     backoffs: BTreeMap<(u32, Topic), Time>,
+    /// Nodes of OmniMesh.
+    nodes: BTreeSet<u32>,
+    /// In which trees which mesh link is lazy, after what was said.
+    lazy: BTreeMap<(u32, Topic), u64>,
     /// Peers of v1.0, which are not told for how long they are pruned.
     untold: BTreeSet<u32>,
     validated: BTreeSet<(Topic, MessageId)>,
@@ -127,11 +150,13 @@ impl Model {
             connected: BTreeSet::new(),
             sent_to_us: BTreeSet::new(),
             backoffs: BTreeMap::new(),
+            nodes: BTreeSet::new(),
+            lazy: BTreeMap::new(),
             untold: BTreeSet::new(),
             validated: BTreeSet::new(),
             waiting: Vec::new(),
         };
-        model.look_at(&mut out);
+        model.look_at(false, &mut out);
         model
     }
 
@@ -146,8 +171,12 @@ impl Model {
                     _ => Protocol::Omnimesh1,
                 };
                 let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
-                if self.connected.insert(peer) && protocol == Protocol::Meshsub10 {
-                    self.untold.insert(peer);
+                if self.connected.insert(peer) {
+                    match protocol {
+                        Protocol::Meshsub10 => self.untold.insert(peer),
+                        Protocol::Omnimesh1 => self.nodes.insert(peer),
+                        Protocol::Meshsub11 | Protocol::Meshsub12 => false,
+                    };
                 }
                 self.handle(Input::Connected { peer, protocol, direction, ip: None });
             }
@@ -204,6 +233,21 @@ impl Model {
                 self.handle(Input::Refused { from, refused });
             }
             Op::AppScore(peer, score) => self.handle(Input::AppScore { peer, score: f64::from(score) }),
+            Op::Choke(from, t, trees) => {
+                let choke = vec![Choke { topic: name(t), trees }];
+                self.rpc(from, control(Control { choke, ..Control::default() }));
+            }
+            Op::Unchoke(from, t, trees) => {
+                let unchoke = vec![Choke { topic: name(t), trees }];
+                self.rpc(from, control(Control { unchoke, ..Control::default() }));
+            }
+            Op::TreeTimer(at) => {
+                if !self.timers.is_empty() {
+                    let (at, timer) = self.timers.remove(usize::from(at) % self.timers.len());
+                    self.now = at.max(self.now);
+                    self.handle(Input::Timer(timer));
+                }
+            }
             Op::Wait(ms) => self.now = self.now + Duration::from_millis(u64::from(ms)),
             Op::Beat => self.beat(),
         }
@@ -211,6 +255,7 @@ impl Model {
 
     fn disconnect(&mut self, peer: u32) {
         self.connected.remove(&peer);
+        self.nodes.remove(&peer);
         self.sent_to_us.retain(|(sender, _, _)| *sender != peer);
         self.handle(Input::Disconnected { peer });
     }
@@ -232,11 +277,26 @@ impl Model {
             .filter(|(_, topic, _)| is_heard && subscribed.contains(topic))
             .filter(|copy| self.sent_to_us.insert(copy.clone()))
             .collect();
+        self.note_chokes(from, &rpc);
         self.handle(Input::Rpc { from, rpc });
         if self.state.stats().shed_messages > shed_before {
             noted.iter().for_each(|copy| {
                 self.sent_to_us.remove(copy);
             });
+        }
+    }
+
+    /// What a frame with CHOKE or UNCHOKE, and nothing else, says of a mesh link.
+    fn note_chokes(&mut self, from: u32, rpc: &Rpc) {
+        let Some(control) = rpc.control.as_ref().filter(|_| self.nodes.contains(&from)) else { return };
+        let is_heard = |choke: &&Choke| self.state.mesh_peers(&choke.topic).contains(&from);
+        let chokes: Vec<Choke> = control.choke.iter().filter(is_heard).cloned().collect();
+        let unchokes: Vec<Choke> = control.unchoke.iter().filter(is_heard).cloned().collect();
+        for Choke { topic, trees } in chokes {
+            *self.lazy.entry((from, topic)).or_default() |= trees;
+        }
+        for Choke { topic, trees } in unchokes {
+            *self.lazy.entry((from, topic)).or_default() &= !trees;
         }
     }
 
@@ -270,12 +330,18 @@ impl Model {
 
     fn handle(&mut self, input: Input<u32>) {
         let mut out = Outbox::new();
+        let is_answer = matches!(input, Input::Rpc { .. });
         self.state.handle(self.now, input, &mut self.rng, &mut out);
         self.state.check_invariants();
-        self.look_at(&mut out);
+        self.look_at(is_answer, &mut out);
+        // A link that has left the mesh begins anew.
+        let state = &self.state;
+        self.lazy.retain(|(peer, topic), trees| *trees != 0 && state.mesh_peers(topic).contains(peer));
+        let links: BTreeSet<&(u32, Topic)> = self.lazy.keys().collect();
+        assert_eq!(links.len(), state.lazy_links(), "the router and what was said agree on what is lazy");
     }
 
-    fn look_at(&mut self, out: &mut Outbox<Output<u32>>) {
+    fn look_at(&mut self, is_answer: bool, out: &mut Outbox<Output<u32>>) {
         let outputs: Vec<Output<u32>> = out.drain().collect();
         let mut sent_away = Vec::new();
         for output in outputs {
@@ -286,8 +352,11 @@ impl Model {
                     for message in &rpc.publish {
                         let copy = (to, message.topic().clone(), message.id());
                         assert!(!self.sent_to_us.contains(&copy), "{message:?} goes back to its sender {to}");
+                        let lazy = self.lazy.get(&(to, message.topic().clone())).copied().unwrap_or(0);
+                        let is_lazy = lazy & 1 << tree_of(message) != 0;
+                        assert!(is_answer || !is_lazy, "{message:?} goes unasked over a lazy link to {to}");
                     }
-                    self.look_at_control(to, &rpc.control.unwrap_or_default());
+                    self.look_at_control(to, &rpc.control.unwrap_or_default(), is_answer);
                 }
                 Output::Validate { topic, id, .. } => {
                     assert!(self.validated.insert((topic.clone(), id)), "each message is validated once");
@@ -302,7 +371,20 @@ impl Model {
         sent_away.into_iter().for_each(|peer| self.disconnect(peer));
     }
 
-    fn look_at_control(&mut self, to: u32, control: &Control) {
+    fn look_at_control(&mut self, to: u32, control: &Control, is_answer: bool) {
+        let said = control.choke.iter().chain(&control.unchoke);
+        for choke in said {
+            assert!(self.nodes.contains(&to), "CHOKE and UNCHOKE are for nodes of OmniMesh");
+            // A frame may have made the link and ended it.
+            let is_in_mesh = self.state.mesh_peers(&choke.topic).contains(&to);
+            assert!(is_in_mesh || is_answer, "and for links of the mesh");
+        }
+        for Choke { topic, trees } in &control.choke {
+            *self.lazy.entry((to, topic.clone())).or_default() |= trees;
+        }
+        for Choke { topic, trees } in &control.unchoke {
+            *self.lazy.entry((to, topic.clone())).or_default() &= !trees;
+        }
         for topic in &control.graft {
             let until = self.backoffs.get(&(to, topic.clone())).copied().unwrap_or_default();
             assert!(until <= self.now, "GRAFT to {to} in {topic}, which is in backoff until {until}");
@@ -318,6 +400,10 @@ impl Model {
             control.graft.iter().find(|topic| control.prune.iter().any(|prune| prune.topic == **topic));
         assert_eq!(both, None, "GRAFT and PRUNE of one topic in one frame");
     }
+}
+
+fn tree_of(message: &Message) -> u8 {
+    (0..DATA).find(|at| id(*at) == message.id()).map(tree).expect("one of ours")
 }
 
 /// A frame with everything in it.
@@ -354,6 +440,7 @@ fn small(score: bool) -> Config {
         topics_per_peer_max: 3,
         peers_max: 12,
         ihave_ids_max: 6,
+        tree: Some(TreeConfig { missing_max: 8, ..TreeConfig::default() }),
         // Longer than any run, for the model forgets nothing.
         seen_ttl: Duration::from_secs(1_000_000),
         ..Config::default()

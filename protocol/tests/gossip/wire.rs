@@ -5,13 +5,13 @@ use omnimesh_protocol::MessageId;
 use omnimesh_protocol::gossip::wire::{
     DecodeError, Limits, RefusedReason, decode, encode, encode_framed, encoded_len, split, take_frame,
 };
-use omnimesh_protocol::gossip::{Control, IHave, Message, Prune, Rpc, Subscription, Topic};
+use omnimesh_protocol::gossip::{Choke, Control, IHave, Message, Prune, Rpc, Subscription, Topic};
 use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::bench::{id, message, topic};
 
-/// The schema of the specification, for an encoder that is not ours.
+/// The schema of the specification and of tree mode, for an encoder that is not ours.
 pub(crate) mod pb {
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Rpc {
@@ -56,6 +56,17 @@ pub(crate) mod pb {
         pub(crate) prune: Vec<Prune>,
         #[prost(message, repeated, tag = "5")]
         pub(crate) idontwant: Vec<Ids>,
+        #[prost(message, repeated, tag = "7302401")]
+        pub(crate) choke: Vec<Choke>,
+        #[prost(message, repeated, tag = "7302402")]
+        pub(crate) unchoke: Vec<Choke>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Choke {
+        #[prost(string, optional, tag = "1")]
+        pub(crate) topic_id: Option<String>,
+        #[prost(uint64, optional, tag = "2")]
+        pub(crate) trees: Option<u64>,
     }
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct IHave {
@@ -95,6 +106,10 @@ fn ids_of(ids: &[MessageId]) -> Vec<pb::Ids> {
     if ids.is_empty() { vec![] } else { vec![pb::Ids { message_ids }] }
 }
 
+fn choke_of(choke: &Choke) -> pb::Choke {
+    pb::Choke { topic_id: Some(choke.topic.as_str().to_owned()), trees: Some(choke.trees) }
+}
+
 /// The same frame in the other implementation.
 fn to_pb(rpc: &Rpc) -> pb::Rpc {
     let name = |topic: &Topic| Some(topic.as_str().to_owned());
@@ -131,6 +146,8 @@ fn to_pb(rpc: &Rpc) -> pb::Rpc {
                 .map(|p| pb::Prune { topic_id: name(&p.topic), peers: vec![], backoff: p.backoff_s })
                 .collect(),
             idontwant: ids_of(&control.idontwant),
+            choke: control.choke.iter().map(choke_of).collect(),
+            unchoke: control.unchoke.iter().map(choke_of).collect(),
         }),
     }
 }
@@ -149,6 +166,12 @@ fn arbitrary_ids() -> impl Strategy<Value = Vec<MessageId>> {
     prop::collection::vec(any::<[u8; 20]>().prop_map(MessageId::from_bytes), 0..6)
 }
 
+fn arbitrary_chokes() -> impl Strategy<Value = Vec<Choke>> {
+    let one = (arbitrary_topic(), 0..64u32, 1..=u64::MAX)
+        .prop_map(|(topic, shift, trees)| Choke { topic, trees: (trees >> shift).max(1) });
+    prop::collection::vec(one, 0..3)
+}
+
 prop_compose! {
     fn arbitrary_rpc()(
         subscriptions in prop::collection::vec((any::<bool>(), arbitrary_topic()), 0..4),
@@ -158,6 +181,8 @@ prop_compose! {
         graft in prop::collection::vec(arbitrary_topic(), 0..3),
         prune in prop::collection::vec((arbitrary_topic(), any::<Option<u64>>()), 0..3),
         idontwant in arbitrary_ids(),
+        choke in arbitrary_chokes(),
+        unchoke in arbitrary_chokes(),
     ) -> Rpc {
         let control = Control {
             ihave: ihave.into_iter().map(|(topic, ids)| IHave { topic, ids }).collect(),
@@ -165,7 +190,8 @@ prop_compose! {
             graft,
             prune: prune.into_iter().map(|(topic, backoff_s)| Prune { topic, backoff_s }).collect(),
             idontwant,
-            ..Control::default()
+            choke,
+            unchoke,
         };
         Rpc {
             subscriptions:
@@ -216,6 +242,8 @@ proptest! {
             to.graft.extend(from.graft);
             to.prune.extend(from.prune);
             to.idontwant.extend(from.idontwant);
+            to.choke.extend(from.choke);
+            to.unchoke.extend(from.unchoke);
         }
         let pairs = |rpc: &Rpc| -> Vec<(Topic, MessageId)> {
             let ihave = rpc.control.as_ref().map(|control| control.ihave.clone()).unwrap_or_default();
@@ -249,6 +277,30 @@ fn known_bytes() {
     assert_eq!(&bytes[..], expected);
     assert_eq!(take_frame(&mut bytes, &Limits::default()).unwrap().unwrap(), encoded(&rpc));
     assert!(bytes.is_empty());
+}
+
+#[test]
+fn known_bytes_of_tree_mode() {
+    let all = Choke { topic: topic("t"), trees: u64::MAX };
+    let two = Choke { topic: topic("t"), trees: 0x81 };
+    let rpc = Rpc::of_control(Control { choke: vec![two], unchoke: vec![all], ..Control::default() });
+    let expected = b"\x1a\x1e\x8a\xd0\xed\x1b\x06\x0a\x01t\x10\x81\x01\
+        \x92\xd0\xed\x1b\x0e\x0a\x01t\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+    assert_eq!(&encoded(&rpc)[..], expected);
+    // The example of docs/protocol.md.
+    let both = Choke { topic: topic("t"), trees: 129 };
+    let rpc =
+        Rpc::of_control(Control { choke: vec![both.clone()], unchoke: vec![both], ..Control::default() });
+    let expected = b"\x1a\x16\x8a\xd0\xed\x1b\x06\x0a\x01t\x10\x81\x01\
+        \x92\xd0\xed\x1b\x06\x0a\x01t\x10\x81\x01";
+    assert_eq!(&encoded(&rpc)[..], expected);
+    // What is about no topic or no tree says nothing.
+    let none = pb::Choke { topic_id: Some("t".into()), trees: Some(0) };
+    let missing = pb::Choke { topic_id: Some("t".into()), trees: None };
+    let nowhere = pb::Choke { topic_id: None, trees: Some(1) };
+    let control = pb::Control { choke: vec![none, nowhere], unchoke: vec![missing], ..Default::default() };
+    let bytes = pb::Rpc { control: Some(control), ..pb::Rpc::default() }.encode_to_vec();
+    assert_eq!(decode(&bytes.into(), &Limits::default()).unwrap().rpc, Rpc::default());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use omnimesh_protocol::MessageId;
 use omnimesh_protocol::gossip::wire::{self, Limits, RefusedReason};
-use omnimesh_protocol::gossip::{Control, IHave, Message, Prune, Rpc, Subscription, Topic};
+use omnimesh_protocol::gossip::{Choke, Control, IHave, Message, Prune, Rpc, Subscription, Topic};
 use serde::{Deserialize, Serialize};
 
 use crate::draft::{draft, mesh};
@@ -29,6 +29,8 @@ struct Says {
     graft: Vec<String>,
     prune: Vec<PruneFields>,
     idontwant: Vec<Hex>,
+    choke: Vec<ChokeFields>,
+    unchoke: Vec<ChokeFields>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -54,6 +56,16 @@ struct IHaveFields {
 struct PruneFields {
     topic: String,
     backoff_s: Option<Num>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct ChokeFields {
+    topic: String,
+    trees: Num,
+}
+
+fn chokes(chokes: &[Choke]) -> Vec<ChokeFields> {
+    chokes.iter().map(|c| ChokeFields { topic: c.topic.as_str().to_owned(), trees: Num(c.trees) }).collect()
 }
 
 fn ids(ids: &[MessageId]) -> Vec<Hex> {
@@ -96,6 +108,8 @@ fn read(frame: &[u8]) -> Option<Says> {
             .map(|p| PruneFields { topic: text(&p.topic), backoff_s: p.backoff_s.map(Num) })
             .collect(),
         idontwant: ids(&control.idontwant),
+        choke: chokes(&control.choke),
+        unchoke: chokes(&control.unchoke),
     })
 }
 
@@ -161,6 +175,13 @@ fn written_cases() -> Vec<Case> {
             }),
         ),
         written("IDONTWANT", &control(&|c| c.idontwant = vec![message.id(), other])),
+        written(
+            "CHOKE of trees 0 and 63, UNCHOKE of tree 5",
+            &control(&|c| {
+                c.choke = vec![Choke { topic: topic.clone(), trees: 1 << 63 | 1 }];
+                c.unchoke = vec![Choke { topic: topic.clone(), trees: 1 << 5 }];
+            }),
+        ),
     ]
 }
 
@@ -188,6 +209,12 @@ fn read_cases() -> Vec<Case> {
             "an id of 19 bytes names nothing",
             &field(3, field(2, [field(1, [1; 19]), field(1, [2; 20])].concat())),
         ),
+        case("CHOKE of no tree, and UNCHOKE without a topic: nothing is said", &{
+            let (choke, unchoke) = ([0x8a, 0xd0, 0xed, 0x1b], [0x92, 0xd0, 0xed, 0x1b]);
+            let part = |tag: [u8; 4], content: Vec<u8>| [&tag[..], &varint(content.len()), &content].concat();
+            let none = [field(1, topic()), vec![0x10, 0]].concat();
+            field(3, [part(choke, none), part(unchoke, vec![0x10, 1])].concat())
+        }),
         case("PRUNE with peers of peer exchange, which are passed over", &field(3, field(4, prune))),
         case("cut in a field", &field(2, &good)[..20]),
         case("text for a message", &[0x10, 0x01]),

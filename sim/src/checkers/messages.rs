@@ -1,5 +1,9 @@
 //! What was published and what came of it.
 
+use std::time::Duration;
+
+use omnimesh_protocol::config::NodeConfig;
+
 use super::Verdict;
 use crate::outcome::{Offence, Outcome, Published};
 use crate::scenario::Scenario;
@@ -8,7 +12,7 @@ use crate::words::{count, counted, list, percent, time};
 /// So many nodes or messages are named in one sentence.
 const NAMED_MAX: usize = 5;
 
-pub(super) fn authentic(outcome: &Outcome) -> Verdict {
+pub(super) fn authentic(scenario: &Scenario, outcome: &Outcome) -> Verdict {
     let mut wrong = Vec::new();
     if outcome.forged > 0 {
         let deliveries = counted(outcome.forged, "delivery", "deliveries");
@@ -20,6 +24,7 @@ pub(super) fn authentic(outcome: &Outcome) -> Verdict {
         wrong.push(format!("{deliveries} of a message to a node that had it{first}"));
     }
     wrong.extend(twice_in_the_record(outcome));
+    wrong.extend(stale(scenario, outcome));
     if wrong.is_empty() {
         let deliveries = outcome.deliveries.iter().map(|of_message| of_message.len() as u64).sum();
         let deliveries = counted(deliveries, "delivery", "deliveries");
@@ -30,6 +35,27 @@ pub(super) fn authentic(outcome: &Outcome) -> Verdict {
         "{}. Look at what the validator and the router of that node did just before.",
         wrong.join("; ")
     ))
+}
+
+/// The delivery that came latest, if no node should have taken the message any more: the window of the validator,
+/// a step for what its author's clock may be ahead, and one for the steps that are under way.
+fn stale(scenario: &Scenario, outcome: &Outcome) -> Option<String> {
+    let steps = NodeConfig::default().step_window_past + 2;
+    let window = scenario.network.step_interval * u32::try_from(steps).unwrap_or(u32::MAX);
+    let (number, latest) = outcome
+        .deliveries
+        .iter()
+        .enumerate()
+        .flat_map(|(number, deliveries)| deliveries.iter().map(move |delivery| (number, delivery)))
+        .max_by_key(|(_, delivery)| delivery.latency_us)?;
+    let latency = Duration::from_micros(u64::from(latest.latency_us));
+    (latency > window).then(|| {
+        format!(
+            "message {number} was delivered to node {} only after {}, when it was stale",
+            latest.node,
+            time(latency)
+        )
+    })
 }
 
 fn first(offence: Option<Offence>) -> String {
@@ -146,9 +172,11 @@ fn worst(outcome: &Outcome) -> String {
                 && outcome.adversary_nodes.binary_search(node).is_err()
         })
         .collect();
+    // The audience is not recorded by name: others may have been cut off from the author.
+    let who = if without.len() as u64 == u64::from(message.missed) { "" } else { "among these: " };
     format!(
         "{} incomplete; worst is message {number} (author {}, published at {}), which {} of {} nodes missed \
-         (without it: {}).",
+         ({who}{}).",
         counted(incomplete, "message is", "messages are"),
         message.author,
         time(message.at),

@@ -58,7 +58,7 @@ fn judge(scenario: &Scenario, outcome: &Outcome, check: &Check) -> Verdict {
     match *check {
         Check::Agreement { within } => steps::agreement(scenario, outcome, within),
         Check::Monotone => steps::monotone(outcome),
-        Check::Authentic => messages::authentic(outcome),
+        Check::Authentic => messages::authentic(scenario, outcome),
         Check::Delivery { ratio } => messages::delivery(scenario, outcome, ratio),
         Check::Convergence { steps } => steps::convergence(scenario, outcome, steps),
         Check::BoundedMemory { bytes_per_node } => nodes::bounded_memory(outcome, bytes_per_node),

@@ -164,7 +164,7 @@ fn messages_must_arrive() {
     let mut outcome = good.clone();
     let lost = outcome.deliveries[9].pop().unwrap();
     outcome.messages[9].missed = 1;
-    let without = format!("without it: {})", lost.node);
+    let without = format!("1 of 93 nodes missed ({})", lost.node);
     assert_fails(
         &scenario,
         &outcome,

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use omnimesh_protocol::Time;
 use omnimesh_protocol::control::Frame;
+use omnimesh_protocol::envelope::Envelope;
 use omnimesh_protocol::gossip::{Control, Message, Rpc};
+use omnimesh_protocol::mesh::MeshSecret;
+use omnimesh_protocol::pattern::PatternGenerator;
 
 use super::link::nanos;
 use super::node::{Ctx, Node, Timer};
@@ -58,7 +61,9 @@ impl Act {
     /// The time between its own acts, of those that act by themselves.
     fn period(&self) -> Option<Duration> {
         match self.kind {
-            AdversaryKind::Equivocate { rate_per_s } | AdversaryKind::Flood { rate_per_s } => {
+            AdversaryKind::Equivocate { rate_per_s }
+            | AdversaryKind::Flood { rate_per_s }
+            | AdversaryKind::Outsider { rate_per_s } => {
                 Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
             }
             AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
@@ -247,6 +252,7 @@ impl Node {
             }
             AdversaryKind::Flood { .. } => self.flood(ctx),
             AdversaryKind::Equivocate { .. } => self.equivocate(ctx),
+            AdversaryKind::Outsider { .. } => self.intrude(ctx),
             _ => {
                 let control = Control { graft: vec![ctx.shared.topic.clone()], ..Control::default() };
                 self.send_to_all(&Rpc::of_control(control), ctx)
@@ -274,6 +280,23 @@ impl Node {
         ctx.sink.noise.push((envelope.id(), ctx.me));
         self.publish_sealed(envelope, ctx);
         1
+    }
+
+    /// A message with a good signature and a tag that only a member could not have made.
+    fn intrude(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        let payload = self.noise();
+        let Some(sealed) = self.seal(payload, ctx) else { return 0 };
+        let secret = MeshSecret::open("elsewhere");
+        let interval = ctx.shared.validate.phase_interval;
+        let mut patterns = PatternGenerator::new(secret, interval, ctx.shared.validate.pattern_cache);
+        let header = sealed.header().clone();
+        let pattern = patterns.at(header.step);
+        let identity = ctx.shared.identity(ctx.me);
+        let Ok(envelope) = Envelope::seal(&identity, pattern, header, sealed.payloads().clone()) else {
+            return 0;
+        };
+        let message = Message::new(ctx.shared.topic.clone(), envelope.as_bytes().clone());
+        self.send_to_all(&Rpc::of_message(message), ctx).min(1)
     }
 
     /// Two messages of one sequence number, each to half of the peers.

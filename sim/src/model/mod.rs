@@ -74,7 +74,10 @@ pub fn run(scenario: &Scenario, mut options: Options<'_>) -> Outcome {
     assert!(scenario.network.nodes > 0, "a mesh has nodes");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if options.threads == 0 { cores } else { options.threads };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
-    let world = pool.install(|| world::World::new(scenario, threads));
-    world.run(&pool, &mut options)
+    // One thread needs no pool; and one who runs many scenarios on a pool of his own would find its threads
+    // taking up one run while they wait for another, without end.
+    let pool = (threads > 1).then(|| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
+    });
+    world::World::new(scenario, pool.as_ref()).run(&mut options)
 }

@@ -67,15 +67,18 @@ pub(super) struct Ring {
     /// busiest needs.
     spare: Vec<Vec<Event>>,
     len: usize,
+    /// All before this was taken.
+    taken: u64,
 }
 
 impl Ring {
     pub(super) fn new(window_ns: u64) -> Self {
         let windows = (0..WINDOWS).map(|_| Vec::new()).collect();
-        Ring { window_ns, first: 0, windows, later: BTreeMap::new(), spare: Vec::new(), len: 0 }
+        Ring { window_ns, first: 0, windows, later: BTreeMap::new(), spare: Vec::new(), len: 0, taken: 0 }
     }
 
     pub(super) fn push(&mut self, event: Event) {
+        debug_assert!(event.at >= self.taken, "{event:?} comes after {}", self.taken);
         self.len += 1;
         let window = (event.at / self.window_ns).max(self.first);
         if window - self.first < WINDOWS as u64 {
@@ -99,6 +102,7 @@ impl Ring {
             events.extract_if(.., |event| event.at < end).collect()
         };
         self.len -= taken.len();
+        self.taken = end;
         taken
     }
 

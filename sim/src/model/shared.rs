@@ -15,7 +15,7 @@ use omnimesh_protocol::{
 use super::link::{LinkModel, NodeSet};
 use super::node::{WALL_NS, identity, ip_of, wall_of};
 use super::plan::Plan;
-use crate::scenario::{AdversaryKind, Scenario};
+use crate::scenario::{AdversaryKind, Crypto, Sabotage, Scenario};
 
 /// A message that somebody published.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,7 @@ impl Shared {
         let step = step::Config {
             sample_max: network.sync_peers,
             round_interval: network.sync_interval,
+            untrimmed: scenario.sabotage.untrimmed,
             ..step::Config::new(network.step_interval)
         };
         let membership = network.membership.then(|| membership::Config {
@@ -106,6 +107,13 @@ impl Shared {
             addresses,
             scenario: scenario.clone(),
         }
+    }
+
+    /// The gates of validators that are left open.
+    pub(super) fn sabotage(&self) -> validate::Sabotage {
+        let Sabotage { validator, .. } = self.scenario.sabotage;
+        let trust_tags = validator.trust_tags || self.scenario.crypto == Crypto::Skip;
+        validate::Sabotage { trust_tags, ..validator }
     }
 
     pub(super) fn id(&self, node: u32) -> NodeId {

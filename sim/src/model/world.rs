@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::link::{Cut, Degraded, NodeSet, nanos};
@@ -53,7 +54,9 @@ enum Control {
 }
 
 /// A run under way.
-pub(super) struct World {
+pub(super) struct World<'a> {
+    /// None: this thread does it all.
+    pool: Option<&'a ThreadPool>,
     shared: Shared,
     plan: Plan,
     shards: Vec<Shard>,
@@ -75,15 +78,20 @@ pub(super) struct World {
     rss_before: u64,
 }
 
-impl World {
-    pub(super) fn new(scenario: &Scenario, threads: usize) -> Self {
+impl<'a> World<'a> {
+    pub(super) fn new(scenario: &Scenario, pool: Option<&'a ThreadPool>) -> Self {
         let rss_before = resident_bytes();
         let plan = Plan::new(scenario);
         let nodes = scenario.network.nodes;
-        let ids = (0..nodes).into_par_iter().map(|node| identity(scenario.seed, node).id()).collect();
+        let id = |node| identity(scenario.seed, node).id();
+        let ids = match pool {
+            Some(pool) => pool.install(|| (0..nodes).into_par_iter().map(id).collect()),
+            None => (0..nodes).map(id).collect(),
+        };
         let shared = Shared::new(scenario, &plan, ids);
         let window_ns = nanos(shared.links.least());
-        let per_shard = nodes.div_ceil(u32::try_from(threads).unwrap_or(1).max(1)).max(1);
+        let threads = pool.map_or(1, ThreadPool::current_num_threads);
+        let per_shard = nodes.div_ceil(u32::try_from(threads).unwrap_or(1)).max(1);
         let mut links_of = vec![Vec::new(); nodes as usize];
         let mut ends = vec![Vec::new(); nodes as usize];
         for (number, (a, b)) in (0..).zip(&plan.links) {
@@ -105,6 +113,7 @@ impl World {
         }
         drop(machines);
         let mut world = World {
+            pool,
             shards,
             per_shard,
             controls: BTreeMap::new(),
@@ -175,9 +184,9 @@ impl World {
     }
 
     /// Runs to the end.
-    pub(super) fn run(mut self, pool: &rayon::ThreadPool, options: &mut Options<'_>) -> Outcome {
+    pub(super) fn run(mut self, options: &mut Options<'_>) -> Outcome {
         let began = Instant::now();
-        pool.install(|| self.start_first());
+        self.start_first();
         let duration = nanos(self.shared.scenario.duration);
         let window_ns = nanos(self.shared.links.least());
         let (mut now, mut told) = (0, Instant::now());
@@ -190,10 +199,7 @@ impl World {
             let next = self.controls.first_key_value().map_or(duration, |((at, _), _)| *at);
             let end = ((window + 1) * window_ns).min(next).min(duration);
             let shared = &self.shared;
-            match &mut self.shards[..] {
-                [shard] => shard.run(window, end, shared),
-                shards => pool.install(|| shards.par_iter_mut().for_each(|s| s.run(window, end, shared))),
-            }
+            each(self.pool, &mut self.shards, |shard| shard.run(window, end, shared));
             self.exchange();
             now = end;
             if let Some(progress) = &mut options.progress
@@ -268,7 +274,7 @@ impl World {
         let nodes = self.shared.scenario.network.nodes;
         let first: NodeSet = (0..nodes).filter(|node| self.is_first(*node)).collect();
         let shared = &self.shared;
-        self.shards.par_iter_mut().for_each(|shard| {
+        each(self.pool, &mut self.shards, |shard| {
             let ids = shard.first()..shard.first() + u32::try_from(shard.nodes.len()).unwrap_or(0);
             for me in ids.clone().filter(|me| first.contains(*me)) {
                 shard.with(me, 0, shared, |node, ctx| node.start(ctx));
@@ -578,6 +584,14 @@ impl World {
                 }
             })
             .collect()
+    }
+}
+
+/// Does something with all shards, at the same time if there are threads.
+fn each(pool: Option<&ThreadPool>, shards: &mut [Shard], work: impl Fn(&mut Shard) + Send + Sync) {
+    match pool {
+        Some(pool) => pool.install(|| shards.par_iter_mut().for_each(work)),
+        None => shards.iter_mut().for_each(work),
     }
 }
 

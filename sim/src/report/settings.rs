@@ -174,6 +174,9 @@ pub(super) fn adversary(kind: &AdversaryKind) -> String {
         AdversaryKind::Equivocate { rate_per_s } => {
             format!("publish two messages with one number, {} each second", decimal(rate_per_s, 3))
         }
+        AdversaryKind::Outsider { rate_per_s } => {
+            format!("publish {} each second under another mesh secret", decimal(rate_per_s, 3))
+        }
         AdversaryKind::Flood { rate_per_s } => format!("publish {} each second", decimal(rate_per_s, 3)),
         AdversaryKind::Silence => "say nothing".into(),
         AdversaryKind::NeverForward => "forward nothing".into(),

@@ -43,6 +43,18 @@ pub struct Scenario {
     pub adversaries: Vec<Adversary>,
     /// What must be true of the run.
     pub checks: Vec<Check>,
+    /// What of the protocol is broken on purpose. No scenario file can say so.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
+}
+
+/// Ways to break the protocol, to see that the checkers notice.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sabotage {
+    pub validator: omnimesh_protocol::validate::Sabotage,
+    /// Step synchronisation believes everybody.
+    pub untrimmed: bool,
 }
 
 impl Default for Scenario {
@@ -60,6 +72,7 @@ impl Default for Scenario {
             faults: Vec::new(),
             adversaries: Vec::new(),
             checks: Check::all(),
+            sabotage: Sabotage::default(),
         }
     }
 }
@@ -406,6 +419,11 @@ pub enum AdversaryKind {
         /// Messages in a second, each.
         rate_per_s: f64,
     },
+    /// Publish messages under a pattern of another mesh secret, properly signed.
+    Outsider {
+        /// Messages in a second, each.
+        rate_per_s: f64,
+    },
     /// Say nothing at all.
     Silence,
     /// Do everything but forward messages.
@@ -445,6 +463,7 @@ impl AdversaryKind {
             AdversaryKind::TwoFaced { .. } => "two_faced",
             AdversaryKind::Equivocate { .. } => "equivocate",
             AdversaryKind::Flood { .. } => "flood",
+            AdversaryKind::Outsider { .. } => "outsider",
             AdversaryKind::Silence => "silence",
             AdversaryKind::NeverForward => "never_forward",
             AdversaryKind::Eclipse { .. } => "eclipse",

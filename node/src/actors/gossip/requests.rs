@@ -115,6 +115,33 @@ impl Handler<Subscribe> for GossipActor {
     }
 }
 
+/// A channel as the router sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelPeers {
+    /// Connected peers that are subscribed to it.
+    pub subscribed: usize,
+    /// Those of them in this node's mesh, who get its messages at once.
+    pub in_mesh: usize,
+}
+
+/// Asks for the peers of a channel.
+#[derive(Message)]
+#[rtype(result = "ChannelPeers")]
+pub(crate) struct GetChannelPeers(pub(crate) Channel);
+
+impl Handler<GetChannelPeers> for GossipActor {
+    type Result = MessageResult<GetChannelPeers>;
+
+    fn handle(&mut self, GetChannelPeers(channel): GetChannelPeers, _: &mut Self::Context) -> Self::Result {
+        let router = self.state.gossip();
+        let peers = gossip::Topic::new(&channel.topic(&self.settings.mesh.id())).map(|topic| ChannelPeers {
+            subscribed: router.topic_peers(&topic).len(),
+            in_mesh: router.mesh_peers(&topic).len(),
+        });
+        MessageResult(peers.unwrap_or_default())
+    }
+}
+
 /// A connected peer as the router sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerScore {
@@ -141,6 +168,7 @@ impl Handler<GetScores> for GossipActor {
 pub(crate) struct Snapshot {
     pub(crate) counters: Counters,
     pub(crate) gossip: gossip::Stats,
+    pub(crate) lazy_links: usize,
     pub(crate) refused: [u64; Refusal::COUNT],
     pub(crate) accepted: u64,
     pub(crate) cache: CacheStats,
@@ -168,6 +196,7 @@ impl Handler<GetSnapshot> for GossipActor {
         MessageResult(Snapshot {
             counters: self.counters.clone(),
             gossip: self.state.gossip().stats().clone(),
+            lazy_links: self.state.gossip().lazy_links(),
             refused: *validator.refused(),
             accepted: validator.accepted(),
             cache: validator.cache_stats(),

@@ -8,9 +8,9 @@ use libp2p::{Multiaddr, PeerId};
 use omnimesh_protocol::control::Frame;
 use omnimesh_protocol::dialer::{self, DialId};
 use omnimesh_protocol::{NodeId, Time};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{PeerInfo, Receivers, SwarmActor, arrivals};
+use super::{AWAITED_MAX, PeerInfo, Receivers, SwarmActor, arrivals};
 use crate::swarm::{Class, Event, Inbound, NetworkHandle, Started, peer};
 
 /// All actors are linked and the network runs: begin.
@@ -76,6 +76,46 @@ impl Handler<SendControl> for SwarmActor {
             self.control_shed += 1;
             self.dial(ctx, dialer::Input::Wanted { peer: to });
         }
+    }
+}
+
+/// Say when a peer is connected, a member, and gossiped with. With an address, dial it first.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AwaitLink {
+    pub(crate) peer: NodeId,
+    pub(crate) address: Option<Multiaddr>,
+    pub(crate) answer: oneshot::Sender<Result<(), LinkFailed>>,
+}
+
+/// Why there is no link to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LinkFailed {
+    #[error("the dial failed: {0}")]
+    Dial(String),
+    #[error("the peer was disconnected: {0}")]
+    Disconnected(String),
+    #[error("too many dials or links are waited for")]
+    Busy,
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl Handler<AwaitLink> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, AwaitLink { peer, address, answer }: AwaitLink, _: &mut Self::Context) {
+        let peer = peer::peer_id(&peer);
+        let dial = |network: &NetworkHandle| match address {
+            Some(address) => network.dial(Some(peer), vec![address]).is_ok(),
+            None => true,
+        };
+        if self.awaited.len() >= AWAITED_MAX || !self.network.as_ref().is_some_and(dial) {
+            let _ = answer.send(Err(LinkFailed::Busy));
+            return;
+        }
+        self.awaited.push((peer, answer));
+        self.answer_awaited(&peer);
     }
 }
 

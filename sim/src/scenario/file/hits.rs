@@ -32,7 +32,7 @@ impl FaultKind {
 
 impl AdversaryKind {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 15] = [
         "tamper",
         "replay",
         "rush",
@@ -40,6 +40,7 @@ impl AdversaryKind {
         "two_faced",
         "equivocate",
         "flood",
+        "outsider",
         "silence",
         "never_forward",
         "eclipse",
@@ -143,6 +144,7 @@ fn adversary_kind(section: &Section<'_, '_>, name: &'static str) -> Option<Adver
         "two_faced" => AdversaryKind::TwoFaced { by: by("how far off at most")? },
         "equivocate" => AdversaryKind::Equivocate { rate_per_s: rate("pairs in a second")? },
         "flood" => AdversaryKind::Flood { rate_per_s: rate("messages in a second")? },
+        "outsider" => AdversaryKind::Outsider { rate_per_s: rate("messages in a second")? },
         "silence" => AdversaryKind::Silence,
         "never_forward" => AdversaryKind::NeverForward,
         "eclipse" => AdversaryKind::Eclipse { victims: victims(section, Victims::One)? },

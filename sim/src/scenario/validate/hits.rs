@@ -135,7 +135,9 @@ impl Problems {
         match adversary.kind {
             AdversaryKind::Replay { after } => self.positive(after, key("after_ms")),
             AdversaryKind::Rush { by } | AdversaryKind::TwoFaced { by } => self.positive(by, key("by_ms")),
-            AdversaryKind::Equivocate { rate_per_s } | AdversaryKind::Flood { rate_per_s } => {
+            AdversaryKind::Equivocate { rate_per_s }
+            | AdversaryKind::Flood { rate_per_s }
+            | AdversaryKind::Outsider { rate_per_s } => {
                 self.rate(rate_per_s, key("rate_per_s"));
             }
             AdversaryKind::Sybil { dials } | AdversaryKind::ColdBoot { dials } => {
