@@ -26,8 +26,9 @@
 //! that the network takes and gives are its own. Timeouts of libp2p itself stay in real time; its shortest, 10 s to
 //! agree on a protocol, wants a slowdown with which round trips stay below some 3 s.
 //!
-//! A run is honest if twice the slowdown gives the same latencies. On two cores, 200 nodes with 8 dials each want 4,
-//! 1,000 nodes about 20. [`EmulatedNetwork::take_lag`] tells of machines that are too small by far.
+//! A run is honest if twice the slowdown gives the same latencies: 4 was enough for 200 nodes with 8 dials each on two
+//! cores that others used too, 10 was not yet for 1,000. [`EmulatedNetwork::take_lag`] tells of machines that are too
+//! small by far.
 
 mod lag;
 
