@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use omnimesh_node::swarm::{Links, Security};
@@ -69,13 +70,14 @@ async fn subscribe(network: &EmulatedNetwork, room: usize) -> mpsc::Receiver<Del
     deliveries
 }
 
-async fn everybody_gets_everything(security: Security) {
+async fn everybody_gets_everything(security: Security, slowdown: u32) {
     const NODES: u32 = 30;
     const MESSAGES: u32 = 20;
     let mut rng = ChaCha8Rng::seed_from_u64(seed());
     let edges = edges(NODES, &mut rng);
     let mesh = Mesh::open("everybody").unwrap();
-    let mut network = EmulatedNetwork::new(Emulation::new(mesh, Links::new(security, latency))).unwrap();
+    let links = Links::slow(security, NonZeroU32::new(slowdown).unwrap(), latency);
+    let mut network = EmulatedNetwork::new(Emulation::new(mesh, links)).unwrap();
     network.add_nodes(NODES).await.unwrap();
     network.connect_all(edges.iter().copied()).await.unwrap();
     network.wait_ready().await.unwrap();
@@ -117,12 +119,12 @@ async fn everybody_gets_everything(security: Security) {
 
 #[actix::test]
 async fn everybody_gets_everything_over_noise() {
-    everybody_gets_everything(Security::Noise).await;
+    everybody_gets_everything(Security::Noise, 1).await;
 }
 
 #[actix::test]
-async fn everybody_gets_everything_without_noise() {
-    everybody_gets_everything(Security::None).await;
+async fn everybody_gets_everything_without_noise_and_in_slow_time() {
+    everybody_gets_everything(Security::None, 2).await;
 }
 
 /// Nobody dials, asks or forwards beyond the links that were made.
