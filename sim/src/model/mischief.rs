@@ -13,7 +13,7 @@ use omnimesh_protocol::pattern::PatternGenerator;
 
 use super::link::nanos;
 use super::node::{Ctx, Node, Timer};
-use super::queue::Packet;
+use super::packet::Packet;
 use super::random::{Draw, mix};
 use super::shared::Shared;
 use crate::scenario::AdversaryKind;

@@ -19,11 +19,14 @@
 //! **Not here.** Dialling: connections are those of the scenario's topology, and are made again after a crash
 //! or a partition. Time for computing, but for nodes that a scenario makes slow.
 
+mod checked;
 mod clock;
 mod conclude;
 mod link;
 mod mischief;
 mod node;
+mod packet;
+mod person;
 mod plan;
 mod queue;
 mod random;

@@ -1,25 +1,22 @@
 //! One simulated node: the protocol's machines, its clock, its ends of links, and, of some, what is wrong with it.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use bytes::Bytes;
 use omnimesh_protocol::author::{self, Ticket};
 use omnimesh_protocol::envelope::Envelope;
-use omnimesh_protocol::gossip::{self, Rpc};
-use omnimesh_protocol::identity::PublicKey;
+use omnimesh_protocol::gossip;
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::refusal::Refusal;
-use omnimesh_protocol::relay::{self, Unchecked};
+use omnimesh_protocol::relay;
 use omnimesh_protocol::step::{self, SavedOffset, Start, StepSync};
-use omnimesh_protocol::validate::{Unverified, Validator, Verified};
-use omnimesh_protocol::{Identity, MessageId, Outbox, Seq, Step, Time, control, membership};
+use omnimesh_protocol::validate::Validator;
+use omnimesh_protocol::{MessageId, Outbox, Seq, Step, Time, membership};
 use rand_chacha::ChaCha8Rng;
 use smallvec::SmallVec;
 
 use super::clock::Clock;
-use super::link::{Fate, Parcel, Stream, nanos};
+use super::link::{Fate, Parcel, Stream};
 use super::mischief::Mischief;
-use super::queue::{Event, Packet, What};
+use super::packet::{Packet, digest, size};
+use super::queue::{Event, What};
 use super::random::{Draw, mix};
 use super::shard::Sink;
 use super::shared::Shared;
@@ -688,118 +685,4 @@ impl Node {
     pub(super) fn rng(&mut self) -> &mut ChaCha8Rng {
         &mut self.rng
     }
-}
-
-/// Bytes of a frame on the wire.
-fn size(packet: &Packet) -> usize {
-    match packet {
-        Packet::Gossip(rpc) => gossip::wire::encoded_len(rpc),
-        Packet::Control(control::Frame::StepReply { .. }) => 30,
-        Packet::Control(_) => 11,
-        Packet::Swim(_, bytes) => bytes.len() + 6,
-    }
-}
-
-/// A hash of what a frame says.
-fn digest(packet: &Packet) -> u64 {
-    match packet {
-        Packet::Gossip(rpc) => digest_of_rpc(rpc),
-        Packet::Control(control::Frame::StepRequest { nonce }) => mix(*nonce),
-        Packet::Control(control::Frame::StepReply { nonce, mesh_time_ns, proposal_ns }) => {
-            mix(*nonce ^ mix(mesh_time_ns.unwrap_or(1)) ^ proposal_ns.rotate_left(32))
-        }
-        Packet::Control(control::Frame::StepAnnounce { mesh_time_ns }) => mix(!*mesh_time_ns),
-        Packet::Control(_) => 3,
-        Packet::Swim(_, bytes) => bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            mix(hash ^ u64::from_le_bytes(word))
-        }),
-    }
-}
-
-fn digest_of_rpc(rpc: &Rpc) -> u64 {
-    let word = |id: &MessageId| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&id.as_bytes()[..8]);
-        u64::from_le_bytes(word)
-    };
-    let mut hash = rpc.subscriptions.len() as u64;
-    for message in &rpc.publish {
-        hash = mix(hash ^ word(&message.id()));
-    }
-    if let Some(control) = &rpc.control {
-        let lists = control.ihave.iter().map(|ihave| &ihave.ids).chain([&control.iwant, &control.idontwant]);
-        for ids in lists {
-            hash = ids.iter().fold(mix(hash ^ ids.len() as u64), |hash, id| mix(hash ^ word(id)));
-        }
-        hash = mix(hash ^ (control.graft.len() as u64) << 32 ^ control.prune.len() as u64);
-    }
-    hash
-}
-
-/// The address that a node seems to connect from.
-pub(super) fn ip_of(number: u32) -> IpAddr {
-    let [a, b, c, d] = number.to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(10 | (a & 1), b, c, d))
-}
-
-/// What a shard remembers of a signature that it checked.
-#[derive(Clone, Debug)]
-pub(super) enum Checked {
-    Good(PublicKey),
-    Bad(Refusal),
-}
-
-impl Checked {
-    pub(super) fn of(message: &Unverified) -> Self {
-        let Some(key) = PublicKey::new(&message.envelope().header().author) else {
-            return Checked::Bad(Refusal::BadKey);
-        };
-        if message.envelope().is_signed_by(&key) {
-            Checked::Good(key)
-        } else {
-            Checked::Bad(Refusal::BadSignature)
-        }
-    }
-
-    /// The same where authenticity is a fact of the model.
-    pub(super) fn assumed(message: &Unverified, is_genuine: bool) -> Self {
-        match PublicKey::new(&message.envelope().header().author) {
-            None => Checked::Bad(Refusal::BadKey),
-            Some(key) if is_genuine => Checked::Good(key),
-            Some(_) => Checked::Bad(Refusal::BadSignature),
-        }
-    }
-
-    pub(super) fn result(self, message: Unverified) -> Result<Verified, Unchecked> {
-        match self {
-            Checked::Good(key) => Ok(message.assume_verified(key)),
-            Checked::Bad(reason) => Err(Unchecked::Refused(reason)),
-        }
-    }
-}
-
-/// The identity of a node follows from the seed of the run.
-pub(super) fn identity(seed: u64, node: u32) -> Identity {
-    let mut bytes = [0; 32];
-    let mut draw = Draw::new(seed, u64::from(node), 0x6b65_7973);
-    for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&draw.next().to_le_bytes());
-    }
-    Identity::from_seed(&bytes)
-}
-
-/// The wall clock of the founder at the start of every run: 2026-01-01T00:00:00Z.
-pub(super) const WALL_NS: u64 = 1_767_225_600_000_000_000;
-
-pub(super) fn wall_of(seed: u64, node: u32, offset: std::time::Duration, now: u64) -> u64 {
-    let mut draw = Draw::new(seed, u64::from(node), 0x7761_6c6c);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "an offset is far below 2^52 ns"
-    )]
-    let off = (nanos(offset) as f64 * (2.0 * draw.unit() - 1.0)) as i64;
-    WALL_NS.saturating_add(now).saturating_add_signed(off)
 }

@@ -6,17 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use omnimesh_protocol::gossip::Rpc;
-use omnimesh_protocol::{NodeId, control};
-
-/// What one node sends to another.
-#[derive(Clone, Debug)]
-pub(super) enum Packet {
-    Gossip(Rpc),
-    Control(control::Frame),
-    /// A packet of the membership protocol for a node that may not be connected.
-    Swim(NodeId, bytes::Bytes),
-}
+use super::packet::Packet;
 
 #[derive(Debug)]
 pub(super) enum What {

@@ -5,7 +5,8 @@ use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::validate::{Unverified, Verified};
 use omnimesh_protocol::{MessageId, Outbox, step};
 
-use super::node::{Checked, Ctx, Node};
+use super::checked::Checked;
+use super::node::{Ctx, Node};
 use super::queue::{Event, Ring};
 use super::record::Record;
 use super::shared::Shared;

@@ -13,7 +13,7 @@ use omnimesh_protocol::{
 };
 
 use super::link::{LinkModel, NodeSet};
-use super::node::{WALL_NS, identity, ip_of, wall_of};
+use super::person::{WALL_NS, identity, ip_of, wall_of};
 use super::plan::Plan;
 use crate::scenario::{AdversaryKind, Crypto, Sabotage, Scenario};
 

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use super::link::{Cut, Degraded, NodeSet, nanos};
 use super::mischief::{Act, Mischief};
-use super::node::{Ctx, Node, identity};
+use super::node::{Ctx, Node};
+use super::person::identity;
 use super::plan::{Plan, stream};
 use super::random::{Draw, mix};
 use super::record::{Record, Sent};
