@@ -45,7 +45,7 @@ pub fn hint(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{AdversaryKind, FaultKind, ScenarioFile};
+    use crate::scenario::{AdversaryKind, FaultKind, ScenarioFile, Topology};
 
     #[test]
     fn all_are_valid_and_named_after_their_files() {
@@ -75,6 +75,19 @@ mod tests {
         let liars = load("byzantine-third").adversaries;
         let liars: Vec<_> = liars.iter().map(|adversary| adversary.kind.name()).collect();
         assert!(AdversaryKind::NAMES.iter().all(|name| liars.contains(name)), "{liars:?}");
+    }
+
+    #[test]
+    fn the_reference_is_what_others_can_rebuild() {
+        let scenario = ScenarioFile::parse("x", text("gossipsub-reference").unwrap(), &[]).unwrap().scenario;
+        let gossip = &scenario.gossip;
+        assert_eq!((gossip.mesh_degree, gossip.mesh_degree_low, gossip.mesh_degree_high), (6, 4, 12));
+        assert_eq!((gossip.lazy_degree, gossip.history_length, gossip.history_gossip), (6, 120, 3));
+        assert!(gossip.tree.is_none() && gossip.score.is_none() && gossip.prune_backoff.is_zero());
+        assert!(!gossip.flood_publish && !gossip.graft_newcomers && gossip.gossip_factor.abs() < 1e-9);
+        let (network, workload) = (&scenario.network, &scenario.workload);
+        assert_eq!((network.nodes, &network.topology), (250, &Topology::Random { dials: 20 }));
+        assert_eq!((workload.messages, workload.authors, scenario.duration.as_secs()), (60, Some(5), 79));
     }
 
     #[test]
