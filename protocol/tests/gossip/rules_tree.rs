@@ -302,6 +302,15 @@ fn what_waits_to_be_told_is_told_before_the_link_is_eager() {
 }
 
 #[test]
+fn what_waits_to_be_told_is_told_before_we_make_the_link_eager() {
+    let mut bench = shaped();
+    accept(&mut bench, 1, "a");
+    let outputs = sent(&bench.handle(Input::Disconnected { peer: 1 }));
+    let expected = [2, 3, 4].map(|peer| (peer, ihave("t", &[id("a")])));
+    assert_eq!(outputs, [&expected[..], &[(2, unchoke("t", FIRST))]].concat());
+}
+
+#[test]
 fn a_new_link_is_lazy_where_the_tree_is_well() {
     let mut bench = shaped();
     bench.connect_nodes([5], "t");
