@@ -14,7 +14,8 @@
 //! * **Who is connected to whom is given**, by [`EmulatedNetwork::connect`]; no node dials by itself, there is no
 //!   Kademlia, and membership (SWIM) knows nobody, because its probes go to members at random. The network does not
 //!   make up for a connection that is lost.
-//! * **Links have the latency of the model**, in real time; the bytes of a link keep their order and are not lost.
+//! * **Links obey the law that they are given** ([`LinkLaw`](crate::swarm::LinkLaw)); the bytes of a link keep their
+//!   order, and what the law loses comes later.
 //! * Nodes have no store and no API, and links are pinged once in a minute.
 //!
 //! # How fast
@@ -32,6 +33,7 @@
 
 mod lag;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ use std::time::{Duration, Instant};
 use actix_rt::Arbiter;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::{Identity, Mesh, NodeId, gossip};
 use tokio::sync::oneshot;
@@ -49,7 +51,7 @@ use tokio::sync::oneshot;
 use crate::actors::author::Published;
 use crate::message::Message;
 use crate::node::{self, MeshNode, NodeOptions, Plug, PublishError, StartError, Stopped, Surroundings};
-use crate::swarm::Links;
+use crate::swarm::{Links, peer};
 
 pub use lag::Lag;
 use lag::LagMeter;
@@ -79,6 +81,8 @@ pub struct Emulation {
     pub mesh: Mesh,
     /// The configuration of each node; its addresses are set by the network.
     pub config: Config,
+    /// The settings of each node's gossip router, if they are not to follow from the configuration.
+    pub gossip: Option<gossip::Config>,
     /// What connects the nodes; each network has its own.
     pub links: Links,
     /// Threads for the nodes, and as many that check signatures. Default: the number of cores.
@@ -92,7 +96,7 @@ impl Emulation {
         (config.network.pending_max, config.network.peers_max) = (PENDING_MAX, PEERS_MAX);
         (config.node.sync_round_ms, config.node.sync_peers) = (SYNC_ROUND_MS, SYNC_PEERS);
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Emulation { mesh, config, links, threads }
+        Emulation { mesh, config, gossip: None, links, threads }
     }
 }
 
@@ -101,6 +105,8 @@ impl Emulation {
 pub struct Delivery {
     /// Which node.
     pub node: u32,
+    /// Which neighbour brought it.
+    pub from: Option<u32>,
     /// When its subscriber got it, on the clock of [`EmulatedNetwork::now`].
     pub at: Duration,
     /// What it got.
@@ -240,7 +246,7 @@ impl EmulatedNetwork {
         let options = NodeOptions { config, data_dir: None, identity, mesh: self.emulation.mesh.clone() };
         let surroundings = Surroundings {
             pool: Some(Arc::clone(&self.pool)),
-            plug: Some(Plug { end, is_founder: index == 0 }),
+            plug: Some(Plug { end, is_founder: index == 0, gossip: self.emulation.gossip.clone() }),
         };
         let started = run_on(self.arbiter(index), move || MeshNode::start_in(options, surroundings)).await;
         let started = started.ok_or(EmulationError::Stopped(index))?;
@@ -319,13 +325,17 @@ impl EmulatedNetwork {
         handler: impl Fn(Delivery) + Send + Sync + 'static,
     ) -> Result<(), EmulationError> {
         let handler = Arc::new(handler);
+        let places: HashMap<PeerId, u32> =
+            self.indexed().map(|(index, emulated)| (peer::peer_id(&emulated.id), index)).collect();
+        let places = Arc::new(places);
         for (index, Emulated { node, .. }) in self.indexed() {
             let subscribed = node.subscribe(channel).await;
             let mut subscription = subscribed.map_err(|error| EmulationError::Publish(index, error))?;
-            let (handler, clock) = (Arc::clone(&handler), self.clock);
+            let (handler, places, clock) = (Arc::clone(&handler), Arc::clone(&places), self.clock);
             self.arbiter(index).spawn(async move {
                 while let Some(message) = subscription.receive().await {
-                    handler(Delivery { node: index, at: clock.now(), message });
+                    let from = message.from.and_then(|peer| places.get(&peer).copied());
+                    handler(Delivery { node: index, from, at: clock.now(), message });
                 }
             });
         }
@@ -372,6 +382,11 @@ impl EmulatedNetwork {
     pub async fn gossip_stats(&self, index: u32) -> Result<gossip::Stats, EmulationError> {
         let stats = self.emulated(index)?.node.gossip_stats().await;
         stats.map_err(|Stopped| EmulationError::Stopped(index))
+    }
+
+    /// What each node holds for the mesh's time, in order; `None` of one that is not synchronised.
+    pub fn mesh_times(&self) -> impl Iterator<Item = Option<Duration>> {
+        self.nodes.iter().map(|emulated| emulated.node.mesh_time())
     }
 
     /// The time in the network, since it was made.

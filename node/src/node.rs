@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use libp2p::Multiaddr;
 use omnimesh_protocol::config::{Config, InvalidConfig};
 use omnimesh_protocol::envelope::{Channel, ChannelError};
 use omnimesh_protocol::event::{Event, Stream as EventStream};
+use omnimesh_protocol::gossip::Config as RouterConfig;
 use omnimesh_protocol::membership::Member;
 use omnimesh_protocol::mesh::{INVITE_ADDRESSES_MAX, Invite};
 use omnimesh_protocol::observer::NetworkMetrics;
@@ -76,6 +78,8 @@ pub(crate) struct Plug {
     pub(crate) end: LinkEnd,
     /// The first of its network: the others take the time from it.
     pub(crate) is_founder: bool,
+    /// The settings of its router, if they are not to follow from the configuration.
+    pub(crate) gossip: Option<RouterConfig>,
 }
 
 /// Why a node did not start.
@@ -344,6 +348,11 @@ impl MeshNode {
         }
     }
 
+    /// What it holds for the mesh's time, to the microsecond; `None` while the node is not synchronised.
+    pub(crate) fn mesh_time(&self) -> Option<Duration> {
+        self.0.clock.mesh_time_us(self.0.common.now()).map(Duration::from_micros)
+    }
+
     /// The mesh's step; `None` while the node is not synchronised.
     pub fn step(&self) -> Option<Step> {
         self.0.clock.step(self.0.common.now())
@@ -503,9 +512,12 @@ fn start_actors(
     let me = identity.id();
     let bootstrap = settings::bootstrap(config)?;
     let is_plugged = surroundings.plug.is_some();
-    let is_founder = match surroundings.plug {
-        Some(plug) => plug.is_founder,
-        None => bootstrap.is_empty() && kept.book.is_empty() && kept.mark.is_none() && !config.network.mdns,
+    let (is_founder, gossip_config) = match surroundings.plug {
+        Some(plug) => (plug.is_founder, plug.gossip),
+        None => (
+            bootstrap.is_empty() && kept.book.is_empty() && kept.mark.is_none() && !config.network.mdns,
+            None,
+        ),
     };
     let pool = match surroundings.pool {
         Some(pool) => pool,
@@ -514,7 +526,7 @@ fn start_actors(
     let gossip_settings = gossip::Settings {
         me,
         mesh: mesh.clone(),
-        gossip: Arc::new(settings::gossip(config)),
+        gossip: Arc::new(gossip_config.unwrap_or_else(|| settings::gossip(config))),
         read_limits: settings::read_limits(config),
         validate: settings::validate(config),
         floor: kept.mark.map(|mark| mark.accepted),

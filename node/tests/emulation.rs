@@ -99,13 +99,18 @@ async fn everybody_gets_everything(security: Security, slowdown: u32) {
     let paths = shortest(NODES, &edges);
     let mut copies = BTreeMap::new();
     while copies.len() < (MESSAGES * (NODES - 1)) as usize {
-        let Delivery { node, at, message } = deliveries.recv().await.unwrap();
+        let Delivery { node, from, at, message } = deliveries.recv().await.unwrap();
+        let from = from.expect("a neighbour brought it");
+        assert!(
+            edges.contains(&(node, from)) || edges.contains(&(from, node)),
+            "{from} is no neighbour of {node}"
+        );
         let number = u32::from_le_bytes(message.payload[..].try_into().unwrap());
-        let (from, begun) = published[number as usize];
-        assert_eq!(message.author, network.node(from).unwrap().peer_id());
+        let (author, begun) = published[number as usize];
+        assert_eq!(message.author, network.node(author).unwrap().peer_id());
         assert!(copies.insert((node, number), ()).is_none(), "node {node} delivered message {number} twice");
         // A tick of the timers for each hop; a busy machine makes it later, never earlier.
-        let least = paths[from as usize][node as usize].saturating_sub(Duration::from_millis(NODES.into()));
+        let least = paths[author as usize][node as usize].saturating_sub(Duration::from_millis(NODES.into()));
         assert!(at - begun >= least, "message {number} was at node {node} before light");
     }
     let mut delivered = 0;

@@ -15,9 +15,12 @@
 //! ```
 
 pub mod checkers;
+#[cfg(feature = "libp2p")]
+pub mod emulation;
 pub mod experiment;
 pub mod model;
 pub mod outcome;
+mod process;
 pub mod report;
 pub mod scenario;
 pub mod stats;

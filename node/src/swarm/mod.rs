@@ -41,7 +41,7 @@ mod transport;
 pub use behaviour::{GOSSIP_PROTOCOLS, PROTOCOL_VERSION, control_protocol, kad_protocol};
 pub use config::{Config, Limits, StreamConfig, TransportKind};
 pub use event::{DialFailure, DownReason, Event, Held, Inbound, Malformed, Source, StreamKind};
-pub use links::{Latency, LinkEnd, Links, Security};
+pub use links::{Carry, LinkEnd, LinkLaw, Links, Security};
 pub use network::{
     BLOCKED_MAX, COMMANDS_MAX, CommandError, DIAL_ADDRESSES_MAX, Error, Network, NetworkHandle, Started,
 };

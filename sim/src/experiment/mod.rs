@@ -31,6 +31,8 @@ mod fake;
 pub use compare::{Comparison, JUDGED, Row, compare};
 pub use folder::{Folder, Rerun, refuse_others, rerun, save};
 pub use metrics::{METRICS, Metric, MetricKind};
+#[cfg(feature = "libp2p")]
+pub use run::Engines;
 pub use run::{Model, Run, RunError, Runner, run};
 pub use sweep::{Axis, Case, Combination, ENGINE, Finished, Interval, Plan, RUNS, Swept, sweep, write_csv};
 pub use verify::{Traced, Verified, verify};

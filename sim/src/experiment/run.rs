@@ -60,6 +60,9 @@ pub enum RunError {
     /// A folder holds something that is not ours to replace.
     #[error("{} is there already, and is not the folder of a run", .0.display())]
     Occupied(PathBuf),
+    /// No two runs of this engine are the same.
+    #[error("the engine `{}` runs in real time, so that no two of its runs are the same", .0.name())]
+    RealTime(Engine),
     /// What is asked of a sweep makes no sense.
     #[error("{0}")]
     Sweep(String),
@@ -102,6 +105,22 @@ impl Runner for Model {
             return Err(RunError::NoEngine(file.engine));
         }
         guarded(file.engine, || model::run(&file.scenario, options))
+    }
+}
+
+/// Every engine there is.
+#[cfg(feature = "libp2p")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Engines;
+
+#[cfg(feature = "libp2p")]
+impl Runner for Engines {
+    fn run(&self, file: &ScenarioFile, options: Options<'_>) -> Result<Outcome, RunError> {
+        match file.engine {
+            Engine::Model => Model.run(file, options),
+            Engine::Libp2p => crate::emulation::run(&file.scenario, options)
+                .map_err(|error| RunError::Failed { engine: file.engine, cause: error.to_string() }),
+        }
     }
 }
 

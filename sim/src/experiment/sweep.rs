@@ -132,7 +132,8 @@ impl Plan {
         if self.cases.iter().any(|case| case.file.engine == Engine::Libp2p) {
             return 1;
         }
-        let largest = self.cases.iter().map(|case| memory::estimate_bytes(&case.file.scenario)).max();
+        let largest =
+            self.cases.iter().map(|case| memory::estimate_bytes(&case.file.scenario, case.file.engine)).max();
         let fit = memory::available_bytes().zip(largest).map(|(free, each)| free / each.max(1));
         let fit = fit.map_or(usize::MAX, |fit| usize::try_from(fit).unwrap_or(usize::MAX));
         cores.min(fit).min(self.cases.len()).max(1)
@@ -257,7 +258,8 @@ impl Swept {
     }
 }
 
-/// Runs all cases of a plan, so many at once, each on one thread. `progress` is told of each that is done.
+/// Runs all cases of a plan, so many at once, each on one thread; one after the other if any is in real time.
+/// `progress` is told of each that is done.
 ///
 /// # Errors
 /// As [`Runner::run`], but for an engine that fails: that is noted with the seed.
@@ -267,6 +269,9 @@ pub fn sweep(
     jobs: NonZeroUsize,
     progress: impl Fn(&Finished) + Sync,
 ) -> Result<Swept, RunError> {
+    // Two at once would slow each other down.
+    let is_real_time = plan.cases.iter().any(|case| case.file.engine == Engine::Libp2p);
+    let jobs = if is_real_time { NonZeroUsize::MIN } else { jobs };
     let next = AtomicUsize::new(0);
     let is_over = AtomicBool::new(false);
     let results: Mutex<Vec<(usize, Result<Finished, RunError>)>> = Mutex::new(Vec::new());

@@ -2,7 +2,7 @@
 
 use super::{RunError, Runner};
 use crate::model::{Options, Progress};
-use crate::scenario::ScenarioFile;
+use crate::scenario::{Engine, ScenarioFile};
 
 /// One of the runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,13 +49,16 @@ impl Verified {
 /// Runs a scenario twice on one thread, then on each other number of threads.
 ///
 /// # Errors
-/// As [`Runner::run`].
+/// As [`Runner::run`]; and [`RunError::RealTime`] if no two runs of the engine are the same.
 pub fn verify(
     runner: &dyn Runner,
     file: &ScenarioFile,
     threads: &[usize],
     mut progress: impl FnMut(usize, Progress),
 ) -> Result<Verified, RunError> {
+    if file.engine == Engine::Libp2p {
+        return Err(RunError::RealTime(file.engine));
+    }
     let mut all = vec![1, 1];
     for &number in threads {
         if !all.contains(&number) {

@@ -11,6 +11,7 @@ use super::shard::Shard;
 use super::shared::Shared;
 use super::world::DUE_WITHIN;
 use crate::outcome::{Cost, Effect, Outcome, Sample};
+use crate::process::peak_bytes;
 
 /// Of meshes up to this size the links are told.
 const MESH_LINKS_NODES_MAX: usize = 3_000;
@@ -149,11 +150,4 @@ fn excuse(sent: &mut [Sent], away: &[(u32, u64, u64)]) {
             .collect();
         message.audience.retain(|node| !absent.contains(node));
     }
-}
-
-/// The most memory the process has held, in bytes; 0 where it cannot be told.
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -19,10 +19,10 @@ const RETRIES_MAX: u32 = 6;
 
 /// A set of nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct NodeSet(Vec<u64>);
+pub(crate) struct NodeSet(Vec<u64>);
 
 impl NodeSet {
-    pub(super) fn insert(&mut self, node: u32) -> bool {
+    pub(crate) fn insert(&mut self, node: u32) -> bool {
         let (word, bit) = (node as usize / 64, 1 << (node % 64));
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
@@ -32,11 +32,11 @@ impl NodeSet {
         is_new
     }
 
-    pub(super) fn contains(&self, node: u32) -> bool {
+    pub(crate) fn contains(&self, node: u32) -> bool {
         self.0.get(node as usize / 64).is_some_and(|word| word & 1 << (node % 64) != 0)
     }
 
-    pub(super) fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+    pub(crate) fn retain(&mut self, keep: impl Fn(u32) -> bool) {
         for (word, base) in self.0.iter_mut().zip((0_u32..).step_by(64)) {
             for bit in 0..64 {
                 if *word & 1 << bit != 0 && !keep(base + bit) {
@@ -46,7 +46,7 @@ impl NodeSet {
         }
     }
 
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 }
@@ -63,27 +63,27 @@ impl FromIterator<u32> for NodeSet {
 
 /// A partition that goes on.
 #[derive(Clone, Debug)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     /// Its place among the faults.
-    pub(super) fault: usize,
-    pub(super) inside: NodeSet,
-    pub(super) one_way: bool,
+    pub(crate) fault: usize,
+    pub(crate) inside: NodeSet,
+    pub(crate) one_way: bool,
     /// When what waits gets through: streams that outlive the partition repair it.
-    pub(super) heals: Option<u64>,
+    pub(crate) heals: Option<u64>,
 }
 
 /// Links that got worse.
 #[derive(Clone, Debug)]
-pub(super) struct Degraded {
-    pub(super) fault: usize,
-    pub(super) nodes: NodeSet,
-    pub(super) loss: f64,
-    pub(super) latency_factor: f64,
+pub(crate) struct Degraded {
+    pub(crate) fault: usize,
+    pub(crate) nodes: NodeSet,
+    pub(crate) loss: f64,
+    pub(crate) latency_factor: f64,
 }
 
 /// One direction of a connection, at its sender.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     /// Nothing arrives before this, or it would overtake.
     last_arrival: u64,
     /// Packets are being lost in a row.
@@ -92,7 +92,7 @@ pub(super) struct Stream {
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Lost,
     /// It arrives then.
     Arrives(u64),
@@ -102,33 +102,33 @@ pub(super) enum Fate {
 
 /// A frame to be carried.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Parcel {
-    pub(super) from: u32,
-    pub(super) to: u32,
-    pub(super) at: u64,
-    pub(super) bytes: usize,
+pub(crate) struct Parcel {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) at: u64,
+    pub(crate) bytes: usize,
     /// Its number among all that its sender sent.
-    pub(super) order: u64,
+    pub(crate) order: u64,
 }
 
 /// The links between all nodes.
 #[derive(Clone, Debug)]
-pub(super) struct LinkModel {
+pub(crate) struct LinkModel {
     links: Links,
     seed: u64,
     /// The region of each node; empty if there is one.
     regions: Vec<u16>,
-    pub(super) cuts: Vec<Cut>,
-    pub(super) degraded: Vec<Degraded>,
+    pub(crate) cuts: Vec<Cut>,
+    pub(crate) degraded: Vec<Degraded>,
 }
 
 impl LinkModel {
-    pub(super) fn new(links: Links, seed: u64, regions: Vec<u16>) -> Self {
+    pub(crate) fn new(links: Links, seed: u64, regions: Vec<u16>) -> Self {
         LinkModel { links, seed: mix(seed ^ 0x6c69_6e6b), regions, cuts: Vec::new(), degraded: Vec::new() }
     }
 
     /// The least that any frame takes.
-    pub(super) fn least(&self) -> Duration {
+    pub(crate) fn least(&self) -> Duration {
         let least = match &self.links.latency {
             Latency::Constant(latency) => *latency,
             Latency::Uniform { min, .. } => *min,
@@ -142,7 +142,7 @@ impl LinkModel {
     }
 
     /// The pair's own one-way latency in nanoseconds; the same both ways unless a matrix says otherwise.
-    pub(super) fn latency(&self, from: u32, to: u32) -> u64 {
+    pub(crate) fn latency(&self, from: u32, to: u32) -> u64 {
         let mut draw = Draw::new(self.seed, u64::from(from.min(to)), u64::from(from.max(to)));
         let seconds = match &self.links.latency {
             Latency::Constant(latency) => return nanos(*latency).max(nanos(LATENCY_MIN)),
@@ -163,7 +163,7 @@ impl LinkModel {
     }
 
     /// The first partition that keeps `from` from reaching `to`.
-    pub(super) fn cut(&self, from: u32, to: u32) -> Option<&Cut> {
+    pub(crate) fn cut(&self, from: u32, to: u32) -> Option<&Cut> {
         self.cuts.iter().find(|cut| {
             let (a, b) = (cut.inside.contains(from), cut.inside.contains(to));
             if cut.one_way { a && !b } else { a != b }
@@ -171,7 +171,7 @@ impl LinkModel {
     }
 
     /// Carries a frame. `effects` counts what each fault did.
-    pub(super) fn carry(
+    pub(crate) fn carry(
         &self,
         parcel: Parcel,
         stream: &mut Stream,
@@ -269,7 +269,7 @@ impl LinkModel {
     }
 }
 
-pub(super) fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -22,15 +22,15 @@
 mod checked;
 mod clock;
 mod conclude;
-mod link;
+pub(crate) mod link;
 mod mischief;
 mod node;
 mod packet;
 mod person;
-mod plan;
+pub(crate) mod plan;
 mod queue;
 mod random;
-mod record;
+pub(crate) mod record;
 mod shard;
 mod shared;
 mod world;
@@ -40,6 +40,9 @@ use std::time::Duration;
 
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
+
+/// How often the state of the mesh is looked at.
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
 /// How a run is made; nothing of it changes the outcome.
 #[derive(Default)]

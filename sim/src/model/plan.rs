@@ -9,32 +9,37 @@ use super::link::NodeSet;
 use super::random::mix;
 use crate::scenario::{AdversaryKind, Scenario, Topology, Victims, Who};
 
+/// Candidates for publishing a message; most often the first can.
+const CANDIDATES: usize = 64;
+/// The stream of randomness from which the authors of messages are drawn.
+pub(crate) const OF_AUTHORS: u64 = 8;
+
 /// Nodes and connections, and who is who.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// The region of each node; empty if there are none.
-    pub(super) regions: Vec<u16>,
+    pub(crate) regions: Vec<u16>,
     /// (who dials, whom), each pair once.
-    pub(super) links: Vec<(u32, u32)>,
+    pub(crate) links: Vec<(u32, u32)>,
     /// Of each fault, whom it hits.
-    pub(super) faults: Vec<Vec<u32>>,
+    pub(crate) faults: Vec<Vec<u32>>,
     /// Of each adversary, who it is.
-    pub(super) adversaries: Vec<Vec<u32>>,
+    pub(crate) adversaries: Vec<Vec<u32>>,
     /// Of each adversary, its victims.
-    pub(super) victims: Vec<NodeSet>,
+    pub(crate) victims: Vec<NodeSet>,
     /// All who misbehave.
-    pub(super) dishonest: NodeSet,
+    pub(crate) dishonest: NodeSet,
     /// Those who publish the workload; empty: anybody honest.
-    pub(super) authors: Vec<u32>,
+    pub(crate) authors: Vec<u32>,
 }
 
 /// A stream of randomness of its own for each purpose, so that adding a fault does not change the topology.
-pub(super) fn stream(seed: u64, purpose: u64) -> ChaCha8Rng {
+pub(crate) fn stream(seed: u64, purpose: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(mix(seed ^ mix(purpose)))
 }
 
 impl Plan {
-    pub(super) fn new(scenario: &Scenario) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         let nodes = scenario.network.nodes;
         let regions = regions(scenario);
         let seed = scenario.seed;
@@ -74,6 +79,14 @@ impl Plan {
         let mut plan = Plan { regions, links: Vec::new(), faults, adversaries, victims, dishonest, authors };
         plan.connect(scenario, &honest);
         plan
+    }
+
+    /// Who may publish a message of the workload, the first of them that can.
+    pub(crate) fn candidates(&self, number: u32, nodes: u32, rng: &mut ChaCha8Rng) -> Vec<u32> {
+        match self.authors.len() {
+            0 => (0..CANDIDATES).map(|_| rng.random_range(0..nodes)).collect(),
+            authors => vec![self.authors[number as usize % authors]],
+        }
     }
 
     fn connect(&mut self, scenario: &Scenario, honest: &[u32]) {

@@ -12,14 +12,14 @@ use crate::outcome::{Delivery, Offence, Published, Traffic};
 
 /// Things that must not happen.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Offences {
-    pub(super) count: u64,
+pub(crate) struct Offences {
+    pub(crate) count: u64,
     /// At which node, and when; of one moment the lowest.
-    pub(super) first: Option<(u64, u32)>,
+    pub(crate) first: Option<(u64, u32)>,
 }
 
 impl Offences {
-    pub(super) fn note(&mut self, node: u32, at: u64) {
+    pub(crate) fn note(&mut self, node: u32, at: u64) {
         self.merge(Offences { count: 1, first: Some((at, node)) });
     }
 
@@ -28,7 +28,7 @@ impl Offences {
         self.first = [self.first, other.first].into_iter().flatten().min();
     }
 
-    pub(super) fn offence(&self) -> Option<Offence> {
+    pub(crate) fn offence(&self) -> Option<Offence> {
         self.first.map(|(at, node)| Offence { node, at: Duration::from_nanos(at) })
     }
 }
@@ -36,22 +36,22 @@ impl Offences {
 /// What one shard has seen.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    pub(super) events: u64,
-    pub(super) traffic: Traffic,
+    pub(crate) events: u64,
+    pub(crate) traffic: Traffic,
     /// What each fault of the scenario did.
-    pub(super) faults: Vec<u64>,
+    pub(crate) faults: Vec<u64>,
     /// What each adversary of the scenario did.
-    pub(super) adversaries: Vec<u64>,
-    pub(super) steps_fell: Offences,
-    pub(super) forged: Offences,
+    pub(crate) adversaries: Vec<u64>,
+    pub(crate) steps_fell: Offences,
+    pub(crate) forged: Offences,
     /// Copies of each message of the workload that came to honest nodes.
-    pub(super) copies: Vec<u32>,
+    pub(crate) copies: Vec<u32>,
     /// (message, to whom, from whom, when).
-    pub(super) deliveries: Vec<(u32, u32, u32, u64)>,
+    pub(crate) deliveries: Vec<(u32, u32, u32, u64)>,
     /// (who, whom, when).
-    pub(super) shut_out: Vec<(u32, u32, u64)>,
-    pub(super) gossip: gossip::Stats,
-    pub(super) refusals: [u64; Refusal::COUNT],
+    pub(crate) shut_out: Vec<(u32, u32, u64)>,
+    pub(crate) gossip: gossip::Stats,
+    pub(crate) refusals: [u64; Refusal::COUNT],
 }
 
 impl Record {
@@ -60,7 +60,7 @@ impl Record {
     }
 
     /// Counts the copies of the workload's messages in a frame.
-    pub(super) fn note_copies(&mut self, rpc: &Rpc, known: &KnownMessages) {
+    pub(crate) fn note_copies(&mut self, rpc: &Rpc, known: &KnownMessages) {
         for message in &rpc.publish {
             let Some(number) = known.get(&message.id()).and_then(|known| known.number) else { continue };
             self.traffic.copies += 1;
@@ -72,7 +72,7 @@ impl Record {
         }
     }
 
-    pub(super) fn note_delivery(
+    pub(crate) fn note_delivery(
         &mut self,
         known: &KnownMessages,
         id: MessageId,
@@ -92,14 +92,14 @@ impl Record {
     }
 
     /// Adds what an honest node counted, at its end.
-    pub(super) fn add_stats(&mut self, relay: &relay::State<u32>) {
+    pub(crate) fn add_stats(&mut self, relay: &relay::State<u32>) {
         self.gossip += relay.gossip().stats();
         for (sum, refused) in self.refusals.iter_mut().zip(relay.validator().refused()) {
             *sum += refused;
         }
     }
 
-    pub(super) fn merge(&mut self, other: Record) {
+    pub(crate) fn merge(&mut self, other: Record) {
         self.events += other.events;
         self.traffic += other.traffic;
         self.steps_fell.merge(other.steps_fell);
@@ -120,25 +120,25 @@ impl Record {
 
 /// A message of the workload, and who should get it.
 #[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) author: u32,
-    pub(super) at: u64,
-    pub(super) bytes: u32,
-    pub(super) audience: NodeSet,
+pub(crate) struct Sent {
+    pub(crate) author: u32,
+    pub(crate) at: u64,
+    pub(crate) bytes: u32,
+    pub(crate) audience: NodeSet,
 }
 
 /// What of the deliveries is told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) messages: Vec<Published>,
-    pub(super) deliveries: Vec<Vec<Delivery>>,
-    pub(super) delivered_twice: Offences,
+pub(crate) struct Told {
+    pub(crate) messages: Vec<Published>,
+    pub(crate) deliveries: Vec<Vec<Delivery>>,
+    pub(crate) delivered_twice: Offences,
 }
 
 /// Sorts deliveries by message and time, counts hops, and compares with who should have got what.
 ///
 /// `nodes` is how many there are; `away` says who was away from when to when, and may get a message once more. Who misbehaves counts for the hops of others, and no further.
-pub(super) fn tell(
+pub(crate) fn tell(
     mut deliveries: Vec<(u32, u32, u32, u64)>,
     sent: &[Sent],
     dishonest: &NodeSet,

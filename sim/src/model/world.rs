@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -15,17 +14,16 @@ use super::link::{Cut, Degraded, NodeSet, nanos};
 use super::mischief::{Act, Mischief};
 use super::node::{Ctx, Node};
 use super::person::identity;
-use super::plan::{Plan, stream};
+use super::plan::{OF_AUTHORS, Plan, stream};
 use super::random::{Draw, mix};
 use super::record::{Record, Sent};
 use super::shard::Shard;
 use super::shared::{Known, Shared};
-use super::{Options, Progress};
+use super::{Options, Progress, SAMPLE_EVERY};
 use crate::outcome::{Effect, Outcome, Sample};
+use crate::process::resident_bytes;
 use crate::scenario::{FaultKind, Scenario};
 
-/// How often the state of the mesh is looked at.
-const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// A message counts as due to those who were connected from when it was published until this later.
 pub(super) const DUE_WITHIN: Duration = Duration::from_secs(10);
 /// A node is in the audience of messages once it has had a step and connections for so long.
@@ -127,7 +125,7 @@ impl<'a> World<'a> {
             samples: Vec::new(),
             checkpoints: Vec::new(),
             whole_at: None,
-            rng: stream(scenario.seed, 8),
+            rng: stream(scenario.seed, OF_AUTHORS),
             rss_before,
             plan,
             shared,
@@ -169,8 +167,7 @@ impl<'a> World<'a> {
         }
         let workload = &scenario.workload;
         for number in 0..workload.messages {
-            let after = Duration::from_secs_f64(f64::from(number) / workload.rate_per_s.max(1e-9));
-            self.schedule(nanos(workload.start + after), Control::Publish(number));
+            self.schedule(nanos(workload.time_of(number)), Control::Publish(number));
         }
         let mut at = SAMPLE_EVERY;
         while at <= scenario.duration {
@@ -449,19 +446,11 @@ impl<'a> World<'a> {
 
     fn publish(&mut self, number: u32, now: u64) {
         let nodes = self.shared.scenario.network.nodes;
-        let author = if self.plan.authors.is_empty() {
-            let tries = (0..64).map(|_| self.rng.random_range(0..nodes)).collect::<Vec<_>>();
-            tries.into_iter().find(|node| self.can_publish(*node))
-        } else {
-            let at = number as usize % self.plan.authors.len();
-            Some(self.plan.authors[at]).filter(|node| self.can_publish(*node))
-        };
-        let Some(author) = author else { return };
-        let workload = &self.shared.scenario.workload;
+        let candidates = self.plan.candidates(number, nodes, &mut self.rng);
+        let Some(author) = candidates.into_iter().find(|node| self.can_publish(*node)) else { return };
         let most = omnimesh_protocol::envelope::payload_bytes_max(self.shared.validate.message_bytes_max);
-        let mut payload = vec![0; workload.payload_bytes.clamp(8, most)];
-        payload[..4].copy_from_slice(&number.to_le_bytes());
-        let published = self.with(author, now, |node, ctx| node.publish(Bytes::from(payload), ctx));
+        let payload = self.shared.scenario.workload.payload(number, most);
+        let published = self.with(author, now, |node, ctx| node.publish(payload, ctx));
         let Some((id, bytes)) = published else { return };
         let number = u32::try_from(self.sent.len()).expect("fewer messages than 2^32");
         self.shared.known.insert(id, Known { author, number: Some(number) });
@@ -671,11 +660,4 @@ impl Look {
 fn spread_ms<'a>(ranges: impl IntoIterator<Item = &'a (u64, u64)>) -> f64 {
     let range = ranges.into_iter().copied().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
     range.map_or(0.0, |(first, last)| Duration::from_nanos(last - first).as_secs_f64() * 1e3)
-}
-
-/// Memory that the process holds, in bytes; 0 where it cannot be told.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4096
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
 pub use problem::{Located, Problem};
 
+use bytes::Bytes;
 use omnimesh_protocol::gossip;
 
 /// A whole experiment.
@@ -265,6 +266,20 @@ impl Default for Workload {
             payload_bytes: 64,
             authors: None,
         }
+    }
+}
+
+impl Workload {
+    /// When a message is published.
+    pub(crate) fn time_of(&self, number: u32) -> Duration {
+        self.start + Duration::from_secs_f64(f64::from(number) / self.rate_per_s.max(1e-9))
+    }
+
+    /// The payload of a message, of at most so many bytes: its number, so that no two are alike, and zeros.
+    pub(crate) fn payload(&self, number: u32, bytes_max: usize) -> Bytes {
+        let mut payload = vec![0; self.payload_bytes.clamp(8, bytes_max)];
+        payload[..4].copy_from_slice(&number.to_le_bytes());
+        payload.into()
     }
 }
 

@@ -1,8 +1,8 @@
-//! A transport between nodes of one process whose links have the latency that is asked for.
+//! A transport between nodes of one process whose links are as late as is asked for.
 //!
 //! ```text
 //!  node 3 ── dial /memory/8 ──► Links: who is node 7? ──► its accept queue ──► node 7
-//!         ◄──────────── a pipe: latency(3, 7) there, latency(7, 3) back ─────►
+//!         ◄──────────── a pipe: law.carry(3, 7) there, law.carry(7, 3) back ─►
 //! ```
 //!
 //! Node *n* listens at `/memory/<n + 1>`. A dial takes one round trip, as TCP's does; Noise and Yamux run over the
@@ -29,8 +29,9 @@ use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEve
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use pipe::Arrival;
 pub(super) use pipe::Pipe;
 
 /// Connections that wait to be accepted by a node; a dial waits for room.
@@ -49,15 +50,39 @@ pub enum Security {
     None,
 }
 
-/// The one-way latency from the first node to the second.
-pub type Latency = dyn Fn(u32, u32) -> Duration + Send + Sync;
+/// What links do to what is written on them. All times are the network's own.
+pub trait LinkLaw: Send + Sync {
+    /// The one-way latency from one node to another; a dial takes it there and back.
+    fn latency(&self, from: u32, to: u32) -> Duration;
+
+    /// One direction of a new connection.
+    fn carry(&self, from: u32, to: u32) -> Carry;
+}
+
+/// When so many bytes that are written at a moment arrive. Never before then, nor before what was written earlier.
+pub type Carry = Box<dyn FnMut(Duration, usize) -> Duration + Send>;
+
+/// Links with a latency and nothing else.
+struct Steady<F>(F);
+
+impl<F: Fn(u32, u32) -> Duration + Send + Sync> LinkLaw for Steady<F> {
+    fn latency(&self, from: u32, to: u32) -> Duration {
+        (self.0)(from, to)
+    }
+
+    fn carry(&self, from: u32, to: u32) -> Carry {
+        let latency = self.latency(from, to);
+        Box::new(move |at, _| at + latency)
+    }
+}
 
 /// The links between the nodes of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct Links(Arc<Hub>);
 
 struct Hub {
-    latency: Box<Latency>,
+    law: Box<dyn LinkLaw>,
+    begun: Instant,
     security: Security,
     slowdown: NonZeroU32,
     listeners: Mutex<HashMap<u32, Listening>>,
@@ -95,8 +120,14 @@ impl Links {
         slowdown: NonZeroU32,
         latency: impl Fn(u32, u32) -> Duration + Send + Sync + 'static,
     ) -> Self {
+        Links::under(security, slowdown, Steady(latency))
+    }
+
+    /// Links that obey a law, in such a world.
+    pub fn under(security: Security, slowdown: NonZeroU32, law: impl LinkLaw + 'static) -> Self {
         Links(Arc::new(Hub {
-            latency: Box::new(latency),
+            law: Box::new(law),
+            begun: Instant::now(),
             security,
             slowdown,
             listeners: Mutex::default(),
@@ -109,9 +140,19 @@ impl Links {
         LinkEnd { links: self.clone(), node }
     }
 
-    /// How long bytes take from one node to another, in real time.
+    /// How long a dial takes from one node to another, in real time.
     fn latency(&self, from: u32, to: u32) -> Duration {
-        (self.0.latency)(from, to).saturating_mul(self.0.slowdown.get())
+        self.0.law.latency(from, to).saturating_mul(self.0.slowdown.get())
+    }
+
+    /// One direction of a new connection, in real time.
+    fn arrival(&self, from: u32, to: u32) -> Arrival {
+        let mut carry = self.0.law.carry(from, to);
+        let (begun, slowdown) = (self.0.begun, self.0.slowdown.get());
+        Box::new(move |at, bytes| {
+            let at = at.saturating_duration_since(begun) / slowdown;
+            begun + carry(at, bytes).saturating_mul(slowdown)
+        })
     }
 
     /// How many times slower than real time it is here.
@@ -233,14 +274,15 @@ impl Transport for LinkTransport {
         let Some(Listening { peer, accept }) = links.listeners().get(&there).cloned() else {
             return Err(TransportError::Other(LinkError::Unreachable));
         };
-        let (to, back) = (links.latency(*here, there), links.latency(there, *here));
+        let round_trip = links.latency(*here, there) + links.latency(there, *here);
+        let (to, back) = (links.arrival(*here, there), links.arrival(there, *here));
         let from = Protocol::Memory(links.0.dial_port.fetch_add(1, Ordering::Relaxed)).into();
         let local = self.local;
         Ok(async move {
             let (near, far) = pipe::pipe(to, back);
             let incoming = Incoming { wired: Wired { pipe: far, peer: local }, from };
             accept.send(incoming).await.map_err(|_| LinkError::Unreachable)?;
-            sleep(to + back).await;
+            sleep(round_trip).await;
             Ok(Wired { pipe: near, peer })
         }
         .boxed())

@@ -5,8 +5,8 @@
 //!           at most WINDOW bytes under way
 //! ```
 //!
-//! Bytes are never lost and never overtake each other, as on a TCP connection without loss. The end of a direction
-//! travels as long as the bytes before it.
+//! Bytes are never lost and never overtake each other, as on a TCP connection: what a network loses there comes
+//! later. The end of a direction travels as long as the bytes before it.
 
 use std::collections::VecDeque;
 use std::future::Future as _;
@@ -27,8 +27,11 @@ const WINDOW: usize = 1 << 20;
 /// for the wait in the kernel. They are set one tick early, so that a link is right on average.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Both ends of a new connection with this latency in each direction.
-pub(super) fn pipe(there: Duration, back: Duration) -> (Pipe, Pipe) {
+/// When what is written on one direction of a connection arrives.
+pub(super) type Arrival = Box<dyn FnMut(Instant, usize) -> Instant + Send>;
+
+/// Both ends of a new connection.
+pub(super) fn pipe(there: Arrival, back: Arrival) -> (Pipe, Pipe) {
     let (there, back) = (Arc::new(Wire::new(there)), Arc::new(Wire::new(back)));
     let near = Pipe { incoming: Arc::clone(&back), outgoing: Arc::clone(&there), timer: None };
     (near, Pipe { incoming: there, outgoing: back, timer: None })
@@ -46,12 +49,11 @@ pub(in crate::swarm) struct Pipe {
 /// One direction.
 #[derive(Debug)]
 struct Wire {
-    latency: Duration,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
 struct State {
+    arrival: Arrival,
     /// The oldest first.
     chunks: VecDeque<(Instant, Bytes)>,
     bytes: usize,
@@ -64,23 +66,31 @@ struct State {
 }
 
 impl Wire {
-    fn new(latency: Duration) -> Self {
-        Wire { latency, state: Mutex::default() }
+    fn new(arrival: Arrival) -> Self {
+        Wire {
+            state: Mutex::new(State {
+                arrival,
+                chunks: VecDeque::new(),
+                bytes: 0,
+                end: None,
+                is_broken: false,
+                reader: None,
+                writer: None,
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock.
+        // No code of ours that can panic runs under the lock, and what is in there is whole at any time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn arrival(&self) -> Instant {
-        Instant::now() + self.latency
     }
 
     fn end(&self) {
         let reader = {
             let mut state = self.lock();
-            state.end.get_or_insert_with(|| self.arrival());
+            if state.end.is_none() {
+                state.end = Some((state.arrival)(Instant::now(), 0));
+            }
             state.reader.take()
         };
         if let Some(reader) = reader {
@@ -98,6 +108,18 @@ impl Wire {
         if let Some(writer) = writer {
             writer.wake();
         }
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let State { chunks, bytes, end, is_broken, .. } = self;
+        f.debug_struct("State")
+            .field("chunks", &chunks.len())
+            .field("bytes", bytes)
+            .field("end", end)
+            .field("is_broken", is_broken)
+            .finish_non_exhaustive()
     }
 }
 
@@ -187,7 +209,8 @@ impl AsyncWrite for Pipe {
                 return Poll::Pending;
             };
             state.bytes += bytes.len();
-            state.chunks.push_back((wire.arrival(), Bytes::copy_from_slice(bytes)));
+            let arrival = (state.arrival)(Instant::now(), bytes.len());
+            state.chunks.push_back((arrival, Bytes::copy_from_slice(bytes)));
             (bytes.len(), state.reader.take())
         };
         if let Some(reader) = reader {
@@ -220,6 +243,11 @@ mod tests {
     use super::*;
 
     const LATENCY: Duration = Duration::from_millis(50);
+
+    fn pipe(there: Duration, back: Duration) -> (Pipe, Pipe) {
+        let after = |latency: Duration| -> Arrival { Box::new(move |at, _| at + latency) };
+        super::pipe(after(there), after(back))
+    }
 
     async fn read(pipe: &mut Pipe) -> Vec<u8> {
         let mut buffer = [0; 64];

@@ -22,7 +22,7 @@ use toml::de::DeTable;
 
 use self::place::Places;
 use self::read::{Notes, Section};
-use super::{Located, Problem, Scenario, memory, shipped};
+use super::{Check, Located, Problem, Scenario, memory, shipped};
 
 /// What runs a scenario.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,11 +190,18 @@ impl ScenarioFile {
         let unread: Vec<_> = problems.iter().map(|problem| part_of(&problem.path).to_owned()).collect();
         let follows = |problem: &Problem| unread.iter().any(|path| path == part_of(&problem.path));
         problems.extend(scenario.problems().into_iter().filter(|problem| !follows(problem)));
+        let (engine, memory_bytes) = (converted.engine, converted.memory_bytes);
+        if engine == Engine::Libp2p {
+            problems.extend(scenario.problems_of_libp2p());
+        }
         if problems.is_empty() {
-            problems.extend(memory::problem(&scenario, converted.memory_bytes, available));
+            problems.extend(memory::problem(&scenario, engine, memory_bytes, available));
         }
         places.refuse(problems)?;
-        let (engine, memory_bytes) = (converted.engine, converted.memory_bytes);
+        if engine == Engine::Libp2p && !root.get_ref().contains_key("checks") {
+            // The usual bound is for machines, not for swarms.
+            scenario.checks.retain(|check| !matches!(check, Check::BoundedMemory { .. }));
+        }
         Ok(ScenarioFile { origin: origin.to_owned(), text, scenario, engine, memory_bytes })
     }
 

@@ -1,5 +1,6 @@
 //! What cannot be simulated, and why.
 
+mod engine;
 mod hits;
 
 pub(super) use hits::how_many;

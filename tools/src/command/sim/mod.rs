@@ -6,7 +6,7 @@ mod run;
 mod sweep;
 mod verify;
 
-use omnimesh_sim::experiment::{Model, RunError, Runner};
+use omnimesh_sim::experiment::{Engines, RunError, Runner};
 use omnimesh_sim::scenario::{Override, ScenarioError, ScenarioFile, shipped};
 use serde_json::json;
 
@@ -28,7 +28,7 @@ pub(super) fn run(globals: &Globals, what: &SimCommand) -> Result<(), CliError> 
 
 /// The engines of this program.
 fn runner() -> &'static dyn Runner {
-    &Model
+    &Engines
 }
 
 fn list(format: Format) -> Result<(), CliError> {
@@ -102,6 +102,7 @@ impl From<RunError> for CliError {
             RunError::NoEngine(_) => of(Code::Failed).hint("leave out --engine, or take --engine model"),
             RunError::Folder { .. } => of(Code::NotFound)
                 .hint("name a folder that `omnimesh sim run` has written, as it has written it"),
+            RunError::RealTime(_) => of(Code::Usage).hint("leave out --engine, or take --engine model"),
             RunError::Sweep(_) => of(Code::Usage),
             RunError::Failed { .. } | RunError::Report(_) | RunError::Write { .. } => of(Code::Failed),
         }
