@@ -42,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use libp2p::{Multiaddr, PeerId};
 use omnimesh_protocol::config::Config;
@@ -328,9 +329,12 @@ impl EmulatedNetwork {
         let places: HashMap<PeerId, u32> =
             self.indexed().map(|(index, emulated)| (peer::peer_id(&emulated.id), index)).collect();
         let places = Arc::new(places);
-        for (index, Emulated { node, .. }) in self.indexed() {
+        // All at once, as if they had started at one moment.
+        let subscribing = self.indexed().map(|(index, Emulated { node, .. })| async move {
             let subscribed = node.subscribe(channel).await;
-            let mut subscription = subscribed.map_err(|error| EmulationError::Publish(index, error))?;
+            Ok((index, subscribed.map_err(|error| EmulationError::Publish(index, error))?))
+        });
+        for (index, mut subscription) in try_join_all(subscribing).await? {
             let (handler, places, clock) = (Arc::clone(&handler), Arc::clone(&places), self.clock);
             self.arbiter(index).spawn(async move {
                 while let Some(message) = subscription.receive().await {

@@ -102,7 +102,7 @@ impl From<RunError> for CliError {
             RunError::NoEngine(_) => of(Code::Failed).hint("leave out --engine, or take --engine model"),
             RunError::Folder { .. } => of(Code::NotFound)
                 .hint("name a folder that `omnimesh sim run` has written, as it has written it"),
-            RunError::RealTime(_) => of(Code::Usage).hint("leave out --engine, or take --engine model"),
+            RunError::RealTime(_) => of(Code::Refused).hint("verify with --engine model"),
             RunError::Sweep(_) => of(Code::Usage),
             RunError::Failed { .. } | RunError::Report(_) | RunError::Write { .. } => of(Code::Failed),
         }

@@ -13,10 +13,6 @@ use crate::output::{self, Format};
 
 pub(super) fn verify(format: Format, args: &VerifyArgs) -> Result<(), CliError> {
     let file = load(&args.scenario, &args.with, &args.set)?;
-    if file.engine == Engine::Libp2p {
-        let message = "the engine `libp2p` runs in real time: no two runs are the same";
-        return Err(CliError::new(Code::Refused, message).hint("verify with --engine model"));
-    }
     let mut bar = (0, Bar::new("run 1"));
     let verified = experiment::verify(runner(), &file, &args.threads, |run, now| {
         if run != bar.0 {
