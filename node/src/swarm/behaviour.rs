@@ -38,6 +38,12 @@ pub fn control_protocol(mesh: &MeshId) -> StreamProtocol {
     mesh_protocol(mesh, "control")
 }
 
+/// The log protocol of a mesh.
+pub fn log_protocol(mesh: &MeshId) -> StreamProtocol {
+    StreamProtocol::try_from_owned(omnimesh_protocol::log::protocol_name(mesh))
+        .expect("a name that starts with a slash is a protocol")
+}
+
 /// The Kademlia protocol of a mesh.
 pub fn kad_protocol(mesh: &MeshId) -> StreamProtocol {
     mesh_protocol(mesh, "kad")
@@ -55,6 +61,7 @@ pub(super) struct MeshBehaviour {
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(super) gossip: streams::Behaviour,
     pub(super) control: streams::Behaviour,
+    pub(super) log: Toggle<streams::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
@@ -67,6 +74,7 @@ impl MeshBehaviour {
         config: &Config,
         gossip: streams::Settings,
         control: streams::Settings,
+        log: Option<streams::Settings>,
     ) -> Result<Self, Error> {
         let local = keypair.public().to_peer_id();
         let mdns = if config.mdns {
@@ -85,11 +93,19 @@ impl MeshBehaviour {
             blocked: allow_block_list::Behaviour::default(),
             gossip: streams::Behaviour::new(gossip),
             control: streams::Behaviour::new(control),
+            log: log.map(streams::Behaviour::new).into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             kad: config.kademlia.then(|| kademlia(local, &config.mesh)).into(),
             mdns: mdns.into(),
         })
+    }
+
+    /// Whether any stream still writes.
+    pub(super) fn is_writing(&self) -> bool {
+        self.gossip.is_writing()
+            || self.control.is_writing()
+            || self.log.as_ref().is_some_and(streams::Behaviour::is_writing)
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Config {
     pub gossip: StreamConfig,
     /// The streams that carry membership, step sync and the like.
     pub control: StreamConfig,
+    /// The streams that carry the durable log, if the node keeps one.
+    pub log: Option<StreamConfig>,
     /// How often each connection is pinged. Too low costs traffic, too high finds dead connections late.
     pub ping_interval: Duration,
     /// How long a ping may take. A connection on which two pings in a row fail is closed: after a cut cable
@@ -58,6 +60,7 @@ impl Config {
                 inbound_bytes: 16 << 20,
                 ..StreamConfig::default()
             },
+            log: None,
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(10),
         }

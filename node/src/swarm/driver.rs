@@ -150,8 +150,11 @@ impl Driver {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.gossip.finish();
         behaviour.control.finish();
+        if let Some(log) = behaviour.log.as_mut() {
+            log.finish();
+        }
         let written = async {
-            while self.swarm.behaviour().gossip.is_writing() || self.swarm.behaviour().control.is_writing() {
+            while self.swarm.behaviour().is_writing() {
                 self.swarm.next().await;
             }
         };

@@ -8,13 +8,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::queue::Outbound;
 
-/// Which of the two long-lived streams of a peer.
+/// Which of the long-lived streams of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StreamKind {
     /// Gossipsub's RPCs.
     Gossip,
     /// OmniMesh's own: membership, step sync.
     Control,
+    /// OmniMesh's own: the durable log's comparisons and records.
+    Log,
 }
 
 impl StreamKind {
@@ -23,6 +25,7 @@ impl StreamKind {
         match self {
             StreamKind::Gossip => "gossip",
             StreamKind::Control => "control",
+            StreamKind::Log => "log",
         }
     }
 }

@@ -11,11 +11,12 @@ use super::queue::Class;
 
 type Labels = Vec<(&'static str, &'static str)>;
 
-/// The counters of both kinds of streams.
+/// The counters of all kinds of streams.
 #[derive(Debug, Clone)]
 pub(super) struct Metrics {
     pub(super) gossip: Arc<StreamMetrics>,
     pub(super) control: Arc<StreamMetrics>,
+    pub(super) log: Arc<StreamMetrics>,
     /// Events dropped because nobody took them.
     pub(super) events_dropped: Counter,
 }
@@ -42,6 +43,7 @@ impl Metrics {
         Metrics {
             gossip: Arc::new(families.of(StreamKind::Gossip)),
             control: Arc::new(families.of(StreamKind::Control)),
+            log: Arc::new(families.of(StreamKind::Log)),
             events_dropped,
         }
     }
@@ -50,6 +52,7 @@ impl Metrics {
         match kind {
             StreamKind::Gossip => &self.gossip,
             StreamKind::Control => &self.control,
+            StreamKind::Log => &self.log,
         }
     }
 }

@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, control_protocol};
+use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, control_protocol, log_protocol};
 use super::config::Config;
 use super::driver::Driver;
 use super::event::{Event, Inbound, StreamKind};
@@ -85,6 +85,8 @@ pub struct Started {
     pub gossip: mpsc::Receiver<Inbound>,
     /// Frames of control streams, separate so that they never wait behind a flood of gossip.
     pub control: mpsc::Receiver<Inbound>,
+    /// Frames of log streams; none come if the node keeps no log.
+    pub log: mpsc::Receiver<Inbound>,
     /// Where it listens, with the ports that were taken for 0.
     pub listening: Vec<Multiaddr>,
 }
@@ -119,11 +121,14 @@ impl Network {
         let recorder = libp2p::metrics::Metrics::new(registry);
         let (gossip_sink, gossip) = mpsc::channel(config.gossip.inbound_batches);
         let (control_sink, control) = mpsc::channel(config.control.inbound_batches);
+        let (log_sink, log) = mpsc::channel(config.log.map_or(1, |log| log.inbound_batches));
+        let log_settings = config.log.map(|_| settings(StreamKind::Log, &config, log_sink, &metrics));
         let behaviour = MeshBehaviour::new(
             &keypair,
             &config,
             settings(StreamKind::Gossip, &config, gossip_sink, &metrics),
             settings(StreamKind::Control, &config, control_sink, &metrics),
+            log_settings,
         )?;
         let transport = transport::build(&keypair, &config)?;
         let swarm_config = libp2p::swarm::Config::with_tokio_executor()
@@ -141,13 +146,16 @@ impl Network {
         let mut driver = Driver::new(swarm, config.mesh, commands_receiver, events_sender, metrics, recorder);
         let listening = driver.wait_for_listeners(listeners, LISTEN_TIMEOUT).await?;
         tokio::spawn(driver.run());
-        Ok(Started { handle: NetworkHandle { peer, commands }, events, gossip, control, listening })
+        Ok(Started { handle: NetworkHandle { peer, commands }, events, gossip, control, log, listening })
     }
 }
 
 /// Refuses settings that could not work.
 fn check(config: &Config) -> Result<(), Error> {
-    for (kind, stream) in [(StreamKind::Gossip, &config.gossip), (StreamKind::Control, &config.control)] {
+    let log = config.log.unwrap_or_default();
+    let streams =
+        [(StreamKind::Gossip, &config.gossip), (StreamKind::Control, &config.control), (StreamKind::Log, &log)];
+    for (kind, stream) in streams {
         let zero = [
             (stream.frame_bytes_max, "frame_bytes_max"),
             (stream.queue_frames, "queue_frames"),
@@ -176,6 +184,7 @@ fn settings(
         StreamKind::Gossip if !config.tree => (Arc::from(&GOSSIP_PROTOCOLS[1..]), config.gossip),
         StreamKind::Gossip => (Arc::new(GOSSIP_PROTOCOLS), config.gossip),
         StreamKind::Control => (Arc::new([control_protocol(&config.mesh)]), config.control),
+        StreamKind::Log => (Arc::new([log_protocol(&config.mesh)]), config.log.unwrap_or_default()),
     };
     let memory = Arc::new(Semaphore::new(stream.inbound_bytes.min(Semaphore::MAX_PERMITS)));
     streams::Settings { kind, protocols, config: stream, sink, memory, metrics: metrics.of(kind).clone() }

@@ -1,0 +1,472 @@
+//! The durable log: the shell of [`omnimesh_protocol::log`] around the store on disk.
+//!
+//! ```text
+//!   append ──► State ──► Write ──► one thread that may block: redb, fsync ──► Written ──► answer, gossip, projections
+//!   peers' frames ─┘ └─► Read, Find ──► threads that may block ──► Read ──► frames to peers
+//!                    └─► Verify ──► the pool of threads for signatures ──► Verified
+//! ```
+
+mod requests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::ready;
+use std::sync::{Arc, Mutex};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use libp2p::PeerId;
+use omnimesh_protocol::author::Ticket;
+use omnimesh_protocol::event::Event;
+use omnimesh_protocol::log::{
+    self, AppendError, Appended, Config, Entry, Input, Output, Report, Start, StoreError, Token,
+};
+use omnimesh_protocol::pattern::PatternGenerator;
+use omnimesh_protocol::refusal::Refusal;
+use omnimesh_protocol::validate::{Unverified, Verified};
+use omnimesh_protocol::{Identity, Mesh, Outbox, Step};
+use rand_chacha::ChaCha20Rng;
+use rayon::prelude::*;
+use tokio::sync::{mpsc, oneshot};
+
+use super::early::Early;
+use super::gossip::{self, lock};
+use super::{Common, MAILBOX, Mailbox};
+use crate::clock::SharedClock;
+use crate::feed::FeedSender;
+use crate::store::log::{Damage, LogStore, ReadError};
+use crate::swarm::{Class, Inbound, Outbound};
+
+pub(crate) use requests::{
+    Append, Begin, Found, GetReports, GetState, Gossiped, LogState, PeerDown, PeerUp, Watch,
+};
+
+/// Reports of what was caught up with that are kept for people.
+const REPORTS_MAX: usize = 32;
+/// Batches of this many signatures and more are split among the pool's threads.
+const PARALLEL_BATCH: usize = 8;
+
+/// Why an entry was not appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The log refused it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no such author.
+    #[error("no entry of {0} is known here")]
+    UnknownAuthor(omnimesh_protocol::NodeId),
+    /// What was asked for lies behind the end, or was dropped.
+    #[error("the log of {author} has entries {base} to {head}; {asked} was asked for")]
+    OutOfRange {
+        /// Whose log.
+        author: omnimesh_protocol::NodeId,
+        /// Its first entry here.
+        base: u64,
+        /// Its last entry.
+        head: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The node keeps no log.
+    #[error("this node keeps no log")]
+    NoLog,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+type Answer = oneshot::Sender<Result<Appended, LogError>>;
+
+/// What the actor starts, and restarts, with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) mesh: Mesh,
+    pub(crate) phase_interval: std::num::NonZeroU64,
+    pub(crate) pattern_cache: std::num::NonZeroUsize,
+    pub(crate) store: Arc<LogStore>,
+    pub(crate) start: Start,
+    /// What was found damaged when the store was opened.
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) subscriber_queue: usize,
+    pub(crate) pool: Arc<rayon::ThreadPool>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LogActor {
+    pub(super) common: Common,
+    settings: Settings,
+    clock: SharedClock,
+    state: log::State<PeerId>,
+    rng: ChaCha20Rng,
+    out: Outbox<Output<PeerId>>,
+    step: Option<Step>,
+    peers: BTreeMap<PeerId, Outbound>,
+    early: Early,
+    waiting: BTreeMap<Ticket, Answer>,
+    next_ticket: u64,
+    is_flush_due: bool,
+    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+    watchers: Vec<FeedSender<Change>>,
+    reports: VecDeque<Report>,
+    /// Answers of an earlier life of this actor are not for this one.
+    life: u64,
+    trouble: Option<String>,
+}
+
+/// What watchers of the log are told, in the order in which it came to be.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Entries were added, and are on disk.
+    Applied(Vec<Entry>),
+    /// A log was frozen: its entries from `fork` on are gone.
+    Frozen { author: omnimesh_protocol::NodeId, fork: omnimesh_protocol::Seq },
+}
+
+impl LogActor {
+    pub(crate) fn new(common: Common, settings: Settings, clock: SharedClock) -> Self {
+        let mut out = Outbox::new();
+        let state = Self::state(&common, &settings, &mut out);
+        LogActor {
+            common,
+            settings,
+            clock,
+            state,
+            rng: super::rng(),
+            out,
+            step: None,
+            peers: BTreeMap::new(),
+            early: Early::default(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            is_flush_due: false,
+            inbound: Arc::default(),
+            watchers: Vec::new(),
+            reports: VecDeque::new(),
+            life: 0,
+            trouble: None,
+        }
+    }
+
+    fn state(common: &Common, settings: &Settings, out: &mut Outbox<Output<PeerId>>) -> log::State<PeerId> {
+        let Settings { config, identity, mesh, phase_interval, pattern_cache, start, .. } = settings;
+        let patterns = PatternGenerator::new(mesh.secret().clone(), *phase_interval, *pattern_cache);
+        log::State::new(config.clone(), identity.clone(), mesh, patterns, start.clone(), common.now(), out)
+    }
+
+    fn give(&mut self, ctx: &mut Context<Self>, input: Input<PeerId>) {
+        self.give_all(ctx, std::iter::once(input));
+    }
+
+    fn give_all(&mut self, ctx: &mut Context<Self>, inputs: impl Iterator<Item = Input<PeerId>>) {
+        let common = self.common.clone();
+        common.guard("log", ctx, || {
+            let now = self.common.now();
+            let step = self.clock.step(now);
+            if step != self.step {
+                self.step = step;
+                self.state.handle(now, Input::Step(step), &mut self.rng, &mut self.out);
+            }
+            for input in inputs {
+                self.state.handle(now, input, &mut self.rng, &mut self.out);
+            }
+        });
+        self.carry_out(ctx);
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+        let mut out = std::mem::take(&mut self.out);
+        let mut events = Vec::new();
+        for output in out.drain() {
+            match output {
+                Output::Send { to, frame } => self.send(to, frame, ctx),
+                Output::Publish(record) => {
+                    if let Some(gossip) = self.common.links().gossip.upgrade() {
+                        // What a full mailbox sheds, reconciliation brings.
+                        let publish = gossip::Publish { envelope: record.envelope().clone(), answers: Vec::new() };
+                        let _ = gossip.try_send(publish);
+                    }
+                }
+                Output::Verify { token, records } => self.verify(token, records, ctx),
+                Output::Write { token, changes } => {
+                    let store = Arc::clone(&self.settings.store);
+                    self.block(ctx, move || Input::Written { token, result: store.write(&changes) });
+                }
+                Output::Read { token, author, from, to, bytes_max } => {
+                    let store = Arc::clone(&self.settings.store);
+                    self.read(ctx, token, move || store.read(author, from, to, bytes_max));
+                }
+                Output::Find { token, author, seq } => {
+                    let store = Arc::clone(&self.settings.store);
+                    self.read(ctx, token, move || Ok(store.find(author, seq)?.into_iter().collect()));
+                }
+                Output::Timer { at, timer } => {
+                    let life = self.life;
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
+                        if actor.life == life {
+                            actor.give(ctx, Input::Timer(timer));
+                        }
+                    });
+                }
+                Output::Appended { ticket, appended } => self.answer(ticket, Ok(appended)),
+                Output::Refused { ticket, error } => self.answer(ticket, Err(error.into())),
+                Output::Event(event) => self.on_event(event, &mut events),
+            }
+        }
+        self.out = out;
+        self.common.observe(events);
+        self.flush_if_wanted(ctx);
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<Appended, LogError>) {
+        if let Some(answer) = self.waiting.remove(&ticket) {
+            let _ = answer.send(result);
+        }
+    }
+
+    /// Has what was appended sealed when the mailbox is empty: what came meanwhile shares signature and write.
+    fn flush_if_wanted(&mut self, ctx: &mut Context<Self>) {
+        if self.is_flush_due || !self.state.wants_flush() {
+            return;
+        }
+        self.is_flush_due = true;
+        ctx.spawn(ready(()).into_actor(self).map(|(), actor, ctx| {
+            actor.is_flush_due = false;
+            let mesh_time_us = actor.clock.mesh_time_us(actor.common.now()).unwrap_or(0);
+            actor.give(ctx, Input::Flush { mesh_time_us });
+        }));
+    }
+
+    fn send(&mut self, to: PeerId, frame: Bytes, ctx: &mut Context<Self>) {
+        let Some(outbound) = self.peers.get(&to) else { return };
+        let frame = Bytes::from_owner(Tracked { frame, to, life: self.life, actor: ctx.address() });
+        // A frame that is shed is dropped, and that gives its bytes back.
+        let _ = outbound.try_send(Class::Own, frame);
+    }
+
+    fn verify(&mut self, token: Token, records: Vec<Unverified>, ctx: &mut Context<Self>) {
+        let (actor, life) = (ctx.address(), self.life);
+        self.settings.pool.spawn(move || {
+            let results = if records.len() < PARALLEL_BATCH {
+                records.into_iter().map(Unverified::verify).collect()
+            } else {
+                records.into_par_iter().map(Unverified::verify).collect()
+            };
+            actor.do_send(Checked { life, token, results });
+        });
+    }
+
+    /// Does work on a thread that may block, and gives the machine the answer.
+    fn block(&mut self, ctx: &mut Context<Self>, work: impl FnOnce() -> Input<PeerId> + Send + 'static) {
+        let life = self.life;
+        let done = actix_rt::task::spawn_blocking(work);
+        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
+            Ok(input) if actor.life == life => actor.give(ctx, input),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "work on the log's disk was not done"),
+        }));
+    }
+
+    fn read(
+        &mut self,
+        ctx: &mut Context<Self>,
+        token: Token,
+        work: impl FnOnce() -> Result<Vec<Bytes>, ReadError> + Send + 'static,
+    ) {
+        let life = self.life;
+        let done = actix_rt::task::spawn_blocking(work);
+        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| {
+            if actor.life != life {
+                return;
+            }
+            let (result, damage) = match done {
+                Ok(Ok(records)) => (Ok(records), None),
+                Ok(Err(ReadError::Store(error))) => (Err(error), None),
+                Ok(Err(ReadError::Damaged(damage))) => {
+                    (Err(StoreError::Damaged(damage.what.clone())), Some(damage))
+                }
+                Err(error) => (Err(StoreError::Failed(error.to_string())), None),
+            };
+            actor.give(ctx, Input::Read { token, result });
+            if let Some(damage) = damage {
+                actor.on_damage(damage, ctx);
+            }
+        }));
+    }
+
+    fn on_damage(&mut self, damage: Damage, ctx: &mut Context<Self>) {
+        tracing::error!("{}", damage.what);
+        self.trouble = Some(damage.what.clone());
+        self.common.observe(vec![Event::Error { kind: "log_damaged", detail: damage.what }]);
+        if let Some(log) = damage.log {
+            self.give(ctx, Input::Damaged(log));
+        }
+    }
+
+    fn on_event(&mut self, event: log::Event<PeerId>, events: &mut Vec<Event<PeerId>>) {
+        match event {
+            log::Event::Applied { record, .. } => {
+                let bytes = record.as_bytes().len();
+                self.tell(&Change::Applied(record.to_entries().collect()), bytes);
+            }
+            log::Event::Frozen { proof } => {
+                let (author, fork) = (proof.author(), proof.fork());
+                tracing::warn!(%author, fork = fork.0, "a log is frozen: its author has signed two entries for one place");
+                self.tell(&Change::Frozen { author, fork }, 0);
+                let detail = format!(
+                    "{author} has signed two entries for one place in its log; it ends before entry {} on every node",
+                    fork.0
+                );
+                events.push(Event::Error { kind: "log_frozen", detail });
+            }
+            log::Event::CaughtUp(report) => {
+                if self.reports.len() >= REPORTS_MAX {
+                    self.reports.pop_front();
+                }
+                self.reports.push_back(report);
+            }
+            log::Event::Misbehaved { peer, misdeed } => {
+                let reason = misdeed.to_string();
+                events.push(Event::BadFrame { from: peer, stream: "log", reason });
+            }
+            log::Event::WriteFailed { error } => {
+                let detail = format!("{error}; entries are refused until it can be written again");
+                tracing::error!("{detail}");
+                self.trouble = Some(detail.clone());
+                events.push(Event::Error { kind: "log_write_failed", detail });
+            }
+            other => tracing::debug!(?other, "log"),
+        }
+    }
+
+    fn tell(&mut self, change: &Change, bytes: usize) {
+        self.watchers.retain(|watcher| watcher.offer(change.clone(), bytes).is_ok());
+    }
+
+    fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
+        match inbound {
+            Inbound::Frames { peer: from, frames, held: _held } => {
+                if self.peers.contains_key(&from) {
+                    self.give_all(ctx, frames.into_iter().map(|frame| Input::Received { from, frame }));
+                } else {
+                    self.early.keep(self.common.now(), from, &frames);
+                }
+            }
+            Inbound::Malformed { peer: from, reason } => {
+                let reason = reason.to_string();
+                self.common.observe(vec![Event::BadFrame { from, stream: "log", reason }]);
+                self.common.send(Mailbox::Swarm, &self.common.links().swarm, super::swarm::Disconnect(from));
+            }
+        }
+    }
+}
+
+/// A frame that tells the actor when it has left the peer's queue, written or not.
+struct Tracked {
+    frame: Bytes,
+    to: PeerId,
+    life: u64,
+    actor: Addr<LogActor>,
+}
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // As many wait as frames were under way, and those are bounded.
+        self.actor.do_send(Sent { life: self.life, to: self.to, bytes: self.frame.len() });
+    }
+}
+
+/// A frame has left its queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Sent {
+    life: u64,
+    to: PeerId,
+    bytes: usize,
+}
+
+impl Handler<Sent> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, Sent { life, to, bytes }: Sent, ctx: &mut Self::Context) {
+        if life == self.life {
+            self.give(ctx, Input::Sent { to, bytes });
+        }
+    }
+}
+
+/// Signatures were checked.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Checked {
+    life: u64,
+    token: Token,
+    results: Vec<Result<Verified, Refusal>>,
+}
+
+impl Handler<Checked> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, Checked { life, token, results }: Checked, ctx: &mut Self::Context) {
+        if life == self.life {
+            self.give(ctx, Input::Verified { token, results });
+        }
+    }
+}
+
+impl Actor for LogActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        if lock(&self.inbound).is_some() {
+            ctx.add_stream(gossip::inbound_stream(Arc::clone(&self.inbound)));
+        }
+        if self.common.is_linked() {
+            self.carry_out(ctx);
+        }
+    }
+}
+
+impl Supervised for LogActor {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
+        self.life += 1;
+        // What is on disk now, and not what was there at the start.
+        match self.settings.store.logs() {
+            Ok(logs) => self.settings.start = Start { logs, may_have_written: true },
+            Err(error) => tracing::error!(%error, "the log could not be read again"),
+        }
+        self.out = Outbox::new();
+        self.state = Self::state(&self.common, &self.settings, &mut self.out);
+        (self.step, self.is_flush_due) = (None, false);
+        // Dropping the answers tells those who wait.
+        self.waiting.clear();
+        // Peers' machines and ours begin together.
+        for peer in std::mem::take(&mut self.peers).into_keys() {
+            self.common.send(Mailbox::Swarm, &self.common.links().swarm, super::swarm::Disconnect(peer));
+        }
+        self.carry_out(ctx);
+    }
+}
+
+impl StreamHandler<Vec<Inbound>> for LogActor {
+    fn handle(&mut self, arrived: Vec<Inbound>, ctx: &mut Self::Context) {
+        for inbound in arrived {
+            self.on_inbound(inbound, ctx);
+        }
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}

@@ -1,0 +1,191 @@
+//! What the other actors, and the node, ask of the log.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use libp2p::PeerId;
+use omnimesh_protocol::NodeId;
+use omnimesh_protocol::author::Ticket;
+use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Change, LogActor, LogError};
+use crate::actors::gossip::{inbound_stream, lock};
+use crate::feed::{Feed, FeedLimits, feed};
+use crate::store::log::Damage;
+use crate::swarm::{Inbound, Outbound};
+
+/// All actors are linked and the network runs: begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Begin(pub(crate) mpsc::Receiver<Inbound>);
+
+impl Handler<Begin> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, Begin(receiver): Begin, ctx: &mut Self::Context) {
+        *lock(&self.inbound) = Some(receiver);
+        ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
+        self.carry_out(ctx);
+        for damage in std::mem::take(&mut self.settings.damage) {
+            // The logs that the machine began with are cut already.
+            self.on_damage(Damage { log: None, ..damage }, ctx);
+        }
+    }
+}
+
+/// A member is connected, and there is a log stream to it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PeerUp {
+    pub(crate) peer: PeerId,
+    pub(crate) node: NodeId,
+    pub(crate) outbound: Outbound,
+}
+
+impl Handler<PeerUp> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, PeerUp { peer, node, outbound }: PeerUp, ctx: &mut Self::Context) {
+        if self.peers.insert(peer, outbound).is_some() {
+            self.give(ctx, Input::Disconnected { peer });
+        }
+        self.give(ctx, Input::Connected { peer, node });
+        let early = self.early.take(&peer);
+        self.give_all(ctx, early.into_iter().map(|frame| Input::Received { from: peer, frame }));
+    }
+}
+
+/// It is no longer a member, or the stream is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PeerDown(pub(crate) PeerId);
+
+impl Handler<PeerDown> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, PeerDown(peer): PeerDown, ctx: &mut Self::Context) {
+        drop(self.early.take(&peer));
+        if self.peers.remove(&peer).is_some() {
+            self.give(ctx, Input::Disconnected { peer });
+        }
+    }
+}
+
+/// A durable envelope came by gossip and was verified.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Gossiped {
+    pub(crate) from: PeerId,
+    pub(crate) envelope: Envelope,
+}
+
+impl Handler<Gossiped> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, Gossiped { from, envelope }: Gossiped, ctx: &mut Self::Context) {
+        self.give(ctx, Input::Gossiped { from, envelope });
+    }
+}
+
+/// Append an entry to this node's log.
+#[derive(Message)]
+#[rtype(result = "Result<Appended, LogError>")]
+pub(crate) struct Append {
+    pub(crate) category: Channel,
+    pub(crate) payload: Bytes,
+    pub(crate) replicas: usize,
+}
+
+impl Handler<Append> for LogActor {
+    type Result = ResponseFuture<Result<Appended, LogError>>;
+
+    fn handle(&mut self, append: Append, ctx: &mut Self::Context) -> Self::Result {
+        let Append { category, payload, replicas } = append;
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let (answer, answered) = oneshot::channel();
+        self.waiting.insert(ticket, answer);
+        self.give(ctx, Input::Append { category, payload, ticket, replicas });
+        Box::pin(async move { answered.await.unwrap_or(Err(LogError::Stopped)) })
+    }
+}
+
+/// Something that is not as it was written was found on disk.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Found(pub(crate) Damage);
+
+impl Handler<Found> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, Found(damage): Found, ctx: &mut Self::Context) {
+        self.on_damage(damage, ctx);
+    }
+}
+
+/// Tell of every change from now on.
+#[derive(Message)]
+#[rtype(result = "Feed<Change>")]
+pub(crate) struct Watch;
+
+impl Handler<Watch> for LogActor {
+    type Result = MessageResult<Watch>;
+
+    fn handle(&mut self, Watch: Watch, _: &mut Self::Context) -> Self::Result {
+        let limits = FeedLimits { items_max: self.settings.subscriber_queue, ..FeedLimits::default() };
+        let (sender, receiver) = feed(limits);
+        self.watchers.push(sender);
+        MessageResult(receiver)
+    }
+}
+
+/// The log as it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct LogState {
+    pub(crate) heads: Vec<(AuthorHead, omnimesh_protocol::Seq)>,
+    pub(crate) proofs: Vec<Proof>,
+    pub(crate) stats: Stats,
+    pub(crate) fingerprint: omnimesh_protocol::Hash,
+    pub(crate) is_own_log_known: bool,
+    /// What is wrong with the disk, if something is.
+    pub(crate) trouble: Option<String>,
+}
+
+/// Asks for it.
+#[derive(Message)]
+#[rtype(result = "LogState")]
+pub(crate) struct GetState;
+
+impl Handler<GetState> for LogActor {
+    type Result = MessageResult<GetState>;
+
+    fn handle(&mut self, GetState: GetState, _: &mut Self::Context) -> Self::Result {
+        let base = |head: &AuthorHead| self.state.base(&head.author).unwrap_or_default();
+        let heads: Vec<_> = self.state.heads().map(|head| (head, base(&head))).collect();
+        let proofs = heads.iter().filter(|(head, _)| head.proof.is_some());
+        MessageResult(LogState {
+            proofs: proofs.filter_map(|(head, _)| self.state.proof(&head.author).cloned()).collect(),
+            heads,
+            stats: self.state.stats(),
+            fingerprint: self.state.fingerprint(),
+            is_own_log_known: self.state.is_own_log_known(),
+            trouble: self.trouble.clone(),
+        })
+    }
+}
+
+/// What was caught up with, the oldest first.
+#[derive(Message)]
+#[rtype(result = "Vec<Report>")]
+pub(crate) struct GetReports;
+
+impl Handler<GetReports> for LogActor {
+    type Result = MessageResult<GetReports>;
+
+    fn handle(&mut self, GetReports: GetReports, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.reports.iter().cloned().collect())
+    }
+}
