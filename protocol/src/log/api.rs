@@ -43,6 +43,7 @@ pub struct Token(pub u64);
 
 /// What happens to the log. `P` names a connected peer.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is a common one")]
 pub enum Input<P> {
     /// A member is connected and can be sent frames.
     Connected {
@@ -300,6 +301,10 @@ pub enum AppendError {
         "this node's log is frozen at entry {0}: its key has signed two entries for one place; make a new key"
     )]
     Frozen(Seq),
+    /// There are later entries of the own log, signed with this node's key, that it has lost. To go on without those in
+    /// between would contradict them.
+    #[error("this node has lost entries of its own log and is looking for them among its peers; try again")]
+    Behind,
     /// Sequence numbers ran out.
     #[error("no sequence number is left")]
     Exhausted,
