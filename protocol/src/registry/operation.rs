@@ -85,7 +85,7 @@ impl Operation {
         match &self.action {
             Action::Put { key, ttl, fields } => self.write_fields(&mut writer, PUT, key, *ttl, fields)?,
             Action::Update { key, ttl, fields } => {
-                self.write_fields(&mut writer, UPDATE, key, *ttl, fields)?
+                self.write_fields(&mut writer, UPDATE, key, *ttl, fields)?;
             }
             Action::Delete { key } => {
                 head(&mut writer, 5, DELETE);

@@ -8,8 +8,10 @@ use crate::projection::Head;
 
 use super::entry::Entry;
 use super::name::{EntryKey, EntryKind, FieldName, Link, Relation};
+use super::rank::Rank;
 use super::state::State;
 use super::value::Encoded;
+use super::versions::Versions;
 
 /// Most entries in a page. Default: guess.
 pub const PAGE_MAX: usize = 1000;
@@ -131,11 +133,15 @@ pub struct Walked {
     pub is_cut_short: bool,
 }
 
-/// A link, and whether there is an entry at its other end.
+/// A link as it is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkView {
     /// The link.
     pub link: Link,
+    /// The write that made it; its author is who said so.
+    pub rank: Rank,
+    /// Whose writes it contains, those that lost included.
+    pub versions: Versions,
     /// False if the entry at the other end is not there, or has expired: a link may come before what it links.
     pub is_whole: bool,
 }
@@ -193,9 +199,10 @@ impl State {
         relations: &[Relation],
         now: Step,
     ) -> Answer<Vec<LinkView>> {
-        let views = self.ends(of, direction, relations).take(PAGE_MAX).map(|(link, other)| {
+        let views = self.ends(of, direction, relations).take(PAGE_MAX).filter_map(|(link, other)| {
             let is_whole = self.entries.get(&other).is_some_and(|cell| cell.is_live(now));
-            LinkView { link, is_whole }
+            let cell = self.links.get(&link)?;
+            Some(LinkView { rank: cell.rank, versions: cell.versions.clone(), link, is_whole })
         });
         self.answer(now, views.collect())
     }
