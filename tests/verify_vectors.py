@@ -989,7 +989,7 @@ class Registry:
             if put is None:
                 continue
             shown = sorted((name.encode(), *field) for name, field in fields.items() if field[1] != b"\xf6")
-            written = [[Text(name), write_rank(rank), Raw(value)] for name, rank, value in shown]
+            written = [[Text(name), write_rank(rank), hash32(value)] for name, rank, value in shown]
             items.append([0, *texts(key), write_rank(put), expires[1], written])
         for (start, relation, end), rank, _, is_shown in self.links():
             if is_shown:

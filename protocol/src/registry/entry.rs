@@ -50,7 +50,8 @@ impl Entry {
     }
 
     /// What the hash of the state is made of: all that is seen, but not the version vector, which differs between
-    /// nodes that have dropped tombstones and those that have not.
+    /// nodes that have dropped tombstones and those that have not. Values by their hashes, so that a small update of an
+    /// entry with large values is cheap.
     pub(super) fn item(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.array(6);
@@ -66,7 +67,7 @@ impl Entry {
             writer.array(3);
             writer.text(name.as_str());
             field.rank.write(&mut writer);
-            writer.raw(field.value.as_bytes());
+            writer.bytes(field.value.hash().as_bytes());
         }
         writer.bytes
     }
@@ -83,7 +84,8 @@ pub(super) struct EntryCell {
     /// The highest write that says when the entry expires: every put, and updates with a time-to-live.
     pub(super) expires: Option<(Rank, Option<Step>)>,
     /// The highest write of each field, above the highest put and delete. A null is a field that was removed.
-    pub(super) fields: BTreeMap<FieldName, Field>,
+    /// Sorted by name. (A tree would take 1.3 KB for a single field.)
+    pub(super) fields: Vec<(FieldName, Field)>,
     pub(super) versions: Versions,
 }
 
@@ -114,16 +116,19 @@ impl EntryCell {
         self.deleted = self.deleted.max(other.deleted);
         self.expires = self.expires.max(other.expires);
         for (name, theirs) in other.fields {
-            match self.fields.get_mut(&name) {
-                Some(ours) if ours.rank >= theirs.rank => {}
-                Some(ours) => *ours = theirs,
-                None => {
-                    self.fields.insert(name, theirs);
-                }
+            match self.place(&name) {
+                Ok(place) if self.fields[place].1.rank >= theirs.rank => {}
+                Ok(place) => self.fields[place].1 = theirs,
+                Err(place) => self.fields.insert(place, (name, theirs)),
             }
         }
         self.versions.join(&other.versions);
         self.normalise();
+    }
+
+    /// Where the field is, or would be.
+    pub(super) fn place(&self, name: &FieldName) -> Result<usize, usize> {
+        self.fields.binary_search_by(|(known, _)| known.cmp(name))
     }
 
     /// Drops what can never be seen: so equal writes leave equal cells.
@@ -131,13 +136,14 @@ impl EntryCell {
         let floor = self.created.max(self.deleted);
         self.created = self.created.filter(|_| self.created > self.deleted);
         self.expires = self.expires.filter(|(rank, _)| Some(*rank) >= floor);
-        self.fields.retain(|_, field| Some(field.rank) >= floor);
+        self.fields.retain(|(_, field)| Some(field.rank) >= floor);
         // As the rank of a field only grows, one that was pushed out stays out until it is written again, whatever
         // the order in which writes arrive. Removed fields count, or it would depend on the order.
         while self.fields.len() > FIELDS_MAX {
-            let lowest = self.fields.iter().map(|(name, field)| (field.rank, name)).min();
-            let Some(name) = lowest.map(|(_, name)| name.clone()) else { break };
-            self.fields.remove(&name);
+            let ranks =
+                self.fields.iter().enumerate().map(|(place, (name, field))| (field.rank, name, place));
+            let Some((_, _, place)) = ranks.min() else { break };
+            self.fields.remove(place);
         }
     }
 
@@ -150,7 +156,7 @@ impl EntryCell {
             created,
             updated: self.top().unwrap_or(created),
             expires: self.expires.and_then(|(_, step)| step),
-            fields: shown.map(|(name, field)| (name.clone(), field.clone())).collect(),
+            fields: shown.cloned().collect(),
             versions: self.versions.clone(),
         })
     }
@@ -163,7 +169,7 @@ impl EntryCell {
 
     /// The highest write that it holds.
     pub(super) fn top(&self) -> Option<Rank> {
-        let fields = self.fields.values().map(|field| field.rank).max();
+        let fields = self.fields.iter().map(|(_, field)| field.rank).max();
         self.created.max(self.deleted).max(self.expires.map(|(rank, _)| rank)).max(fields)
     }
 
@@ -177,7 +183,7 @@ impl EntryCell {
         self.created = self.created.filter(|rank| rank.tick >= floor);
         self.deleted = self.deleted.filter(|rank| rank.tick >= floor);
         self.expires = self.expires.filter(|(rank, _)| rank.tick >= floor);
-        self.fields.retain(|_, field| field.rank.tick >= floor);
+        self.fields.retain(|(_, field)| field.rank.tick >= floor);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Names, and what they name: entries and links.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -115,6 +116,11 @@ impl EntryKey {
         Ok(EntryKey { kind: EntryKind::new(kind)?, name: EntryName::new(name)? })
     }
 
+    /// Before all keys; no key itself.
+    fn nothing() -> Self {
+        EntryKey { kind: EntryKind("".into()), name: EntryName("".into()) }
+    }
+
     /// Where the keys of this kind and prefix begin; the prefix need not be a name.
     pub(super) fn lowest(kind: EntryKind, prefix: &str) -> Self {
         EntryKey { kind, name: EntryName(prefix.into()) }
@@ -159,6 +165,16 @@ pub struct Link {
 }
 
 impl Link {
+    /// Where the links from an entry begin, in the order of links; no link itself.
+    pub(super) fn first_from(from: &EntryKey) -> Self {
+        Link { from: from.clone(), relation: Relation("".into()), to: EntryKey::nothing() }
+    }
+
+    /// Where the links to an entry begin, in the order of [`Reverse`]; no link itself.
+    pub(super) fn first_to(to: &EntryKey) -> Self {
+        Link { from: EntryKey::nothing(), relation: Relation("".into()), to: to.clone() }
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
         let from = EntryKey::read(reader)?;
         let relation = Relation::new(reader.text()?)?;
@@ -175,6 +191,23 @@ impl Link {
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -{}-> {}", self.from, self.relation, self.to)
+    }
+}
+
+/// A link in the order of where it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reverse(pub(super) Link);
+
+impl Ord for Reverse {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (&self.0, &other.0);
+        (&a.to, &a.relation, &a.from).cmp(&(&b.to, &b.relation, &b.from))
+    }
+}
+
+impl PartialOrd for Reverse {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -274,15 +274,10 @@ impl State {
         direction: Direction,
         relations: &'a [Relation],
     ) -> impl Iterator<Item = (Link, EntryKey)> + 'a {
-        let outgoing = self.outgoing.get(of).filter(|_| direction != Direction::In);
-        let incoming = self.incoming.get(of).filter(|_| direction != Direction::Out);
-        let (from, to) = (of.clone(), of.clone());
-        let outgoing = outgoing.into_iter().flatten().map(move |(relation, to)| {
-            (Link { from: from.clone(), relation: relation.clone(), to: to.clone() }, to.clone())
-        });
-        let incoming = incoming.into_iter().flatten().map(move |(relation, from)| {
-            (Link { from: from.clone(), relation: relation.clone(), to: to.clone() }, from.clone())
-        });
+        let outgoing = (direction != Direction::In).then(|| self.links_from(of));
+        let incoming = (direction != Direction::Out).then(|| self.links_to(of));
+        let outgoing = outgoing.into_iter().flatten().map(|link| (link.clone(), link.to.clone()));
+        let incoming = incoming.into_iter().flatten().map(|link| (link.clone(), link.from.clone()));
         let all = outgoing.chain(incoming);
         all.filter(|(link, _)| relations.is_empty() || relations.contains(&link.relation))
     }

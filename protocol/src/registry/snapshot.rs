@@ -72,13 +72,13 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
 fn authors(state: &State) -> BTreeSet<NodeId> {
     let mut authors: BTreeSet<_> = state.heads.keys().chain(state.cuts.keys()).copied().collect();
     for cell in state.entries.values() {
-        authors.extend(cell.versions.last.keys());
+        authors.extend(cell.versions.iter().map(|(author, _)| author));
         authors.extend([cell.created, cell.deleted].into_iter().flatten().map(|rank| rank.author));
         authors.extend(cell.expires.map(|(rank, _)| rank.author));
-        authors.extend(cell.fields.values().map(|field| field.rank.author));
+        authors.extend(cell.fields.iter().map(|(_, field)| field.rank.author));
     }
     for cell in state.links.values() {
-        authors.extend(cell.versions.last.keys());
+        authors.extend(cell.versions.iter().map(|(author, _)| author));
         authors.insert(cell.rank.author);
     }
     authors
@@ -122,7 +122,7 @@ impl Encoder {
     fn versions(&mut self, versions: &Versions) {
         self.writer.array(1 + versions.last.len());
         self.writer.bool(versions.is_cut_short);
-        for (author, (step, seq)) in &versions.last {
+        for (author, step, seq) in &versions.last {
             self.writer.array(3);
             self.author(author);
             self.writer.unsigned(step.0);
@@ -148,7 +148,7 @@ impl Encoder {
         }
         self.writer.map(cell.fields.len());
         let mut fields: Vec<_> = cell.fields.iter().collect();
-        fields.sort_by(|a, b| key_order(a.0.as_str(), b.0.as_str()));
+        fields.sort_by(|(a, _), (b, _)| key_order(a.as_str(), b.as_str()));
         for (name, field) in fields {
             self.writer.text(name.as_str());
             self.writer.array(2);
@@ -257,10 +257,9 @@ impl Decoder<'_> {
             self.reader.array_of(3)?;
             let author = self.author()?;
             let step = Step(self.reader.unsigned()?);
-            versions.last.insert(author, (step, Seq(self.reader.unsigned()?)));
+            versions.last.push((author, step, Seq(self.reader.unsigned()?)));
         }
-        versions.shorten();
-        Ok(versions)
+        if versions.is_normal() { Ok(versions) } else { Err(Fault::NotCanonical) }
     }
 
     fn entry(&mut self) -> Result<(EntryKey, EntryCell), Fault> {
@@ -281,8 +280,9 @@ impl Decoder<'_> {
             let name = FieldName::new(self.reader.text()?)?;
             self.reader.array_of(2)?;
             let rank = self.rank()?;
-            cell.fields.insert(name, Field { rank, value: Encoded::read(&mut self.reader)? });
+            cell.fields.push((name, Field { rank, value: Encoded::read(&mut self.reader)? }));
         }
+        cell.fields.sort_by(|(a, _), (b, _)| a.cmp(b));
         cell.versions = self.versions()?;
         cell.normalise();
         Ok((key, cell))

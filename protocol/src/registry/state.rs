@@ -10,7 +10,7 @@ use crate::projection::{EntryRef, Head, Outcome, Projection, Replay, SnapshotErr
 use super::cbor::Writer;
 use super::entry::{Entry, EntryCell, LinkCell};
 use super::fault::Fault;
-use super::name::{EntryKey, Link, Relation};
+use super::name::{EntryKey, Link, Reverse};
 use super::operation::{Action, FIELDS_MAX, Operation};
 use super::rank::{Rank, Tick};
 use super::sethash::SetHash;
@@ -45,9 +45,6 @@ pub enum WriteError {
     Fault(#[from] Fault),
 }
 
-/// The links of an entry, on one side: relation and the entry at the other end.
-pub(super) type Ends = BTreeMap<EntryKey, BTreeSet<(Relation, EntryKey)>>;
-
 /// How many there are of what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -72,8 +69,8 @@ pub struct State {
     /// All entries of the log below this step are contained or void.
     pub(super) floor: Step,
     /// The links that are seen, from both ends. Follows from the above, as does what comes below.
-    pub(super) outgoing: Ends,
-    pub(super) incoming: Ends,
+    pub(super) outgoing: BTreeSet<Link>,
+    pub(super) incoming: BTreeSet<Reverse>,
     entry_count: usize,
     link_count: usize,
     set: SetHash,
@@ -99,7 +96,7 @@ impl State {
             Action::Update { key, fields, .. } => {
                 let cell = self.entries.get(key).filter(|cell| cell.is_live(now));
                 let cell = cell.ok_or_else(|| WriteError::NotFound(key.to_string()))?;
-                let added = fields.keys().filter(|name| !cell.fields.contains_key(*name)).count();
+                let added = fields.keys().filter(|name| cell.place(name).is_err()).count();
                 if cell.fields.len() + added > FIELDS_MAX {
                     return Err(Fault::TooManyFields.into());
                 }
@@ -108,7 +105,7 @@ impl State {
             Action::Delete { key } => {
                 let cell = self.entries.get(key).filter(|cell| cell.created.is_some());
                 let cell = cell.ok_or_else(|| WriteError::NotFound(key.to_string()))?;
-                cell.top().max(self.links_of(key).filter_map(|link| self.link_rank(&link)).max())
+                cell.top().max(self.links_of(key).filter_map(|link| self.link_rank(link)).max())
             }
             Action::Link(link) => self.link_floor(link).max(self.link_rank(link)),
             Action::Unlink(link) if self.is_linked(link) => self.link_rank(link),
@@ -201,7 +198,7 @@ impl State {
         let floor = Tick::start_of(self.floor);
         // A link that only a delete keeps away is older than the delete: it goes no later than that does.
         let outgoing = &self.outgoing;
-        self.links.retain(|link, cell| cell.rank.tick >= floor || contains(outgoing, link));
+        self.links.retain(|link, cell| cell.rank.tick >= floor || outgoing.contains(link));
         self.entries.retain(|_, cell| !cell.is_garbage(floor));
     }
 
@@ -231,7 +228,7 @@ impl State {
         self.count_entry(old.as_ref(), new.as_ref());
         push_entry(old, new, out);
         if deleted != old_deleted {
-            for link in self.links_of(&key).collect::<Vec<_>>() {
+            for link in self.links_of(&key).cloned().collect::<Vec<_>>() {
                 let rank = self.link_rank(&link);
                 self.settle_link(&link, rank, out);
             }
@@ -268,16 +265,14 @@ impl State {
         if is && (!was || old != Some(new)) {
             self.set.add(&link_item(link, &new));
         }
-        let forwards = (link.relation.clone(), link.to.clone());
-        let backwards = (link.relation.clone(), link.from.clone());
         if is && !was {
-            self.outgoing.entry(link.from.clone()).or_default().insert(forwards);
-            self.incoming.entry(link.to.clone()).or_default().insert(backwards);
+            self.outgoing.insert(link.clone());
+            self.incoming.insert(Reverse(link.clone()));
             self.link_count += 1;
             out.push(Change::Linked(link.clone()));
         } else if was && !is {
-            remove_end(&mut self.outgoing, &link.from, &forwards);
-            remove_end(&mut self.incoming, &link.to, &backwards);
+            self.outgoing.remove(link);
+            self.incoming.remove(&Reverse(link.clone()));
             self.link_count -= 1;
             out.push(Change::Unlinked(link.clone()));
         }
@@ -294,26 +289,25 @@ impl State {
     }
 
     pub(super) fn is_linked(&self, link: &Link) -> bool {
-        contains(&self.outgoing, link)
+        self.outgoing.contains(link)
+    }
+
+    /// The links that are seen from an entry.
+    pub(super) fn links_from<'a>(&'a self, key: &EntryKey) -> impl Iterator<Item = &'a Link> + use<'a> {
+        let key = key.clone();
+        self.outgoing.range(Link::first_from(&key)..).take_while(move |link| link.from == key)
+    }
+
+    /// The links that are seen to an entry.
+    pub(super) fn links_to<'a>(&'a self, key: &EntryKey) -> impl Iterator<Item = &'a Link> + use<'a> {
+        let key = key.clone();
+        let first = Reverse(Link::first_to(&key));
+        self.incoming.range(first..).map(|reverse| &reverse.0).take_while(move |link| link.to == key)
     }
 
     /// The links that are seen of an entry, in both directions; one to itself comes twice.
-    fn links_of(&self, key: &EntryKey) -> impl Iterator<Item = Link> {
-        let outgoing = self.outgoing.get(key).into_iter().flatten();
-        let incoming = self.incoming.get(key).into_iter().flatten();
-        let from = key.clone();
-        let to = key.clone();
-        outgoing
-            .map(move |(relation, to)| Link {
-                from: from.clone(),
-                relation: relation.clone(),
-                to: to.clone(),
-            })
-            .chain(incoming.map(move |(relation, from)| Link {
-                from: from.clone(),
-                relation: relation.clone(),
-                to: to.clone(),
-            }))
+    fn links_of<'a>(&'a self, key: &EntryKey) -> impl Iterator<Item = &'a Link> + use<'a> {
+        self.links_from(key).chain(self.links_to(key))
     }
 
     fn count_entry(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
@@ -346,19 +340,16 @@ impl State {
             if cell.is_linked && Some(cell.rank) > self.link_floor(link) {
                 self.set.add(&link_item(link, &cell.rank));
                 self.link_count += 1;
-                let (forwards, backwards) = (link.to.clone(), link.from.clone());
-                let relation = link.relation.clone();
-                self.incoming.entry(link.to.clone()).or_default().insert((relation, backwards));
-                let relation = link.relation.clone();
-                self.outgoing.entry(link.from.clone()).or_default().insert((relation, forwards));
+                self.outgoing.insert(link.clone());
+                self.incoming.insert(Reverse(link.clone()));
             }
         }
         self.heads_digest = OnceLock::new();
-        for link in ends_missing(&before, &self.outgoing) {
-            out.push(Change::Unlinked(link));
+        for link in before.difference(&self.outgoing) {
+            out.push(Change::Unlinked(link.clone()));
         }
-        for link in ends_missing(&self.outgoing, &before) {
-            out.push(Change::Linked(link));
+        for link in self.outgoing.difference(&before) {
+            out.push(Change::Linked(link.clone()));
         }
     }
 
@@ -506,28 +497,4 @@ fn push_entry(old: Option<Entry>, new: Option<Entry>, out: &mut Outbox<Change>) 
     if !is_same {
         out.push(Change::Entry { old: old.map(Box::new), new: new.map(Box::new) });
     }
-}
-
-fn contains(outgoing: &Ends, link: &Link) -> bool {
-    let ends = outgoing.get(&link.from);
-    ends.is_some_and(|ends| ends.contains(&(link.relation.clone(), link.to.clone())))
-}
-
-fn remove_end(ends: &mut Ends, of: &EntryKey, end: &(Relation, EntryKey)) {
-    if let Some(set) = ends.get_mut(of) {
-        set.remove(end);
-        if set.is_empty() {
-            ends.remove(of);
-        }
-    }
-}
-
-/// The links in `a` that are not in `b`.
-fn ends_missing<'a>(a: &'a Ends, b: &'a Ends) -> impl Iterator<Item = Link> + 'a {
-    a.iter().flat_map(move |(from, ends)| {
-        let others = b.get(from);
-        ends.iter()
-            .filter(move |end| others.is_none_or(|others| !others.contains(*end)))
-            .map(move |end| Link { from: from.clone(), relation: end.0.clone(), to: end.1.clone() })
-    })
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::id::Hash;
+
 use super::cbor::{Item, Reader, Writer, key_order};
 use super::fault::Fault;
 
@@ -44,7 +46,7 @@ impl Value {
         if writer.bytes.len() > VALUE_BYTES_MAX {
             return Err(Fault::TooLarge);
         }
-        Ok(Encoded(writer.bytes.into()))
+        Ok(Encoded::new(&writer.bytes))
     }
 
     fn write(&self, writer: &mut Writer, depth_left: usize) -> Result<(), Fault> {
@@ -141,23 +143,35 @@ fn skip(reader: &mut Reader<'_>, depth_left: usize) -> Result<(), Fault> {
 
 /// A value in its bytes: what state and wire hold. Equal values are equal bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Encoded(Arc<[u8]>);
+pub struct Encoded {
+    bytes: Arc<[u8]>,
+    hash: Hash,
+}
 
 impl Encoded {
+    fn new(bytes: &[u8]) -> Self {
+        Encoded { bytes: bytes.into(), hash: Hash::of(bytes) }
+    }
+
     /// The value.
     pub fn decode(&self) -> Value {
-        Value::read(&mut Reader::new(&self.0), VALUE_DEPTH_MAX)
+        Value::read(&mut Reader::new(&self.bytes), VALUE_DEPTH_MAX)
             .expect("the bytes were checked when they came in")
     }
 
     /// The bytes: one item of deterministic CBOR.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The hash of the bytes; it is made once.
+    pub fn hash(&self) -> &Hash {
+        &self.hash
     }
 
     /// True if the value is [`Value::Null`].
     pub fn is_null(&self) -> bool {
-        *self.0 == [0xf6]
+        *self.bytes == [0xf6]
     }
 
     /// Takes the next value, checked.
@@ -165,7 +179,7 @@ impl Encoded {
         let start = reader.rest();
         skip(reader, VALUE_DEPTH_MAX)?;
         let (value, _) = start.split_at(start.len() - reader.rest().len());
-        if value.len() > VALUE_BYTES_MAX { Err(Fault::TooLarge) } else { Ok(Encoded(value.into())) }
+        if value.len() > VALUE_BYTES_MAX { Err(Fault::TooLarge) } else { Ok(Encoded::new(value)) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The version vector of an entry or link: whose writes it contains, up to which.
 
-use std::collections::BTreeMap;
+use smallvec::SmallVec;
 
 use crate::id::{NodeId, Seq, Step};
 use crate::projection::Stamp;
@@ -12,19 +12,20 @@ pub const VERSIONS_MAX: usize = 32;
 /// Whose writes an entry or link contains: the last of each author, also of those that lost against a higher one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Versions {
-    pub(super) last: BTreeMap<NodeId, (Step, Seq)>,
+    /// Sorted by author; most often there is one.
+    pub(super) last: SmallVec<[(NodeId, Step, Seq); 1]>,
     pub(super) is_cut_short: bool,
 }
 
 impl Versions {
     /// The authors and the last sequence number of each, by author.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Seq)> + '_ {
-        self.last.iter().map(|(author, (_, seq))| (*author, *seq))
+        self.last.iter().map(|(author, _, seq)| (*author, *seq))
     }
 
     /// The last sequence number of this author that it contains.
     pub fn get(&self, author: &NodeId) -> Option<Seq> {
-        self.last.get(author).map(|(_, seq)| *seq)
+        self.place(author).ok().map(|place| self.last[place].2)
     }
 
     /// False if more than [`VERSIONS_MAX`] authors have written, so that some are left out.
@@ -34,34 +35,44 @@ impl Versions {
 
     /// True if it may contain a write of the author with this number or a later one.
     pub(super) fn may_contain(&self, author: &NodeId, from: Seq) -> bool {
-        match self.last.get(author) {
-            Some((_, last)) => *last >= from,
-            None => self.is_cut_short,
-        }
+        self.get(author).map_or(self.is_cut_short, |last| last >= from)
+    }
+
+    fn place(&self, author: &NodeId) -> Result<usize, usize> {
+        self.last.binary_search_by(|(known, ..)| known.cmp(author))
     }
 
     pub(super) fn note(&mut self, stamp: &Stamp) {
-        let last = self.last.entry(stamp.author).or_default();
-        *last = (*last).max((stamp.step, stamp.seq));
+        match self.place(&stamp.author) {
+            Ok(place) => {
+                let (_, step, seq) = &mut self.last[place];
+                (*step, *seq) = (*step, *seq).max((stamp.step, stamp.seq));
+            }
+            Err(place) => self.last.insert(place, (stamp.author, stamp.step, stamp.seq)),
+        }
         self.shorten();
     }
 
     pub(super) fn join(&mut self, other: &Versions) {
         self.is_cut_short |= other.is_cut_short;
-        for (author, theirs) in &other.last {
-            let last = self.last.entry(*author).or_default();
-            *last = (*last).max(*theirs);
+        for &(author, step, seq) in &other.last {
+            self.note(&Stamp { step, author, seq });
         }
-        self.shorten();
+    }
+
+    /// True if it is as joining leaves it.
+    pub(super) fn is_normal(&self) -> bool {
+        self.last.is_sorted_by(|a, b| a.0 < b.0) && self.last.len() <= VERSIONS_MAX
     }
 
     /// Keeps the authors with the highest last stamps. As an author's last stamp only grows, one that was left out
     /// comes back when it has written again and not before, whatever the order in which writes arrive.
-    pub(super) fn shorten(&mut self) {
+    fn shorten(&mut self) {
         while self.last.len() > VERSIONS_MAX {
-            let oldest = self.last.iter().map(|(author, (step, seq))| (*step, *author, *seq)).min();
-            let Some((_, author, _)) = oldest else { break };
-            self.last.remove(&author);
+            let stamps =
+                self.last.iter().enumerate().map(|(place, (author, step, seq))| (step, author, seq, place));
+            let Some((.., place)) = stamps.min() else { break };
+            self.last.remove(place);
             self.is_cut_short = true;
         }
     }

@@ -65,7 +65,10 @@ fn lists_go_by_kind_prefix_and_field() {
     assert_eq!(list(Some("workflow"), "", &[], 100).concat(), Vec::<String>::new());
     let x = FieldName::new("x").unwrap();
     let one = Filter::Equals(x.clone(), value(1));
-    assert_eq!(list(None, "", &[one.clone()], 100), [["agent/ab", "model/ab", "my-kind/a", "tool/abc"]]);
+    assert_eq!(
+        list(None, "", std::slice::from_ref(&one), 100),
+        [["agent/ab", "model/ab", "my-kind/a", "tool/abc"]]
+    );
     assert_eq!(list(None, "", &[Filter::Equals(x.clone(), value(1.0))], 100).concat(), Vec::<String>::new());
     assert_eq!(
         list(None, "", &[Filter::Exists(FieldName::new("y").unwrap())], 9).concat(),

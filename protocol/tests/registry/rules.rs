@@ -122,7 +122,7 @@ fn entries_expire_at_an_exact_step_and_come_back_by_renewal() {
     assert!(state.get(&key, Step(14)).value.is_some());
     assert!(state.get(&key, Step(15)).value.is_none());
     assert_eq!(state.hash(), hash);
-    assert_eq!(state.expired(Step(17), 2, 10), [key.clone()]);
+    assert_eq!(state.expired(Step(17), 2, 10), std::slice::from_ref(&key));
     assert!(state.expired(Step(16), 2, 10).is_empty());
     let renewal = Action::Update { key: key.clone(), ttl: Some(5), fields: Fields::new() };
     a.write(&mut state, 14, renewal.clone());

@@ -363,7 +363,11 @@ fn rank_item(rank: &Rank) -> Vec<u8> {
 fn entry_item(entry: &Entry) -> Vec<u8> {
     let fields = entry.fields.iter().map(|(name, field)| {
         let value: &Encoded = &field.value;
-        cbor::array(&[cbor::text(name.as_str()), rank_item(&field.rank), value.as_bytes().to_vec()])
+        cbor::array(&[
+            cbor::text(name.as_str()),
+            rank_item(&field.rank),
+            cbor::bytes(blake3::hash(value.as_bytes()).as_bytes()),
+        ])
     });
     cbor::array(&[
         cbor::uint(0),
