@@ -126,6 +126,12 @@ impl EntryCell {
         self.normalise();
     }
 
+    /// The field, unless it is removed.
+    pub(super) fn shown(&self, name: &FieldName) -> Option<&Field> {
+        let (_, field) = self.fields.get(self.place(name).ok()?)?;
+        (!field.value.is_null()).then_some(field)
+    }
+
     /// Where the field is, or would be.
     pub(super) fn place(&self, name: &FieldName) -> Result<usize, usize> {
         self.fields.binary_search_by(|(known, _)| known.cmp(name))

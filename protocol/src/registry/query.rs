@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::id::{Hash, NodeId, Step};
 use crate::projection::Head;
 
-use super::entry::Entry;
+use super::entry::{Entry, EntryCell};
 use super::name::{EntryKey, EntryKind, FieldName, Link, Relation};
 use super::rank::Rank;
 use super::state::State;
@@ -53,10 +53,10 @@ pub enum Filter {
 }
 
 impl Filter {
-    fn matches(&self, entry: &Entry) -> bool {
+    fn matches(&self, cell: &EntryCell) -> bool {
         match self {
-            Filter::Equals(name, value) => entry.fields.get(name).is_some_and(|field| field.value == *value),
-            Filter::Exists(name) => entry.fields.contains_key(name),
+            Filter::Equals(name, value) => cell.shown(name).is_some_and(|field| field.value == *value),
+            Filter::Exists(name) => cell.shown(name).is_some(),
         }
     }
 }
@@ -182,8 +182,8 @@ impl State {
             if is_of_kind
                 && has_prefix
                 && cell.is_live(now)
+                && query.filters.iter().all(|filter| filter.matches(cell))
                 && let Some(entry) = cell.view(key)
-                && query.filters.iter().all(|filter| filter.matches(&entry))
             {
                 page.entries.push(entry);
             }

@@ -445,8 +445,12 @@ impl Projection for State {
             !is_touched
         });
         self.links.retain(|_, cell| !cell.versions.may_contain(&author, from));
+        self.heads_digest = OnceLock::new();
+        if counted == (self.entries.len(), self.links.len()) {
+            return Replay::NotNeeded;
+        }
         self.derive(out);
-        if counted == (self.entries.len(), self.links.len()) { Replay::NotNeeded } else { Replay::Needed }
+        Replay::Needed
     }
 
     fn reset(&mut self) {
