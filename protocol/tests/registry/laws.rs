@@ -112,6 +112,32 @@ proptest! {
     }
 
     #[test]
+    fn a_cut_that_only_one_knows_of_holds_in_the_merged_state(
+        history in any_history(30),
+        parts in proptest::collection::vec(any::<bool>(), 30),
+        (n, from) in (0..AUTHORS, 1_u64..8),
+    ) {
+        let part = |side: bool| {
+            let chosen = history.iter().zip(&parts).filter(|(_, part)| **part == side);
+            fold(chosen.map(|(written, _)| written))
+        };
+        let [mut knows, other] = [part(true), part(false)];
+        let mut needs = cut(&mut knows, author(n), Seq(from)) == Replay::Needed;
+        let mut expected = fold(&without(&history, (n, Seq(from))));
+        let _ = cut(&mut expected, author(n), Seq(from));
+        for (a, b) in [(&knows, &other), (&other, &knows)] {
+            let mut state = a.clone();
+            needs |= state.merge(b, &mut Outbox::new()) == Replay::Needed;
+            state.check_invariants();
+            prop_assert!(state.heads().get(&author(n)).is_none_or(|head| head.seq < Seq(from)));
+            if needs {
+                apply_all(&mut state, &history);
+            }
+            assert_same(&state, &expected);
+        }
+    }
+
+    #[test]
     fn compacting_is_not_seen(
         (_, order) in any_history(50).prop_flat_map(shuffled),
         floor in 0_u64..12,
