@@ -154,8 +154,12 @@ impl State {
                 replay = Replay::Needed;
             }
         }
-        // Whoever has the higher floor knows all that there was before it; what it does not have is void.
         let floor = self.floor.max(other.floor);
+        let mut olds: BTreeMap<EntryKey, Option<Entry>> = BTreeMap::new();
+        if self.floor < floor {
+            olds.extend(self.entries.iter().map(|(key, cell)| (key.clone(), cell.view(key))));
+        }
+        // Whoever has the higher floor knows all that there was before it; what it does not have is void.
         for state in [&mut *self, &mut other] {
             if state.floor < floor {
                 state.forget_before(Tick::start_of(floor));
@@ -168,9 +172,11 @@ impl State {
         }
         for (key, theirs) in other.entries {
             let cell = self.entries.entry(key.clone()).or_default();
-            let old = cell.view(&key);
+            olds.entry(key.clone()).or_insert_with(|| cell.view(&key));
             cell.join(theirs);
-            push_entry(old, cell.view(&key), out);
+        }
+        for (key, old) in olds {
+            push_entry(old, self.entries.get(&key).and_then(|cell| cell.view(&key)), out);
         }
         for (link, theirs) in other.links {
             match self.links.get_mut(&link) {

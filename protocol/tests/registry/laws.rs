@@ -11,10 +11,25 @@ use crate::history::{
 };
 use crate::model::{assert_same, of_state, shown};
 
+/// Merges, and checks that the changes lead from the one to the other.
 fn merged(a: &State, b: &State) -> State {
     let mut state = a.clone();
-    assert_eq!(state.merge(b, &mut Outbox::new()), Replay::NotNeeded);
+    let mut out = Outbox::new();
+    assert_eq!(state.merge(b, &mut out), Replay::NotNeeded);
     state.check_invariants();
+    let (mut entries, mut links) = of_state(a);
+    for change in out.drain() {
+        match change {
+            Change::Entry { old, new: None } => drop(entries.remove(&old.unwrap().key)),
+            Change::Entry { new: Some(new), .. } => {
+                let fields = new.fields.iter().map(|(name, field)| (name.to_string(), field.value.clone()));
+                entries.insert(new.key.clone(), (new.expires, fields.collect()));
+            }
+            Change::Linked(link) => assert!(links.insert(link)),
+            Change::Unlinked(link) => assert!(links.remove(&link)),
+        }
+    }
+    assert_eq!((entries, links), of_state(&state));
     state
 }
 
