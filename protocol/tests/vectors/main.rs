@@ -21,6 +21,7 @@ mod membership;
 mod mesh;
 mod names;
 mod patterns;
+mod registry;
 mod rejected;
 mod replay;
 mod signatures;

@@ -1,0 +1,166 @@
+//! Projections: state that is a fold over the durable log.
+//!
+//! ```text
+//!   author A  1 ── 2 ── 3 ── 4          each author's entries, in order;
+//!   author B  1 ── 2                    the authors among each other in any order
+//!        │
+//!        └─► Projection::apply ─► the same state and the same hash on every node
+//! ```
+//!
+//! Logs arrive in different orders at different nodes, and after an outage entries of last week arrive after those
+//! of today. So a projection must not depend on the order: `apply` is commutative, associative and idempotent, and
+//! where two entries conflict, a total order of all entries decides ([`Stamp`]: step, author, sequence number).
+//!
+//! # When a log is cut
+//! An author that signed two entries for one sequence number has its log frozen before the fork, on every node
+//! alike; what a node had applied from there on has to be taken back. [`Projection::cut`] does that, and answers
+//! whether more is needed: with [`Replay::Needed`] the projection has dropped whatever the lost entries had touched,
+//! and the caller gives it the *base* (below) and every entry that the logs still hold once more. As `apply` is
+//! idempotent, what was not touched does not change meanwhile.
+//!
+//! # Snapshots and the floor
+//! A *floor* is a step below which all logs are final: no entry with a lower step will be taken any more, and no
+//! fork point below it will be honoured. Who sets it (retention) must make it the same on all nodes. The base of a
+//! floor is the fold of exactly the entries below it, as a snapshot; a node then needs only the base and the entries
+//! at and above the floor. Snapshots have one encoding, so that nodes with the same entries below a floor make the
+//! same bytes, and can compare and sign their hash.
+//!
+//! # Not here
+//! Whether an entry is genuine: the log has checked it before.
+
+use std::collections::BTreeMap;
+
+use crate::id::{Hash, NodeId, Seq, Step};
+use crate::machine::Outbox;
+
+/// The total order of all entries of all logs: by step, then author, then sequence number.
+///
+/// It extends each author's own order, as the steps of a log never decrease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// The mesh's step when it was written.
+    pub step: Step,
+    /// Who wrote it; compared as bytes.
+    pub author: NodeId,
+    /// Its place in the author's log.
+    pub seq: Seq,
+}
+
+/// One entry of a log: one payload of a durable envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRef<'a> {
+    /// Who wrote it.
+    pub author: NodeId,
+    /// Its place in the author's log, from 1.
+    pub seq: Seq,
+    /// The mesh's step when it was written.
+    pub step: Step,
+    /// The hash by which the author's next entry names it.
+    pub hash: Hash,
+    /// The channel of its envelope: which projection it is for.
+    pub category: &'a str,
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+impl EntryRef<'_> {
+    /// Its place in the total order.
+    pub const fn stamp(&self) -> Stamp {
+        Stamp { step: self.step, author: self.author, seq: self.seq }
+    }
+}
+
+/// The last entry of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Head {
+    /// Its place in the author's log.
+    pub seq: Seq,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+/// What a projection did with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Took it in; whether that changed anything, the changes say.
+    Applied,
+    /// It is of another category; only the head was noted.
+    OtherCategory,
+    /// It is older than the floor: the state contains it already, or it came too late for ever.
+    BelowFloor,
+    /// The author's log was cut before it.
+    CutOff,
+    /// It cannot be read; every node refuses it for this reason (a stable code), and only the head was noted.
+    Refused(&'static str),
+}
+
+/// Whether entries must be applied once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a projection that needs a replay is incomplete until it gets it"]
+pub enum Replay {
+    /// No.
+    NotNeeded,
+    /// Merge the base, if there is one, and apply every entry of every log, in any order.
+    Needed,
+}
+
+/// The bytes are not a snapshot of this projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The bytes were damaged, or are something else.
+    #[error("the snapshot does not match its checksum; fetch or make it anew")]
+    Checksum,
+    /// It was written by a newer version.
+    #[error("the snapshot has format version {0}, which this version does not know; upgrade")]
+    UnknownVersion(u64),
+    /// Its checksum is right and its content is not.
+    #[error("the snapshot is not one that this projection writes: {0}")]
+    Malformed(&'static str),
+}
+
+/// State that is a fold over the durable log.
+pub trait Projection {
+    /// What observers are told.
+    type Change;
+
+    /// Takes in an entry, in any order and any number of times, and says what that changed.
+    fn apply(&mut self, entry: &EntryRef<'_>, out: &mut Outbox<Self::Change>) -> Outcome;
+
+    /// The author's log ends with `end` (or has no entry at all), for ever: takes back what came after.
+    /// A cut that is not below the present one does nothing.
+    fn cut(&mut self, author: NodeId, end: Option<Head>, out: &mut Outbox<Self::Change>) -> Replay;
+
+    /// Forgets everything.
+    fn reset(&mut self);
+
+    /// Equal on nodes that hold the same entries. Not changed by dropping what nobody can see any more.
+    fn hash(&self) -> Hash;
+
+    /// Which entries it has seen of each author: all up to the head.
+    fn heads(&self) -> &BTreeMap<NodeId, Head>;
+
+    /// The whole state, in one encoding.
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// Replaces the state by that of a snapshot.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly what [`Projection::snapshot`] writes; nothing is changed then.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_step_author_seq() {
+        let stamp = |step, author, seq| Stamp {
+            step: Step(step),
+            author: NodeId::from_bytes([author; 32]),
+            seq: Seq(seq),
+        };
+        let sorted = [stamp(1, 9, 9), stamp(2, 1, 7), stamp(2, 1, 8), stamp(2, 2, 1), stamp(3, 0, 0)];
+        assert!(sorted.is_sorted_by(|a, b| a < b));
+    }
+}
