@@ -187,14 +187,14 @@ impl DataDir {
         &self.path
     }
 
-    /// The node's identity; made and stored if there is none.
+    /// The node's identity; made and stored if there is none. True if it was made now.
     ///
     /// # Errors
     /// [`DataDirError::Exposed`] if others could read it.
-    pub fn identity(&self) -> Result<Identity, DataDirError> {
+    pub fn identity(&self) -> Result<(Identity, bool), DataDirError> {
         match read_identity(&self.path)? {
-            Some(identity) => Ok(identity),
-            None => self.create_identity(),
+            Some(identity) => Ok((identity, false)),
+            None => Ok((self.create_identity()?, true)),
         }
     }
 
@@ -393,8 +393,11 @@ mod tests {
         let path = temp.path().join("a/b");
         let id = {
             let dir = DataDir::open(&path).unwrap();
-            let id = dir.identity().unwrap().id();
-            assert_eq!(dir.identity().unwrap().id(), id);
+            let (identity, is_new) = dir.identity().unwrap();
+            assert!(is_new);
+            let id = identity.id();
+            let (again, is_new) = dir.identity().unwrap();
+            assert_eq!((again.id(), is_new), (id, false));
             assert!(matches!(dir.create_identity(), Err(DataDirError::IdentityExists { .. })));
             id
         };

@@ -244,7 +244,8 @@ impl EmulatedNetwork {
         let mut config = self.emulation.config.clone();
         config.network.listen = vec![address.to_string()];
         config.network.bootstrap = Vec::new();
-        let options = NodeOptions { config, data_dir: None, identity, mesh: self.emulation.mesh.clone() };
+        let options =
+            NodeOptions { config, data_dir: None, identity, mesh: self.emulation.mesh.clone(), is_new: true };
         let surroundings = Surroundings {
             pool: Some(Arc::clone(&self.pool)),
             plug: Some(Plug { end, is_founder: index == 0, gossip: self.emulation.gossip.clone() }),

@@ -8,6 +8,7 @@ pub mod api;
 mod backend;
 mod clock;
 pub mod data_dir;
+mod durable;
 mod emulation;
 pub mod feed;
 mod message;
@@ -20,7 +21,10 @@ pub mod swarm;
 
 pub use actors::author::{BroadcastError, Published};
 pub use actors::gossip::ChannelPeers;
+pub use actors::log::LogError;
 pub use actors::observer::Observed;
+pub use actors::registry::RegistryError;
+pub use durable::{HeadView, LogView, USER_CATEGORY};
 pub use emulation::{Delivery, EmulatedNetwork, Emulation, EmulationError, Lag};
 pub use message::Message;
 pub use network::{MeshNetwork, NetworkError};

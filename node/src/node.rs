@@ -14,6 +14,7 @@ use omnimesh_protocol::config::{Config, InvalidConfig};
 use omnimesh_protocol::envelope::{Channel, ChannelError};
 use omnimesh_protocol::event::{Event, Stream as EventStream};
 use omnimesh_protocol::gossip::Config as RouterConfig;
+use omnimesh_protocol::log::Start;
 use omnimesh_protocol::membership::Member;
 use omnimesh_protocol::mesh::{INVITE_ADDRESSES_MAX, Invite};
 use omnimesh_protocol::observer::NetworkMetrics;
@@ -22,8 +23,10 @@ use prometheus_client::registry::Registry;
 
 use crate::actors::author::{self, AuthorActor, Broadcast, BroadcastError, Published};
 use crate::actors::gossip::{self, ChannelPeers, GossipActor};
+use crate::actors::log::{self, LogActor};
 use crate::actors::membership::{self, MembershipActor};
 use crate::actors::observer::{Observed, ObserverActor, Watch};
+use crate::actors::registry::RegistryActor;
 use crate::actors::swarm::{self, LinkFailed, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
 use crate::actors::{Common, Links};
@@ -36,6 +39,7 @@ use crate::feed::{Feed, FeedItem};
 use crate::message::Message;
 use crate::metrics::Latest;
 use crate::settings::{self, SettingError};
+use crate::store::log::{LogStore, OpenError, Opened};
 use crate::store::{StepMark, Store, StoreError};
 use crate::swarm::{LinkEnd, Network, peer};
 
@@ -51,6 +55,10 @@ pub struct NodeOptions {
     pub identity: Identity,
     /// The mesh it belongs to.
     pub mesh: Mesh,
+    /// True if the identity was made just now. Any other may have written entries that this data directory does not
+    /// hold, because it is a copy or was restored: the node then asks its peers for the end of its own log before it
+    /// writes.
+    pub is_new: bool,
 }
 
 impl NodeOptions {
@@ -58,7 +66,7 @@ impl NodeOptions {
     pub fn in_memory(identity: Identity, mesh: Mesh) -> Self {
         let mut config = Config::default();
         config.network.listen = vec!["/memory/0".to_owned()];
-        NodeOptions { config, data_dir: None, identity, mesh }
+        NodeOptions { config, data_dir: None, identity, mesh, is_new: true }
     }
 }
 
@@ -94,6 +102,12 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    LogStore(#[from] omnimesh_protocol::log::StoreError),
     /// The network does not start.
     #[error(transparent)]
     Network(#[from] crate::swarm::Error),
@@ -142,7 +156,7 @@ pub struct Stopped;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct MeshNode(Arc<Inner>);
+pub struct MeshNode(pub(crate) Arc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -154,6 +168,7 @@ pub(crate) struct Inner {
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) registry: Registry,
     pub(crate) latest: Latest,
+    pub(crate) log_store: Option<Arc<LogStore>>,
     links: RwLock<Option<Links>>,
     listening: Vec<Multiaddr>,
     api_address: Mutex<Option<SocketAddr>>,
@@ -174,18 +189,22 @@ struct Kept {
     mark: Option<StepMark>,
     offset: Option<omnimesh_protocol::step::SavedOffset>,
     book: Vec<omnimesh_protocol::dialer::BookEntry>,
+    log: Option<(Arc<LogStore>, Opened)>,
 }
 
 impl Kept {
-    fn load(options: &NodeOptions) -> Result<Self, StoreError> {
+    fn load(options: &NodeOptions) -> Result<Self, StartError> {
         let Some(dir) = &options.data_dir else { return Ok(Kept { seq: Seq(1), ..Kept::default() }) };
         let store = Store::open(dir)?;
+        let bytes_max = options.config.gossip.message_bytes_max;
+        let (log, opened) = LogStore::open(dir, options.mesh.id(), bytes_max)?;
         Ok(Kept {
             seq: store.seq_reserved()?,
             mark: store.step_mark()?,
             offset: store.clock_offset()?,
             book: store.address_book()?.unwrap_or_default(),
             store: Some(Arc::new(store)),
+            log: Some((Arc::new(log), opened)),
         })
     }
 }
@@ -207,6 +226,7 @@ impl MeshNode {
         options.config.validate()?;
         let kept = Kept::load(&options)?;
         let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
+        swarm_config.log = kept.log.is_some().then(|| settings::log_streams(&options.config));
         if let Some(plug) = &surroundings.plug {
             settings::plug_in(&mut swarm_config, plug.end.clone());
         }
@@ -224,7 +244,7 @@ impl MeshNode {
         let links = start_actors(&options, &kept, &external, &common, &clock, surroundings)?;
         common.link(&links);
 
-        let NodeOptions { config, data_dir, identity, mesh } = options;
+        let NodeOptions { config, data_dir, identity, mesh, .. } = options;
         let listening = started.listening.clone();
         let inner = Arc::new(Inner {
             me: identity.id(),
@@ -235,6 +255,7 @@ impl MeshNode {
             external,
             registry,
             latest,
+            log_store: kept.log.as_ref().map(|(store, _)| Arc::clone(store)),
             links: RwLock::new(Some(links.clone())),
             listening: listening.clone(),
             api_address: Mutex::new(None),
@@ -247,13 +268,16 @@ impl MeshNode {
             node.shutdown().await;
             return Err(error);
         }
-        let (begin, gossip_frames) = swarm::Begin::split(started);
+        let (begin, gossip_frames, log_frames) = swarm::Begin::split(started);
         let own = own_addresses(&listening, &node.0.external);
         // The mailboxes are empty: each of these is taken.
         let _ = links.membership.try_send(membership::Begin(own));
         let _ = links.sync.try_send(sync::Begin);
         let _ = links.author.try_send(author::Begin);
         let _ = links.gossip.try_send(gossip::Begin(gossip_frames));
+        if let Some(log_actor) = &links.log {
+            let _ = log_actor.try_send(log::Begin(log_frames));
+        }
         let _ = links.swarm.try_send(begin);
         Ok(node)
     }
@@ -370,7 +394,7 @@ impl MeshNode {
         channel: &str,
         payload: impl Into<Bytes>,
     ) -> Result<Published, PublishError> {
-        let broadcast = Broadcast { channel: Channel::new(channel)?, payload: payload.into() };
+        let broadcast = Broadcast { channel: public(channel)?, payload: payload.into() };
         Ok(self.0.links()?.author.send(broadcast).await.unwrap_or(Err(BroadcastError::Stopped))?)
     }
 
@@ -379,7 +403,7 @@ impl MeshNode {
     /// # Errors
     /// If the channel's name is not allowed, or the node has stopped.
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription, PublishError> {
-        let subscribe = gossip::Subscribe(Channel::new(channel)?);
+        let subscribe = gossip::Subscribe(public(channel)?);
         let feed = self.0.links()?.gossip.send(subscribe).await.map_err(|_| BroadcastError::Stopped)?;
         Ok(Subscription { feed, lost: 0 })
     }
@@ -502,7 +526,7 @@ impl MeshNode {
 }
 
 fn start_actors(
-    NodeOptions { config, identity, mesh, .. }: &NodeOptions,
+    NodeOptions { config, identity, mesh, is_new, .. }: &NodeOptions,
     kept: &Kept,
     external: &[Multiaddr],
     common: &Common,
@@ -533,6 +557,7 @@ fn start_actors(
         verifying_max: config.limits.inbound_queue,
         verify_batch: config.limits.verify_batch,
         subscriber_queue: config.limits.subscriber_queue,
+        keeps_log: kept.log.is_some(),
         pool,
     };
     let author_settings = author::Settings {
@@ -564,6 +589,29 @@ fn start_actors(
         external: external.to_vec(),
         is_plugged,
     };
+    let (log, registry) = match &kept.log {
+        None => (None, None),
+        Some((store, opened)) => {
+            let log_settings = log::Settings {
+                config: settings::log(config),
+                identity: identity.clone(),
+                mesh: mesh.clone(),
+                phase_interval: settings::phase_interval(config),
+                pattern_cache: settings::pattern_cache(config),
+                store: Arc::clone(store),
+                start: Start { logs: opened.logs.clone(), may_have_written: !*is_new },
+                damage: opened.damage.clone(),
+                subscriber_queue: config.limits.subscriber_queue,
+                pool: Arc::clone(&gossip_settings.pool),
+            };
+            let log = LogActor::new(common.clone(), log_settings, clock.clone());
+            let log = Supervisor::start(|_| log);
+            let (store, address) = (Arc::clone(store), log.clone());
+            let registry =
+                RegistryActor::new(common.clone(), clock.clone(), me, store, &opened.logs, address)?;
+            (Some(log), Some(Supervisor::start(|_| registry)))
+        }
+    };
     let observer = ObserverActor::new(common.clone(), observer::Config::default(), clock.clone());
     let membership = MembershipActor::new(common.clone(), settings::membership(config), me);
     let gossip = GossipActor::new(common.clone(), gossip_settings, clock.clone());
@@ -577,6 +625,8 @@ fn start_actors(
         author: Supervisor::start(|_| author),
         sync: Supervisor::start(|_| sync),
         swarm: Supervisor::start(|_| swarm),
+        log,
+        registry,
     })
 }
 
@@ -606,6 +656,9 @@ pub enum PublishError {
     /// Not a name for a channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// The channel is the protocol's own.
+    #[error("the channel {0} is reserved: names that begin with '_' are the protocol's own")]
+    Reserved(Channel),
     /// The node did not take it.
     #[error(transparent)]
     Broadcast(#[from] BroadcastError),
@@ -615,6 +668,12 @@ impl From<Stopped> for PublishError {
     fn from(_: Stopped) -> Self {
         PublishError::Broadcast(BroadcastError::Stopped)
     }
+}
+
+/// A channel that is anybody's.
+fn public(channel: &str) -> Result<Channel, PublishError> {
+    let channel = Channel::new(channel)?;
+    if channel.is_reserved() { Err(PublishError::Reserved(channel)) } else { Ok(channel) }
 }
 
 /// The messages of a channel; unsubscribes when dropped.

@@ -7,7 +7,7 @@ use libp2p::Multiaddr;
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
-use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, membership, replay, step, validate};
+use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, log, membership, replay, step, validate};
 
 use crate::swarm::{self, LinkEnd, TransportKind, peer};
 
@@ -220,6 +220,28 @@ pub(crate) fn author(config: &Config) -> author::Config {
         bundle_bytes_max: config.node.bundle_bytes_max,
         pending_max: AUTHOR_PENDING,
         pending_bytes_max: AUTHOR_PENDING_BYTES,
+    }
+}
+
+pub(crate) fn log(config: &Config) -> log::Config {
+    log::Config {
+        message_bytes_max: config.gossip.message_bytes_max,
+        step_window_future: config.node.step_window_future,
+        bundle_payloads_max: config.node.bundle_payloads_max.min(PAYLOADS_MAX),
+        bundle_bytes_max: config.node.bundle_bytes_max,
+        authors_max: config.node.authors_max,
+        ..log::Config::default()
+    }
+}
+
+/// The streams that carry the log: a peer's queue has room for what the log lets be under way, and for its own frames.
+pub(crate) fn log_streams(config: &Config) -> swarm::StreamConfig {
+    let log = log(config);
+    swarm::StreamConfig {
+        frame_bytes_max: log::frame_bytes_max(log.message_bytes_max),
+        queue_bytes: log.serve_queue_bytes_max.saturating_mul(2),
+        queue_frames: config.limits.outbound_queue,
+        ..swarm::StreamConfig::default()
     }
 }
 

@@ -73,6 +73,11 @@ impl Channel {
         &self.0
     }
 
+    /// True if it is one of the protocol's own, which nobody else publishes on: its name begins with `_`.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('_')
+    }
+
     /// The gossipsub topic of this channel in the mesh: `omnimesh/1/<mesh id>/<channel>`.
     pub fn topic(&self, mesh: &MeshId) -> String {
         format!("omnimesh/1/{mesh}/{}", self.0)

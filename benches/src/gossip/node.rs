@@ -133,7 +133,7 @@ async fn omnimesh(others: Vec<String>) -> Outcome<()> {
     config.limits.subscriber_queue = SUBSCRIBER_QUEUE;
     let identity = Identity::from_seed(&seed());
     let mesh = Mesh::open("benches")?;
-    let node = MeshNode::start(NodeOptions { config, data_dir: None, identity, mesh }).await?;
+    let node = MeshNode::start(NodeOptions { config, data_dir: None, identity, mesh, is_new: true }).await?;
     say(&Reply::Listening(node.bootstrap_addresses().into_iter().next().ok_or("it listens nowhere")?))?;
     node.wait_ready().await?;
 

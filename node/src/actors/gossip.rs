@@ -12,7 +12,7 @@ use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
 use libp2p::PeerId;
-use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::gossip::{self, Rpc, wire};
 use omnimesh_protocol::relay::{self, Unchecked};
@@ -25,7 +25,7 @@ use super::author::{Answer, BroadcastError, Published};
 use super::early::Early;
 use super::swarm::Disconnect;
 use super::verify::{self, Checked, Verifier};
-use super::{Common, MAILBOX, Mailbox};
+use super::{Common, MAILBOX, Mailbox, log};
 use crate::clock::SharedClock;
 use crate::feed::FeedSender;
 use crate::message::Message;
@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     /// Signatures checked in one go.
     pub(crate) verify_batch: usize,
     pub(crate) subscriber_queue: usize,
+    /// Whether durable messages are taken.
+    pub(crate) keeps_log: bool,
     pub(crate) pool: Arc<rayon::ThreadPool>,
 }
 
@@ -172,6 +174,12 @@ impl GossipActor {
             match output {
                 relay::Output::Gossip(output) => self.carry_out_gossip(output, ctx, &mut events),
                 relay::Output::Verify { id, message } => unverified.push((id, message)),
+                relay::Output::Verified { from, envelope, .. } if envelope.header().kind == Kind::Durable => {
+                    // What a full mailbox sheds, reconciliation brings.
+                    if let Some(log) = &self.common.links().log {
+                        self.common.send(Mailbox::Log, log, log::Gossiped { from, envelope });
+                    }
+                }
                 relay::Output::Verified { id, from, envelope, is_subscribed } => {
                     events.push(self.deliver(id, from, &envelope, is_subscribed));
                 }
@@ -393,6 +401,14 @@ impl GossipActor {
         }
     }
 
+    /// The log's channel has no subscriber of its own.
+    fn subscribe_log(&mut self, ctx: &mut Context<Self>) {
+        if self.settings.keeps_log {
+            let channel = Channel::new(omnimesh_protocol::log::CHANNEL).expect("a good name");
+            self.give(ctx, relay::Input::Subscribe(channel));
+        }
+    }
+
     /// Unsubscribes channels whose last subscriber is gone.
     fn forget_gone_subscribers(&mut self, ctx: &mut Context<Self>) {
         let mut quiet = Vec::new();
@@ -428,11 +444,13 @@ impl Actor for GossipActor {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn inbound_stream(inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>) -> impl Stream<Item = Vec<Inbound>> {
+pub(super) fn inbound_stream(
+    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+) -> impl Stream<Item = Vec<Inbound>> {
     stream::poll_fn(move |cx| {
         let mut arrived = Vec::new();
         match &mut *lock(&inbound) {
@@ -460,6 +478,7 @@ impl Supervised for GossipActor {
         self.carry_out(ctx);
         let channels: Vec<_> = self.subscribers.keys().cloned().map(relay::Input::Subscribe).collect();
         self.give_all_if_any(ctx, channels.into_iter());
+        self.subscribe_log(ctx);
         // Peers tell their subscriptions when they connect, and only then: connect anew.
         for peer in std::mem::take(&mut self.links).into_keys() {
             self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));

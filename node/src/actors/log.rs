@@ -23,7 +23,7 @@ use omnimesh_protocol::log::{
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::validate::{Unverified, Verified};
-use omnimesh_protocol::{Identity, Mesh, Outbox, Step};
+use omnimesh_protocol::{Identity, Mesh, Outbox, Step, projection};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use tokio::sync::{mpsc, oneshot};
@@ -122,8 +122,8 @@ pub(crate) struct LogActor {
 pub(crate) enum Change {
     /// Entries were added, and are on disk.
     Applied(Vec<Entry>),
-    /// A log was frozen: its entries from `fork` on are gone.
-    Frozen { author: omnimesh_protocol::NodeId, fork: omnimesh_protocol::Seq },
+    /// A log was frozen, and ends with this entry, if there is any left.
+    Frozen { author: omnimesh_protocol::NodeId, end: Option<projection::Head> },
 }
 
 impl LogActor {
@@ -186,7 +186,8 @@ impl LogActor {
                 Output::Publish(record) => {
                     if let Some(gossip) = self.common.links().gossip.upgrade() {
                         // What a full mailbox sheds, reconciliation brings.
-                        let publish = gossip::Publish { envelope: record.envelope().clone(), answers: Vec::new() };
+                        let publish =
+                            gossip::Publish { envelope: record.envelope().clone(), answers: Vec::new() };
                         let _ = gossip.try_send(publish);
                     }
                 }
@@ -315,7 +316,10 @@ impl LogActor {
             log::Event::Frozen { proof } => {
                 let (author, fork) = (proof.author(), proof.fork());
                 tracing::warn!(%author, fork = fork.0, "a log is frozen: its author has signed two entries for one place");
-                self.tell(&Change::Frozen { author, fork }, 0);
+                let head = self.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
+                let end = (head.seq > omnimesh_protocol::Seq(0))
+                    .then_some(projection::Head { seq: head.seq, hash: head.digest });
+                self.tell(&Change::Frozen { author, end }, 0);
                 let detail = format!(
                     "{author} has signed two entries for one place in its log; it ends before entry {} on every node",
                     fork.0

@@ -7,6 +7,8 @@
 //!                                 ├─► SyncActor     validator        │  └ rayon pool    signatures
 //!                                 │   step sync ──► SharedClock      ├─► subscribers
 //!                                 └─► MembershipActor (SWIM)         └─► ObserverActor ──► events, why, metrics
+//!                log frames, records of gossip
+//!  Network ─────────────────────────────────────► LogActor ──► redb, RegistryActor
 //! ```
 //!
 //! An actor decides nothing. It turns what it gets into an input of its state machine, calls `handle`, and
@@ -17,8 +19,10 @@
 pub(crate) mod author;
 mod early;
 pub(crate) mod gossip;
+pub(crate) mod log;
 pub(crate) mod membership;
 pub(crate) mod observer;
+pub(crate) mod registry;
 pub(crate) mod swarm;
 pub(crate) mod sync;
 #[cfg(test)]
@@ -42,8 +46,10 @@ use crate::clock::Epoch;
 
 use author::AuthorActor;
 use gossip::GossipActor;
+use log::LogActor;
 use membership::MembershipActor;
 use observer::{Observe, ObserverActor};
+use registry::RegistryActor;
 use swarm::SwarmActor;
 use sync::SyncActor;
 
@@ -67,7 +73,16 @@ macro_rules! can_stop {
     };
 }
 
-can_stop!(AuthorActor, GossipActor, MembershipActor, ObserverActor, SwarmActor, SyncActor);
+can_stop!(
+    AuthorActor,
+    GossipActor,
+    LogActor,
+    MembershipActor,
+    ObserverActor,
+    RegistryActor,
+    SwarmActor,
+    SyncActor
+);
 
 /// The addresses of a node's actors. The actors run for as long as somebody holds these.
 #[derive(Clone, Debug)]
@@ -78,6 +93,9 @@ pub(crate) struct Links {
     pub(crate) membership: Addr<MembershipActor>,
     pub(crate) author: Addr<AuthorActor>,
     pub(crate) observer: Addr<ObserverActor>,
+    /// None of nodes that keep no log, and so no registry.
+    pub(crate) log: Option<Addr<LogActor>>,
+    pub(crate) registry: Option<Addr<RegistryActor>>,
 }
 
 /// The same for the actors themselves: they do not keep each other alive.
@@ -88,6 +106,7 @@ pub(crate) struct WeakLinks {
     pub(crate) sync: WeakAddr<SyncActor>,
     pub(crate) membership: WeakAddr<MembershipActor>,
     pub(crate) observer: WeakAddr<ObserverActor>,
+    pub(crate) log: Option<WeakAddr<LogActor>>,
 }
 
 impl Links {
@@ -98,6 +117,7 @@ impl Links {
             sync: self.sync.downgrade(),
             membership: self.membership.downgrade(),
             observer: self.observer.downgrade(),
+            log: self.log.as_ref().map(Addr::downgrade),
         }
     }
 
@@ -110,6 +130,12 @@ impl Links {
         let _ = self.membership.try_send(Stop);
         let _ = self.author.try_send(Stop);
         let _ = self.observer.try_send(Stop);
+        if let Some(log) = &self.log {
+            let _ = log.try_send(Stop);
+        }
+        if let Some(registry) = &self.registry {
+            let _ = registry.try_send(Stop);
+        }
     }
 }
 
@@ -132,11 +158,18 @@ pub(crate) enum Mailbox {
     Sync,
     Membership,
     Observer,
+    Log,
 }
 
 impl Mailbox {
-    pub(crate) const ALL: [Mailbox; 5] =
-        [Mailbox::Swarm, Mailbox::Gossip, Mailbox::Sync, Mailbox::Membership, Mailbox::Observer];
+    pub(crate) const ALL: [Mailbox; 6] = [
+        Mailbox::Swarm,
+        Mailbox::Gossip,
+        Mailbox::Sync,
+        Mailbox::Membership,
+        Mailbox::Observer,
+        Mailbox::Log,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -145,6 +178,7 @@ impl Mailbox {
             Mailbox::Sync => "sync",
             Mailbox::Membership => "membership",
             Mailbox::Observer => "observer",
+            Mailbox::Log => "log",
         }
     }
 }

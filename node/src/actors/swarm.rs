@@ -21,7 +21,7 @@ use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership, sync};
+use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, log as log_actor, membership, sync};
 use crate::store::Store;
 use crate::swarm::{
     Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer,
@@ -75,6 +75,7 @@ pub(crate) struct PeerInfo {
     listen: Vec<String>,
     control: Option<Outbound>,
     gossip_outbound: Option<Outbound>,
+    log: Option<Outbound>,
 }
 
 #[derive(Debug)]
@@ -165,6 +166,7 @@ impl SwarmActor {
                 if let Some(info) = self.peers.get_mut(&peer::peer_id(&peer)) {
                     info.is_member = false;
                 }
+                self.part_from_log(peer::peer_id(&peer));
                 let links = self.common.links();
                 self.common.send(Mailbox::Sync, &links.sync, sync::MemberDisconnected(peer));
                 self.common.send(
@@ -207,6 +209,7 @@ impl SwarmActor {
         let addresses = info.listen.clone();
         let links = self.common.links();
         self.common.send(Mailbox::Sync, &links.sync, sync::MemberConnected(member));
+        self.introduce_to_log(peer::peer_id(&member));
         self.answer_awaited(&peer::peer_id(&member));
         if self.settings.is_plugged {
             return;
@@ -419,6 +422,7 @@ impl SwarmActor {
                 listen: Vec::new(),
                 control: None,
                 gossip_outbound: None,
+                log: None,
             },
         );
         match peer::node_id(&peer) {
@@ -452,6 +456,7 @@ impl SwarmActor {
         self.leaving.remove(&peer);
         let links = self.common.links();
         self.common.send(Mailbox::Gossip, &links.gossip, gossip_actor::PeerDown(peer));
+        self.part_from_log(peer);
         self.common.observe(vec![MeshEvent::PeerDown { peer, detail: reason }]);
         if let Some(peer) = peer::node_id(&peer) {
             self.admit(ctx, admission::Input::Disconnected { peer });
@@ -542,6 +547,10 @@ impl SwarmActor {
                     self.admit(ctx, admission::Input::ControlOpened { peer: node });
                 }
             }
+            StreamKind::Log => {
+                info.log = Some(outbound);
+                self.introduce_to_log(peer);
+            }
         }
     }
 
@@ -558,6 +567,22 @@ impl SwarmActor {
         self.common.send(Mailbox::Gossip, &self.common.links().gossip, up);
     }
 
+    /// Makes a peer known to the log, once it is a member and there is a stream to it.
+    fn introduce_to_log(&self, peer: PeerId) {
+        let Some((node, info)) = peer::node_id(&peer).zip(self.peers.get(&peer)) else { return };
+        let (true, Some(outbound), Some(log)) = (info.is_member, &info.log, &self.common.links().log) else {
+            return;
+        };
+        let up = log_actor::PeerUp { peer, node, outbound: outbound.clone() };
+        self.common.send(Mailbox::Log, log, up);
+    }
+
+    fn part_from_log(&self, peer: PeerId) {
+        if let Some(log) = &self.common.links().log {
+            self.common.send(Mailbox::Log, log, log_actor::PeerDown(peer));
+        }
+    }
+
     fn on_stream_down(&mut self, peer: PeerId, kind: StreamKind, reason: &DownReason) {
         tracing::debug!(%peer, kind = kind.name(), %reason, "stream down");
         let Some(info) = self.peers.get_mut(&peer) else { return };
@@ -567,6 +592,10 @@ impl SwarmActor {
                 self.common.send(Mailbox::Gossip, &self.common.links().gossip, gossip_actor::PeerDown(peer));
             }
             StreamKind::Control => info.control = None,
+            StreamKind::Log => {
+                info.log = None;
+                self.part_from_log(peer);
+            }
         }
     }
 

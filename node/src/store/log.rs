@@ -407,6 +407,32 @@ impl LogStore {
         }
     }
 
+    /// The longest record, in bytes.
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    /// Where an author's log ends; `None` if there is nothing of it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn log(&self, author: NodeId) -> Result<Option<StoredLog>, StoreError> {
+        let mut found = None;
+        self.with_read(|read| {
+            found = stored(author, &read.open_table(LOGS)?)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Where all logs end now.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn logs(&self) -> Result<Vec<StoredLog>, StoreError> {
+        self.check_heads(&mut Vec::new())
+    }
+
     /// All authors there are.
     ///
     /// # Errors

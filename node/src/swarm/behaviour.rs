@@ -40,7 +40,7 @@ pub fn control_protocol(mesh: &MeshId) -> StreamProtocol {
 
 /// The log protocol of a mesh.
 pub fn log_protocol(mesh: &MeshId) -> StreamProtocol {
-    StreamProtocol::try_from_owned(omnimesh_protocol::log::protocol_name(mesh))
+    StreamProtocol::try_from_owned(omnimesh_protocol::log::protocol_name(*mesh))
         .expect("a name that starts with a slash is a protocol")
 }
 

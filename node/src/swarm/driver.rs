@@ -340,7 +340,9 @@ impl Driver {
 
     fn on_behaviour_event(&mut self, event: MeshBehaviourEvent) {
         match event {
-            MeshBehaviourEvent::Gossip(event) | MeshBehaviourEvent::Control(event) => self.emit(event),
+            MeshBehaviourEvent::Gossip(event)
+            | MeshBehaviourEvent::Control(event)
+            | MeshBehaviourEvent::Log(event) => self.emit(event),
             MeshBehaviourEvent::Identify(event) => {
                 self.recorder.record(&event);
                 if let identify::Event::Received { connection_id, peer_id, info } = event {

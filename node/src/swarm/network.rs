@@ -153,8 +153,11 @@ impl Network {
 /// Refuses settings that could not work.
 fn check(config: &Config) -> Result<(), Error> {
     let log = config.log.unwrap_or_default();
-    let streams =
-        [(StreamKind::Gossip, &config.gossip), (StreamKind::Control, &config.control), (StreamKind::Log, &log)];
+    let streams = [
+        (StreamKind::Gossip, &config.gossip),
+        (StreamKind::Control, &config.control),
+        (StreamKind::Log, &log),
+    ];
     for (kind, stream) in streams {
         let zero = [
             (stream.frame_bytes_max, "frame_bytes_max"),

@@ -31,7 +31,7 @@ pub(super) fn run(globals: &Globals, args: &StartArgs) -> Result<(), CliError> {
     let invite = args.invite.as_deref().map(read_invite).transpose()?;
     let wanted = wanted_mesh(&config.mesh, invite)?;
     let dir = DataDir::open(&settings::data_dir(globals)?)?;
-    let identity = dir.identity()?;
+    let (identity, is_new) = dir.identity()?;
     if wanted.is_none() && !config.network.bootstrap.is_empty() && read_mesh(dir.path())?.is_none() {
         return Err(no_mesh_to_join());
     }
@@ -50,7 +50,8 @@ pub(super) fn run(globals: &Globals, args: &StartArgs) -> Result<(), CliError> {
 
     logging::init(&config.log)?;
     let mesh = stored.mesh.clone();
-    let options = NodeOptions { config, data_dir: Some(dir.path().to_owned()), identity, mesh: stored.mesh };
+    let options =
+        NodeOptions { config, data_dir: Some(dir.path().to_owned()), identity, mesh: stored.mesh, is_new };
     let system = actix::System::new();
     let stop = system.block_on(serve(options, &mesh, &dir, args.exit_on_stdin_close))?;
     match stop {

@@ -30,6 +30,7 @@ impl Handler<Begin> for GossipActor {
         *lock(&self.inbound) = Some(receiver);
         ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
         self.carry_out(ctx);
+        self.subscribe_log(ctx);
     }
 }
 

@@ -164,7 +164,7 @@ impl Handler<GetState> for LogActor {
 
     fn handle(&mut self, GetState: GetState, _: &mut Self::Context) -> Self::Result {
         let base = |head: &AuthorHead| self.state.base(&head.author).unwrap_or_default();
-        let heads: Vec<_> = self.state.heads().map(|head| (head, base(&head))).collect();
+        let heads: Vec<_> = self.state.heads().map(|head| (*head, base(head))).collect();
         let proofs = heads.iter().filter(|(head, _)| head.proof.is_some());
         MessageResult(LogState {
             proofs: proofs.filter_map(|(head, _)| self.state.proof(&head.author).cloned()).collect(),

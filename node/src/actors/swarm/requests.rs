@@ -24,10 +24,10 @@ pub(crate) struct Begin {
 }
 
 impl Begin {
-    /// Parts a started network; the gossip frames are not for this actor.
-    pub(crate) fn split(started: Started) -> (Self, mpsc::Receiver<Inbound>) {
-        let Started { handle, events, gossip, control, listening, .. } = started;
-        (Begin { handle, events, control, listening }, gossip)
+    /// Parts a started network; the frames of gossip and those of the log are not for this actor.
+    pub(crate) fn split(started: Started) -> (Self, mpsc::Receiver<Inbound>, mpsc::Receiver<Inbound>) {
+        let Started { handle, events, gossip, control, log, listening, .. } = started;
+        (Begin { handle, events, control, listening }, gossip, log)
     }
 }
 

@@ -1,0 +1,359 @@
+//! The registry: the shell of [`omnimesh_protocol::registry`], a projection of the log.
+//!
+//! ```text
+//!   LogActor ── Change ──► State ──► watchers            put ──► State::write ──► LogActor: append ──► on disk
+//!                            ▲                            └──── answered once the entry has come back here
+//!            store: snapshot, and the entries behind it
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::log::{Appended, Entry, Record, StoreError, StoredLog};
+use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
+use omnimesh_protocol::registry::{self, Action, CATEGORY, State, WriteError};
+use omnimesh_protocol::{NodeId, Outbox, Seq, Step};
+use tokio::sync::oneshot;
+
+use super::log::{Append, Change, LogError, Watch};
+use super::{Common, MAILBOX};
+use crate::clock::SharedClock;
+use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender, feed};
+use crate::store::log::{LogStore, ReadError};
+
+/// Bytes of records read at once when the state is built.
+const READ_BYTES: usize = 1 << 20;
+/// How often the state is kept, so that a start need not read the whole log.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+/// Entries since the last snapshot that make another one worth its while.
+const SNAPSHOT_ENTRIES: u64 = 1_000;
+
+/// Why the registry was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The registry does not take it.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The log does not take it.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The node has no step yet.
+    #[error("the node has no step yet: it has not synchronised with the mesh")]
+    NotSynchronised,
+}
+
+type Answer = oneshot::Sender<Appended>;
+
+#[derive(Debug)]
+pub(crate) struct RegistryActor {
+    pub(super) common: Common,
+    clock: SharedClock,
+    me: NodeId,
+    store: Arc<LogStore>,
+    log: Addr<super::log::LogActor>,
+    state: State,
+    out: Outbox<registry::Change>,
+    watchers: Vec<FeedSender<registry::Change>>,
+    /// Own writes that are on disk and have not come back yet, by sequence number.
+    waiting: BTreeMap<Seq, (Appended, Answer)>,
+    unsaved: u64,
+}
+
+impl RegistryActor {
+    /// The registry as the store has it.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) fn new(
+        common: Common,
+        clock: SharedClock,
+        me: NodeId,
+        store: Arc<LogStore>,
+        logs: &[StoredLog],
+        log: Addr<super::log::LogActor>,
+    ) -> Result<Self, StoreError> {
+        let state = load(&store, logs)?;
+        Ok(RegistryActor {
+            common,
+            clock,
+            me,
+            store,
+            log,
+            state,
+            out: Outbox::new(),
+            watchers: Vec::new(),
+            waiting: BTreeMap::new(),
+            unsaved: 0,
+        })
+    }
+
+    /// The step at which answers hold: without one, nothing has expired.
+    fn now(&self) -> Step {
+        self.clock.step(self.common.now()).unwrap_or(Step(0))
+    }
+
+    fn on_change(&mut self, change: FeedItem<Change>, ctx: &mut Context<Self>) {
+        let common = self.common.clone();
+        let mut replay = Replay::NotNeeded;
+        common.guard("registry", ctx, || match change {
+            FeedItem::Next(Change::Applied(entries)) => {
+                self.unsaved += entries.len() as u64;
+                for entry in &entries {
+                    apply(&mut self.state, entry, &mut self.out);
+                }
+            }
+            FeedItem::Next(Change::Frozen { author, end }) => {
+                replay = self.state.cut(author, end, &mut self.out);
+            }
+            FeedItem::Lagged(_) => replay = Replay::Needed,
+        });
+        if replay == Replay::Needed {
+            self.replay(ctx);
+        }
+        for change in self.out.drain() {
+            self.watchers.retain(|watcher| watcher.offer(change.clone(), 256).is_ok());
+        }
+        self.answer();
+    }
+
+    /// Gives the state all entries there are; it takes those that it has not.
+    fn replay(&mut self, ctx: &mut Context<Self>) {
+        let store = Arc::clone(&self.store);
+        let read = actix_rt::task::spawn_blocking(move || {
+            let logs = store.logs()?;
+            let mut entries = Vec::new();
+            for log in logs {
+                each_entry(&store, &log, log.base, |entry| entries.push(entry))?;
+            }
+            Ok::<_, StoreError>(entries)
+        });
+        ctx.wait(read.into_actor(self).map(|read, actor, _| match read {
+            Ok(Ok(entries)) => {
+                for entry in &entries {
+                    apply(&mut actor.state, entry, &mut actor.out);
+                }
+                actor.answer();
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the registry could not be built anew"),
+            Err(error) => tracing::error!(%error, "the registry could not be built anew"),
+        }));
+    }
+
+    /// Answers own writes that the state contains.
+    fn answer(&mut self) {
+        let Some(head) = self.state.heads().get(&self.me).copied() else { return };
+        while let Some(entry) = self.waiting.first_entry() {
+            if *entry.key() > head.seq {
+                break;
+            }
+            let (appended, answer) = entry.remove();
+            let _ = answer.send(appended);
+        }
+    }
+
+    fn save(&mut self) {
+        if self.unsaved < SNAPSHOT_ENTRIES {
+            return;
+        }
+        self.unsaved = 0;
+        let (store, snapshot) = (Arc::clone(&self.store), self.state.snapshot());
+        drop(actix_rt::task::spawn_blocking(move || {
+            if let Err(error) = store.save_snapshot(CATEGORY, &snapshot) {
+                tracing::warn!(%error, "the registry was not kept; the next start reads the whole log");
+            }
+        }));
+    }
+}
+
+fn apply(state: &mut State, entry: &Entry, out: &mut Outbox<registry::Change>) {
+    let entry = EntryRef {
+        author: entry.author,
+        seq: entry.seq,
+        step: entry.step,
+        hash: entry.hash,
+        category: entry.category.as_str(),
+        payload: &entry.data,
+    };
+    let _ = state.apply(&entry, out);
+}
+
+/// The state from its snapshot, if there is one, and the entries behind it.
+fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
+    let mut state = State::new();
+    if let Some(snapshot) = store.snapshot(CATEGORY)?
+        && let Err(error) = state.restore(&snapshot)
+    {
+        tracing::warn!(%error, "the registry's snapshot cannot be used; the whole log is read");
+        state = State::new();
+    }
+    let mut out = Outbox::new();
+    let mut is_whole = true;
+    for log in logs.iter().filter(|log| log.proof.is_some()) {
+        is_whole &= state.cut(log.author, end_of(log), &mut out) == Replay::NotNeeded;
+    }
+    for log in logs {
+        let known = state.heads().get(&log.author).map_or(Seq(0), |head| head.seq);
+        let from = if is_whole { known.saturating_add(1).max(log.base) } else { log.base };
+        each_entry(store, log, from, |entry| apply(&mut state, &entry, &mut out))?;
+        let _ = out.drain();
+    }
+    Ok(state)
+}
+
+/// Where a frozen log ends.
+pub(super) fn end_of(log: &StoredLog) -> Option<Head> {
+    (log.head.seq > Seq(0)).then_some(Head { seq: log.head.seq, hash: log.head.digest })
+}
+
+/// Gives each entry of a log from the record that covers `from` on.
+fn each_entry(
+    store: &LogStore,
+    log: &StoredLog,
+    from: Seq,
+    mut take: impl FnMut(Entry),
+) -> Result<(), StoreError> {
+    let mut next = from;
+    if from > log.base
+        && let Ok(Some(bytes)) = store.find(log.author, from)
+        && let Some(record) = record_of(&bytes, store)
+    {
+        next = record.last().saturating_add(1);
+        record.to_entries().filter(|entry| entry.seq >= from).for_each(&mut take);
+    }
+    while next <= log.head.seq {
+        let records = match store.read(log.author, next, log.head.seq, READ_BYTES) {
+            Ok(records) => records,
+            Err(ReadError::Store(error)) => return Err(error),
+            // The log finds it too, and what is fetched again comes as a change.
+            Err(ReadError::Damaged(damage)) => {
+                tracing::error!("{}", damage.what);
+                break;
+            }
+        };
+        let Some(last) = records.last().and_then(|bytes| record_of(bytes, store)) else { break };
+        next = last.last().saturating_add(1);
+        for bytes in &records {
+            if let Some(record) = record_of(bytes, store) {
+                record.to_entries().for_each(&mut take);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn record_of(bytes: &Bytes, store: &LogStore) -> Option<Record> {
+    Record::new(Envelope::decode(bytes, store.message_bytes_max()).ok()?)
+}
+
+impl Actor for RegistryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(SNAPSHOT_EVERY, |actor, _| actor.save());
+        let watch = self.log.send(Watch);
+        ctx.wait(watch.into_actor(self).map(|feed, _, ctx| {
+            if let Ok(feed) = feed {
+                ctx.add_stream(feed);
+            }
+        }));
+    }
+}
+
+impl Supervised for RegistryActor {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
+        self.state = State::new();
+        self.waiting.clear();
+        self.replay(ctx);
+    }
+}
+
+impl StreamHandler<FeedItem<Change>> for RegistryActor {
+    fn handle(&mut self, change: FeedItem<Change>, ctx: &mut Self::Context) {
+        self.on_change(change, ctx);
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+/// Change the registry; answered once the change is on disk and seen here.
+#[derive(Message)]
+#[rtype(result = "Result<Appended, RegistryError>")]
+pub(crate) struct Write {
+    pub(crate) action: Action,
+    pub(crate) replicas: usize,
+}
+
+impl Handler<Write> for RegistryActor {
+    type Result = ResponseActFuture<Self, Result<Appended, RegistryError>>;
+
+    fn handle(&mut self, Write { action, replicas }: Write, _: &mut Self::Context) -> Self::Result {
+        let payload = match self.clock.step(self.common.now()) {
+            None => Err(RegistryError::NotSynchronised),
+            Some(step) => self
+                .state
+                .write(action, step)
+                .and_then(|operation| Ok(operation.encode()?))
+                .map_err(RegistryError::Write),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return Box::pin(std::future::ready(Err(error)).into_actor(self)),
+        };
+        let category = Channel::new(CATEGORY).expect("a good name");
+        let append = Append { category, payload: payload.into(), replicas };
+        let appended = self.log.send(append).into_actor(self);
+        Box::pin(appended.then(|appended, actor, _| {
+            let (answer, answered) = oneshot::channel();
+            let result = match appended {
+                Ok(Ok(appended)) => {
+                    actor.waiting.insert(appended.seq, (appended, answer));
+                    actor.answer();
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(RegistryError::Log(error)),
+                Err(_) => Err(RegistryError::Log(LogError::Stopped)),
+            };
+            async move {
+                result?;
+                answered.await.map_err(|_| RegistryError::Log(LogError::Stopped))
+            }
+            .into_actor(actor)
+        }))
+    }
+}
+
+/// Looks something up in the state, at the mesh's step.
+#[derive(Message)]
+#[rtype(result = "T")]
+pub(crate) struct Ask<T: 'static>(pub(crate) Box<dyn FnOnce(&State, Step) -> T + Send>);
+
+impl<T: Send + 'static> Handler<Ask<T>> for RegistryActor {
+    type Result = MessageResult<Ask<T>>;
+
+    fn handle(&mut self, Ask(question): Ask<T>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(question(&self.state, self.now()))
+    }
+}
+
+/// Tell of every change from now on.
+#[derive(Message)]
+#[rtype(result = "Feed<registry::Change>")]
+pub(crate) struct WatchRegistry;
+
+impl Handler<WatchRegistry> for RegistryActor {
+    type Result = MessageResult<WatchRegistry>;
+
+    fn handle(&mut self, WatchRegistry: WatchRegistry, _: &mut Self::Context) -> Self::Result {
+        let (sender, receiver) = feed(FeedLimits::default());
+        self.watchers.push(sender);
+        MessageResult(receiver)
+    }
+}

@@ -1,0 +1,229 @@
+//! What a node keeps: its log, and the registry that is made of it.
+
+use bytes::Bytes;
+use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::log::{Appended, AuthorHead, Entry, Proof, Record, Report, Stats};
+use omnimesh_protocol::registry::{self, Action};
+use omnimesh_protocol::{Hash, NodeId, Seq, Step};
+
+use crate::actors::log::{Append, Found, GetReports, GetState, LogError, LogState};
+use crate::actors::registry::{Ask, RegistryError, WatchRegistry, Write};
+use crate::feed::Feed;
+use crate::node::MeshNode;
+use crate::store::log::ReadError;
+
+/// The category of what users append themselves.
+pub const USER_CATEGORY: &str = "log";
+/// Bytes of records that one read gives at most.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// A node's log as it stands.
+#[derive(Clone, Debug)]
+pub struct LogView {
+    /// Where each author's log ends.
+    pub heads: Vec<HeadView>,
+    /// A hash of all heads: equal on nodes that have the same entries.
+    pub fingerprint: Hash,
+    /// The proofs of frozen logs.
+    pub proofs: Vec<Proof>,
+    /// Counters.
+    pub stats: Stats,
+    /// False while the node still asks its peers where its own log ends.
+    pub is_own_log_known: bool,
+    /// What is wrong with the disk, if something is.
+    pub trouble: Option<String>,
+}
+
+/// Where one author's log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadView {
+    /// The author.
+    pub author: NodeId,
+    /// The first entry that is here.
+    pub base: Seq,
+    /// The last entry.
+    pub seq: Seq,
+    /// Its hash.
+    pub hash: Hash,
+    /// True if the author has contradicted itself, and its log goes no further.
+    pub is_frozen: bool,
+}
+
+impl From<LogState> for LogView {
+    fn from(state: LogState) -> Self {
+        let LogState { heads, proofs, stats, fingerprint, is_own_log_known, trouble } = state;
+        let view = |(AuthorHead { author, head, proof }, base): (AuthorHead, Seq)| HeadView {
+            author,
+            base,
+            seq: head.seq,
+            hash: head.digest,
+            is_frozen: proof.is_some(),
+        };
+        let heads = heads.into_iter().map(view).collect();
+        LogView { heads, fingerprint, proofs, stats, is_own_log_known, trouble }
+    }
+}
+
+impl MeshNode {
+    /// Appends an entry to this node's log. When it is answered, the entry is on this node's disk, and on those of
+    /// `replicas` others, as long as there are so many within a few seconds: the answer says how many.
+    ///
+    /// # Errors
+    /// If the node keeps no log, the entry is too large, too much waits, or the disk fails.
+    pub async fn append(&self, payload: impl Into<Bytes>, replicas: usize) -> Result<Appended, LogError> {
+        let category = Channel::new(USER_CATEGORY).expect("a good name");
+        self.append_to(category, payload.into(), replicas).await
+    }
+
+    /// The same in another category: an application's own, that others find again by its name.
+    ///
+    /// # Errors
+    /// As [`MeshNode::append`], and if the category's name begins with `_`.
+    pub async fn append_to(
+        &self,
+        category: Channel,
+        payload: Bytes,
+        replicas: usize,
+    ) -> Result<Appended, LogError> {
+        let log = self.links_of_log()?.0;
+        log.send(Append { category, payload, replicas }).await.unwrap_or(Err(LogError::Stopped))
+    }
+
+    /// The log as it stands.
+    ///
+    /// # Errors
+    /// If the node keeps none, or has stopped.
+    pub async fn log(&self) -> Result<LogView, LogError> {
+        let log = self.links_of_log()?.0;
+        Ok(log.send(GetState).await.map_err(|_| LogError::Stopped)?.into())
+    }
+
+    /// What the node caught up with, the oldest first.
+    ///
+    /// # Errors
+    /// If the node keeps no log, or has stopped.
+    pub async fn log_reports(&self) -> Result<Vec<Report>, LogError> {
+        let log = self.links_of_log()?.0;
+        log.send(GetReports).await.map_err(|_| LogError::Stopped)
+    }
+
+    /// Entries of one author from `from` on, in order, at most so many. Fewer come at once if they are large: ask
+    /// again behind the last.
+    ///
+    /// # Errors
+    /// If the author is not known, `from` is not among its entries, or the disk fails. Damaged entries are not given;
+    /// they are fetched from peers again.
+    pub async fn log_entries(&self, author: NodeId, from: Seq, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let (log, store) = self.links_of_log()?;
+        let bytes_max = store.message_bytes_max();
+        let read = move || {
+            let logs = store.log(author)?;
+            let Some(head) = logs.filter(|log| log.head.seq > Seq(0)) else {
+                return Err(LogError::UnknownAuthor(author).into());
+            };
+            if from > head.head.seq || from < head.base {
+                let (base, head) = (head.base.0, head.head.seq.0);
+                return Err(LogError::OutOfRange { author, base, head, asked: from.0 }.into());
+            }
+            let mut records: Vec<Bytes> = store.find(author, from)?.into_iter().collect();
+            let mut entries = Vec::new();
+            loop {
+                for bytes in records {
+                    let record = Envelope::decode(&bytes, bytes_max).ok().and_then(Record::new);
+                    let Some(record) = record else { return Ok(entries) };
+                    entries.extend(record.to_entries().filter(|entry| entry.seq >= from));
+                }
+                let Some(last) = entries.last().filter(|_| entries.len() < limit) else { break };
+                records = store.read(author, last.seq.saturating_add(1), head.head.seq, READ_BYTES_MAX)?;
+                if records.is_empty() {
+                    break;
+                }
+                if entries.iter().map(|entry| entry.data.len()).sum::<usize>() > READ_BYTES_MAX {
+                    break;
+                }
+            }
+            entries.truncate(limit);
+            Ok(entries)
+        };
+        match actix_rt::task::spawn_blocking(read).await {
+            Ok(Ok(entries)) => Ok(entries),
+            Ok(Err(Failed::Log(error))) => Err(error),
+            Ok(Err(Failed::Read(ReadError::Store(error)))) => Err(error.into()),
+            Ok(Err(Failed::Read(ReadError::Damaged(damage)))) => {
+                let what = damage.what.clone();
+                log.do_send(Found(damage));
+                Err(LogError::Store(omnimesh_protocol::log::StoreError::Damaged(what)))
+            }
+            Err(_) => Err(LogError::Stopped),
+        }
+    }
+
+    /// Changes the registry. When it is answered, the change is on this node's disk (and on those of `replicas` others),
+    /// and what is asked of this node contains it.
+    ///
+    /// # Errors
+    /// If the registry refuses it, or as [`MeshNode::append`].
+    pub async fn registry_write(&self, action: Action, replicas: usize) -> Result<Appended, RegistryError> {
+        let links = self.0.links().map_err(|_| LogError::Stopped)?;
+        let registry = links.registry.ok_or(LogError::NoLog)?;
+        registry.send(Write { action, replicas }).await.unwrap_or(Err(LogError::Stopped.into()))
+    }
+
+    /// Asks the registry, as it is at this node now.
+    ///
+    /// # Errors
+    /// If the node keeps no log, or has stopped.
+    pub async fn registry<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&registry::State, Step) -> T + Send + 'static,
+    ) -> Result<T, LogError> {
+        let links = self.0.links().map_err(|_| LogError::Stopped)?;
+        let registry = links.registry.ok_or(LogError::NoLog)?;
+        registry.send(Ask(Box::new(question))).await.map_err(|_| LogError::Stopped)
+    }
+
+    /// Changes of the registry from now on.
+    ///
+    /// # Errors
+    /// If the node keeps no log, or has stopped.
+    pub async fn watch_registry(&self) -> Result<Feed<registry::Change>, LogError> {
+        let links = self.0.links().map_err(|_| LogError::Stopped)?;
+        let registry = links.registry.ok_or(LogError::NoLog)?;
+        registry.send(WatchRegistry).await.map_err(|_| LogError::Stopped)
+    }
+
+    #[expect(clippy::type_complexity, reason = "used here only")]
+    fn links_of_log(
+        &self,
+    ) -> Result<
+        (actix::Addr<crate::actors::log::LogActor>, std::sync::Arc<crate::store::log::LogStore>),
+        LogError,
+    > {
+        let links = self.0.links().map_err(|_| LogError::Stopped)?;
+        let store = self.0.log_store.clone().ok_or(LogError::NoLog)?;
+        Ok((links.log.ok_or(LogError::NoLog)?, store))
+    }
+}
+
+enum Failed {
+    Log(LogError),
+    Read(ReadError),
+}
+
+impl From<LogError> for Failed {
+    fn from(error: LogError) -> Self {
+        Failed::Log(error)
+    }
+}
+
+impl From<ReadError> for Failed {
+    fn from(error: ReadError) -> Self {
+        Failed::Read(error)
+    }
+}
+
+impl From<omnimesh_protocol::log::StoreError> for Failed {
+    fn from(error: omnimesh_protocol::log::StoreError) -> Self {
+        Failed::Log(error.into())
+    }
+}
