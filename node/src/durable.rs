@@ -200,7 +200,7 @@ impl MeshNode {
         LogError,
     > {
         let links = self.0.links().map_err(|_| LogError::Stopped)?;
-        let store = self.0.log_store.clone().ok_or(LogError::NoLog)?;
+        let store = links.files.log.ok_or(LogError::NoLog)?;
         Ok((links.log.ok_or(LogError::NoLog)?, store))
     }
 }

@@ -29,7 +29,7 @@ use crate::actors::observer::{Observed, ObserverActor, Watch};
 use crate::actors::registry::RegistryActor;
 use crate::actors::swarm::{self, LinkFailed, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
-use crate::actors::{Common, Links};
+use crate::actors::{Common, Files, Links};
 use crate::api::token::ApiToken;
 use crate::api::{self, ApiMetrics, ApiServer, ServeError, Timeouts};
 use crate::backend::NodeBackend;
@@ -168,7 +168,6 @@ pub(crate) struct Inner {
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) registry: Registry,
     pub(crate) latest: Latest,
-    pub(crate) log_store: Option<Arc<LogStore>>,
     links: RwLock<Option<Links>>,
     listening: Vec<Multiaddr>,
     api_address: Mutex<Option<SocketAddr>>,
@@ -255,7 +254,6 @@ impl MeshNode {
             external,
             registry,
             latest,
-            log_store: kept.log.as_ref().map(|(store, _)| Arc::clone(store)),
             links: RwLock::new(Some(links.clone())),
             listening: listening.clone(),
             api_address: Mutex::new(None),
@@ -521,7 +519,7 @@ impl MeshNode {
         let _ = links.swarm.send(swarm::Close).await;
         self.0.common.stop();
         self.0.links.write().unwrap_or_else(PoisonError::into_inner).take();
-        links.stop();
+        links.stop().await;
     }
 }
 
@@ -607,8 +605,14 @@ fn start_actors(
             let log = LogActor::new(common.clone(), log_settings, clock.clone());
             let log = Supervisor::start(|_| log);
             let (store, address) = (Arc::clone(store), log.clone());
-            let registry =
-                RegistryActor::new(common.clone(), clock.clone(), me, store, &opened.logs, address)?;
+            let registry = RegistryActor::new(
+                common.clone(),
+                clock.clone(),
+                me,
+                store,
+                &opened.logs,
+                address.downgrade(),
+            )?;
             (Some(log), Some(Supervisor::start(|_| registry)))
         }
     };
@@ -627,6 +631,10 @@ fn start_actors(
         swarm: Supervisor::start(|_| swarm),
         log,
         registry,
+        files: Files {
+            store: kept.store.clone(),
+            log: kept.log.as_ref().map(|(store, _)| Arc::clone(store)),
+        },
     })
 }
 

@@ -43,6 +43,8 @@ use rand_core::SeedableRng;
 use tokio::sync::watch;
 
 use crate::clock::Epoch;
+use crate::store::Store;
+use crate::store::log::LogStore;
 
 use author::AuthorActor;
 use gossip::GossipActor;
@@ -55,6 +57,10 @@ use sync::SyncActor;
 
 /// Messages that wait for an actor. Source: guess; a burst of frames is one message.
 pub(crate) const MAILBOX: usize = 1024;
+
+/// How often it is looked whether all files are free, and for how long at most.
+const STOP_LOOK: Duration = Duration::from_millis(2);
+const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// The node has stopped in good order: the actor that gets this ends.
 #[derive(Message)]
@@ -96,6 +102,22 @@ pub(crate) struct Links {
     /// None of nodes that keep no log, and so no registry.
     pub(crate) log: Option<Addr<LogActor>>,
     pub(crate) registry: Option<Addr<RegistryActor>>,
+    pub(crate) files: Files,
+}
+
+/// What actors of a node hold open together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) log: Option<Arc<LogStore>>,
+}
+
+impl Files {
+    /// True if nobody else holds them any more.
+    fn are_free(&self) -> bool {
+        self.store.as_ref().is_none_or(|store| Arc::strong_count(store) == 1)
+            && self.log.as_ref().is_none_or(|log| Arc::strong_count(log) == 1)
+    }
 }
 
 /// The same for the actors themselves: they do not keep each other alive.
@@ -121,8 +143,9 @@ impl Links {
         }
     }
 
-    /// Stops all of them. Each ends once nobody holds its address any more.
-    pub(crate) fn stop(self) {
+    /// Stops all of them, and waits until they hold no file any more: the node can be started again then. Each ends
+    /// once nobody holds its address.
+    pub(crate) async fn stop(self) {
         // A full mailbox does not matter: an actor without an address ends when it has worked it off.
         let _ = self.swarm.try_send(Stop);
         let _ = self.gossip.try_send(Stop);
@@ -135,6 +158,16 @@ impl Links {
         }
         if let Some(registry) = &self.registry {
             let _ = registry.try_send(Stop);
+        }
+        let files = self.files.clone();
+        drop(self);
+        let ended = async {
+            while !files.are_free() {
+                tokio::time::sleep(STOP_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
+            tracing::warn!("some actors still hold files of the data directory");
         }
     }
 }

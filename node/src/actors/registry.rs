@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
@@ -54,7 +55,7 @@ pub(crate) struct RegistryActor {
     clock: SharedClock,
     me: NodeId,
     store: Arc<LogStore>,
-    log: Addr<super::log::LogActor>,
+    log: WeakAddr<super::log::LogActor>,
     state: State,
     out: Outbox<registry::Change>,
     watchers: Vec<FeedSender<registry::Change>>,
@@ -74,7 +75,7 @@ impl RegistryActor {
         me: NodeId,
         store: Arc<LogStore>,
         logs: &[StoredLog],
-        log: Addr<super::log::LogActor>,
+        log: WeakAddr<super::log::LogActor>,
     ) -> Result<Self, StoreError> {
         let state = load(&store, logs)?;
         Ok(RegistryActor {
@@ -255,7 +256,8 @@ impl Actor for RegistryActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.run_interval(SNAPSHOT_EVERY, |actor, _| actor.save());
-        let watch = self.log.send(Watch);
+        let Some(log) = self.log.upgrade() else { return };
+        let watch = log.send(Watch);
         ctx.wait(watch.into_actor(self).map(|feed, _, ctx| {
             if let Ok(feed) = feed {
                 ctx.add_stream(feed);
@@ -309,7 +311,10 @@ impl Handler<Write> for RegistryActor {
         };
         let category = Channel::new(CATEGORY).expect("a good name");
         let append = Append { category, payload: payload.into(), replicas };
-        let appended = self.log.send(append).into_actor(self);
+        let Some(log) = self.log.upgrade() else {
+            return Box::pin(std::future::ready(Err(LogError::Stopped.into())).into_actor(self));
+        };
+        let appended = log.send(append).into_actor(self);
         Box::pin(appended.then(|appended, actor, _| {
             let (answer, answered) = oneshot::channel();
             let result = match appended {
