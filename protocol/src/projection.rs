@@ -142,7 +142,7 @@ pub trait Projection {
     /// The whole state, in one encoding.
     fn snapshot(&self) -> Vec<u8>;
 
-    /// Replaces the state by that of a snapshot.
+    /// Replaces the state by that of a snapshot. Takes memory in proportion to the bytes, which the caller bounds.
     ///
     /// # Errors
     /// If the bytes are not exactly what [`Projection::snapshot`] writes; nothing is changed then.

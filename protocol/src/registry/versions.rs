@@ -99,6 +99,10 @@ mod tests {
         assert_eq!(forwards.last.len(), VERSIONS_MAX);
         assert!(!forwards.is_complete());
         assert_eq!(forwards.get(&NodeId::from_bytes([0; 32])), Some(Seq(2)));
+        // Who joins it learns that some are left out.
+        let mut joined = Versions::default();
+        joined.join(&forwards);
+        assert_eq!(joined, forwards);
         // One that was left out may have written anything.
         assert!(forwards.may_contain(&NodeId::from_bytes([1; 32]), Seq(99)));
         assert!(!forwards.may_contain(&NodeId::from_bytes([0; 32]), Seq(3)));

@@ -103,12 +103,20 @@ fn a_delete_takes_its_links_with_it() {
     high.write(&mut state, 10, Action::Unlink(uses.clone()));
     assert_eq!((links(&state), state.counts().links, state.counts().link_tombstones), (0, 0, 1));
     assert_eq!(
-        state.write(Action::Unlink(uses), Step(10)),
+        state.write(Action::Unlink(uses.clone()), Step(10)),
         Err(WriteError::NotFound("agent/a -uses-> tool/t".to_owned()))
     );
+    // Also those that came within the step of the delete, from who wins every tie; and a link after the delete stays.
+    high.write(&mut state, 12, Action::Link(uses.clone()));
+    low.write(&mut state, 12, delete("tool/t"));
+    assert_eq!(links(&state), 0);
+    low.write(&mut state, 13, put("tool/t", []));
+    high.write(&mut state, 13, delete("tool/t"));
+    low.write(&mut state, 13, Action::Link(link("agent/a", "runs", "tool/t")));
+    assert_eq!(links(&state), 1);
     let itself = link("agent/a", "runs", "agent/a");
-    low.write(&mut state, 11, Action::Link(itself));
-    low.write(&mut state, 11, delete("agent/a"));
+    low.write(&mut state, 14, Action::Link(itself));
+    low.write(&mut state, 14, delete("agent/a"));
     assert_eq!(links(&state), 0);
 }
 
@@ -119,7 +127,8 @@ fn entries_expire_at_an_exact_step_and_come_back_by_renewal() {
     let key = key("service/s");
     a.write(&mut state, 10, Action::Put { key: key.clone(), ttl: Some(5), fields: fields([("x", 1)]) });
     let hash = state.hash();
-    assert!(state.get(&key, Step(14)).value.is_some());
+    let entry = state.get(&key, Step(14)).value.unwrap();
+    assert_eq!((entry.is_live(Step(14)), entry.is_live(Step(15))), (true, false));
     assert!(state.get(&key, Step(15)).value.is_none());
     assert_eq!(state.hash(), hash);
     assert_eq!(state.expired(Step(17), 2, 10), std::slice::from_ref(&key));
@@ -139,6 +148,24 @@ fn entries_expire_at_an_exact_step_and_come_back_by_renewal() {
     assert!(state.get(&key, Step(u64::MAX - 1)).value.is_some());
     a.write(&mut state, 30, delete("service/s"));
     assert!(state.expired(Step(1000), 0, 10).is_empty());
+}
+
+#[test]
+fn who_pushes_the_clock_does_not_stop_others_from_writing() {
+    let mut state = State::new();
+    let mut liar = Author::new(9);
+    let mut far = liar.blind(10, put("tool/t", [("x", 1)]));
+    let after = Some(Tick { step: Step(26), count: u32::MAX - 1 });
+    far.payload = Operation { after, ..far.operation.clone().unwrap() }.encode().unwrap();
+    assert_eq!(state.apply(&far.as_entry(), &mut Outbox::new()), Outcome::Applied);
+    let mut honest = Author::new(1);
+    let shown = |state: &State| state.get(&key("tool/t"), Step(0)).value.unwrap().value("x");
+    // Taken, if without effect yet; one step later it counts.
+    honest.write(&mut state, 9, put("tool/t", [("x", 2)]));
+    honest.write(&mut state, 10, put("tool/t", [("x", 2)]));
+    assert_eq!(shown(&state), Some(1.into()));
+    honest.write(&mut state, 11, put("tool/t", [("x", 2)]));
+    assert_eq!(shown(&state), Some(2.into()));
 }
 
 #[test]
