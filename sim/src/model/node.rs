@@ -20,6 +20,7 @@ use super::queue::{Event, What};
 use super::random::{Draw, mix};
 use super::shard::Sink;
 use super::shared::Shared;
+use super::{Happened, Happening, Machine};
 
 /// The end of a link at a node.
 #[derive(Debug)]
@@ -40,6 +41,17 @@ pub(super) enum Timer {
     Step(step::Timer),
     Swim(membership::Timer),
     Mischief(u32),
+}
+
+impl Timer {
+    fn machine(&self) -> Machine {
+        match self {
+            Timer::Gossip(_) => Machine::Gossip,
+            Timer::Step(_) => Machine::Step,
+            Timer::Swim(_) => Machine::Membership,
+            Timer::Mischief(_) => Machine::Mischief,
+        }
+    }
 }
 
 /// The machines of a process.
@@ -312,11 +324,13 @@ impl Node {
         self.trace = mix(self.trace ^ mix(at) ^ u64::from(event.from) << 32);
         match event.what {
             What::Wake => {
+                self.record(Happened::Woken, ctx);
                 if self.wake_at <= at {
                     self.wake_at = u64::MAX;
                 }
             }
             What::Closed { age } => {
+                self.record(Happened::Closed(event.from), ctx);
                 if self.end(event.from).is_some_and(|end| end.age == age) {
                     self.on_disconnected(event.from, ctx);
                 }
@@ -325,12 +339,22 @@ impl Node {
         }
     }
 
+    /// Writes down what just happened, if somebody wants to know.
+    fn record(&self, what: Happened, ctx: &mut Ctx<'_>) {
+        if ctx.shared.watched.contains(&ctx.now) {
+            let happening = Happening { at_ns: ctx.now, node: ctx.me, what, trace: self.trace };
+            ctx.sink.record.happenings.push(happening);
+        }
+    }
+
     fn receive(&mut self, from: u32, packet: Packet, age: u32, ctx: &mut Ctx<'_>) {
+        let happened = Happened::Frame(Machine::of(&packet), from);
         if self.machines.is_none() {
             ctx.sink.record.traffic.cut += 1;
-            return;
+            return self.record(happened, ctx);
         }
         self.trace = mix(self.trace ^ digest(&packet));
+        self.record(happened, ctx);
         if let Packet::Swim(id, bytes) = packet {
             return self.membership(membership::Input::Packet { from: id, bytes }, ctx);
         }
@@ -367,6 +391,7 @@ impl Node {
         self.find_next_timer();
         ctx.sink.record.events += 1;
         self.trace = mix(self.trace ^ mix(at.as_nanos()));
+        self.record(Happened::Timer(timer.machine()), ctx);
         match timer {
             Timer::Gossip(timer) => self.relay(relay::Input::Gossip(gossip::Input::Timer(timer)), ctx),
             Timer::Step(timer) => self.step(step::Input::Timer(timer), ctx),
@@ -452,6 +477,7 @@ impl Node {
 
     fn on_delivered(&mut self, id: MessageId, from: u32, ctx: &mut Ctx<'_>) {
         self.trace = mix(self.trace ^ 0xde11);
+        self.record(Happened::Delivered(from), ctx);
         let is_honest = !ctx.shared.dishonest.contains(ctx.me);
         ctx.sink.record.note_delivery(&ctx.shared.known, id, is_honest, (ctx.me, from), ctx.now);
     }
