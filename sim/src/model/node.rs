@@ -1,5 +1,7 @@
 //! One simulated node: the protocol's machines, its clock, its ends of links, and, of some, what is wrong with it.
 
+use std::hint::black_box;
+
 use bytes::Bytes;
 use omnimesh_protocol::author::{self, Ticket};
 use omnimesh_protocol::envelope::Envelope;
@@ -16,7 +18,7 @@ use super::clock::Clock;
 use super::link::{Fate, Parcel, Stream};
 use super::mischief::Mischief;
 use super::packet::{Packet, digest, size};
-use super::queue::{Event, What};
+use super::queue::{Due, Event, What};
 use super::random::{Draw, mix};
 use super::shard::Sink;
 use super::shared::Shared;
@@ -273,12 +275,7 @@ impl Node {
     }
 
     /// Works off a window: events, in their order, and timers before `end`.
-    pub(super) fn run<I: Iterator<Item = Event>>(
-        &mut self,
-        events: &mut std::iter::Peekable<I>,
-        end: u64,
-        ctx: &mut Ctx<'_>,
-    ) {
+    pub(super) fn run(&mut self, events: &mut Due<'_>, end: u64, ctx: &mut Ctx<'_>) {
         loop {
             let arrival = events.peek().filter(|event| event.to == ctx.me).map(|event| self.ready_at(event));
             match arrival {
@@ -295,6 +292,18 @@ impl Node {
             }
         }
         self.set_alarm(ctx);
+    }
+
+    /// Brings the node itself into the cache.
+    pub(super) fn fetch(&self) {
+        black_box((self.machines.is_some(), self.trace, self.timer_at, self.ends.len(), self.order));
+        black_box((self.clock.local(0), self.wake_at, self.frame_ns));
+    }
+
+    /// Brings what the node points to into the cache, and the end of its link with `peer`.
+    pub(super) fn fetch_machines(&self, peer: u32) {
+        let Some(machines) = &self.machines else { return };
+        black_box((machines.told, machines.sync.is_some(), self.end(peer).is_some()));
     }
 
     /// When an event is worked off: at once, or, by a slow node, when it has the time.
