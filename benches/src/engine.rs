@@ -169,8 +169,7 @@ impl Bare {
         self.draws += 1;
         let draw = mix(self.draws);
         let latency = LATENCY_NS.start + draw % (LATENCY_NS.end - LATENCY_NS.start);
-        let node = (draw >> 32) * u64::from(self.nodes) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "it is below the number of nodes")]
+        let node = ((draw >> 32) * u64::from(self.nodes)) >> 32;
         self.heap.push(Reverse((now + latency, node as u32)));
     }
 

@@ -119,18 +119,18 @@ pub(crate) fn compare(args: &TreesArgs) -> Outcome<Vec<Trees>> {
         let mut sides = Vec::new();
         for degree in &args.tree_degrees {
             let runs = (0..args.tree_seeds).map(|seed| ours(nodes, *degree, seed, args.tree_rounds, crashed));
-            sides.push(side(format!("OmniMesh, degree {degree}"), runs.collect::<Outcome<_>>()?, args));
+            sides.push(side(format!("OmniMesh, degree {degree}"), &runs.collect::<Outcome<Vec<_>>>()?, args));
         }
         for (name, joining) in &JOINING {
             let run = |seed| theirs(nodes, joining, seed, args.tree_rounds, crashed);
-            sides.push(side((*name).to_owned(), (0..args.tree_seeds).map(run).collect(), args));
+            sides.push(side((*name).to_owned(), &(0..args.tree_seeds).map(run).collect::<Vec<_>>(), args));
         }
         Ok(Trees { nodes, sides })
     };
     args.tree_nodes.iter().map(|nodes| at_size(*nodes)).collect()
 }
 
-fn side(name: String, runs: Vec<Vec<Round>>, args: &TreesArgs) -> Side {
+fn side(name: String, runs: &[Vec<Round>], args: &TreesArgs) -> Side {
     let crash = args.tree_rounds;
     let phases = [
         ("the first", 0..1),
