@@ -3,23 +3,27 @@
 //! ```text
 //! omnimesh-benches gates    each gate of the validator        against one bare `verify_strict`
 //! omnimesh-benches gossip   whole nodes, a process for each   against stock rust-libp2p gossipsub
-//! omnimesh-benches report   both, as Markdown and as JSON
+//! omnimesh-benches engine   the simulator's engine            against a bare event loop
+//! omnimesh-benches trees    tree mode, simulated              against iroh-gossip in its own simulator
+//! omnimesh-benches report   all, or --sections of it, as Markdown and as JSON
 //! ```
 //!
 //! What is compared runs in turns (A B A B), each turn gives one ratio, and the median of the ratios is told
 //! with the lowest and the highest: on a shared machine a single absolute number means nothing. It is to be
 //! built with `--release`. See `docs/performance.md` for what is measured and how.
 
+mod engine;
 mod gates;
 mod gossip;
 mod report;
 mod stats;
+mod trees;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// What all parts answer with: a bench can only tell what went wrong and end.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -37,12 +41,23 @@ enum Command {
     Gates(GatesArgs),
     /// OmniMesh against stock rust-libp2p gossipsub on loopback TCP.
     Gossip(GossipArgs),
+    /// The simulator's engine against a bare event loop, on one thread.
+    Engine(engine::EngineArgs),
+    /// Tree mode against iroh-gossip 0.101, each in its own simulator.
+    Trees(trees::TreesArgs),
     /// Everything, as Markdown on standard output, and as JSON in a file.
     Report {
+        /// What of it.
+        #[arg(long, value_delimiter = ',', default_value = "gates,gossip,engine,trees")]
+        sections: Vec<Section>,
         #[command(flatten)]
         gates: GatesArgs,
         #[command(flatten)]
         gossip: GossipArgs,
+        #[command(flatten)]
+        engine: engine::EngineArgs,
+        #[command(flatten)]
+        trees: trees::TreesArgs,
         /// Where the JSON goes.
         #[arg(long, default_value = "target/benches.json")]
         json: PathBuf,
@@ -50,6 +65,19 @@ enum Command {
     /// One node of a comparison; started by `gossip`.
     #[command(hide = true)]
     Node(gossip::NodeArgs),
+}
+
+/// A part of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// The validator's gates.
+    Gates,
+    /// Whole nodes.
+    Gossip,
+    /// The simulator's engine.
+    Engine,
+    /// Tree mode.
+    Trees,
 }
 
 /// How long the gates are measured.
@@ -99,11 +127,16 @@ fn run(command: Command) -> Outcome<()> {
             print!("{}", report::gates(&gates::measure(args.batches)?));
         }
         Command::Gossip(args) => print!("{}", report::gossip(&gossip::compare(&args)?)),
-        Command::Report { gates, gossip, json } => {
+        Command::Engine(args) => print!("{}", report::engine(&engine::measure(&args)?)),
+        Command::Trees(args) => print!("{}", report::trees(&trees::compare(&args)?)),
+        Command::Report { sections, gates, gossip, engine, trees, json } => {
+            let has = |section| sections.contains(&section);
             let all = report::Report {
                 machine: report::Machine::here(),
-                gates: gates::measure(gates.batches)?,
-                gossip: gossip::compare(&gossip)?,
+                gates: if has(Section::Gates) { gates::measure(gates.batches)? } else { Vec::new() },
+                gossip: if has(Section::Gossip) { gossip::compare(&gossip)? } else { Vec::new() },
+                engine: if has(Section::Engine) { engine::measure(&engine)? } else { Vec::new() },
+                trees: if has(Section::Trees) { trees::compare(&trees)? } else { Vec::new() },
             };
             print!("{}", all.markdown());
             if let Some(dir) = json.parent() {

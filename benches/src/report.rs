@@ -5,16 +5,20 @@ use std::fs;
 
 use serde::Serialize;
 
+use crate::engine::Engine;
 use crate::gates::Gates;
 use crate::gossip::Cell;
 use crate::stats::Spread;
+use crate::trees::Trees;
 
-/// Everything.
+/// Everything; of a section that was not asked for, nothing.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) gates: Vec<Gates>,
     pub(crate) gossip: Vec<Cell>,
+    pub(crate) engine: Vec<Engine>,
+    pub(crate) trees: Vec<Trees>,
 }
 
 /// Where it was measured.
@@ -46,7 +50,9 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let Machine { cpu, cores, kernel, version } = &self.machine;
         let head = format!("OmniMesh {version}; {cores} cores of {cpu}, Linux {kernel}\n");
-        [head, gates(&self.gates), gossip(&self.gossip)].join("\n")
+        let sections = [gates(&self.gates), gossip(&self.gossip), engine(&self.engine), trees(&self.trees)];
+        let asked_for = sections.into_iter().filter(|section| !section.is_empty());
+        [head].into_iter().chain(asked_for).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -84,6 +90,55 @@ pub(crate) fn gossip(cells: &[Cell]) -> String {
         for row in rows {
             let (ours, stock) = (spread(&row.omnimesh, 0), spread(&row.gossipsub, 0));
             let _ = writeln!(text, "| {} | {ours} | {stock} | **{}** |", row.what, spread(&row.ratio, 2));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The engine as tables.
+pub(crate) fn engine(all: &[Engine]) -> String {
+    let mut text = String::new();
+    for engine in all {
+        let Engine { nodes, events, queue, bytes_per_node, touches, .. } = engine;
+        let _ = writeln!(text, "### Engine: {nodes} nodes\n");
+        let _ = writeln!(
+            text,
+            "{events} events; {queue} waiting on average; {bytes_per_node} bytes for a node; {touches} lines touched for an event.\n"
+        );
+        let _ = writeln!(text, "| | ns for an event | engine / bare |\n|---|---:|---:|");
+        let _ =
+            writeln!(text, "| engine `model`, `crypto = \"skip\"` | {} | |", spread(&engine.engine_ns, 0));
+        let rows = [
+            ("bare event loop", &engine.bare_ns, &engine.ratio),
+            ("the same, each touch waits for the one before", &engine.chained_ns, &engine.chained_ratio),
+        ];
+        for (name, ns, ratio) in rows {
+            let _ = writeln!(text, "| {name} | {} | **{}** |", spread(ns, 0), spread(ratio, 2));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The trees as tables.
+pub(crate) fn trees(all: &[Trees]) -> String {
+    let mut text = String::new();
+    for Trees { nodes, sides } in all {
+        let _ = writeln!(text, "### Trees: {nodes} nodes\n");
+        let _ = writeln!(
+            text,
+            "| messages | | RMR | LDH | ms to the last | missed |\n|---|---|---:|---:|---:|---:|"
+        );
+        let phases = sides.iter().map(|side| side.phases.len()).max().unwrap_or(0);
+        for (at, side) in (0..phases).flat_map(|at| sides.iter().map(move |side| (at, side))) {
+            let Some(phase) = side.phases.get(at) else { continue };
+            let (rmr, ldh, ms) = (spread(&phase.rmr, 3), spread(&phase.ldh, 0), spread(&phase.ms, 0));
+            let _ = writeln!(
+                text,
+                "| {} | {} | {rmr} | {ldh} | {ms} | {} |",
+                phase.name, side.name, phase.missed
+            );
         }
         text.push('\n');
     }

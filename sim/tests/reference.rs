@@ -1,8 +1,10 @@
 //! The model against the world: published results of other simulators, and theory.
 
+use std::time::Duration;
+
 use omnimesh_sim::model::{self, Options};
 use omnimesh_sim::outcome::Outcome;
-use omnimesh_sim::scenario::ScenarioFile;
+use omnimesh_sim::scenario::{Check, Crypto, Scenario, ScenarioFile, Topology};
 
 const SEEDS: u64 = 12;
 
@@ -53,5 +55,45 @@ fn gossipsub_moves_as_many_messages_as_in_gerbil_simsub() {
         let share = mean(runs.iter().map(share));
         println!("{} to {} ms: {share:.1} %, published {of_all} ± {sd} %", bin * 100, (bin + 1) * 100);
         assert!((share - of_all).abs() <= 3.0 * sd, "{share:.1} % in bin {bin}, published {of_all} ± {sd} %");
+    }
+}
+
+/// Routers without a mesh: who gets a message tells `fanout` others of it once, at its next heartbeat, and no more.
+fn infect_and_die(fanout: usize, seed: u64) -> Scenario {
+    let mut scenario =
+        Scenario { seed, crypto: Crypto::Skip, checks: vec![Check::Authentic], ..Scenario::default() };
+    scenario.network.nodes = 250;
+    scenario.network.topology = Topology::Full;
+    scenario.network.step_sync = false;
+    let gossip = &mut scenario.gossip;
+    (gossip.mesh_degree, gossip.mesh_degree_low, gossip.mesh_degree_high) = (1, 0, 1);
+    (gossip.mesh_degree_score, gossip.mesh_degree_out) = (0, 0);
+    (gossip.lazy_degree, gossip.gossip_factor, gossip.history_gossip) = (fanout, 0.0, 1);
+    (gossip.flood_publish, gossip.graft_newcomers) = (false, false);
+    (gossip.tree, gossip.score) = (None, None);
+    scenario.workload.start = Duration::from_secs(3);
+    scenario.workload.messages = 100;
+    // One in a heartbeat: those of one heartbeat take the same ways.
+    scenario.workload.rate_per_s = 1.0;
+    scenario.duration = Duration::from_secs(120);
+    scenario
+}
+
+/// Where each of many tells `k` others once, the share `z` that is reached fulfils `z = 1 - e^(-kz)`: the final size of
+/// an epidemic (Kermack and McKendrick, 1927). The author is one of those reached.
+#[test]
+fn telling_k_others_once_reaches_the_share_that_theory_says() {
+    for (fanout, theory, within) in [(2, 0.7968, 0.01), (3, 0.9405, 0.005), (4, 0.9802, 0.003)] {
+        let runs = [1, 2].map(|seed| {
+            println!("seed {seed}");
+            model::run(&infect_and_die(fanout, seed), Options::default())
+        });
+        let reached = runs.iter().flat_map(|run| {
+            assert_eq!(run.messages.len(), 100);
+            run.deliveries.iter().map(|got| (got.len() + 1) as f64 / f64::from(run.nodes))
+        });
+        let share = mean(reached);
+        println!("fanout {fanout}: {share:.4}, theory {theory}");
+        assert!((share - theory).abs() <= within, "fanout {fanout}: {share:.4}, theory {theory}");
     }
 }

@@ -35,4 +35,4 @@ pub use metrics::{METRICS, Metric, MetricKind};
 pub use run::Engines;
 pub use run::{Model, Run, RunError, Runner, run};
 pub use sweep::{Axis, Case, Combination, ENGINE, Finished, Interval, Plan, RUNS, Swept, sweep, write_csv};
-pub use verify::{Traced, Verified, verify};
+pub use verify::{Parting, Traced, Verified, verify};

@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::checkers::{self, Checked};
-use crate::model::{self, Options};
+use crate::model::{self, Options, Watched};
 use crate::outcome::Outcome;
 use crate::report::ReportError;
 use crate::scenario::{Engine, ScenarioError, ScenarioFile};
@@ -19,6 +21,20 @@ pub trait Runner: Sync {
     /// # Errors
     /// If there is no such engine here, or it failed.
     fn run(&self, file: &ScenarioFile, options: Options<'_>) -> Result<Outcome, RunError>;
+
+    /// The same, and records what happens within a span of virtual time; nothing where an engine cannot.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    fn watch(
+        &self,
+        file: &ScenarioFile,
+        options: Options<'_>,
+        span: Range<Duration>,
+    ) -> Result<Option<Watched>, RunError> {
+        let _ = (file, options, span);
+        Ok(None)
+    }
 }
 
 /// Why an experiment came to nothing.
@@ -105,6 +121,18 @@ impl Runner for Model {
             return Err(RunError::NoEngine(file.engine));
         }
         guarded(file.engine, || model::run(&file.scenario, options))
+    }
+
+    fn watch(
+        &self,
+        file: &ScenarioFile,
+        options: Options<'_>,
+        span: Range<Duration>,
+    ) -> Result<Option<Watched>, RunError> {
+        if file.engine != Engine::Model {
+            return Ok(None);
+        }
+        guarded(file.engine, || Some(model::watch(&file.scenario, options, span)))
     }
 }
 

@@ -22,6 +22,7 @@
 mod checked;
 mod clock;
 mod conclude;
+mod happening;
 pub(crate) mod link;
 mod mischief;
 mod node;
@@ -36,7 +37,10 @@ mod shared;
 mod world;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
+
+pub use happening::{Happened, Happening, Machine, Watched};
 
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
@@ -76,7 +80,16 @@ pub struct Progress {
 ///
 /// # Panics
 /// If the scenario cannot be: no nodes, or settings that the router refuses.
-pub fn run(scenario: &Scenario, mut options: Options<'_>) -> Outcome {
+pub fn run(scenario: &Scenario, options: Options<'_>) -> Outcome {
+    watch(scenario, options, Duration::ZERO..Duration::ZERO).outcome
+}
+
+/// Runs a scenario and records what happens to each node within a span of virtual time: some 32 bytes for each
+/// event. The run itself is the same as ever.
+///
+/// # Panics
+/// As [`run`].
+pub fn watch(scenario: &Scenario, mut options: Options<'_>, span: Range<Duration>) -> Watched {
     assert!(scenario.network.nodes > 0, "a mesh has nodes");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if options.threads == 0 { cores } else { options.threads };
@@ -85,5 +98,5 @@ pub fn run(scenario: &Scenario, mut options: Options<'_>) -> Outcome {
     let pool = (threads > 1).then(|| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
     });
-    world::World::new(scenario, pool.as_ref()).run(&mut options)
+    world::World::new(scenario, pool.as_ref(), &span).run(&mut options)
 }

@@ -1,5 +1,7 @@
 //! One simulated node: the protocol's machines, its clock, its ends of links, and, of some, what is wrong with it.
 
+use std::hint::black_box;
+
 use bytes::Bytes;
 use omnimesh_protocol::author::{self, Ticket};
 use omnimesh_protocol::envelope::Envelope;
@@ -16,10 +18,11 @@ use super::clock::Clock;
 use super::link::{Fate, Parcel, Stream};
 use super::mischief::Mischief;
 use super::packet::{Packet, digest, size};
-use super::queue::{Event, What};
+use super::queue::{Due, Event, What};
 use super::random::{Draw, mix};
 use super::shard::Sink;
 use super::shared::Shared;
+use super::{Happened, Happening, Machine};
 
 /// The end of a link at a node.
 #[derive(Debug)]
@@ -40,6 +43,17 @@ pub(super) enum Timer {
     Step(step::Timer),
     Swim(membership::Timer),
     Mischief(u32),
+}
+
+impl Timer {
+    fn machine(&self) -> Machine {
+        match self {
+            Timer::Gossip(_) => Machine::Gossip,
+            Timer::Step(_) => Machine::Step,
+            Timer::Swim(_) => Machine::Membership,
+            Timer::Mischief(_) => Machine::Mischief,
+        }
+    }
 }
 
 /// The machines of a process.
@@ -261,12 +275,7 @@ impl Node {
     }
 
     /// Works off a window: events, in their order, and timers before `end`.
-    pub(super) fn run<I: Iterator<Item = Event>>(
-        &mut self,
-        events: &mut std::iter::Peekable<I>,
-        end: u64,
-        ctx: &mut Ctx<'_>,
-    ) {
+    pub(super) fn run(&mut self, events: &mut Due<'_>, end: u64, ctx: &mut Ctx<'_>) {
         loop {
             let arrival = events.peek().filter(|event| event.to == ctx.me).map(|event| self.ready_at(event));
             match arrival {
@@ -283,6 +292,18 @@ impl Node {
             }
         }
         self.set_alarm(ctx);
+    }
+
+    /// Brings the node itself into the cache.
+    pub(super) fn fetch(&self) {
+        black_box((self.machines.is_some(), self.trace, self.timer_at, self.ends.len(), self.order));
+        black_box((self.clock.local(0), self.wake_at, self.frame_ns));
+    }
+
+    /// Brings what the node points to into the cache, and the end of its link with `peer`.
+    pub(super) fn fetch_machines(&self, peer: u32) {
+        let Some(machines) = &self.machines else { return };
+        black_box((machines.told, machines.sync.is_some(), self.end(peer).is_some()));
     }
 
     /// When an event is worked off: at once, or, by a slow node, when it has the time.
@@ -312,11 +333,13 @@ impl Node {
         self.trace = mix(self.trace ^ mix(at) ^ u64::from(event.from) << 32);
         match event.what {
             What::Wake => {
+                self.record(Happened::Woken, ctx);
                 if self.wake_at <= at {
                     self.wake_at = u64::MAX;
                 }
             }
             What::Closed { age } => {
+                self.record(Happened::Closed(event.from), ctx);
                 if self.end(event.from).is_some_and(|end| end.age == age) {
                     self.on_disconnected(event.from, ctx);
                 }
@@ -325,12 +348,22 @@ impl Node {
         }
     }
 
+    /// Writes down what just happened, if somebody wants to know.
+    fn record(&self, what: Happened, ctx: &mut Ctx<'_>) {
+        if ctx.shared.watched.contains(&ctx.now) {
+            let happening = Happening { at_ns: ctx.now, node: ctx.me, what, trace: self.trace };
+            ctx.sink.record.happenings.push(happening);
+        }
+    }
+
     fn receive(&mut self, from: u32, packet: Packet, age: u32, ctx: &mut Ctx<'_>) {
+        let happened = Happened::Frame(Machine::of(&packet), from);
         if self.machines.is_none() {
             ctx.sink.record.traffic.cut += 1;
-            return;
+            return self.record(happened, ctx);
         }
         self.trace = mix(self.trace ^ digest(&packet));
+        self.record(happened, ctx);
         if let Packet::Swim(id, bytes) = packet {
             return self.membership(membership::Input::Packet { from: id, bytes }, ctx);
         }
@@ -367,6 +400,7 @@ impl Node {
         self.find_next_timer();
         ctx.sink.record.events += 1;
         self.trace = mix(self.trace ^ mix(at.as_nanos()));
+        self.record(Happened::Timer(timer.machine()), ctx);
         match timer {
             Timer::Gossip(timer) => self.relay(relay::Input::Gossip(gossip::Input::Timer(timer)), ctx),
             Timer::Step(timer) => self.step(step::Input::Timer(timer), ctx),
@@ -452,6 +486,7 @@ impl Node {
 
     fn on_delivered(&mut self, id: MessageId, from: u32, ctx: &mut Ctx<'_>) {
         self.trace = mix(self.trace ^ 0xde11);
+        self.record(Happened::Delivered(from), ctx);
         let is_honest = !ctx.shared.dishonest.contains(ctx.me);
         ctx.sink.record.note_delivery(&ctx.shared.known, id, is_honest, (ctx.me, from), ctx.now);
     }

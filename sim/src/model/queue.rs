@@ -5,6 +5,8 @@
 //! not matter, and within a node it follows from their content. Putting an event in takes no comparison.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::vec::Drain;
 
 use super::packet::Packet;
 
@@ -33,9 +35,40 @@ pub(super) struct Event {
 }
 
 impl Event {
+    /// Brings its frame into the cache.
+    pub(super) fn fetch(&self) {
+        if let What::Arrive { packet, .. } = &self.what {
+            black_box(matches!(**packet, Packet::Gossip(_)));
+        }
+    }
+
     /// The order in which events happen: it does not depend on who put them in when.
     pub(super) fn key(&self) -> (u32, u64, u32, u64) {
         (self.to, self.at, self.from, self.order)
+    }
+}
+
+/// Events that are being worked off, in their order.
+#[derive(Debug)]
+pub(super) struct Due<'a>(pub(super) Drain<'a, Event>);
+
+impl Due<'_> {
+    pub(super) fn peek(&self) -> Option<&Event> {
+        self.0.as_slice().first()
+    }
+
+    pub(super) fn next(&mut self) -> Option<Event> {
+        self.0.next()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The next ones, at most so many.
+    pub(super) fn ahead(&self, count: usize) -> &[Event] {
+        let all = self.0.as_slice();
+        all.get(..count).unwrap_or(all)
     }
 }
 

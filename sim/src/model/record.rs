@@ -6,6 +6,7 @@ use omnimesh_protocol::gossip::{self, Rpc};
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::{MessageId, relay};
 
+use super::Happening;
 use super::link::NodeSet;
 use super::shared::KnownMessages;
 use crate::outcome::{Delivery, Offence, Published, Traffic};
@@ -52,6 +53,8 @@ pub(super) struct Record {
     pub(crate) shut_out: Vec<(u32, u32, u64)>,
     pub(crate) gossip: gossip::Stats,
     pub(crate) refusals: [u64; Refusal::COUNT],
+    /// What happened in the span that is watched.
+    pub(crate) happenings: Vec<Happening>,
 }
 
 impl Record {

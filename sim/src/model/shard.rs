@@ -7,10 +7,13 @@ use omnimesh_protocol::{MessageId, Outbox, step};
 
 use super::checked::Checked;
 use super::node::{Ctx, Node};
-use super::queue::{Event, Ring};
+use super::queue::{Due, Event, Ring};
 use super::record::Record;
 use super::shared::Shared;
 use crate::scenario::Crypto;
+
+/// Events that are fetched into the cache together. (guess)
+const FETCH: usize = 16;
 
 /// Where the effects of nodes go.
 #[derive(Debug)]
@@ -86,10 +89,15 @@ impl Shard {
     pub(super) fn run(&mut self, window: u64, end: u64, shared: &Shared) {
         let mut due = self.sink.ring.take(window, end);
         due.sort_unstable_by_key(Event::key);
-        let mut events = due.drain(..).peekable();
-        while let Some(me) = events.peek().map(|event| event.to) {
+        let mut events = Due(due.drain(..));
+        // So many events are left when the next are fetched.
+        let mut fetch_at = events.len();
+        while let Some((me, now)) = events.peek().map(|event| (event.to, event.at)) {
+            if events.len() <= fetch_at {
+                self.fetch(events.ahead(FETCH));
+                fetch_at = events.len().saturating_sub(FETCH);
+            }
             let node = &mut self.nodes[(me - self.sink.nodes.0) as usize];
-            let now = events.peek().map_or(0, |event| event.at);
             let mut ctx = Ctx { shared, sink: &mut self.sink, me, now };
             node.run(&mut events, end, &mut ctx);
             if cfg!(debug_assertions) {
@@ -98,6 +106,19 @@ impl Shard {
         }
         drop(events);
         self.sink.ring.reuse(due);
+    }
+
+    /// Reads a little of what these events will need, all at once: most of it is in no cache, and the processor
+    /// waits for many places of memory as long as for one.
+    fn fetch(&self, events: &[Event]) {
+        let node = |event: &Event| &self.nodes[(event.to - self.sink.nodes.0) as usize];
+        for event in events {
+            event.fetch();
+            node(event).fetch();
+        }
+        for event in events {
+            node(event).fetch_machines(event.from);
+        }
     }
 
     /// Does something with one of its nodes.

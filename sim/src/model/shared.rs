@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     /// Of each adversary of the scenario.
     pub(super) victims: Vec<NodeSet>,
     pub(super) known: KnownMessages,
+    /// What happens from then to then, in nanoseconds, is recorded.
+    pub(super) watched: Range<u64>,
     ids: Vec<NodeId>,
     /// By id; only where nodes name each other by it.
     places: HashMap<NodeId, u32>,
@@ -102,6 +105,7 @@ impl Shared {
             dishonest: plan.dishonest.clone(),
             victims: plan.victims.clone(),
             known: HashMap::new(),
+            watched: 0..0,
             ids,
             places,
             addresses,

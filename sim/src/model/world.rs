@@ -2,6 +2,7 @@
 //! one node: starts and deaths, connections, faults, the workload, and looking at it all.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -19,7 +20,7 @@ use super::random::{Draw, mix};
 use super::record::{Record, Sent};
 use super::shard::Shard;
 use super::shared::{Known, Shared};
-use super::{Options, Progress, SAMPLE_EVERY};
+use super::{Happening, Options, Progress, SAMPLE_EVERY, Watched};
 use crate::outcome::{Effect, Outcome, Sample};
 use crate::process::resident_bytes;
 use crate::scenario::{FaultKind, Scenario};
@@ -78,7 +79,7 @@ pub(super) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(scenario: &Scenario, pool: Option<&'a ThreadPool>) -> Self {
+    pub(super) fn new(scenario: &Scenario, pool: Option<&'a ThreadPool>, watched: &Range<Duration>) -> Self {
         let rss_before = resident_bytes();
         let plan = Plan::new(scenario);
         let nodes = scenario.network.nodes;
@@ -87,7 +88,8 @@ impl<'a> World<'a> {
             Some(pool) => pool.install(|| (0..nodes).into_par_iter().map(id).collect()),
             None => (0..nodes).map(id).collect(),
         };
-        let shared = Shared::new(scenario, &plan, ids);
+        let mut shared = Shared::new(scenario, &plan, ids);
+        shared.watched = nanos(watched.start)..nanos(watched.end);
         let window_ns = nanos(shared.links.least());
         let threads = pool.map_or(1, ThreadPool::current_num_threads);
         let per_shard = nodes.div_ceil(u32::try_from(threads).unwrap_or(1)).max(1);
@@ -182,7 +184,7 @@ impl<'a> World<'a> {
     }
 
     /// Runs to the end.
-    pub(super) fn run(mut self, options: &mut Options<'_>) -> Outcome {
+    pub(super) fn run(mut self, options: &mut Options<'_>) -> Watched {
         let began = Instant::now();
         self.start_first();
         let duration = nanos(self.shared.scenario.duration);
@@ -210,7 +212,16 @@ impl<'a> World<'a> {
                 progress(Progress { virtual_time, duration: self.shared.scenario.duration, events, pending });
             }
         }
-        self.finish(began)
+        let happenings = self.take_happenings();
+        Watched { outcome: self.finish(began), happenings }
+    }
+
+    fn take_happenings(&mut self) -> Vec<Happening> {
+        let records = self.shards.iter_mut().map(|shard| &mut shard.sink.record);
+        let mut all: Vec<Happening> = records.flat_map(|r| std::mem::take(&mut r.happenings)).collect();
+        // What happened to one node stays in its order.
+        all.sort_by_key(Happening::key);
+        all
     }
 
     /// All that happens at this moment, or was to happen before.

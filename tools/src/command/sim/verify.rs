@@ -1,7 +1,7 @@
 //! `sim verify` and `sim rerun`: is it the same each time?
 
 use omnimesh_sim::experiment::{self, Folder, Rerun, Verified};
-use omnimesh_sim::model::Options;
+use omnimesh_sim::model::{Happening, Options};
 use omnimesh_sim::scenario::{Engine, ScenarioFile};
 use serde_json::json;
 
@@ -43,7 +43,16 @@ fn show(format: Format, file: &ScenarioFile, verified: &Verified) -> Result<(), 
     if format == Format::Json {
         let second = verified.first_difference().map(|(second, _)| second);
         let equal = verified.is_equal();
-        return output::document(&json!({ "equal": equal, "first_difference_s": second, "runs": runs }));
+        let event = verified.parting.map(|parting| {
+            json!({
+                "run": parting.run + 1,
+                "event": parting.first.map(|event| event.to_string()),
+                "event_of_run": parting.other.map(|event| event.to_string()),
+            })
+        });
+        return output::document(&json!({
+            "equal": equal, "first_difference_s": second, "first_differing_event": event, "runs": runs,
+        }));
     }
     output::list(format, &runs, &["threads", "events", "trace hash"], |run| {
         ["threads", "events", "trace_hash"].map(|field| output::cell(run.get(field))).to_vec()
@@ -53,9 +62,17 @@ fn show(format: Format, file: &ScenarioFile, verified: &Verified) -> Result<(), 
 fn difference(verified: &Verified) -> Result<(), CliError> {
     let Some((second, other)) = verified.first_difference() else { return Ok(()) };
     let threads = verified.runs.get(other).map_or(1, |run| run.threads);
+    let number = other + 1;
+    let place = match verified.parting {
+        Some(parting) => {
+            let event = |event: Option<Happening>| event.map_or("nothing more".to_owned(), |e| e.to_string());
+            let (first, other) = (event(parting.first), event(parting.other));
+            format!("\n  first differing event\n  run 1: {first}\n  run {number}: {other}")
+        }
+        None => "; no event differed when both were run again".to_owned(),
+    };
     let message = format!(
-        "run {} (threads: {threads}) differs from run 1 (threads: 1): first in virtual second {second}, between {second} s and {} s",
-        other + 1,
+        "run {number} (threads: {threads}) differs from run 1 (threads: 1): first between {second} s and {} s{place}",
         second + 1
     );
     let hint = "this is a bug in the simulator or the protocol: something is read that is not a function of the seed";
