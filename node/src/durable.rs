@@ -151,7 +151,8 @@ impl MeshNode {
             Ok(Err(Failed::Read(ReadError::Store(error)))) => Err(error.into()),
             Ok(Err(Failed::Read(ReadError::Damaged(damage)))) => {
                 let what = damage.what.clone();
-                log.do_send(Found(damage));
+                // A log that is busy finds it itself.
+                let _ = log.send(Found(damage)).await;
                 Err(LogError::Store(omnimesh_protocol::log::StoreError::Damaged(what)))
             }
             Err(_) => Err(LogError::Stopped),

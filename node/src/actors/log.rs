@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use actix::prelude::*;
 use bytes::Bytes;
+use futures::{Stream, stream};
 use libp2p::PeerId;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::event::Event;
@@ -21,12 +22,11 @@ use omnimesh_protocol::log::{
     self, AppendError, Appended, Config, Entry, Input, Output, Report, Start, StoreError, Token,
 };
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::refusal::Refusal;
-use omnimesh_protocol::validate::{Unverified, Verified};
+use omnimesh_protocol::validate::Unverified;
 use omnimesh_protocol::{Identity, Mesh, Outbox, Step, projection};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::early::Early;
 use super::gossip::{self, lock};
@@ -115,6 +115,7 @@ pub(crate) struct LogActor {
     /// Answers of an earlier life of this actor are not for this one.
     life: u64,
     trouble: Option<String>,
+    left: Arc<Left>,
 }
 
 /// What watchers of the log are told, in the order in which it came to be.
@@ -148,6 +149,7 @@ impl LogActor {
             reports: VecDeque::new(),
             life: 0,
             trouble: None,
+            left: Arc::default(),
         }
     }
 
@@ -182,7 +184,7 @@ impl LogActor {
         let mut events = Vec::new();
         for output in out.drain() {
             match output {
-                Output::Send { to, frame } => self.send(to, frame, ctx),
+                Output::Send { to, frame } => self.send(to, frame),
                 Output::Publish(record) => {
                     if let Some(gossip) = self.common.links().gossip.upgrade() {
                         // What a full mailbox sheds, reconciliation brings.
@@ -241,23 +243,30 @@ impl LogActor {
         }));
     }
 
-    fn send(&mut self, to: PeerId, frame: Bytes, ctx: &mut Context<Self>) {
+    fn send(&mut self, to: PeerId, frame: Bytes) {
         let Some(outbound) = self.peers.get(&to) else { return };
-        let frame = Bytes::from_owner(Tracked { frame, to, life: self.life, actor: ctx.address() });
+        let frame = Bytes::from_owner(Tracked { frame, to, left: Arc::clone(&self.left) });
         // A frame that is shed is dropped, and that gives its bytes back.
         let _ = outbound.try_send(Class::Own, frame);
     }
 
     fn verify(&mut self, token: Token, records: Vec<Unverified>, ctx: &mut Context<Self>) {
-        let (actor, life) = (ctx.address(), self.life);
+        let (sender, checked) = oneshot::channel();
         self.settings.pool.spawn(move || {
-            let results = if records.len() < PARALLEL_BATCH {
+            let results: Vec<_> = if records.len() < PARALLEL_BATCH {
                 records.into_iter().map(Unverified::verify).collect()
             } else {
                 records.into_par_iter().map(Unverified::verify).collect()
             };
-            actor.do_send(Checked { life, token, results });
+            let _ = sender.send(results);
         });
+        let life = self.life;
+        ctx.spawn(checked.into_actor(self).map(move |checked, actor, ctx| {
+            if actor.life == life {
+                // None, if the pool is gone: all of them are shed.
+                actor.give(ctx, Input::Verified { token, results: checked.unwrap_or_default() });
+            }
+        }));
     }
 
     /// Does work on a thread that may block, and gives the machine the answer.
@@ -372,8 +381,7 @@ impl LogActor {
 struct Tracked {
     frame: Bytes,
     to: PeerId,
-    life: u64,
-    actor: Addr<LogActor>,
+    left: Arc<Left>,
 }
 
 impl AsRef<[u8]> for Tracked {
@@ -384,47 +392,38 @@ impl AsRef<[u8]> for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        // As many wait as frames were under way, and those are bounded.
-        self.actor.do_send(Sent { life: self.life, to: self.to, bytes: self.frame.len() });
+        *lock(&self.left.bytes).entry(self.to).or_default() += self.frame.len();
+        self.left.news.notify_one();
     }
 }
 
-/// A frame has left its queue.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Sent {
-    life: u64,
-    to: PeerId,
-    bytes: usize,
+/// Bytes of frames that have left the queues since the actor last looked.
+#[derive(Debug, Default)]
+struct Left {
+    bytes: Mutex<BTreeMap<PeerId, usize>>,
+    news: Notify,
 }
 
-impl Handler<Sent> for LogActor {
-    type Result = ();
-
-    fn handle(&mut self, Sent { life, to, bytes }: Sent, ctx: &mut Self::Context) {
-        if life == self.life {
-            self.give(ctx, Input::Sent { to, bytes });
-        }
+impl Left {
+    fn stream(self: Arc<Self>) -> impl Stream<Item = BTreeMap<PeerId, usize>> {
+        stream::unfold(self, |left| async {
+            loop {
+                let bytes = std::mem::take(&mut *lock(&left.bytes));
+                if !bytes.is_empty() {
+                    return Some((bytes, left));
+                }
+                left.news.notified().await;
+            }
+        })
     }
 }
 
-/// Signatures were checked.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Checked {
-    life: u64,
-    token: Token,
-    results: Vec<Result<Verified, Refusal>>,
-}
-
-impl Handler<Checked> for LogActor {
-    type Result = ();
-
-    fn handle(&mut self, Checked { life, token, results }: Checked, ctx: &mut Self::Context) {
-        if life == self.life {
-            self.give(ctx, Input::Verified { token, results });
-        }
+impl StreamHandler<BTreeMap<PeerId, usize>> for LogActor {
+    fn handle(&mut self, left: BTreeMap<PeerId, usize>, ctx: &mut Self::Context) {
+        self.give_all(ctx, left.into_iter().map(|(to, bytes)| Input::Sent { to, bytes }));
     }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
 }
 
 impl Actor for LogActor {
@@ -432,6 +431,7 @@ impl Actor for LogActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        ctx.add_stream(Arc::clone(&self.left).stream());
         if lock(&self.inbound).is_some() {
             ctx.add_stream(gossip::inbound_stream(Arc::clone(&self.inbound)));
         }
@@ -447,6 +447,8 @@ impl Supervised for LogActor {
             return ctx.stop();
         }
         self.life += 1;
+        // Frames under way are of the machine that is gone.
+        self.left = Arc::default();
         // What is on disk now, and not what was there at the start.
         match self.settings.store.logs() {
             Ok(logs) => self.settings.start = Start { logs, may_have_written: true },
