@@ -353,7 +353,7 @@ struct SignedWire<'a>(
 
 /// A byte string and nothing else; serde's own `&[u8]` would take a text string too.
 #[derive(Clone, Copy)]
-struct Blob<'a>(&'a [u8]);
+pub(crate) struct Blob<'a>(pub(crate) &'a [u8]);
 
 impl Serialize for Blob<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

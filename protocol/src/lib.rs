@@ -14,6 +14,7 @@ pub mod event;
 pub mod gossip;
 pub mod id;
 pub mod identity;
+pub mod log;
 pub mod machine;
 pub mod membership;
 pub mod mesh;

@@ -43,6 +43,7 @@ refusals! {
     UnknownVersion => "unknown_version", "the message has a format version that this node does not know";
     WrongMesh => "wrong_mesh", "the message is of another mesh";
     WrongChannel => "wrong_channel", "the message names another channel than the topic it came on";
+    WrongKind => "wrong_kind", "the message is durable and came on an ephemeral channel, or the other way round, or its sequence number and its predecessor do not fit";
     NotSynchronised => "not_synchronised", "this node has no step yet, so it can judge no message";
     StaleStep => "stale_step", "the message's step is older than `node.step_window_past` allows";
     FutureStep => "future_step", "the message's step is further ahead than `node.step_window_future` allows";

@@ -23,7 +23,8 @@
 //! **Own messages.** What this node published never comes back to its own subscribers. The router knows
 //! its own messages for a while; one that a peer sends again later is a [`Refusal::Replay`], because own
 //! sequence numbers are not in the replay windows. So is anything else signed with this node's key: a node
-//! does not hear itself.
+//! does not hear itself. The channel [`log::CHANNEL`] is the exception: it carries the durable messages of all
+//! categories, and an own one may be news to a node that has lost it.
 //!
 //! **Inputs and outputs.** [`Input`], [`Output`]. The shell has signatures checked and answers each
 //! [`Output::Verify`] with [`Input::Verified`], at any time later.
@@ -43,9 +44,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand_core::Rng;
 
-use crate::envelope::{Channel, Envelope};
+use crate::envelope::{Channel, Envelope, Kind};
 use crate::gossip::{self, PeerName, Topic, Verdict};
 use crate::id::{MeshId, MessageId, NodeId, Step};
+use crate::log;
 use crate::machine::Outbox;
 use crate::refusal::Refusal;
 use crate::time::Time;
@@ -328,7 +330,10 @@ impl<P: PeerName> State<P> {
     ) {
         let Some(Pending { from, topic, channel, author, .. }) = self.pending.remove(&id) else { return };
         let committed = match (result, self.now) {
-            (Ok(_), _) if author == self.me => Err(self.validator.refuse(Refusal::Replay)),
+            // An own record may be one that this node has lost.
+            (Ok(_), _) if author == self.me && channel.as_str() != log::CHANNEL => {
+                Err(self.validator.refuse(Refusal::Replay))
+            }
             (Ok(verified), Some(step)) => self.validator.commit(step, verified),
             (Ok(_), None) => Err(self.validator.refuse(Refusal::NotSynchronised)),
             (Err(Unchecked::Refused(reason)), _) => Err(self.validator.refuse(reason)),
@@ -360,8 +365,12 @@ impl<P: PeerName> State<P> {
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
-        self.note_activity(now, &envelope.header().channel);
-        let topic = self.topic(&envelope.header().channel);
+        let channel = match envelope.header().kind {
+            Kind::Ephemeral => envelope.header().channel.clone(),
+            Kind::Durable => Channel::new(log::CHANNEL).expect("a good name"),
+        };
+        self.note_activity(now, &channel);
+        let topic = self.topic(&channel);
         let data = envelope.as_bytes().clone();
         self.route(now, gossip::Input::Publish { topic, data }, rng, out);
     }

@@ -8,6 +8,9 @@
 //! Three calls, so that the dear middle one can run on any thread, many at once:
 //! [`Validator::precheck`] needs the state but does not change it, [`Unverified::verify`] needs no state,
 //! and [`Validator::commit`] looks at the replay window once more and marks the sequence numbers as used.
+//! Durable messages come on the channel [`log::CHANNEL`], whatever their own; they skip the replay window, because their
+//! author's chain says which are new.
+//!
 //! A gate that keeps state commits only after the signature; otherwise a member could use up another's
 //! numbers. Every refusal has its [`Refusal`] code and is counted.
 
@@ -16,9 +19,10 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use bytes::Bytes;
 use lru::LruCache;
 
-use crate::envelope::{Channel, Envelope};
+use crate::envelope::{Channel, Envelope, Kind};
 use crate::id::{NodeId, Step};
 use crate::identity::PublicKey;
+use crate::log::{self, Record};
 use crate::mesh::Mesh;
 use crate::pattern::{CacheStats, Pattern, PatternGenerator};
 use crate::refusal::Refusal;
@@ -70,6 +74,11 @@ pub struct Verified {
 }
 
 impl Unverified {
+    /// A message that passed the gates for records.
+    pub(crate) fn new(envelope: Envelope, key: Option<PublicKey>) -> Self {
+        Unverified { envelope, key }
+    }
+
     /// Checks the signature; 40 µs. Pure: any thread may do it, and any memory of the result for the same
     /// bytes is as good.
     ///
@@ -95,6 +104,13 @@ impl Unverified {
     #[doc(hidden)]
     pub fn assume_verified(self, key: PublicKey) -> Verified {
         Verified { envelope: self.envelope, key }
+    }
+}
+
+impl Verified {
+    /// A durable message does not wait for [`Validator::commit`]: whether it is new is for its author's chain.
+    pub fn into_record(self) -> Option<Record> {
+        Record::new(self.envelope)
     }
 }
 
@@ -172,8 +188,12 @@ impl Validator {
         if header.mesh != self.mesh.id() {
             return Err(Refusal::WrongMesh);
         }
-        if header.channel != *channel {
+        let is_log = channel.as_str() == log::CHANNEL;
+        if header.channel != *channel && !is_log {
             return Err(Refusal::WrongChannel);
+        }
+        if is_log != (header.kind == Kind::Durable) || (is_log && !Record::is_record(header)) {
+            return Err(Refusal::WrongKind);
         }
         let now = now.ok_or(Refusal::NotSynchronised)?;
         if header.step < self.stale_before(now) {
@@ -185,7 +205,11 @@ impl Validator {
         if !self.sabotage.trust_tags && !envelope.is_tag_of(self.patterns.at(header.step)) {
             return Err(Refusal::BadPattern);
         }
-        self.replay.is_new(&header.author, header.seq, envelope.payloads().len() as u64, header.step)?;
+        // A durable message is new or not by its author's chain, which is looked at last.
+        if !is_log {
+            let count = envelope.payloads().len() as u64;
+            self.replay.is_new(&header.author, header.seq, count, header.step)?;
+        }
         if self.quarantined.contains(&header.author) {
             return Err(Refusal::Quarantined);
         }
@@ -205,6 +229,11 @@ impl Validator {
         let stale_before = self.stale_before(now);
         if header.step < stale_before {
             return Err(self.refuse(Refusal::StaleStep));
+        }
+        if header.kind == Kind::Durable {
+            self.keys.put(header.author, key);
+            self.accepted += 1;
+            return Ok(envelope);
         }
         let count = envelope.payloads().len() as u64;
         if self.sabotage.forget_seen {
@@ -288,7 +317,7 @@ impl Validator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Header, Kind, Payloads};
+    use crate::envelope::{Header, Payloads};
     use crate::id::Seq;
     use crate::identity::Identity;
 

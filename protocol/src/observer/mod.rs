@@ -115,7 +115,8 @@ impl AnomalyKind {
             | Refusal::NotCanonical
             | Refusal::Malformed
             | Refusal::UnknownVersion
-            | Refusal::WrongChannel => AnomalyKind::Malformed,
+            | Refusal::WrongChannel
+            | Refusal::WrongKind => AnomalyKind::Malformed,
             Refusal::WrongMesh => AnomalyKind::WrongMesh,
             Refusal::StaleStep => AnomalyKind::StaleStep,
             Refusal::FutureStep => AnomalyKind::FutureStep,
