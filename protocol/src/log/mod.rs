@@ -59,6 +59,8 @@ pub mod reconcile;
 mod record;
 mod report;
 mod state;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use api::{

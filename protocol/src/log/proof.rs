@@ -223,3 +223,88 @@ pub const fn proof_bytes_max(message_bytes_max: usize) -> usize {
 
 #[derive(Serialize, Deserialize)]
 struct ProofWire<'a>(u64, #[serde(borrow)] Blob<'a>, #[serde(borrow)] Blob<'a>);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{Author, mesh, patterns};
+    use super::*;
+
+    const BYTES_MAX: usize = 65_536;
+
+    fn proof() -> Proof {
+        let mut author = Author::new(1);
+        Proof::new(&author.record(3, 3, None, 10, 1), &author.record(4, 1, None, 11, 2)).unwrap()
+    }
+
+    fn wire(version: u64, first: &Record, second: &Record) -> Bytes {
+        serde_cbor::to_vec(&ProofWire(version, Blob(first.as_bytes()), Blob(second.as_bytes()))).unwrap().into()
+    }
+
+    #[test]
+    fn a_proof_is_read_and_verified_with_and_without_the_secret() {
+        let proof = proof();
+        let read = Proof::decode(&proof.encode(), BYTES_MAX).unwrap();
+        assert_eq!((&read, read.id(), read.fork()), (&proof, proof.id(), Seq(3)));
+        read.verify().unwrap();
+        read.verify_in_mesh(mesh().id(), &mut patterns()).unwrap();
+        let other = crate::Mesh::open("other").unwrap();
+        let refused = ProofError::Record(Refusal::WrongMesh);
+        assert_eq!(read.verify_in_mesh(other.id(), &mut patterns()), Err(refused));
+        let interval = 100.try_into().unwrap();
+        let mut strange = PatternGenerator::new(other.secret().clone(), interval, 4.try_into().unwrap());
+        let refused = ProofError::Record(Refusal::BadPattern);
+        assert_eq!(read.verify_in_mesh(mesh().id(), &mut strange), Err(refused));
+    }
+
+    #[test]
+    fn what_an_honest_author_writes_proves_nothing() {
+        let (mut author, mut other) = (Author::new(1), Author::new(2));
+        let branch = author.branch(None, &[2, 2], 0);
+        assert_eq!(Proof::new(&branch[0], &branch[1]), None, "no number in common");
+        assert_eq!(Proof::new(&branch[0], &branch[0]), None, "the same record");
+        assert_eq!(Proof::new(&branch[0], &other.record(1, 2, None, 10, 9)), None, "two authors");
+        let same = Proof::decode(&wire(1, &branch[0], &branch[0]), BYTES_MAX);
+        assert_eq!(same, Err(ProofError::NoContradiction));
+    }
+
+    #[test]
+    fn hostile_proofs_are_refused() {
+        let proof = proof();
+        let [first, second] = proof.records();
+        let decode = |bytes: Bytes| Proof::decode(&bytes, BYTES_MAX).unwrap_err();
+        assert_eq!(decode(wire(1, second, first)), ProofError::NotCanonical);
+        assert_eq!(decode(wire(2, first, second)), ProofError::UnknownVersion);
+        assert_eq!(decode(vec![0; proof_bytes_max(BYTES_MAX) + 1].into()), ProofError::TooLarge);
+        assert_eq!(decode(Bytes::from_static(b"\x82\x01\x40")), ProofError::Malformed);
+        assert_eq!(decode(Bytes::new()), ProofError::Malformed);
+        let mut long = proof.encode().to_vec();
+        long.push(0);
+        assert_eq!(decode(long.into()), ProofError::Malformed);
+        // A signature by somebody else.
+        let mut bytes = proof.encode().to_vec();
+        let at = bytes.len() - 1;
+        bytes[at] ^= 1;
+        let forged = Proof::decode(&bytes.into(), BYTES_MAX).unwrap();
+        assert_eq!(forged.verify(), Err(ProofError::Record(Refusal::BadSignature)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Proof::decode(&bytes.into(), BYTES_MAX);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
+            let proof = proof();
+            let mut bytes = proof.encode().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let read = Proof::decode(&bytes.into(), BYTES_MAX);
+            let good = read.and_then(|read| read.verify_in_mesh(mesh().id(), &mut patterns()));
+            prop_assert!(good.is_err());
+        }
+    }
+}
