@@ -80,7 +80,7 @@ pub(crate) fn first_unsigned(document: &[u8]) -> Option<u64> {
 }
 
 /// The number in an item's head, which must be in its shortest form, and what follows the head.
-fn argument(first: u8, rest: &[u8]) -> Result<(u64, &[u8]), Refusal> {
+pub(crate) fn argument(first: u8, rest: &[u8]) -> Result<(u64, &[u8]), Refusal> {
     fn take<const N: usize>(rest: &[u8]) -> Result<([u8; N], &[u8]), Refusal> {
         rest.split_first_chunk::<N>().map(|(head, rest)| (*head, rest)).ok_or(Refusal::Truncated)
     }

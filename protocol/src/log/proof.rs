@@ -239,7 +239,9 @@ mod tests {
     }
 
     fn wire(version: u64, first: &Record, second: &Record) -> Bytes {
-        serde_cbor::to_vec(&ProofWire(version, Blob(first.as_bytes()), Blob(second.as_bytes()))).unwrap().into()
+        serde_cbor::to_vec(&ProofWire(version, Blob(first.as_bytes()), Blob(second.as_bytes())))
+            .unwrap()
+            .into()
     }
 
     #[test]
@@ -297,7 +299,7 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
             let proof = proof();
             let mut bytes = proof.encode().to_vec();
             let at = at.index(bytes.len());
