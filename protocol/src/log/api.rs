@@ -300,6 +300,10 @@ pub enum AppendError {
         "this node's log is frozen at entry {0}: its key has signed two entries for one place; make a new key"
     )]
     Frozen(Seq),
+    /// There are later entries of the own log, signed with this node's key, that it has lost. To go on without those in
+    /// between would contradict them.
+    #[error("this node has lost entries of its own log and is looking for them among its peers; try again")]
+    Behind,
     /// Sequence numbers ran out.
     #[error("no sequence number is left")]
     Exhausted,

@@ -32,7 +32,8 @@ pub struct Config {
 
     /// Bytes of records asked for at once from one peer. Default 256 KiB: guess; a peer gives no more.
     pub fetch_bytes: usize,
-    /// Requests under way to one peer. Default 4: guess, so that a peer's disk and the wire work at the same time.
+    /// Requests under way to one peer, for together at most four times [`Self::fetch_bytes`]. Default 32: guess, so that
+    /// many authors of whom little is missing do not take a round trip each.
     pub fetches_per_peer: usize,
     /// Bytes of records that are asked for, being checked, or waiting for what comes before them, because of
     /// requests. Bounds memory while catching up. Default 16 MiB: guess.
@@ -54,7 +55,7 @@ pub struct Config {
     /// nothing is asked for. Default 16 MiB: guess.
     pub write_bytes_max: usize,
 
-    /// Requests of one peer that are being answered; further ones are refused as busy. Default 8: twice
+    /// Requests of one peer that are being answered; further ones are refused as busy. Default 64: twice
     /// what our own nodes have under way.
     pub serves_per_peer: usize,
     /// Bytes that wait to be sent to one peer; while there are more, its requests are refused as busy. Default 4 MiB:
@@ -63,6 +64,9 @@ pub struct Config {
     /// Frames of comparison that one peer may send in an [`Self::interval`]; further ones are dropped. Default 256: guess,
     /// many times the eight or so of a round.
     pub compares_max: u32,
+
+    /// How long after a failed write the next one is tried. Default 1 s: guess.
+    pub write_retry: Duration,
 
     /// How long a node that may have written before (see [`Start`](super::Start)) asks its peers for the
     /// end of its own log before it appends. Default 5 s: guess, enough to connect to a few.
@@ -88,7 +92,7 @@ impl Default for Config {
             round_timeout: Duration::from_secs(5),
             gossip_grace: Duration::from_millis(500),
             fetch_bytes: 256 << 10,
-            fetches_per_peer: 4,
+            fetches_per_peer: 32,
             fetch_window_bytes: 16 << 20,
             fetch_timeout: Duration::from_secs(5),
             shun: Duration::from_secs(2),
@@ -97,9 +101,10 @@ impl Default for Config {
             waiting_bytes_max: 1 << 20,
             waiting_total_bytes_max: 16 << 20,
             write_bytes_max: 16 << 20,
-            serves_per_peer: 8,
+            serves_per_peer: 64,
             serve_queue_bytes_max: 4 << 20,
             compares_max: 256,
+            write_retry: Duration::from_secs(1),
             own_head_wait: Duration::from_secs(5),
             own_head_settle: Duration::from_secs(1),
             replicas_wait: Duration::from_secs(10),
