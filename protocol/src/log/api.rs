@@ -43,6 +43,7 @@ pub struct Token(pub u64);
 
 /// What happens to the log. `P` names a connected peer.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is a common one")]
 pub enum Input<P> {
     /// A member is connected and can be sent frames.
     Connected {

@@ -171,7 +171,7 @@ impl Chain {
             let relevant: Vec<&Record> =
                 waiting.filter(|record| known.iter().any(|known| known.overlaps(record))).collect();
             known.extend(relevant);
-            Proof::least(known).unwrap_or_else(|| proof.clone())
+            Proof::least(&known).unwrap_or_else(|| proof.clone())
         };
         if self.frozen.as_ref().is_some_and(|frozen| !least.is_less_than(frozen)) {
             return false;
@@ -298,7 +298,7 @@ impl Chain {
     fn improves_proof(&self, record: &Record) -> Option<Proof> {
         let frozen = self.frozen.as_ref()?;
         let [first, second] = frozen.records();
-        let proof = Proof::least([first, second, record])?;
+        let proof = Proof::least(&[first, second, record])?;
         proof.is_less_than(frozen).then_some(proof)
     }
 
@@ -308,7 +308,7 @@ impl Chain {
         let before = self.waiting.range(..key).next_back();
         let within = self.waiting.range(key..).take_while(|((first, _), _)| *first <= record.last());
         let others = before.into_iter().chain(within).map(|(_, waiting)| &waiting.record);
-        Proof::least(others.chain([record]).collect::<Vec<_>>())
+        Proof::least(&others.chain([record]).collect::<Vec<_>>())
     }
 
     fn next_waiting(&self) -> Option<((Seq, Hash), &Record)> {

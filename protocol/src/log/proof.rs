@@ -96,10 +96,10 @@ impl Proof {
     }
 
     /// The least proof that any two of these records make.
-    pub fn least<'a>(records: impl IntoIterator<Item = &'a Record> + Clone) -> Option<Self> {
+    pub fn least(records: &[&Record]) -> Option<Self> {
         let mut least: Option<Proof> = None;
-        for (index, one) in records.clone().into_iter().enumerate() {
-            for other in records.clone().into_iter().skip(index + 1) {
+        for (index, one) in records.iter().enumerate() {
+            for other in records.iter().skip(index + 1) {
                 if let Some(proof) = Proof::new(one, other)
                     && least.as_ref().is_none_or(|least| proof.rank() < least.rank())
                 {

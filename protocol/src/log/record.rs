@@ -1,5 +1,7 @@
 //! Records, entries and heads: the words of the log.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::envelope::{Channel, Envelope, Header, Kind};
@@ -18,7 +20,10 @@ const FROZEN_HEAD_BYTES: usize = HEAD_BYTES + 32;
 
 /// One durable envelope: what is stored, gossiped and fetched as a whole. It holds one or more entries. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Record(Arc<Inner>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inner {
     envelope: Envelope,
     digest: Hash,
 }
@@ -48,7 +53,8 @@ impl Record {
     /// The record in a durable envelope; `None` of any other, and of one that begins a log and names a
     /// predecessor or the other way round. Whether to believe the envelope was for others to judge.
     pub fn new(envelope: Envelope) -> Option<Self> {
-        Self::is_record(envelope.header()).then(|| Record { digest: envelope.digest(), envelope })
+        Self::is_record(envelope.header())
+            .then(|| Record(Arc::new(Inner { digest: envelope.digest(), envelope })))
     }
 
     pub(crate) fn is_record(header: &Header) -> bool {
@@ -58,27 +64,27 @@ impl Record {
 
     /// The envelope.
     pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+        &self.0.envelope
     }
 
     /// The bytes to be stored and sent, as received or as sealed.
     pub fn as_bytes(&self) -> &Bytes {
-        self.envelope.as_bytes()
+        self.0.envelope.as_bytes()
     }
 
     /// The mesh it is for.
     pub fn mesh(&self) -> MeshId {
-        self.envelope.header().mesh
+        self.0.envelope.header().mesh
     }
 
     /// Who wrote it.
     pub fn author(&self) -> NodeId {
-        self.envelope.header().author
+        self.0.envelope.header().author
     }
 
     /// The sequence number of its first entry.
     pub fn first(&self) -> Seq {
-        self.envelope.header().seq
+        self.0.envelope.header().seq
     }
 
     /// The sequence number of its last entry.
@@ -88,44 +94,44 @@ impl Record {
 
     /// How many entries it has, at least one.
     pub fn entries(&self) -> u64 {
-        self.envelope.payloads().len() as u64
+        self.0.envelope.payloads().len() as u64
     }
 
     /// The digest of the author's record before it; `None` for the first.
     pub fn prev(&self) -> Option<Hash> {
-        self.envelope.header().prev
+        self.0.envelope.header().prev
     }
 
     /// The mesh's step when it was written.
     pub fn step(&self) -> Step {
-        self.envelope.header().step
+        self.0.envelope.header().step
     }
 
     /// Who is meant to read it.
     pub fn category(&self) -> &Channel {
-        &self.envelope.header().channel
+        &self.0.envelope.header().channel
     }
 
     /// The hash of its signed bytes, which the author's next record names.
     pub fn digest(&self) -> Hash {
-        self.digest
+        self.0.digest
     }
 
     /// The hash of entry `index`: the record's digest for the last, and for an earlier one
     /// `derive_key("omnimesh/1/entry", digest ‖ LE64(index))`. So the chain of records is a chain of entries too.
     pub fn entry_hash(&self, index: u64) -> Hash {
         if index.saturating_add(1) >= self.entries() {
-            return self.digest;
+            return self.0.digest;
         }
         let mut hasher = blake3::Hasher::new_derive_key(ENTRY_CONTEXT);
-        hasher.update(self.digest.as_bytes()).update(&index.to_le_bytes());
+        hasher.update(self.0.digest.as_bytes()).update(&index.to_le_bytes());
         Hash::from_bytes(*hasher.finalize().as_bytes())
     }
 
     /// Its entries, in order.
     pub fn to_entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let header = self.envelope.header();
-        (0_u64..).zip(self.envelope.payloads()).map(move |(index, payload)| Entry {
+        let header = self.0.envelope.header();
+        (0_u64..).zip(self.0.envelope.payloads()).map(move |(index, payload)| Entry {
             author: header.author,
             seq: header.seq.saturating_add(index),
             prev: if index == 0 { header.prev } else { Some(self.entry_hash(index - 1)) },
@@ -139,7 +145,7 @@ impl Record {
 
     /// The head of a log that ends with this record.
     pub fn head(&self) -> Head {
-        Head { seq: self.last(), digest: self.digest }
+        Head { seq: self.last(), digest: self.0.digest }
     }
 
     /// True if the two have a sequence number in common.

@@ -193,18 +193,18 @@ impl<P: Copy + Ord + Debug> State<P> {
             Input::Append { category, payload, ticket, replicas } => {
                 self.on_append(append::Pending { category, payload, ticket, replicas }, out);
             }
-            Input::Flush { mesh_time_us } => self.on_flush(now, mesh_time_us, out),
+            Input::Flush { mesh_time_us } => self.on_flush(mesh_time_us, out),
             Input::Step(step) => self.step = step,
             Input::Written { token, result } => self.on_written(now, token, result, out),
             Input::Read { token, result } => self.on_read(now, token, result, rng, out),
             Input::Verified { token, results } => self.on_verified(now, token, results, rng, out),
-            Input::Damaged(stored) => self.on_damaged(now, stored, out),
+            Input::Damaged(stored) => self.on_damaged(now, &stored, out),
             Input::Truncated { author, base } => {
                 if let Some(log) = self.logs.get_mut(&author) {
                     log.base = log.base.max(base);
                 }
             }
-            Input::Adopt(stored) => self.on_adopt(stored),
+            Input::Adopt(stored) => self.on_adopt(&stored),
             Input::Quarantine(author) => self.gates.quarantine(author),
             Input::Lift(author) => self.gates.lift(&author),
             Input::Timer(Timer::Round(token)) => self.on_round_timer(now, token, rng, out),
@@ -251,8 +251,8 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.on_fetch(from, id, author, (first, to), bytes_max, out);
             }
             Frame::Find { id, author, seq } => self.on_find(from, id, author, seq, out),
-            Frame::Records { id, next, records } => self.on_records(now, from, id, next, records, rng, out),
-            Frame::Decline { id, reason, seq } => self.on_decline(now, from, id, reason, seq, rng, out),
+            Frame::Records { id, next, records } => self.on_records(now, from, id, next, &records, rng, out),
+            Frame::Decline { id, reason, .. } => self.on_decline(now, from, id, reason, out),
             Frame::AskProof(author) => self.on_ask_proof(from, &author, out),
             Frame::Proof(proof) => self.on_proof(now, from, &proof, out),
             Frame::AskHead(author) => {
@@ -384,7 +384,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         Token(self.next_token)
     }
 
-    fn on_damaged(&mut self, now: Time, stored: StoredLog, out: &mut Outbox<Output<P>>) {
+    fn on_damaged(&mut self, now: Time, stored: &StoredLog, out: &mut Outbox<Output<P>>) {
         let author = stored.author;
         let Some(log) = self.logs.get_mut(&author) else { return };
         let floor = log.chain.head();
@@ -404,7 +404,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
-    fn on_adopt(&mut self, stored: StoredLog) {
+    fn on_adopt(&mut self, stored: &StoredLog) {
         let author = stored.author;
         let Some(log) = self.log_mut(author) else { return };
         if stored.head.seq <= log.chain.head().seq

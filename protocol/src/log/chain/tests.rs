@@ -138,7 +138,7 @@ fn a_full_buffer_keeps_what_is_nearest() {
 fn the_least_proof_is_the_same_for_every_pair_of_three() {
     let mut author = Author::new(1);
     let records: Vec<Record> = (0..3).map(|salt| author.record(1, 1 + salt, None, 10, salt)).collect();
-    let least = Proof::least(&records).unwrap();
+    let least = Proof::least(&records.iter().collect::<Vec<_>>()).unwrap();
     for a in 0..3 {
         for b in (0..3).filter(|b| *b != a) {
             for c in (0..3).filter(|c| ![a, b].contains(c)) {
@@ -175,7 +175,7 @@ fn universe(rng: &mut ChaCha8Rng) -> Vec<Record> {
 
 /// What everybody is to end with who could see all.
 fn expected(records: &[Record]) -> (Option<Proof>, Head) {
-    let proof = Proof::least(records);
+    let proof = Proof::least(&records.iter().collect::<Vec<_>>());
     let limit = proof.as_ref().map_or(Seq(u64::MAX), |proof| proof.fork().saturating_sub(1));
     let mut head = Head::EMPTY;
     while let Some(next) = records.iter().find(|record| {

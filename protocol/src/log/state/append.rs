@@ -186,7 +186,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         out.push(Output::Refused { ticket: pending.ticket, error });
     }
 
-    /// True if appends wait and an [`Input::Flush`](super::Input::Flush) would seal some.
+    /// True if appends wait and an [`Input::Flush`](crate::log::Input::Flush) would seal some.
     pub fn wants_flush(&self) -> bool {
         let is_full = self.own.pending.len() >= self.config.bundle_payloads_max
             || self.own.pending_bytes >= self.config.bundle_bytes_max;
@@ -195,7 +195,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         may_seal && !self.own.pending.is_empty() && (is_full || !self.writer.is_writing())
     }
 
-    pub(super) fn on_flush(&mut self, _now: Time, mesh_time_us: u64, out: &mut Outbox<Output<P>>) {
+    pub(super) fn on_flush(&mut self, mesh_time_us: u64, out: &mut Outbox<Output<P>>) {
         while self.wants_flush() {
             let (category, payloads, tickets) = self.take_bundle();
             match self.seal(category, payloads, mesh_time_us) {
@@ -322,7 +322,8 @@ impl<P: Copy + Ord + Debug> State<P> {
     }
 
     pub(super) fn expire_replicas(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
-        while let Some(waiting) = self.own.replicating.pop_front_if(|waiting| waiting.deadline <= now) {
+        while self.own.replicating.front().is_some_and(|waiting| waiting.deadline <= now) {
+            let Some(waiting) = self.own.replicating.pop_front() else { break };
             out.push(Output::Appended { ticket: waiting.ticket, appended: waiting.appended });
         }
     }

@@ -175,7 +175,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         let reserved = self.asked_bytes() + self.checking_bytes + self.asked_waiting_bytes;
         let has_room = reserved + bytes_max <= config.fetch_window_bytes && self.has_room_to_write();
         // What comes next in a log goes always, or what waits for it would hold the room for ever.
-        if !has_room && !(is_first && self.asked_bytes() == 0 && self.has_room_to_write()) {
+        let goes_always = is_first && self.asked_bytes() == 0 && self.has_room_to_write();
+        if !has_room && !goes_always {
             return false;
         }
         let id = self.request(now, peer, author, (from, to), bytes_max, false, rng);
@@ -252,7 +253,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         from: P,
         id: u64,
         next: Seq,
-        records: Vec<Bytes>,
+        records: &[Bytes],
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
@@ -266,13 +267,13 @@ impl<P: Copy + Ord + Debug> State<P> {
             return self.on_fork_answer(now, id, records, out);
         }
         if records.is_empty() && next <= request.from {
-            return self.on_decline(now, from, id, Decline::Missing, Seq(0), rng, out);
+            return self.on_decline(now, from, id, Decline::Missing, out);
         }
         let bytes: usize = records.iter().map(Bytes::len).sum();
         let checked = if bytes > request.bytes_max && records.len() > 1 {
             Err(Err(Misdeed::TooMuch))
         } else {
-            self.precheck(id, next, &records)
+            self.precheck(id, next, records)
         };
         match checked {
             Ok(unverified) => self.check_signatures(now, id, next, bytes, unverified, rng, out),
@@ -402,15 +403,12 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.may_fetch = true;
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of the frame")]
     pub(super) fn on_decline(
         &mut self,
         now: Time,
         from: P,
         id: u64,
         reason: Decline,
-        _seq: Seq,
-        _rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
         let is_open = |request: &&Request<P>| request.peer == from && !request.is_checking;
@@ -457,7 +455,9 @@ impl<P: Copy + Ord + Debug> State<P> {
     pub(super) fn drop_requests_to(&mut self, peer: P) {
         let open = self.requests.iter().filter(|(_, request)| request.peer == peer && !request.is_checking);
         let ids: Vec<u64> = open.map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| drop(self.end_request(id)));
+        for id in ids {
+            self.end_request(id);
+        }
     }
 
     /// Entries that peers say they have and this node has not.

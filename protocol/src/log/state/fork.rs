@@ -68,7 +68,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         &mut self,
         now: Time,
         id: u64,
-        records: Vec<Bytes>,
+        records: &[Bytes],
         out: &mut Outbox<Output<P>>,
     ) {
         let Some(request) = self.end_request(id) else { return };

@@ -133,9 +133,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
-    /// Sends a frame to a connected peer; says how long it is.
-    pub(super) fn send(&mut self, to: P, frame: &Frame, out: &mut Outbox<Output<P>>) -> usize {
-        let Some(peer) = self.peers.get_mut(&to) else { return 0 };
+    /// Sends a frame to a connected peer.
+    pub(super) fn send(&mut self, to: P, frame: &Frame, out: &mut Outbox<Output<P>>) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
         let bytes = frame.encode();
         let len = bytes.len();
         peer.queued = peer.queued.saturating_add(len);
@@ -146,7 +146,6 @@ impl<P: Copy + Ord + Debug> State<P> {
             _ => {}
         }
         out.push(Output::Send { to, frame: bytes });
-        len
     }
 
     /// The peer did what no honest one does.

@@ -64,7 +64,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let room = self.room();
         let offered = self.with_chain(author, |chain| chain.offer(record.clone(), is_asked, room));
         match offered.unwrap_or(Offered::Shed) {
-            Offered::Applied(records) => self.on_applied(now, from, records, is_asked),
+            Offered::Applied(records) => self.on_applied(from, records, is_asked),
             Offered::Known => self.stats.duplicates += 1,
             Offered::Waits => {
                 self.claim_before(now, from, &record);
@@ -84,7 +84,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
-    fn on_applied(&mut self, _now: Time, from: Option<P>, records: Vec<Record>, is_asked: bool) {
+    fn on_applied(&mut self, from: Option<P>, records: Vec<Record>, is_asked: bool) {
         for record in records {
             self.count_recovered(from, &record, is_asked);
             self.queue_append(record, from, is_asked, Vec::new());
@@ -194,7 +194,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.forget_beyond_limit(&author);
         if is_due {
             let peers: Vec<P> = self.peers.keys().copied().filter(|peer| Some(*peer) != from).collect();
-            peers.iter().for_each(|peer| drop(self.send(*peer, &frame, out)));
+            for peer in peers {
+                self.send(peer, &frame, out);
+            }
         }
     }
 

@@ -84,11 +84,10 @@ impl<P: Copy + Ord + Debug> State<P> {
     /// The store has answered: so can we.
     pub(super) fn serve(
         &mut self,
-        serving: Serving<P>,
+        Serving { peer, id, from, to, is_find }: Serving<P>,
         records: Option<Vec<Bytes>>,
         out: &mut Outbox<Output<P>>,
     ) {
-        let Serving { peer, id, from, to, is_find } = serving;
         let Some(state) = self.peers.get_mut(&peer) else { return };
         // The peer may have gone and come back meanwhile, and begun to count anew.
         state.served = state.served.saturating_sub(1);

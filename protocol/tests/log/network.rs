@@ -1,0 +1,676 @@
+//! A network of logs in virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use omnimesh_protocol::author::Ticket;
+use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind};
+use omnimesh_protocol::log::wire::Frame;
+use omnimesh_protocol::log::{
+    AppendError, Appended, AuthorHead, Change, Config, Event, Head, Input, Misdeed, Output, Proof, Record,
+    Report, Start, State, StoreError, StoredLog, Timer, Token,
+};
+use omnimesh_protocol::pattern::PatternGenerator;
+use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The step in which every run begins.
+const STEP: u64 = 1000;
+
+pub(crate) fn mesh() -> Mesh {
+    Mesh::open("test").unwrap()
+}
+
+pub(crate) fn patterns() -> PatternGenerator {
+    PatternGenerator::new(mesh().secret().clone(), 100.try_into().unwrap(), 64.try_into().unwrap())
+}
+
+pub(crate) fn identity(n: usize) -> Identity {
+    Identity::from_seed(&[u8::try_from(n + 1).unwrap(); 32])
+}
+
+pub(crate) fn category() -> Channel {
+    Channel::new("log").unwrap()
+}
+
+/// What is on disk for good.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Disk {
+    pub(crate) logs: BTreeMap<NodeId, BTreeMap<Seq, Bytes>>,
+    pub(crate) proofs: BTreeMap<NodeId, Bytes>,
+}
+
+pub(crate) fn record(bytes: &Bytes) -> Record {
+    Record::new(Envelope::decode(bytes, 65_536).unwrap()).unwrap()
+}
+
+impl Disk {
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Append(record) => {
+                let log = self.logs.entry(record.author()).or_default();
+                drop(log.split_off(&record.first()));
+                log.insert(record.first(), record.as_bytes().clone());
+            }
+            Change::Freeze(proof) => {
+                self.proofs.insert(proof.author(), proof.encode());
+                let log = self.logs.entry(proof.author()).or_default();
+                log.retain(|_, bytes| record(bytes).last() < proof.fork());
+            }
+        }
+    }
+
+    pub(crate) fn read(&self, author: &NodeId, from: Seq, to: Seq, bytes_max: usize) -> Vec<Bytes> {
+        let mut bytes = 0;
+        let mut records = Vec::new();
+        for record in self.logs.get(author).into_iter().flat_map(|log| log.range(from..=to)).map(|(_, r)| r) {
+            bytes += record.len();
+            if bytes > bytes_max && !records.is_empty() {
+                break;
+            }
+            records.push(record.clone());
+        }
+        records
+    }
+
+    pub(crate) fn find(&self, author: &NodeId, seq: Seq) -> Option<Bytes> {
+        let (_, bytes) = self.logs.get(author)?.range(..=seq).next_back()?;
+        record(bytes).covers(seq).then(|| bytes.clone())
+    }
+
+    pub(crate) fn start(&self, may_have_written: bool) -> Start {
+        let authors: BTreeSet<NodeId> = self.logs.keys().chain(self.proofs.keys()).copied().collect();
+        let logs = authors.into_iter().map(|author| self.stored(author)).collect();
+        Start { logs, may_have_written }
+    }
+
+    pub(crate) fn stored(&self, author: NodeId) -> StoredLog {
+        let last =
+            self.logs.get(&author).and_then(|log| log.last_key_value()).map(|(_, bytes)| record(bytes));
+        let proof = self.proofs.get(&author).map(|bytes| Proof::decode(bytes, 65_536).unwrap());
+        StoredLog {
+            author,
+            base: Seq(1),
+            head: last.as_ref().map_or(Head::EMPTY, Record::head),
+            step: last.as_ref().map_or(Step(0), Record::step),
+            proof,
+        }
+    }
+
+    /// Checks every chain from its beginning, signatures too.
+    pub(crate) fn check(&self) {
+        for (author, log) in &self.logs {
+            let key = omnimesh_protocol::identity::PublicKey::new(author).unwrap();
+            let (mut head, mut step) = (Head::EMPTY, Step(0));
+            let mut hash = None;
+            for bytes in log.values() {
+                let record = record(bytes);
+                assert_eq!((record.author(), record.first().0), (*author, head.seq.0 + 1));
+                assert_eq!(record.prev(), head.as_prev());
+                assert!(record.step() >= step && record.envelope().is_signed_by(&key));
+                for entry in record.to_entries() {
+                    assert_eq!(entry.prev, hash, "entries are a chain too");
+                    hash = Some(entry.hash);
+                }
+                (head, step) = (record.head(), record.step());
+                assert_eq!(hash, Some(head.digest));
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.logs.values().flat_map(|log| log.values()).map(Bytes::len).sum()
+    }
+
+    /// Digests of all records: what has to be equal on all nodes.
+    pub(crate) fn content(&self) -> Vec<(NodeId, Seq, Hash)> {
+        let logs = self.logs.iter();
+        logs.flat_map(|(author, log)| log.iter().map(|(seq, bytes)| (*author, *seq, record(bytes).digest())))
+            .collect()
+    }
+}
+
+/// An acknowledged append.
+#[derive(Clone, Debug)]
+pub(crate) struct Acked {
+    pub(crate) appended: Appended,
+    pub(crate) data: Bytes,
+}
+
+/// One node, up or down.
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) state: Option<State<usize>>,
+    pub(crate) disk: Disk,
+    rng: ChaCha8Rng,
+    life: u64,
+    /// Being written: not there after a crash, or there, by chance.
+    writing: Option<Vec<Change>>,
+    pub(crate) disk_is_full: bool,
+    pub(crate) acked: Vec<Acked>,
+    pub(crate) refused: Vec<AppendError>,
+    appending: BTreeMap<Ticket, Bytes>,
+    /// Heads that follow from what was applied in this life.
+    applied: BTreeMap<NodeId, Head>,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) misdeeds: BTreeMap<usize, Vec<Misdeed>>,
+    pub(crate) frozen: Vec<Proof>,
+    pub(crate) own_head: Option<(Head, u64)>,
+}
+
+#[derive(Debug)]
+enum Happening {
+    Frame { from: usize, to: usize, link: u64, frame: Bytes },
+    Gossip { from: usize, to: usize, link: u64, envelope: Envelope },
+    Timer { node: usize, life: u64, timer: Timer },
+    Written { node: usize, life: u64, token: Token },
+    Read { node: usize, life: u64, token: Token, author: NodeId, from: Seq, to: Seq, bytes_max: usize },
+    Find { node: usize, life: u64, token: Token, author: NodeId, seq: Seq },
+    Verify { node: usize, life: u64, token: Token, records: Vec<omnimesh_protocol::validate::Unverified> },
+    Step,
+}
+
+/// What a liar answers to a frame from a node: frames.
+pub(crate) type Liar = Box<dyn FnMut(&Frame, &mut ChaCha8Rng) -> Vec<Bytes>>;
+
+/// All nodes and what is on its way.
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) config: Config,
+    /// Share of gossiped messages that do not arrive.
+    pub(crate) gossip_loss: f64,
+    /// Share of frames that are shed on their way.
+    pub(crate) frame_loss: f64,
+    pub(crate) latency: Duration,
+    pub(crate) sync: Duration,
+    happenings: BTreeMap<(Time, u64), Happening>,
+    count: u64,
+    /// Connected pairs, lower first, and the number of their connection.
+    links: BTreeMap<(usize, usize), u64>,
+    last_arrival: BTreeMap<(usize, usize), Time>,
+    liars: BTreeMap<usize, Liar>,
+    ticket: u64,
+    pub(crate) bytes: BTreeMap<(usize, usize), usize>,
+    pub(crate) frames: BTreeMap<(usize, usize), usize>,
+    pub(crate) memory_max: usize,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, nodes: usize, config: Config) -> Self {
+        let mut world = World {
+            now: Time::ZERO,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            nodes: Vec::new(),
+            config,
+            gossip_loss: 0.0,
+            frame_loss: 0.0,
+            latency: Duration::from_millis(10),
+            sync: Duration::from_millis(5),
+            happenings: BTreeMap::new(),
+            count: 0,
+            links: BTreeMap::new(),
+            last_arrival: BTreeMap::new(),
+            liars: BTreeMap::new(),
+            ticket: 0,
+            bytes: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            memory_max: 0,
+        };
+        for n in 0..nodes {
+            world.add(identity(n), Disk::default());
+        }
+        world.happen(Duration::from_secs(1), Happening::Step);
+        world
+    }
+
+    /// Adds a node that is down.
+    pub(crate) fn add(&mut self, identity: Identity, disk: Disk) -> usize {
+        let rng = ChaCha8Rng::from_rng(&mut self.rng);
+        self.nodes.push(Node {
+            identity,
+            state: None,
+            disk,
+            rng,
+            life: 0,
+            writing: None,
+            disk_is_full: false,
+            acked: Vec::new(),
+            refused: Vec::new(),
+            appending: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            reports: Vec::new(),
+            misdeeds: BTreeMap::new(),
+            frozen: Vec::new(),
+            own_head: None,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Adds a peer that answers as it likes.
+    pub(crate) fn add_liar(&mut self, liar: Liar) -> usize {
+        let node = self.add(identity(100 + self.nodes.len()), Disk::default());
+        self.liars.insert(node, liar);
+        node
+    }
+
+    pub(crate) fn id(&self, node: usize) -> NodeId {
+        self.nodes[node].identity.id()
+    }
+
+    pub(crate) fn state(&self, node: usize) -> &State<usize> {
+        self.nodes[node].state.as_ref().unwrap()
+    }
+
+    pub(crate) fn step(&self) -> Step {
+        Step(STEP + self.now.as_millis() / 1000)
+    }
+
+    pub(crate) fn start(&mut self, node: usize, may_have_written: bool) {
+        let start = self.nodes[node].disk.start(may_have_written);
+        let mut out = Outbox::new();
+        let node_state = &mut self.nodes[node];
+        node_state.life += 1;
+        let identity = node_state.identity.clone();
+        let config = self.config.clone();
+        let state = State::new(config, identity, &mesh(), patterns(), start, self.now, &mut out);
+        node_state.applied = state.heads().map(|head| (head.author, head.head)).collect();
+        node_state.state = Some(state);
+        self.carry_out(node, &mut out);
+        let step = self.step();
+        self.give(node, Input::Step(Some(step)));
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.start(node, false);
+        }
+        self.connect_all();
+    }
+
+    /// Connects all that are up with each other.
+    pub(crate) fn connect_all(&mut self) {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.connect_among(&all);
+    }
+
+    pub(crate) fn connect_among(&mut self, nodes: &[usize]) {
+        for (index, a) in nodes.iter().enumerate() {
+            for b in &nodes[index + 1..] {
+                self.connect(*a, *b);
+            }
+        }
+    }
+
+    pub(crate) fn connect(&mut self, a: usize, b: usize) {
+        let pair = (a.min(b), a.max(b));
+        let is_there = |n: usize| self.nodes[n].state.is_some() || self.liars.contains_key(&n);
+        if self.links.contains_key(&pair) || !is_there(a) || !is_there(b) {
+            return;
+        }
+        self.count += 1;
+        self.links.insert(pair, self.count);
+        for (node, peer) in [(a, b), (b, a)] {
+            let id = self.id(peer);
+            self.give(node, Input::Connected { peer, node: id });
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, a: usize, b: usize) {
+        if self.links.remove(&(a.min(b), a.max(b))).is_some() {
+            self.give(a, Input::Disconnected { peer: b });
+            self.give(b, Input::Disconnected { peer: a });
+        }
+    }
+
+    /// Parts the nodes in `island` from all others.
+    pub(crate) fn part(&mut self, island: &[usize]) {
+        let cut: Vec<(usize, usize)> =
+            self.links.keys().filter(|(a, b)| island.contains(a) != island.contains(b)).copied().collect();
+        cut.into_iter().for_each(|(a, b)| self.disconnect(a, b));
+    }
+
+    /// The process is gone; of what was being written, all is there or nothing.
+    pub(crate) fn crash(&mut self, node: usize) {
+        let links: Vec<(usize, usize)> =
+            self.links.keys().filter(|(a, b)| *a == node || *b == node).copied().collect();
+        self.nodes[node].state = None;
+        for (a, b) in links {
+            self.disconnect(a, b);
+        }
+        if let Some(changes) = self.nodes[node].writing.take()
+            && self.rng.random_bool(0.5)
+        {
+            changes.iter().for_each(|change| self.nodes[node].disk.change(change));
+        }
+        self.nodes[node].appending.clear();
+    }
+
+    pub(crate) fn append(&mut self, node: usize, data: &[u8]) {
+        self.append_replicated(node, data, 0);
+    }
+
+    pub(crate) fn append_replicated(&mut self, node: usize, data: &[u8], replicas: usize) {
+        self.ticket += 1;
+        let (ticket, payload) = (Ticket(self.ticket), Bytes::copy_from_slice(data));
+        self.nodes[node].appending.insert(ticket, payload.clone());
+        self.give(node, Input::Append { category: category(), payload, ticket, replicas });
+    }
+
+    /// Gives an input to a node that is up, and carries out what it wants.
+    pub(crate) fn give(&mut self, node: usize, input: Input<usize>) {
+        let now = self.now;
+        let Node { state: Some(state), rng, .. } = &mut self.nodes[node] else { return };
+        let mut out = Outbox::new();
+        state.handle(now, input, rng, &mut out);
+        state.check_invariants();
+        if state.wants_flush() {
+            state.handle(now, Input::Flush { mesh_time_us: now.as_nanos() / 1000 }, rng, &mut out);
+            state.check_invariants();
+        }
+        let stats = state.stats();
+        self.memory_max = self.memory_max.max(stats.waiting_bytes + stats.write_bytes);
+        self.carry_out(node, &mut out);
+    }
+
+    /// Lets a liar, or a test in a node's name, send a frame.
+    pub(crate) fn send(&mut self, from: usize, to: usize, frame: Bytes) {
+        let Some(link) = self.links.get(&(from.min(to), from.max(to))).copied() else { return };
+        *self.bytes.entry((from, to)).or_default() += frame.len();
+        *self.frames.entry((from, to)).or_default() += 1;
+        if self.rng.random_bool(self.frame_loss) {
+            return self.give(from, Input::Sent { to, bytes: frame.len() });
+        }
+        let jitter = self.latency.mul_f64(self.rng.random::<f64>());
+        let arrival = self
+            .last_arrival
+            .get(&(from, to))
+            .copied()
+            .unwrap_or(Time::ZERO)
+            .max(self.now + self.latency + jitter);
+        self.last_arrival.insert((from, to), arrival);
+        self.happen(arrival.since(self.now), Happening::Frame { from, to, link, frame });
+    }
+
+    /// Brings a record to all that are connected, but for those to whom it is lost.
+    pub(crate) fn gossip(&mut self, from: usize, record: &Record) {
+        for to in 0..self.nodes.len() {
+            if self.links.contains_key(&(from.min(to), from.max(to)))
+                && !self.rng.random_bool(self.gossip_loss)
+            {
+                self.gossip_to(from, to, record);
+            }
+        }
+    }
+
+    pub(crate) fn gossip_to(&mut self, from: usize, to: usize, record: &Record) {
+        let link = self.links.get(&(from.min(to), from.max(to))).copied().unwrap_or_default();
+        let after = self.latency + self.latency.mul_f64(2.0 * self.rng.random::<f64>());
+        self.happen(after, Happening::Gossip { from, to, link, envelope: record.envelope().clone() });
+    }
+
+    fn happen(&mut self, after: Duration, happening: Happening) {
+        self.count += 1;
+        self.happenings.insert((self.now + after, self.count), happening);
+    }
+
+    fn carry_out(&mut self, node: usize, out: &mut Outbox<Output<usize>>) {
+        let life = self.nodes[node].life;
+        for output in out.drain() {
+            match output {
+                Output::Send { to, frame } => {
+                    assert!(frame.len() <= omnimesh_protocol::log::frame_bytes_max(65_536));
+                    self.send(node, to, frame);
+                }
+                Output::Publish(record) => self.gossip(node, &record),
+                Output::Verify { token, records } => {
+                    self.happen(Duration::from_millis(1), Happening::Verify { node, life, token, records });
+                }
+                Output::Write { token, changes } => {
+                    assert!(self.nodes[node].writing.is_none(), "one write at a time");
+                    self.nodes[node].writing = Some(changes);
+                    self.happen(self.sync, Happening::Written { node, life, token });
+                }
+                Output::Read { token, author, from, to, bytes_max } => {
+                    let read = Happening::Read { node, life, token, author, from, to, bytes_max };
+                    self.happen(Duration::from_millis(1), read);
+                }
+                Output::Find { token, author, seq } => {
+                    self.happen(Duration::from_millis(1), Happening::Find { node, life, token, author, seq });
+                }
+                Output::Timer { at, timer } => {
+                    self.happen(at.since(self.now), Happening::Timer { node, life, timer });
+                }
+                Output::Appended { ticket, appended } => {
+                    let data =
+                        self.nodes[node].appending.remove(&ticket).expect("one answer for each append");
+                    self.nodes[node].acked.push(Acked { appended, data });
+                }
+                Output::Refused { ticket, error } => {
+                    self.nodes[node].appending.remove(&ticket).expect("one answer for each append");
+                    self.nodes[node].refused.push(error);
+                }
+                Output::Event(event) => self.note(node, event),
+            }
+        }
+    }
+
+    fn note(&mut self, node: usize, event: Event<usize>) {
+        let node = &mut self.nodes[node];
+        match event {
+            Event::Applied { record, .. } => {
+                let head = node.applied.entry(record.author()).or_insert(Head::EMPTY);
+                assert_eq!(record.first().0, head.seq.0 + 1, "records are applied in order");
+                assert_eq!(record.prev(), head.as_prev());
+                *head = record.head();
+            }
+            Event::Frozen { proof } => {
+                let author = proof.author();
+                let last = node.disk.stored(author).head;
+                node.applied.insert(author, last);
+                node.frozen.push(proof);
+            }
+            Event::CaughtUp(report) => node.reports.push(report),
+            Event::OwnHead { head, recovered, .. } => node.own_head = Some((head, recovered)),
+            Event::Misbehaved { peer, misdeed } => node.misdeeds.entry(peer).or_default().push(misdeed),
+            Event::WriteFailed { .. } => {}
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(entry) = self.happenings.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((at, _), happening) = entry.remove_entry();
+            self.now = at;
+            self.come(happening);
+        }
+        self.now = end;
+    }
+
+    fn is_alive(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].life == life && self.nodes[node].state.is_some()
+    }
+
+    fn come(&mut self, happening: Happening) {
+        match happening {
+            Happening::Step => {
+                let step = self.step();
+                for node in 0..self.nodes.len() {
+                    self.give(node, Input::Step(Some(step)));
+                }
+                self.happen(Duration::from_secs(1), Happening::Step);
+            }
+            Happening::Frame { from, to, link, frame } => {
+                self.give(from, Input::Sent { to, bytes: frame.len() });
+                if self.links.get(&(from.min(to), from.max(to))) == Some(&link) {
+                    match self.liars.get_mut(&to) {
+                        Some(liar) => {
+                            let answers = Frame::decode(&frame)
+                                .map(|frame| liar(&frame, &mut self.rng))
+                                .unwrap_or_default();
+                            answers.into_iter().for_each(|answer| self.send(to, from, answer));
+                        }
+                        None => self.give(to, Input::Received { from, frame }),
+                    }
+                }
+            }
+            Happening::Gossip { from, to, link, envelope } => {
+                if link == 0 || self.links.get(&(from.min(to), from.max(to))) == Some(&link) {
+                    self.give(to, Input::Gossiped { from, envelope });
+                }
+            }
+            Happening::Timer { node, life, timer } if self.is_alive(node, life) => {
+                self.give(node, Input::Timer(timer));
+            }
+            Happening::Written { node, life, token } if self.is_alive(node, life) => {
+                let changes = self.nodes[node].writing.take().expect("a write is under way");
+                let result = if self.nodes[node].disk_is_full { Err(StoreError::Full) } else { Ok(()) };
+                if result.is_ok() {
+                    changes.iter().for_each(|change| self.nodes[node].disk.change(change));
+                }
+                self.give(node, Input::Written { token, result });
+            }
+            Happening::Read { node, life, token, author, from, to, bytes_max }
+                if self.is_alive(node, life) =>
+            {
+                let result = Ok(self.nodes[node].disk.read(&author, from, to, bytes_max));
+                self.give(node, Input::Read { token, result });
+            }
+            Happening::Find { node, life, token, author, seq } if self.is_alive(node, life) => {
+                let result = Ok(self.nodes[node].disk.find(&author, seq).into_iter().collect());
+                self.give(node, Input::Read { token, result });
+            }
+            Happening::Verify { node, life, token, records } if self.is_alive(node, life) => {
+                let results = records.into_iter().map(|record| record.verify()).collect();
+                self.give(node, Input::Verified { token, results });
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets time pass until all that are up have the same logs and nothing is under way, or panics.
+    pub(crate) fn settle(&mut self, most: Duration, what: &str) -> Duration {
+        let began = self.now;
+        while self.now.since(began) < most {
+            self.run(Duration::from_millis(100));
+            if self.is_settled() {
+                return self.now.since(began);
+            }
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            if let Some(state) = &node.state {
+                let heads: Vec<&AuthorHead> = state.heads().collect();
+                eprintln!("node {index}: {:?}\n  {heads:?}\n  {:?}", state.stats(), node.misdeeds);
+            }
+        }
+        panic!("not the same logs after {most:?}: {what}");
+    }
+
+    fn is_settled(&self) -> bool {
+        let mut up = self.nodes.iter().filter_map(|node| node.state.as_ref());
+        let Some(first) = up.next() else { return true };
+        first.is_idle() && up.all(|state| state.is_idle() && state.fingerprint() == first.fingerprint())
+    }
+
+    /// What has to hold at the end, once all are up and settled.
+    pub(crate) fn check(&self, what: &str) {
+        let up: Vec<&Node> = self.nodes.iter().filter(|node| node.state.is_some()).collect();
+        let first = up[0];
+        for node in &up {
+            node.disk.check();
+            assert_eq!(node.disk.content(), first.disk.content(), "equal logs: {what}");
+            let ids = |node: &Node| {
+                node.disk
+                    .proofs
+                    .keys()
+                    .map(|author| node.state.as_ref().unwrap().proof(author).unwrap().id())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(ids(node), ids(first), "equal proofs: {what}");
+            let heads: BTreeMap<NodeId, Head> =
+                node.state.as_ref().unwrap().heads().map(|head| (head.author, head.head)).collect();
+            let applied: BTreeMap<NodeId, Head> = node
+                .applied
+                .iter()
+                .filter(|(author, _)| heads.contains_key(author))
+                .map(|(a, h)| (*a, *h))
+                .collect();
+            assert_eq!(applied, heads, "what was applied is what is on disk: {what}");
+        }
+        for node in &self.nodes {
+            for Acked { appended, data } in &node.acked {
+                if first.disk.proofs.contains_key(&appended.author) {
+                    continue;
+                }
+                let found = first.disk.find(&appended.author, appended.seq).map(|bytes| record(&bytes));
+                let found =
+                    found.unwrap_or_else(|| panic!("{appended:?} was acknowledged and is lost: {what}"));
+                let entry = found.to_entries().find(|entry| entry.seq == appended.seq).unwrap();
+                assert_eq!((entry.hash, &entry.data), (appended.hash, data), "{what}");
+            }
+        }
+    }
+}
+
+/// Seals a record with a key, whatever its log says.
+pub(crate) fn seal(
+    identity: &Identity,
+    step: Step,
+    first: u64,
+    prev: Option<Hash>,
+    payloads: &[Bytes],
+) -> Record {
+    let header = Header {
+        mesh: mesh().id(),
+        author: identity.id(),
+        seq: Seq(first),
+        step,
+        kind: Kind::Durable,
+        channel: category(),
+        prev,
+        timestamp_us: None,
+    };
+    let payloads = payloads.iter().cloned().collect();
+    Record::new(Envelope::seal(identity, patterns().at(step), header, payloads).unwrap()).unwrap()
+}
+
+/// A chain of records with so many entries each, behind `before`.
+pub(crate) fn chain(
+    identity: &Identity,
+    step: Step,
+    before: Option<&Record>,
+    lengths: &[usize],
+    text: &str,
+) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    for entries in lengths {
+        let last = records.last().or(before);
+        let (first, prev) = last.map_or((1, None), |last| (last.last().0 + 1, Some(last.digest())));
+        let payloads: Vec<Bytes> =
+            (0..*entries).map(|index| Bytes::from(format!("{text} {}", first + index as u64))).collect();
+        records.push(seal(identity, step, first, prev, &payloads));
+    }
+    records
+}
+
+/// A disk that holds these records.
+pub(crate) fn disk_of(records: &[Record]) -> Disk {
+    let mut disk = Disk::default();
+    for record in records {
+        disk.change(&Change::Append(record.clone()));
+    }
+    disk
+}
+
+impl Node {
+    /// What was applied of this author counts no more from where its log ends on disk.
+    pub(crate) fn damage(&mut self, author: NodeId) {
+        self.applied.insert(author, self.disk.stored(author).head);
+    }
+}
