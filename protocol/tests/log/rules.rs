@@ -157,7 +157,7 @@ fn a_node_that_was_away_catches_up_from_several_peers() {
         let missing: Vec<_> = (0..authors).flat_map(|n| long_log(20 + n, records, entries)).collect();
         let disk = disk_of(&missing);
         let bytes = disk.bytes();
-        let mut world = World::new(1, 1, Config::default());
+        let mut world = World::new(1, 1, Config { fetch_bytes: 64 << 10, ..Config::default() });
         for n in 1..5 {
             world.add(identity(n), disk.clone());
         }

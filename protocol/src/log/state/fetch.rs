@@ -26,6 +26,11 @@ const LOOK_MAX: usize = 64;
 const ENTRY_BYTES: usize = 430;
 /// Entries asked for at once, at least: more than the longest record has, so that most answers hold something.
 const ENTRIES_MIN: usize = 512;
+/// How far beyond the end of a log, in entries, something is asked for; a liar can claim any number. Source: guess, more
+/// than there is room for.
+const AHEAD_MAX: u64 = 1 << 17;
+/// Ranges of one author in which no record begins that are remembered. Source: guess; there is one at each border of two requests.
+const EMPTY_MAX: usize = 256;
 /// How long a peer that is busy is left alone. Source: guess.
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -38,6 +43,21 @@ pub(super) struct Fetching {
     empty: BTreeMap<Seq, Seq>,
     /// Bytes of an entry, lately.
     entry_bytes: Option<usize>,
+}
+
+impl Fetching {
+    /// Notes that no record begins in `from..=to`, in one range with what comes before.
+    fn add_empty(&mut self, from: Seq, to: Seq) {
+        match self.empty.range_mut(..=from).next_back() {
+            Some((_, end)) if end.saturating_add(1) >= from => *end = to.max(*end),
+            _ => {
+                self.empty.insert(from, to);
+            }
+        }
+        while self.empty.len() > EMPTY_MAX {
+            self.empty.pop_last();
+        }
+    }
 }
 
 /// Something that a peer was asked for.
@@ -142,6 +162,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             let after = (Bound::Excluded(gap), Bound::Unbounded);
             let before_asked = fetching.asked.range(after).next().map(|(from, _)| from.saturating_sub(1));
             let limit = chain.map_or(Seq(u64::MAX - 1), |chain| chain.limit());
+            let limit = limit.min(next.saturating_add(AHEAD_MAX));
             let to = to.unwrap_or(limit).min(before_asked.unwrap_or(limit)).min(limit);
             return (gap <= to).then_some((gap, to));
         }
@@ -390,7 +411,7 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.drop_claim(peer, &request.author);
                 self.blame(now, peer, Misdeed::EmptyClaim, out);
             } else {
-                self.search_fork(now, peer, request.author, head, rng, out);
+                self.search_fork(now, peer, request.author, head, true, rng, out);
             }
             return;
         }
@@ -398,7 +419,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             state.note_good_answer();
         }
         if begins_later && let Some(fetching) = self.fetching.get_mut(&request.author) {
-            fetching.empty.insert(request.from, request.empty_to);
+            fetching.add_empty(request.from, request.empty_to);
         }
         self.may_fetch = true;
     }

@@ -32,16 +32,21 @@ pub(super) struct ForkSearch<P> {
     /// What was asked for last.
     middle: Seq,
     least: Option<Proof>,
+    /// It has given an answer that an honest peer gives only if there is a fork.
+    is_suspect: bool,
 }
 
 impl<P: Copy + Ord + Debug> State<P> {
-    /// The peer's log of this author seems to be another one at or before `at`, which is in ours.
+    /// The peer's log of this author seems to be another one at or before `at`, which is in ours. If it is not, the peer
+    /// has lied if it `is_suspect`.
+    #[expect(clippy::too_many_arguments, reason = "the beginning of a search")]
     pub(super) fn search_fork(
         &mut self,
         now: Time,
         peer: P,
         author: NodeId,
         at: Seq,
+        is_suspect: bool,
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
@@ -52,7 +57,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         self.stats.fork_searches += 1;
-        self.forks.insert(author, ForkSearch { peer, low, high: at, middle: at, least: None });
+        self.forks.insert(author, ForkSearch { peer, low, high: at, middle: at, least: None, is_suspect });
         self.ask_middle(now, author, rng, out);
     }
 
@@ -73,7 +78,11 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) {
         let Some(request) = self.end_request(id) else { return };
         let (author, peer) = (request.author, request.peer);
-        let Some(bytes) = records.first() else { return self.end_fork(now, author, out) };
+        let Some(bytes) = records.first() else {
+            self.end_fork(now, author, out);
+            self.drop_claim(peer, &author);
+            return self.blame(now, peer, Misdeed::EmptyClaim, out);
+        };
         let checked = self.gates.precheck(self.step, bytes);
         let misdeed = match checked {
             Ok(checked) => {
@@ -139,11 +148,14 @@ impl<P: Copy + Ord + Debug> State<P> {
             None => search.low = search.low.max(record.last()),
         }
         if search.low >= search.high {
-            let has_agreed = search.least.is_none();
+            let (has_agreed, is_suspect) = (search.least.is_none(), search.is_suspect);
             self.end_fork(now, author, out);
             if has_agreed {
-                // It has what we have, and pretended otherwise.
                 self.drop_claim(peer, &author);
+            }
+            if has_agreed && is_suspect {
+                // It has what we have, and pretended otherwise.
+                self.blame(now, peer, Misdeed::EmptyClaim, out);
             }
             return;
         }

@@ -74,7 +74,7 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.bound_waiting(author);
                 if let Some(peer) = from {
                     let head = self.logs.get(&author).map_or(Seq(0), |log| log.chain.head().seq);
-                    self.search_fork(now, peer, author, head, rng, out);
+                    self.search_fork(now, peer, author, head, is_asked, rng, out);
                 }
             }
             Offered::Taken => self.compare_with_own(now, record, out),
@@ -242,7 +242,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         if head.head.seq > own.seq {
             self.claim(now, from, author, head.head.seq, true);
         } else if head.head.seq == own.seq && head.head.digest != own.digest {
-            self.search_fork(now, from, author, own.seq, rng, out);
+            self.search_fork(now, from, author, own.seq, false, rng, out);
         }
     }
 
