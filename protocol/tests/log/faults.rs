@@ -6,7 +6,7 @@ use omnimesh_protocol::log::Config;
 use rand::RngExt;
 
 use crate::network::{World, patterns};
-use crate::{replay, seeds};
+use crate::{replay, scale, seeds};
 
 /// What took effect in one run.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ fn run(seed: u64) -> Effects {
 #[test]
 fn faults_lose_nothing_and_heal() {
     let mut all = Effects::default();
-    for seed in seeds(30) {
+    for seed in seeds(30 * scale()) {
         let effects = run(seed);
         assert!(effects.acked > 0, "{}", replay("faults", seed));
         all.crashes += effects.crashes;

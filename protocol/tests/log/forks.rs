@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use crate::network::{Disk, World, chain, disk_of, identity};
-use crate::{replay, seeds};
+use crate::{replay, scale, seeds};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -113,7 +113,7 @@ fn a_node_whose_key_was_copied_stops_appending() {
 /// Several branches of one author, told record by record to whomever, while nodes part and crash.
 #[test]
 fn any_telling_ends_alike() {
-    for seed in seeds(40) {
+    for seed in seeds(40 * scale()) {
         let what = replay("any_telling", seed);
         let mut world = World::new(seed, 4, Config::default());
         world.start_all();

@@ -19,3 +19,8 @@ fn seeds(count: u64) -> Vec<u64> {
 fn replay(test: &str, seed: u64) -> String {
     format!("seed {seed}; replay: OMNIMESH_SEED={seed} cargo test -p omnimesh-protocol --test log {test}")
 }
+
+/// How many times as many seeds as usual are to be run: `OMNIMESH_SCALE`.
+fn scale() -> u64 {
+    std::env::var("OMNIMESH_SCALE").map_or(1, |scale| scale.parse().expect("OMNIMESH_SCALE is a number"))
+}
