@@ -927,15 +927,17 @@ def check_envelope(case):
     expect("mesh_id", mesh.hex(), case.get("mesh_id", text))
     expect("author", author.hex(), case.get("author", text))
     step, channel = case.get("step", decimal), case.get("channel", text)
-    expect("topic", topic_of(mesh, channel), case.get("topic", text))
+    kind = case.get("kind", number)
+    gossiped_on = "_log" if kind == DURABLE else channel
+    expect("topic", topic_of(mesh, gossiped_on), case.get("topic", text))
     items = [
-        1, mesh, author, case.get("seq", decimal), step, case.get("kind", number), channel,
+        1, mesh, author, case.get("seq", decimal), step, kind, channel,
         case.get("prev", optional(unhex)), case.get("timestamp_us", optional(decimal)),
         case.get("payloads", list_of(unhex)),
     ]  # fmt: skip
     data = check_sealing(case, items, Pattern(secret, interval, step).tag_key, seed)
 
-    judge = Judge(mesh_name, secret, interval, step, 8, 2, 65536, channel, ReplayWindows(1024, 16, None))
+    judge = Judge(mesh_name, secret, interval, step, 8, 2, 65536, gossiped_on, ReplayWindows(1024, 16, None))
     expect("what a node at this step says", judge.judge(data), "accepted")
     expect("what it says the second time", judge.judge(data), "replay")
     read = Envelope(data).signed

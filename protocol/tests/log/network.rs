@@ -163,7 +163,7 @@ pub(crate) struct Node {
 #[derive(Debug)]
 enum Happening {
     Frame { from: usize, to: usize, link: u64, frame: Bytes },
-    Gossip { from: usize, to: usize, link: u64, envelope: Envelope },
+    Gossip { from: usize, to: usize, link: u64, record: Record },
     Timer { node: usize, life: u64, timer: Timer },
     Written { node: usize, life: u64, token: Token },
     Read { node: usize, life: u64, token: Token, author: NodeId, from: Seq, to: Seq, bytes_max: usize },
@@ -409,7 +409,7 @@ impl World {
     pub(crate) fn gossip_to(&mut self, from: usize, to: usize, record: &Record) {
         let link = self.links.get(&(from.min(to), from.max(to))).copied().unwrap_or_default();
         let after = self.latency + self.latency.mul_f64(2.0 * self.rng.random::<f64>());
-        self.happen(after, Happening::Gossip { from, to, link, envelope: record.envelope().clone() });
+        self.happen(after, Happening::Gossip { from, to, link, record: record.clone() });
     }
 
     fn happen(&mut self, after: Duration, happening: Happening) {
@@ -493,6 +493,10 @@ impl World {
         self.now = end;
     }
 
+    fn is_linked(&self, a: usize, b: usize, link: u64) -> bool {
+        self.links.get(&(a.min(b), a.max(b))) == Some(&link)
+    }
+
     fn is_alive(&self, node: usize, life: u64) -> bool {
         self.nodes[node].life == life && self.nodes[node].state.is_some()
     }
@@ -508,7 +512,7 @@ impl World {
             }
             Happening::Frame { from, to, link, frame } => {
                 self.give(from, Input::Sent { to, bytes: frame.len() });
-                if self.links.get(&(from.min(to), from.max(to))) == Some(&link) {
+                if self.is_linked(from, to, link) {
                     match self.liars.get_mut(&to) {
                         Some(liar) => {
                             let answers = Frame::decode(&frame)
@@ -520,10 +524,8 @@ impl World {
                     }
                 }
             }
-            Happening::Gossip { from, to, link, envelope } => {
-                if link == 0 || self.links.get(&(from.min(to), from.max(to))) == Some(&link) {
-                    self.give(to, Input::Gossiped { from, envelope });
-                }
+            Happening::Gossip { from, to, link, record } if link == 0 || self.is_linked(from, to, link) => {
+                self.give(to, Input::Gossiped { from, envelope: record.envelope().clone() });
             }
             Happening::Timer { node, life, timer } if self.is_alive(node, life) => {
                 self.give(node, Input::Timer(timer));
