@@ -142,7 +142,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         out: &mut Outbox<Output<P>>,
     ) -> Self {
         let gates = RecordGates::new(&config, mesh, patterns);
-        let own = Own::new(&config, start.may_have_written, now);
+        let own = Own::new(start.may_have_written);
         let mut state = State {
             config,
             identity,
@@ -194,7 +194,12 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.on_append(append::Pending { category, payload, ticket, replicas }, out);
             }
             Input::Flush { mesh_time_us } => self.on_flush(mesh_time_us, out),
-            Input::Step(step) => self.step = step,
+            Input::Step(step) => {
+                self.step = step;
+                if step.is_some() {
+                    self.own.note_step(now, &self.config);
+                }
+            }
             Input::Written { token, result } => self.on_written(now, token, result, out),
             Input::Read { token, result } => self.on_read(now, token, result, rng, out),
             Input::Verified { token, results } => self.on_verified(now, token, results, rng, out),

@@ -149,6 +149,8 @@ pub(crate) struct Node {
     /// Being written: not there after a crash, or there, by chance.
     writing: Option<Vec<Change>>,
     pub(crate) disk_is_full: bool,
+    /// False while it is not synchronised.
+    pub(crate) has_step: bool,
     pub(crate) acked: Vec<Acked>,
     pub(crate) refused: Vec<AppendError>,
     appending: BTreeMap<Ticket, Bytes>,
@@ -238,6 +240,7 @@ impl World {
             life: 0,
             writing: None,
             disk_is_full: false,
+            has_step: true,
             acked: Vec::new(),
             refused: Vec::new(),
             appending: BTreeMap::new(),
@@ -280,8 +283,8 @@ impl World {
         node_state.applied = state.heads().map(|head| (head.author, head.head)).collect();
         node_state.state = Some(state);
         self.carry_out(node, &mut out);
-        let step = self.step();
-        self.give(node, Input::Step(Some(step)));
+        let step = self.nodes[node].has_step.then_some(self.step());
+        self.give(node, Input::Step(step));
     }
 
     pub(crate) fn start_all(&mut self) {
@@ -504,9 +507,9 @@ impl World {
     fn come(&mut self, happening: Happening) {
         match happening {
             Happening::Step => {
-                let step = self.step();
                 for node in 0..self.nodes.len() {
-                    self.give(node, Input::Step(Some(step)));
+                    let step = self.nodes[node].has_step.then_some(self.step());
+                    self.give(node, Input::Step(step));
                 }
                 self.happen(Duration::from_secs(1), Happening::Step);
             }

@@ -232,6 +232,25 @@ fn a_restored_node_finds_the_end_of_its_own_log_first() {
 }
 
 #[test]
+fn the_wait_for_the_own_log_begins_with_the_first_step() {
+    let mut world = World::new(1, 2, Config::default());
+    let log = long_log(0, 20, 1);
+    world.nodes[1].disk = disk_of(&log);
+    world.nodes[0].has_step = false;
+    world.start(0, true);
+    world.start(1, true);
+    world.connect_all();
+    world.run(secs(20));
+    assert!(!world.state(0).is_own_log_known(), "without a step it can take nothing");
+    world.nodes[0].has_step = true;
+    world.run(secs(2));
+    assert_eq!(world.nodes[0].own_head.unwrap().1, 20);
+    world.append(0, b"next");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(21));
+}
+
+#[test]
 fn a_node_alone_goes_on_after_the_wait() {
     let mut world = World::new(1, 1, Config::default());
     world.start(0, true);

@@ -14,10 +14,23 @@ use super::super::{Config, Event, Misdeed, Output, Record};
 use super::State;
 use super::rounds::Round;
 
-/// Authors of whom one peer says that it has more, at most; further ones come with a later round. Source: guess.
-pub(super) const CLAIMS_MAX: usize = 16_384;
-/// Proofs that one peer may send in an interval. Source: guess; each may cost two signatures.
-const PROOFS_MAX: u32 = 64;
+/// Authors of whom one peer says that it has more, at most; further ones come with a later round. Source: guess, some
+/// 100 bytes each.
+pub(super) const CLAIMS_MAX: usize = 8192;
+/// Proofs that one peer may send in an interval, and for how many it is asked. Source: guess; each may cost two
+/// signatures.
+const PROOFS_MAX: u32 = 128;
+
+/// What is counted of a peer, because each costs something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// A frame of comparison that it began.
+    Compare,
+    /// A proof that it sent.
+    Proof,
+    /// A proof that it was asked for.
+    AskProof,
+}
 
 /// A connected peer.
 #[derive(Debug)]
@@ -37,8 +50,8 @@ pub(super) struct Peer {
     /// Bytes under way to it.
     pub(super) queued: usize,
     pub(super) round: Option<Round>,
-    /// Since when frames that cost something are counted, how many came.
-    pub(super) counted: (Time, u32, u32),
+    /// Since when is counted, and how many of each.
+    counted: (Time, [u32; 3]),
 }
 
 /// What a peer says that it has.
@@ -64,7 +77,7 @@ impl Peer {
             served: 0,
             queued: 0,
             round: None,
-            counted: (now, 0, 0),
+            counted: (now, [0; 3]),
         }
     }
 
@@ -72,13 +85,17 @@ impl Peer {
         self.round.is_some()
     }
 
-    /// Counts a frame of comparison, or a proof; false if there were too many.
-    pub(super) fn allows(&mut self, now: Time, config: &Config, is_proof: bool) -> bool {
+    /// Counts one more; false if there were too many in this interval.
+    pub(super) fn allows(&mut self, now: Time, config: &Config, what: Counted) -> bool {
         if now.since(self.counted.0) >= config.interval {
-            self.counted = (now, 0, 0);
+            self.counted = (now, [0; 3]);
         }
-        let (_, compares, proofs) = &mut self.counted;
-        let (count, max) = if is_proof { (proofs, PROOFS_MAX) } else { (compares, config.compares_max) };
+        let [compares, proofs, asked] = &mut self.counted.1;
+        let (count, max) = match what {
+            Counted::Compare => (compares, config.compares_max),
+            Counted::Proof => (proofs, PROOFS_MAX),
+            Counted::AskProof => (asked, PROOFS_MAX),
+        };
         *count = count.saturating_add(1);
         *count <= max
     }
