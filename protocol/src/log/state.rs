@@ -65,6 +65,8 @@ pub struct State<P> {
     fetch_from: Option<NodeId>,
     /// Something has changed that may make a request possible.
     may_fetch: bool,
+    /// Authors still to be looked at since then.
+    fetch_left: usize,
     forks: BTreeMap<NodeId, ForkSearch<P>>,
     serving: BTreeMap<Token, Serving<P>>,
     checks: BTreeMap<Token, Check<P>>,
@@ -157,6 +159,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             requests: BTreeMap::new(),
             fetch_from: None,
             may_fetch: false,
+            fetch_left: 0,
             forks: BTreeMap::new(),
             serving: BTreeMap::new(),
             checks: BTreeMap::new(),

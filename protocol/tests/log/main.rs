@@ -6,6 +6,7 @@
 mod faults;
 mod forks;
 mod liars;
+mod measure;
 mod network;
 mod rules;
 

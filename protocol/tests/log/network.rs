@@ -199,6 +199,10 @@ pub(crate) struct World {
     pub(crate) bytes: BTreeMap<(usize, usize), usize>,
     pub(crate) frames: BTreeMap<(usize, usize), usize>,
     pub(crate) memory_max: usize,
+    /// Look at invariants after each input.
+    pub(crate) is_checked: bool,
+    /// Real time spent in the logs' machines.
+    pub(crate) spent: Duration,
 }
 
 impl World {
@@ -221,6 +225,8 @@ impl World {
             bytes: BTreeMap::new(),
             frames: BTreeMap::new(),
             memory_max: 0,
+            is_checked: true,
+            spent: Duration::ZERO,
         };
         for n in 0..nodes {
             world.add(identity(n), Disk::default());
@@ -368,10 +374,13 @@ impl World {
         let now = self.now;
         let Node { state: Some(state), rng, .. } = &mut self.nodes[node] else { return };
         let mut out = Outbox::new();
+        let began = clock();
         state.handle(now, input, rng, &mut out);
-        state.check_invariants();
         if state.wants_flush() {
             state.handle(now, Input::Flush { mesh_time_us: now.as_nanos() / 1000 }, rng, &mut out);
+        }
+        self.spent += began.elapsed();
+        if self.is_checked {
             state.check_invariants();
         }
         let stats = state.stats();
@@ -621,6 +630,12 @@ impl World {
             }
         }
     }
+}
+
+/// The real time, for measurements.
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "only measurements look at it")]
+fn clock() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 /// Seals a record with a key, whatever its log says.

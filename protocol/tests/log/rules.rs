@@ -251,6 +251,25 @@ fn the_wait_for_the_own_log_begins_with_the_first_step() {
 }
 
 #[test]
+fn a_node_that_sees_that_it_has_lost_entries_does_not_write_over_them() {
+    let mut world = World::new(1, 2, Config::default());
+    let log = long_log(0, 5, 1);
+    world.start_all();
+    world.gossip_to(1, 0, &log[4]);
+    world.run(secs(1));
+    world.append(0, b"x");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].refused, [AppendError::Behind]);
+    for record in &log {
+        world.gossip_to(1, 0, record);
+    }
+    world.run(secs(1));
+    world.append(0, b"x");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(6));
+}
+
+#[test]
 fn a_node_alone_goes_on_after_the_wait() {
     let mut world = World::new(1, 1, Config::default());
     world.start(0, true);

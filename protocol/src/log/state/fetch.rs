@@ -87,26 +87,40 @@ pub(super) struct CatchUp {
 impl<P: Copy + Ord + Debug> State<P> {
     /// Asks for what is missing, as much as there is room for.
     pub(super) fn fetch(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
-        if self.step.is_none() || self.fetching.is_empty() || !self.may_fetch {
+        if std::mem::take(&mut self.may_fetch) {
+            self.fetch_left = self.fetching.len();
+        }
+        if self.step.is_none() || self.fetch_left == 0 || !self.is_anybody_free(now) {
             return;
         }
+        // With more authors than are looked at now, the next input goes on where this one ended.
+        let look = self.fetch_left.min(LOOK_MAX);
+        self.fetch_left -= look;
         let after = self.fetch_from.map_or(Bound::Unbounded, Bound::Excluded);
         let up_to = self.fetch_from.map_or(Bound::Excluded(NodeId::from_bytes([0; 32])), Bound::Included);
         let rest = self.fetching.range((after, Bound::Unbounded));
         let authors: Vec<NodeId> = rest
             .chain(self.fetching.range((Bound::Unbounded, up_to)))
             .map(|(author, _)| *author)
-            .take(LOOK_MAX)
+            .take(look)
             .collect();
-        // With more authors than are looked at now, the next input goes on where this one ended.
-        self.may_fetch = self.fetching.len() > LOOK_MAX;
         for author in authors {
-            if !self.prune_claims(&author) {
-                continue;
-            }
-            while self.ask_next(now, author, rng, out) {}
             self.fetch_from = Some(author);
+            if self.prune_claims(&author) {
+                while self.ask_next(now, author, rng, out) {}
+            }
         }
+    }
+
+    /// True if somebody can be asked, or has gone quiet so that what it claimed may be of no use.
+    fn is_anybody_free(&self, now: Time) -> bool {
+        let bytes_max = self.config.fetch_bytes.saturating_mul(4);
+        let is_busy = |state: &super::Peer| {
+            state.asked >= self.config.fetches_per_peer
+                || state.asked_bytes >= bytes_max
+                || state.quiet_until > now
+        };
+        self.requests.is_empty() || !self.peers.values().all(is_busy)
     }
 
     /// Forgets claims that are fulfilled. False if nothing is left to fetch of this author.
