@@ -9,7 +9,8 @@ use omnimesh_protocol::log::{AuthorHead, Config, Head, Misdeed, Proof, Record};
 use omnimesh_protocol::{Hash, Seq, Step};
 use rand::RngExt;
 
-use crate::network::{Liar, World, chain, disk_of, identity, seal};
+use crate::disk::{chain, disk_of, seal};
+use crate::network::{Liar, World, identity};
 use crate::{replay, scale, seeds};
 
 fn secs(secs: u64) -> Duration {

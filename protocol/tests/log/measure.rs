@@ -9,7 +9,8 @@ use bytes::Bytes;
 use omnimesh_protocol::Step;
 use omnimesh_protocol::log::{Config, Record};
 
-use crate::network::{World, chain, disk_of, identity, seal};
+use crate::disk::{chain, disk_of, seal};
+use crate::network::{World, identity};
 
 #[test]
 #[ignore = "measures"]
