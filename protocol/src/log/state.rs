@@ -216,7 +216,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             Input::Quarantine(author) => self.gates.quarantine(author),
             Input::Lift(author) => self.gates.lift(&author),
             Input::Timer(Timer::Round(token)) => self.on_round_timer(now, token, rng, out),
-            Input::Timer(Timer::Tick(token)) => self.on_tick(now, token, out),
+            Input::Timer(Timer::Tick(token)) => self.on_tick(now, token, rng, out),
         }
         self.fetch(now, rng, out);
         self.write(now, out);
@@ -443,7 +443,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
-    fn on_tick(&mut self, now: Time, token: u64, out: &mut Outbox<Output<P>>) {
+    fn on_tick(&mut self, now: Time, token: u64, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         if token != self.tick_token {
             return;
         }
@@ -453,6 +453,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.expire_rounds(now);
 
         self.expire_replicas(now, out);
+        self.recheck_peers(now, rng, out);
     }
 
     fn on_gossiped(

@@ -72,6 +72,13 @@ fn with_liar(what: &str, liar: Liar, misdeed: Option<Misdeed>) {
     let most = 300 + 60 * usize::try_from(world.now.as_millis() / 1000).unwrap();
     assert!(asked < most, "{what}: a liar is not asked for ever: {asked}");
     assert_eq!(world.nodes[0].disk.logs.len(), 4);
+    world.run(secs(30));
+    let reports = &world.nodes[0].reports;
+    let recovered: u64 = reports.iter().map(|report| report.entries).sum();
+    assert_eq!(recovered, 800, "{what}: what came is accounted for");
+    let lost: u64 =
+        reports.iter().flat_map(|report| report.authors.values()).map(|missed| missed.nobody_has).sum();
+    assert_eq!(lost, 0, "{what}: a lie is no loss: {reports:?}");
     if let Some(misdeed) = misdeed {
         let told = world.nodes[0].misdeeds.get(&liar);
         assert!(told.is_some_and(|told| told.contains(&misdeed)), "{what}: {told:?}");

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Bound;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand_core::Rng;
@@ -31,8 +30,6 @@ const ENTRIES_MIN: usize = 512;
 const AHEAD_MAX: u64 = 1 << 17;
 /// Ranges of one author in which no record begins that are remembered. Source: guess; there is one at each border of two requests.
 const EMPTY_MAX: usize = 256;
-/// How long a peer that is busy is left alone. Source: guess.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An author of whom somebody has more.
 #[derive(Debug, Default)]
@@ -456,8 +453,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             self.end_fork(now, request.author, out);
         }
         let Some(state) = self.peers.get_mut(&from) else { return };
-        if reason == Decline::Busy {
-            state.quiet_until = state.quiet_until.max(now + BUSY_PAUSE);
+        if reason == Decline::Busy && state.note_busy(now) {
             return;
         }
         let is_told = state.claims.get(&request.author).is_some_and(|claim| claim.is_told);
@@ -478,6 +474,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             if request.is_fork {
                 self.end_fork(now, request.author, out);
             }
+            // It says so again when heads are compared.
+            self.drop_claim(request.peer, &request.author);
             if !silent.contains(&request.peer) {
                 silent.push(request.peer);
             }
@@ -517,6 +515,16 @@ impl<P: Copy + Ord + Debug> State<P> {
             }
             missed.to = missed.to.max(to);
         }
+    }
+
+    /// Somebody's word counts for nothing: what is missed of this author is what others say.
+    pub(super) fn forget_missed(&mut self, author: &NodeId) {
+        let Some(catch_up) = &mut self.catch_up else { return };
+        let Some(missed) = catch_up.report.authors.get_mut(author) else { return };
+        let chain = self.logs.get(author).map(|log| &log.chain);
+        let here = chain.map(|chain| chain.waiting_to().unwrap_or_default().max(chain.head().seq));
+        let claims = self.peers.values().filter_map(|peer| peer.claims.get(author)).map(|claim| claim.to);
+        missed.to = missed.to.min(claims.chain(here).max().unwrap_or_default());
     }
 
     pub(super) fn count_asked(&mut self, bytes: usize) {
