@@ -167,6 +167,35 @@ fn a_liar_that_sends_other_records() {
 }
 
 #[test]
+fn a_liar_that_gives_the_first_entries_and_hides_the_others() {
+    let truth = chain(&identity(20), Step(900), None, &[1; 2000], "truth");
+    let head = truth.last().unwrap().head();
+    let disk = disk_of(&truth);
+    let liar = claimer(&[AuthorHead { head, ..claim(20, 1) }], move |id, from, to, is_find| {
+        let shown =
+            truth.iter().filter(|r| r.first() >= from && r.first() <= to && (is_find || r.first().0 <= 512));
+        vec![Frame::Records {
+            id,
+            next: Seq(to.0 + 1),
+            records: shown.map(|r| r.as_bytes().clone()).collect(),
+        }]
+    });
+    let mut world = World::new(1, 1, Config { fetch_bytes: 256 << 10, ..Config::default() });
+    world.add(identity(1), disk);
+    let liar = world.add_liar(liar);
+    world.start(0, false);
+    world.start(1, false);
+    world.connect(0, liar);
+    world.run(secs(3));
+    assert_eq!(world.state(0).stats().entries, 512);
+    world.connect(0, 1);
+    world.settle(secs(30), "hides all but the first");
+    world.check("hides all but the first");
+    assert!(world.nodes[0].misdeeds[&liar].contains(&Misdeed::EmptyClaim));
+    assert!(!world.nodes[0].misdeeds.contains_key(&1));
+}
+
+#[test]
 fn a_liar_that_sends_garbage() {
     let liar: Liar = Box::new(|_, rng| {
         vec![(0..rng.random_range(0..60)).map(|_| rng.random::<u8>()).collect::<Vec<u8>>().into()]
