@@ -132,6 +132,16 @@ pub struct Header {
     pub timestamp_us: Option<u64>,
 }
 
+impl Header {
+    /// The channel on whose topic it is gossiped: its own, or for durable envelopes the log's.
+    pub fn gossiped_on(&self) -> Channel {
+        match self.kind {
+            Kind::Ephemeral => self.channel.clone(),
+            Kind::Durable => Channel(crate::log::CHANNEL.into()),
+        }
+    }
+}
+
 /// Payloads of one envelope; most often one.
 pub type Payloads = SmallVec<[Bytes; 1]>;
 

@@ -44,7 +44,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand_core::Rng;
 
-use crate::envelope::{Channel, Envelope, Kind};
+use crate::envelope::{Channel, Envelope};
 use crate::gossip::{self, PeerName, Topic, Verdict};
 use crate::id::{MeshId, MessageId, NodeId, Step};
 use crate::log;
@@ -365,10 +365,7 @@ impl<P: PeerName> State<P> {
         rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
-        let channel = match envelope.header().kind {
-            Kind::Ephemeral => envelope.header().channel.clone(),
-            Kind::Durable => Channel::new(log::CHANNEL).expect("a good name"),
-        };
+        let channel = envelope.header().gossiped_on();
         self.note_activity(now, &channel);
         let topic = self.topic(&channel);
         let data = envelope.as_bytes().clone();

@@ -366,6 +366,42 @@ mod tests {
         validator.commit(NOW, verified)
     }
 
+    fn durable(seq: u64, prev: Option<crate::Hash>, step: Step) -> Envelope {
+        let mesh = Mesh::open("test").unwrap();
+        let mut patterns =
+            PatternGenerator::new(mesh.secret().clone(), config().phase_interval, config().pattern_cache);
+        let ephemeral = sealed(1, "test", seq, step).header().clone();
+        let header = Header { kind: Kind::Durable, prev, ..ephemeral };
+        let payloads: Payloads = [Bytes::from_static(b"entry")].into_iter().collect();
+        Envelope::seal(&Identity::from_seed(&[1; 32]), patterns.at(step), header, payloads).unwrap()
+    }
+
+    #[test]
+    fn durable_messages_come_on_the_channel_of_the_log_and_are_judged_by_their_chain() {
+        let mut validator = validator();
+        let topic = durable(1, None, NOW).header().gossiped_on();
+        assert_eq!(topic.as_str(), log::CHANNEL);
+        let mut judge = |channel: &Channel, envelope: &Envelope| {
+            let judged = validator.precheck(Some(NOW), channel, envelope.as_bytes());
+            let verified = judged.map_err(|(reason, _)| reason)?.verify()?;
+            validator.commit(NOW, verified).map(|_| ())
+        };
+        let prev = Some(crate::Hash::of(b"before"));
+        let next = durable(7, prev, NOW);
+        // A second time too, and a lower number after a higher one.
+        for envelope in [&next, &next, &durable(1, None, NOW)] {
+            assert_eq!(judge(&topic, envelope), Ok(()));
+        }
+        assert_eq!(judge(&news(), &next), Err(Refusal::WrongKind));
+        assert_eq!(judge(&topic, &sealed(1, "test", 1, NOW)), Err(Refusal::WrongKind));
+        assert_eq!(judge(&topic, &durable(1, prev, NOW)), Err(Refusal::WrongKind));
+        assert_eq!(judge(&topic, &durable(2, None, NOW)), Err(Refusal::WrongKind));
+        assert_eq!(judge(&topic, &durable(2, prev, Step(991))), Err(Refusal::StaleStep));
+        assert_eq!(judge(&topic, &durable(2, prev, Step(1003))), Err(Refusal::FutureStep));
+        // Numbers of durable messages are not those of others.
+        assert_eq!(judge(&news(), &sealed(1, "test", 7, NOW)), Ok(()));
+    }
+
     #[test]
     fn a_good_message_is_accepted_once() {
         let mut validator = validator();

@@ -40,8 +40,9 @@ pub const FANOUT: usize = 16;
 pub const LEAF: usize = 6;
 /// Bytes of a fingerprint.
 pub const FINGERPRINT_BYTES: usize = 16;
-/// Bytes of ranges in one frame, about; what does not fit is put off as one range. Source: guess.
-pub const RANGES_BYTES_MAX: usize = 48 << 10;
+/// Bytes of ranges in one frame, about; what does not fit is put off as one range. Source: guess; it fits the smallest
+/// frame that meshes may allow, and [`RANGES_MAX`](super::wire::RANGES_MAX).
+pub const RANGES_BYTES_MAX: usize = 160 << 10;
 
 const FINGERPRINT_CONTEXT: &str = "omnimesh 2026-11 log fingerprint";
 

@@ -65,6 +65,8 @@ pub struct State<P> {
     fetch_from: Option<NodeId>,
     /// Something has changed that may make a request possible.
     may_fetch: bool,
+    /// Authors still to be looked at since then.
+    fetch_left: usize,
     forks: BTreeMap<NodeId, ForkSearch<P>>,
     serving: BTreeMap<Token, Serving<P>>,
     checks: BTreeMap<Token, Check<P>>,
@@ -142,7 +144,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         out: &mut Outbox<Output<P>>,
     ) -> Self {
         let gates = RecordGates::new(&config, mesh, patterns);
-        let own = Own::new(&config, start.may_have_written, now);
+        let own = Own::new(start.may_have_written);
         let mut state = State {
             config,
             identity,
@@ -157,6 +159,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             requests: BTreeMap::new(),
             fetch_from: None,
             may_fetch: false,
+            fetch_left: 0,
             forks: BTreeMap::new(),
             serving: BTreeMap::new(),
             checks: BTreeMap::new(),
@@ -194,7 +197,12 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.on_append(append::Pending { category, payload, ticket, replicas }, out);
             }
             Input::Flush { mesh_time_us } => self.on_flush(mesh_time_us, out),
-            Input::Step(step) => self.step = step,
+            Input::Step(step) => {
+                self.step = step;
+                if step.is_some() {
+                    self.own.note_step(now, &self.config);
+                }
+            }
             Input::Written { token, result } => self.on_written(now, token, result, out),
             Input::Read { token, result } => self.on_read(now, token, result, rng, out),
             Input::Verified { token, results } => self.on_verified(now, token, results, rng, out),
@@ -208,7 +216,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             Input::Quarantine(author) => self.gates.quarantine(author),
             Input::Lift(author) => self.gates.lift(&author),
             Input::Timer(Timer::Round(token)) => self.on_round_timer(now, token, rng, out),
-            Input::Timer(Timer::Tick(token)) => self.on_tick(now, token, out),
+            Input::Timer(Timer::Tick(token)) => self.on_tick(now, token, rng, out),
         }
         self.fetch(now, rng, out);
         self.write(now, out);
@@ -435,7 +443,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
-    fn on_tick(&mut self, now: Time, token: u64, out: &mut Outbox<Output<P>>) {
+    fn on_tick(&mut self, now: Time, token: u64, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
         if token != self.tick_token {
             return;
         }
@@ -445,6 +453,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.expire_rounds(now);
 
         self.expire_replicas(now, out);
+        self.recheck_peers(now, rng, out);
     }
 
     fn on_gossiped(

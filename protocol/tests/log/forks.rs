@@ -7,7 +7,8 @@ use omnimesh_protocol::{Seq, Step};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use crate::network::{Disk, World, chain, disk_of, identity};
+use crate::disk::{Disk, chain, disk_of};
+use crate::network::{World, identity};
 use crate::{replay, scale, seeds};
 
 fn secs(secs: u64) -> Duration {

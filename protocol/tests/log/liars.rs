@@ -9,7 +9,8 @@ use omnimesh_protocol::log::{AuthorHead, Config, Head, Misdeed, Proof, Record};
 use omnimesh_protocol::{Hash, Seq, Step};
 use rand::RngExt;
 
-use crate::network::{Liar, World, chain, disk_of, identity, seal};
+use crate::disk::{chain, disk_of, seal};
+use crate::network::{Liar, World, identity};
 use crate::{replay, scale, seeds};
 
 fn secs(secs: u64) -> Duration {
@@ -23,7 +24,7 @@ fn claim(author: usize, seq: u64) -> AuthorHead {
 
 /// Claims to have these heads, and answers requests with `answer`.
 fn claimer(
-    claims: Vec<AuthorHead>,
+    claims: &[AuthorHead],
     mut answer: impl FnMut(u64, Seq, Seq, bool) -> Vec<Frame> + 'static,
 ) -> Liar {
     let mut set = HeadSet::new();
@@ -71,6 +72,13 @@ fn with_liar(what: &str, liar: Liar, misdeed: Option<Misdeed>) {
     let most = 300 + 60 * usize::try_from(world.now.as_millis() / 1000).unwrap();
     assert!(asked < most, "{what}: a liar is not asked for ever: {asked}");
     assert_eq!(world.nodes[0].disk.logs.len(), 4);
+    world.run(secs(30));
+    let reports = &world.nodes[0].reports;
+    let recovered: u64 = reports.iter().map(|report| report.entries).sum();
+    assert_eq!(recovered, 800, "{what}: what came is accounted for");
+    let lost: u64 =
+        reports.iter().flat_map(|report| report.authors.values()).map(|missed| missed.nobody_has).sum();
+    assert_eq!(lost, 0, "{what}: a lie is no loss: {reports:?}");
     if let Some(misdeed) = misdeed {
         let told = world.nodes[0].misdeeds.get(&liar);
         assert!(told.is_some_and(|told| told.contains(&misdeed)), "{what}: {told:?}");
@@ -86,33 +94,33 @@ fn claims() -> Vec<AuthorHead> {
 #[test]
 fn a_liar_that_claims_what_it_does_not_have() {
     let liar =
-        claimer(claims(), |id, _, _, _| vec![Frame::Decline { id, reason: Decline::Missing, seq: Seq(0) }]);
+        claimer(&claims(), |id, _, _, _| vec![Frame::Decline { id, reason: Decline::Missing, seq: Seq(0) }]);
     with_liar("declines", liar, Some(Misdeed::EmptyClaim));
-    let liar = claimer(claims(), |_, _, _, _| Vec::new());
+    let liar = claimer(&claims(), |_, _, _, _| Vec::new());
     with_liar("is silent", liar, Some(Misdeed::Silent));
-    let liar = claimer(claims(), |id, _, to, _| {
+    let liar = claimer(&claims(), |id, _, to, _| {
         vec![Frame::Records { id, next: Seq(to.0 + 1), records: Vec::new() }]
     });
     with_liar("says that no record begins there", liar, Some(Misdeed::EmptyClaim));
     let everybody: Vec<AuthorHead> = (20..24).map(|n| claim(n, u64::MAX - 1)).collect();
-    let liar = claimer(everybody, |id, from, _, _| {
+    let liar = claimer(&everybody, |id, from, _, _| {
         vec![Frame::Records { id, next: Seq(from.0 + 1), records: Vec::new() }]
     });
     with_liar("says that no record begins at each", liar, Some(Misdeed::EmptyClaim));
     let truth = chain(&identity(20), Step(900), None, &[2; 100], "truth");
-    let liar = claimer(vec![claim(20, 5000)], move |id, from, to, is_find| {
+    let liar = claimer(&[claim(20, 5000)], move |id, from, to, is_find| {
         let own = truth.iter().filter(|record| is_find && record.covers(from));
         vec![Frame::Records { id, next: Seq(to.0 + 1), records: own.map(|r| r.as_bytes().clone()).collect() }]
     });
     with_liar("hides what begins there", liar, Some(Misdeed::EmptyClaim));
     let liar =
-        claimer(claims(), |id, from, _, _| vec![Frame::Records { id, next: from, records: Vec::new() }]);
+        claimer(&claims(), |id, from, _, _| vec![Frame::Records { id, next: from, records: Vec::new() }]);
     with_liar("gives nothing", liar, Some(Misdeed::EmptyClaim));
     let liar =
-        claimer(claims(), |id, _, _, _| vec![Frame::Decline { id, reason: Decline::Busy, seq: Seq(0) }]);
+        claimer(&claims(), |id, _, _, _| vec![Frame::Decline { id, reason: Decline::Busy, seq: Seq(0) }]);
     with_liar("is always busy", liar, None);
     let everybody: Vec<AuthorHead> = (20..24).map(|n| claim(n, u64::MAX - 1)).collect();
-    let liar = claimer(everybody, |_, _, _, _| Vec::new());
+    let liar = claimer(&everybody, |_, _, _, _| Vec::new());
     with_liar("claims all numbers there are", liar, Some(Misdeed::Silent));
 }
 
@@ -123,18 +131,18 @@ fn a_liar_that_sends_other_records() {
     let answer = |id, to: Seq, records| vec![Frame::Records { id, next: Seq(to.0 + 1), records }];
 
     let other = records(&chain(&identity(30), Step(900), None, &[1; 3], "another author"));
-    let liar = claimer(claims(), move |id, _, to, _| answer(id, to, other.clone()));
+    let liar = claimer(&claims(), move |id, _, to, _| answer(id, to, other.clone()));
     with_liar("another author", liar, Some(Misdeed::NotAsked));
 
     let late = records(&truth[90..]);
-    let liar = claimer(vec![claim(20, 5000)], move |id, _, _, _| answer(id, Seq(3), late.clone()));
+    let liar = claimer(&[claim(20, 5000)], move |id, _, _, _| answer(id, Seq(3), late.clone()));
     with_liar("another range", liar, Some(Misdeed::NotAsked));
 
     let holes = records(&[truth[0].clone(), truth[2].clone()]);
-    let liar = claimer(vec![claim(20, 5000)], move |id, _, to, _| answer(id, to, holes.clone()));
+    let liar = claimer(&[claim(20, 5000)], move |id, _, to, _| answer(id, to, holes.clone()));
     with_liar("holes", liar, Some(Misdeed::NotAsked));
 
-    let liar = claimer(claims(), move |id, _, to, _| answer(id, to, vec![Bytes::from_static(b"garbage")]));
+    let liar = claimer(&claims(), move |id, _, to, _| answer(id, to, vec![Bytes::from_static(b"garbage")]));
     with_liar(
         "garbage for a record",
         liar,
@@ -145,7 +153,7 @@ fn a_liar_that_sends_other_records() {
     let at = forged.len() - 1;
     forged[at] ^= 1;
     let forged = Bytes::from(forged);
-    let liar = claimer(vec![claim(20, 5000)], move |id, _, _, _| answer(id, Seq(3), vec![forged.clone()]));
+    let liar = claimer(&[claim(20, 5000)], move |id, _, _, _| answer(id, Seq(3), vec![forged.clone()]));
     with_liar(
         "a forged signature",
         liar,
@@ -154,8 +162,37 @@ fn a_liar_that_sends_other_records() {
 
     let future = seal(&identity(20), Step(9_000_000), 1, None, &[Bytes::from_static(b"future")]);
     let future = records(&[future]);
-    let liar = claimer(vec![claim(20, 5000)], move |id, _, _, _| answer(id, Seq(1), future.clone()));
+    let liar = claimer(&[claim(20, 5000)], move |id, _, _, _| answer(id, Seq(1), future.clone()));
     with_liar("a record of the future", liar, None);
+}
+
+#[test]
+fn a_liar_that_gives_the_first_entries_and_hides_the_others() {
+    let truth = chain(&identity(20), Step(900), None, &[1; 2000], "truth");
+    let head = truth.last().unwrap().head();
+    let disk = disk_of(&truth);
+    let liar = claimer(&[AuthorHead { head, ..claim(20, 1) }], move |id, from, to, is_find| {
+        let shown =
+            truth.iter().filter(|r| r.first() >= from && r.first() <= to && (is_find || r.first().0 <= 512));
+        vec![Frame::Records {
+            id,
+            next: Seq(to.0 + 1),
+            records: shown.map(|r| r.as_bytes().clone()).collect(),
+        }]
+    });
+    let mut world = World::new(1, 1, Config { fetch_bytes: 256 << 10, ..Config::default() });
+    world.add(identity(1), disk);
+    let liar = world.add_liar(liar);
+    world.start(0, false);
+    world.start(1, false);
+    world.connect(0, liar);
+    world.run(secs(3));
+    assert_eq!(world.state(0).stats().entries, 512);
+    world.connect(0, 1);
+    world.settle(secs(30), "hides all but the first");
+    world.check("hides all but the first");
+    assert!(world.nodes[0].misdeeds[&liar].contains(&Misdeed::EmptyClaim));
+    assert!(!world.nodes[0].misdeeds.contains_key(&1));
 }
 
 #[test]
@@ -196,7 +233,7 @@ fn a_proof_that_proves_nothing_freezes_nothing() {
 #[test]
 fn a_liar_about_the_own_head_cannot_stop_appends() {
     let mut world = World::new(1, 1, Config::default());
-    let liar = world.add_liar(claimer(vec![claim(0, 1000)], |_, _, _, _| Vec::new()));
+    let liar = world.add_liar(claimer(&[claim(0, 1000)], |_, _, _, _| Vec::new()));
     world.start(0, true);
     world.append(0, b"x");
     world.connect(0, liar);
@@ -257,9 +294,7 @@ fn any_frames_do_no_harm() {
                 4 => Frame::AskProof(author),
                 5 => Frame::AskHead(author),
                 6 => Frame::Proof(bytes),
-                7 => {
-                    Frame::Heads(vec![claim(rng.random_range(19..23), number(rng).min(u64::MAX - 1).max(1))])
-                }
+                7 => Frame::Heads(vec![claim(rng.random_range(19..23), number(rng).clamp(1, u64::MAX - 1))]),
                 _ => Frame::Compare { round: id, ranges: vec![HeadSet::new().all()] },
             };
             world.send(liar, 0, frame.encode());

@@ -1,9 +1,13 @@
 //! Tests of the durable log from outside: many nodes in virtual time, over links that lose, on disks that forget what was
 //! not synced, among peers that lie.
 
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its report")]
+
+mod disk;
 mod faults;
 mod forks;
 mod liars;
+mod measure;
 mod network;
 mod rules;
 

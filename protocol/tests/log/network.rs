@@ -1,18 +1,19 @@
 //! A network of logs in virtual time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::disk::{Disk, record};
 use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
-use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind};
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::wire::Frame;
 use omnimesh_protocol::log::{
     AppendError, Appended, AuthorHead, Change, Config, Event, Head, Input, Misdeed, Output, Proof, Record,
-    Report, Start, State, StoreError, StoredLog, Timer, Token,
+    Report, State, StoreError, Timer, Token,
 };
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
+use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -35,103 +36,6 @@ pub(crate) fn category() -> Channel {
     Channel::new("log").unwrap()
 }
 
-/// What is on disk for good.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Disk {
-    pub(crate) logs: BTreeMap<NodeId, BTreeMap<Seq, Bytes>>,
-    pub(crate) proofs: BTreeMap<NodeId, Bytes>,
-}
-
-pub(crate) fn record(bytes: &Bytes) -> Record {
-    Record::new(Envelope::decode(bytes, 65_536).unwrap()).unwrap()
-}
-
-impl Disk {
-    fn change(&mut self, change: &Change) {
-        match change {
-            Change::Append(record) => {
-                let log = self.logs.entry(record.author()).or_default();
-                drop(log.split_off(&record.first()));
-                log.insert(record.first(), record.as_bytes().clone());
-            }
-            Change::Freeze(proof) => {
-                self.proofs.insert(proof.author(), proof.encode());
-                let log = self.logs.entry(proof.author()).or_default();
-                log.retain(|_, bytes| record(bytes).last() < proof.fork());
-            }
-        }
-    }
-
-    pub(crate) fn read(&self, author: &NodeId, from: Seq, to: Seq, bytes_max: usize) -> Vec<Bytes> {
-        let mut bytes = 0;
-        let mut records = Vec::new();
-        for record in self.logs.get(author).into_iter().flat_map(|log| log.range(from..=to)).map(|(_, r)| r) {
-            bytes += record.len();
-            if bytes > bytes_max && !records.is_empty() {
-                break;
-            }
-            records.push(record.clone());
-        }
-        records
-    }
-
-    pub(crate) fn find(&self, author: &NodeId, seq: Seq) -> Option<Bytes> {
-        let (_, bytes) = self.logs.get(author)?.range(..=seq).next_back()?;
-        record(bytes).covers(seq).then(|| bytes.clone())
-    }
-
-    pub(crate) fn start(&self, may_have_written: bool) -> Start {
-        let authors: BTreeSet<NodeId> = self.logs.keys().chain(self.proofs.keys()).copied().collect();
-        let logs = authors.into_iter().map(|author| self.stored(author)).collect();
-        Start { logs, may_have_written }
-    }
-
-    pub(crate) fn stored(&self, author: NodeId) -> StoredLog {
-        let last =
-            self.logs.get(&author).and_then(|log| log.last_key_value()).map(|(_, bytes)| record(bytes));
-        let proof = self.proofs.get(&author).map(|bytes| Proof::decode(bytes, 65_536).unwrap());
-        StoredLog {
-            author,
-            base: Seq(1),
-            head: last.as_ref().map_or(Head::EMPTY, Record::head),
-            step: last.as_ref().map_or(Step(0), Record::step),
-            proof,
-        }
-    }
-
-    /// Checks every chain from its beginning, signatures too.
-    pub(crate) fn check(&self) {
-        for (author, log) in &self.logs {
-            let key = omnimesh_protocol::identity::PublicKey::new(author).unwrap();
-            let (mut head, mut step) = (Head::EMPTY, Step(0));
-            let mut hash = None;
-            for bytes in log.values() {
-                let record = record(bytes);
-                assert_eq!((record.author(), record.first().0), (*author, head.seq.0 + 1));
-                assert_eq!(record.prev(), head.as_prev());
-                assert!(record.step() >= step && record.envelope().is_signed_by(&key));
-                for entry in record.to_entries() {
-                    assert_eq!(entry.prev, hash, "entries are a chain too");
-                    hash = Some(entry.hash);
-                }
-                (head, step) = (record.head(), record.step());
-                assert_eq!(hash, Some(head.digest));
-            }
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.logs.values().flat_map(|log| log.values()).map(Bytes::len).sum()
-    }
-
-    /// Digests of all records: what has to be equal on all nodes.
-    pub(crate) fn content(&self) -> Vec<(NodeId, Seq, Hash)> {
-        let logs = self.logs.iter();
-        logs.flat_map(|(author, log)| log.iter().map(|(seq, bytes)| (*author, *seq, record(bytes).digest())))
-            .collect()
-    }
-}
-
 /// An acknowledged append.
 #[derive(Clone, Debug)]
 pub(crate) struct Acked {
@@ -149,6 +53,8 @@ pub(crate) struct Node {
     /// Being written: not there after a crash, or there, by chance.
     writing: Option<Vec<Change>>,
     pub(crate) disk_is_full: bool,
+    /// False while it is not synchronised.
+    pub(crate) has_step: bool,
     pub(crate) acked: Vec<Acked>,
     pub(crate) refused: Vec<AppendError>,
     appending: BTreeMap<Ticket, Bytes>,
@@ -163,7 +69,7 @@ pub(crate) struct Node {
 #[derive(Debug)]
 enum Happening {
     Frame { from: usize, to: usize, link: u64, frame: Bytes },
-    Gossip { from: usize, to: usize, link: u64, envelope: Envelope },
+    Gossip { from: usize, to: usize, link: u64, record: Record },
     Timer { node: usize, life: u64, timer: Timer },
     Written { node: usize, life: u64, token: Token },
     Read { node: usize, life: u64, token: Token, author: NodeId, from: Seq, to: Seq, bytes_max: usize },
@@ -197,6 +103,10 @@ pub(crate) struct World {
     pub(crate) bytes: BTreeMap<(usize, usize), usize>,
     pub(crate) frames: BTreeMap<(usize, usize), usize>,
     pub(crate) memory_max: usize,
+    /// Look at invariants after each input.
+    pub(crate) is_checked: bool,
+    /// Real time spent in the logs' machines.
+    pub(crate) spent: Duration,
 }
 
 impl World {
@@ -219,6 +129,8 @@ impl World {
             bytes: BTreeMap::new(),
             frames: BTreeMap::new(),
             memory_max: 0,
+            is_checked: true,
+            spent: Duration::ZERO,
         };
         for n in 0..nodes {
             world.add(identity(n), Disk::default());
@@ -238,6 +150,7 @@ impl World {
             life: 0,
             writing: None,
             disk_is_full: false,
+            has_step: true,
             acked: Vec::new(),
             refused: Vec::new(),
             appending: BTreeMap::new(),
@@ -280,8 +193,8 @@ impl World {
         node_state.applied = state.heads().map(|head| (head.author, head.head)).collect();
         node_state.state = Some(state);
         self.carry_out(node, &mut out);
-        let step = self.step();
-        self.give(node, Input::Step(Some(step)));
+        let step = self.nodes[node].has_step.then_some(self.step());
+        self.give(node, Input::Step(step));
     }
 
     pub(crate) fn start_all(&mut self) {
@@ -365,10 +278,13 @@ impl World {
         let now = self.now;
         let Node { state: Some(state), rng, .. } = &mut self.nodes[node] else { return };
         let mut out = Outbox::new();
+        let began = clock();
         state.handle(now, input, rng, &mut out);
-        state.check_invariants();
         if state.wants_flush() {
             state.handle(now, Input::Flush { mesh_time_us: now.as_nanos() / 1000 }, rng, &mut out);
+        }
+        self.spent += began.elapsed();
+        if self.is_checked {
             state.check_invariants();
         }
         let stats = state.stats();
@@ -409,7 +325,7 @@ impl World {
     pub(crate) fn gossip_to(&mut self, from: usize, to: usize, record: &Record) {
         let link = self.links.get(&(from.min(to), from.max(to))).copied().unwrap_or_default();
         let after = self.latency + self.latency.mul_f64(2.0 * self.rng.random::<f64>());
-        self.happen(after, Happening::Gossip { from, to, link, envelope: record.envelope().clone() });
+        self.happen(after, Happening::Gossip { from, to, link, record: record.clone() });
     }
 
     fn happen(&mut self, after: Duration, happening: Happening) {
@@ -493,6 +409,10 @@ impl World {
         self.now = end;
     }
 
+    fn is_linked(&self, a: usize, b: usize, link: u64) -> bool {
+        self.links.get(&(a.min(b), a.max(b))) == Some(&link)
+    }
+
     fn is_alive(&self, node: usize, life: u64) -> bool {
         self.nodes[node].life == life && self.nodes[node].state.is_some()
     }
@@ -500,15 +420,15 @@ impl World {
     fn come(&mut self, happening: Happening) {
         match happening {
             Happening::Step => {
-                let step = self.step();
                 for node in 0..self.nodes.len() {
-                    self.give(node, Input::Step(Some(step)));
+                    let step = self.nodes[node].has_step.then_some(self.step());
+                    self.give(node, Input::Step(step));
                 }
                 self.happen(Duration::from_secs(1), Happening::Step);
             }
             Happening::Frame { from, to, link, frame } => {
                 self.give(from, Input::Sent { to, bytes: frame.len() });
-                if self.links.get(&(from.min(to), from.max(to))) == Some(&link) {
+                if self.is_linked(from, to, link) {
                     match self.liars.get_mut(&to) {
                         Some(liar) => {
                             let answers = Frame::decode(&frame)
@@ -520,10 +440,8 @@ impl World {
                     }
                 }
             }
-            Happening::Gossip { from, to, link, envelope } => {
-                if link == 0 || self.links.get(&(from.min(to), from.max(to))) == Some(&link) {
-                    self.give(to, Input::Gossiped { from, envelope });
-                }
+            Happening::Gossip { from, to, link, record } if link == 0 || self.is_linked(from, to, link) => {
+                self.give(to, Input::Gossiped { from, envelope: record.envelope().clone() });
             }
             Happening::Timer { node, life, timer } if self.is_alive(node, life) => {
                 self.give(node, Input::Timer(timer));
@@ -618,57 +536,18 @@ impl World {
     }
 }
 
-/// Seals a record with a key, whatever its log says.
-pub(crate) fn seal(
-    identity: &Identity,
-    step: Step,
-    first: u64,
-    prev: Option<Hash>,
-    payloads: &[Bytes],
-) -> Record {
-    let header = Header {
-        mesh: mesh().id(),
-        author: identity.id(),
-        seq: Seq(first),
-        step,
-        kind: Kind::Durable,
-        channel: category(),
-        prev,
-        timestamp_us: None,
-    };
-    let payloads = payloads.iter().cloned().collect();
-    Record::new(Envelope::seal(identity, patterns().at(step), header, payloads).unwrap()).unwrap()
-}
-
-/// A chain of records with so many entries each, behind `before`.
-pub(crate) fn chain(
-    identity: &Identity,
-    step: Step,
-    before: Option<&Record>,
-    lengths: &[usize],
-    text: &str,
-) -> Vec<Record> {
-    let mut records: Vec<Record> = Vec::new();
-    for entries in lengths {
-        let last = records.last().or(before);
-        let (first, prev) = last.map_or((1, None), |last| (last.last().0 + 1, Some(last.digest())));
-        let payloads: Vec<Bytes> =
-            (0..*entries).map(|index| Bytes::from(format!("{text} {}", first + index as u64))).collect();
-        records.push(seal(identity, step, first, prev, &payloads));
-    }
-    records
-}
-
-/// A disk that holds these records.
-pub(crate) fn disk_of(records: &[Record]) -> Disk {
-    let mut disk = Disk::default();
-    for record in records {
-        disk.change(&Change::Append(record.clone()));
-    }
-    disk
+/// The real time, for measurements.
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "only measurements look at it")]
+fn clock() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 impl Node {
+    /// A snapshot stands for what comes before.
+    pub(crate) fn skip_to(&mut self, author: NodeId, head: Head) {
+        self.applied.insert(author, head);
+    }
+
     /// What was applied of this author counts no more from where its log ends on disk.
     pub(crate) fn damage(&mut self, author: NodeId) {
         self.applied.insert(author, self.disk.stored(author).head);

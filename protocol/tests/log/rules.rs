@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnimesh_protocol::log::{AppendError, Config, Input};
+use omnimesh_protocol::log::{AppendError, Config, Input, StoredLog};
 use omnimesh_protocol::{Seq, Step};
 
-use crate::network::{World, chain, disk_of, identity, seal};
+use crate::disk::{chain, disk_of, seal};
+use crate::network::{World, identity};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -232,6 +233,44 @@ fn a_restored_node_finds_the_end_of_its_own_log_first() {
 }
 
 #[test]
+fn the_wait_for_the_own_log_begins_with_the_first_step() {
+    let mut world = World::new(1, 2, Config::default());
+    let log = long_log(0, 20, 1);
+    world.nodes[1].disk = disk_of(&log);
+    world.nodes[0].has_step = false;
+    world.start(0, true);
+    world.start(1, true);
+    world.connect_all();
+    world.run(secs(20));
+    assert!(!world.state(0).is_own_log_known(), "without a step it can take nothing");
+    world.nodes[0].has_step = true;
+    world.run(secs(2));
+    assert_eq!(world.nodes[0].own_head.unwrap().1, 20);
+    world.append(0, b"next");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(21));
+}
+
+#[test]
+fn a_node_that_sees_that_it_has_lost_entries_does_not_write_over_them() {
+    let mut world = World::new(1, 2, Config::default());
+    let log = long_log(0, 5, 1);
+    world.start_all();
+    world.gossip_to(1, 0, &log[4]);
+    world.run(secs(1));
+    world.append(0, b"x");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].refused, [AppendError::Behind]);
+    for record in &log {
+        world.gossip_to(1, 0, record);
+    }
+    world.run(secs(1));
+    world.append(0, b"x");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(6));
+}
+
+#[test]
 fn a_node_alone_goes_on_after_the_wait() {
     let mut world = World::new(1, 1, Config::default());
     world.start(0, true);
@@ -258,4 +297,58 @@ fn a_damaged_log_is_fetched_again() {
     world.give(1, Input::Damaged(stored));
     world.settle(secs(10), "damaged");
     world.check("damaged");
+}
+
+#[test]
+fn a_line_of_nodes_passes_everything_on() {
+    let nodes = 6;
+    let mut world = World::new(1, nodes, Config::default());
+    world.gossip_loss = 1.0;
+    for node in 0..nodes {
+        world.start(node, false);
+    }
+    for node in 1..nodes {
+        world.connect(node - 1, node);
+    }
+    for n in 0..30 {
+        world.append(n % nodes, format!("{n}").as_bytes());
+        world.run(ms(100));
+    }
+    // One end learns of a fork; the other end has it from neighbours of neighbours.
+    let forked = [
+        seal(&identity(30), Step(1000), 1, None, &["a".into()]),
+        seal(&identity(30), Step(1000), 1, None, &["b".into()]),
+    ];
+    forked.iter().for_each(|record| world.gossip_to(0, 0, record));
+    world.run(secs(1));
+    world.settle(secs(60), "a line");
+    world.check("a line");
+    assert!(world.nodes.iter().all(|node| node.frozen.len() == 1));
+}
+
+#[test]
+fn a_log_can_begin_behind_a_snapshot() {
+    let log = long_log(20, 200, 1);
+    let author = identity(20).id();
+    let mut world = World::new(1, 3, Config::default());
+    world.nodes[1].disk = disk_of(&log);
+    for node in 0..3 {
+        world.start(node, false);
+    }
+    let head = log[99].head();
+    let stored = StoredLog { author, base: Seq(101), head, step: log[99].step(), proof: None };
+    world.nodes[0].skip_to(author, head);
+    world.give(0, Input::Adopt(stored));
+    assert_eq!(world.state(0).head(&author).unwrap().head, head);
+    world.connect(0, 1);
+    world.run(secs(5));
+    assert_eq!(world.state(0).fingerprint(), world.state(1).fingerprint());
+    assert_eq!(world.nodes[0].disk.logs[&author].len(), 100, "only what comes after the snapshot is fetched");
+    // Who needs what it does not have is told so, and blames nobody.
+    world.connect(0, 2);
+    world.run(secs(5));
+    assert!(world.state(2).head(&author).is_none() && world.nodes[2].misdeeds.is_empty());
+    world.connect(1, 2);
+    world.run(secs(5));
+    assert_eq!(world.state(2).fingerprint(), world.state(1).fingerprint());
 }

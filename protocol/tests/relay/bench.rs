@@ -35,6 +35,15 @@ fn channel_of(topic: &Topic) -> String {
 }
 
 pub(crate) fn sealed(author: u8, name: &str, seq: u64, step: Step, text: &str) -> Envelope {
+    sealed_as(Kind::Ephemeral, author, name, seq, step, text)
+}
+
+/// The first of its author's log.
+pub(crate) fn durable(author: u8, category: &str, text: &str) -> Envelope {
+    sealed_as(Kind::Durable, author, category, 1, NOW, text)
+}
+
+fn sealed_as(kind: Kind, author: u8, name: &str, seq: u64, step: Step, text: &str) -> Envelope {
     let phase_interval = 100.try_into().expect("not zero");
     let mut patterns =
         PatternGenerator::new(MESH.secret().clone(), phase_interval, 1.try_into().expect("not zero"));
@@ -43,7 +52,7 @@ pub(crate) fn sealed(author: u8, name: &str, seq: u64, step: Step, text: &str) -
         author: NodeId::from_bytes([0; 32]),
         seq: Seq(seq),
         step,
-        kind: Kind::Ephemeral,
+        kind,
         channel: channel(name),
         prev: None,
         timestamp_us: None,
@@ -207,7 +216,7 @@ impl Bench {
     }
 
     pub(crate) fn envelope(&mut self, from: u32, envelope: &Envelope) -> Vec<String> {
-        let name = envelope.header().channel.to_string();
+        let name = envelope.header().gossiped_on().to_string();
         self.message(from, &name, envelope.as_bytes().clone())
     }
 

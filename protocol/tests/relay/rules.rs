@@ -9,7 +9,7 @@ use omnimesh_protocol::gossip::{Config, Rpc, Subscription, Topic};
 use omnimesh_protocol::relay::{Input, RELAYED_MAX, RELAYED_PER_PEER_MAX, RELAYED_QUIET, Unchecked};
 use omnimesh_protocol::{MessageId, Step};
 
-use crate::bench::{Bench, NOW, channel, identity, sealed, topic, with_bad_signature};
+use crate::bench::{Bench, NOW, channel, durable, identity, sealed, topic, with_bad_signature};
 
 #[test]
 fn a_message_is_verified_delivered_and_forwarded_once() {
@@ -103,6 +103,27 @@ fn what_is_shed_is_nobodys_fault_and_not_delivered() {
     bench.wait(2 * Config::default().seen_ttl + Duration::from_secs(2));
     assert_eq!(bench.envelope(2, &hello), ["verify hello"], "then it may come again");
     assert!(bench.verified("hello").contains(&"deliver hello of 2".to_owned()));
+}
+
+#[test]
+fn durable_messages_of_every_category_travel_on_one_channel() {
+    let mut bench = Bench::new();
+    bench.connect(1..=2);
+    bench.give(Input::Subscribe(channel("_log")));
+    for peer in 1..=2 {
+        bench.peer_says(peer, true, "_log");
+    }
+    let said = bench.give(Input::Publish(durable(1, "registry", "own")));
+    assert_eq!(said, ["Own to 1: own", "Own to 2: own", "published to 2"]);
+    bench.envelope(1, &durable(2, "news", "theirs"));
+    assert_eq!(bench.verified("theirs")[0], "deliver theirs of 1");
+    // This node may have lost what it once wrote.
+    bench.envelope(1, &durable(1, "news", "lost"));
+    assert_eq!(bench.verified("lost")[0], "deliver lost of 1");
+    let said = bench.message(2, "news", durable(2, "news", "elsewhere").as_bytes().clone());
+    assert_eq!(said, [""; 0], "this node is not on that channel");
+    let said = bench.message(2, "_log", sealed(2, "_log", 9, NOW, "ephemeral").as_bytes().clone());
+    assert_eq!(said[0], "refuse wrong_kind in _log of 2");
 }
 
 #[test]

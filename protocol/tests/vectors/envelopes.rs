@@ -84,7 +84,7 @@ fn case(name: &str, seed: u8, change: impl FnOnce(&mut Draft)) -> Case {
         signature: sealed.signature().into(),
         envelope: sealed.as_bytes().into(),
         message_id: sealed.id().as_bytes().into(),
-        topic: header.channel.topic(&header.mesh),
+        topic: header.gossiped_on().topic(&header.mesh),
         channel: draft.channel,
     }
 }
@@ -159,7 +159,8 @@ fn check(case: &Case) {
     curve::verify(&case.author.array(), &case.signature_input.0, &case.signature.array()).unwrap();
     assert_eq!(case.envelope, draft::outer(&case.signed.0, &case.tag.0, &case.signature.0).into());
     assert_eq!(case.message_id, blake3::hash(&case.envelope.0).as_bytes()[..20].into());
-    assert_eq!(case.topic, format!("omnimesh/1/{}/{}", mesh.id(), case.channel));
+    let gossiped_on = if case.kind == 1 { "_log" } else { &case.channel };
+    assert_eq!(case.topic, format!("omnimesh/1/{}/{gossiped_on}", mesh.id()));
 
     let read = Envelope::decode(&case.envelope.0.clone().into(), case.envelope.0.len()).unwrap();
     assert!(read.is_signed_by(&PublicKey::new(&read.header().author).unwrap()));

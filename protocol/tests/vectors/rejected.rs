@@ -435,6 +435,43 @@ fn signatures(cases: &mut Cases) {
     cases.add("bad_signature", name, &outer(&signed, &tag, &good));
 }
 
+/// Durable messages come on the log's channel, and others do not.
+fn kinds(cases: &mut Cases) {
+    let change = |change: &dyn Fn(&mut draft::Draft)| {
+        let mut draft = draft();
+        (draft.kind, draft.seq, draft.prev) = (1, 2, Some([7; 32]));
+        change(&mut draft);
+        draft.sealed(1)
+    };
+    let on_log = |judge: &mut Judge| judge.channel = "_log".to_owned();
+    let next = change(&|_| {});
+    let first = change(&|draft| (draft.seq, draft.prev) = (1, None));
+    cases.add("wrong_kind", "a durable message on the channel that it names", &next);
+    for (expect, name, bytes) in [
+        (ACCEPTED, "a durable message on the log's channel", &next),
+        (ACCEPTED, "the first of its log, on the log's channel", &first),
+        ("wrong_kind", "an ephemeral message on the log's channel", &draft().sealed(1)),
+        (
+            "wrong_kind",
+            "an ephemeral message that names the log's channel, on it",
+            &change(&|draft| (draft.kind, draft.prev, draft.channel) = (0, None, "_log".to_owned())),
+        ),
+        ("wrong_kind", "the first of a log with a message before it", &change(&|draft| draft.seq = 1)),
+        ("wrong_kind", "the second of a log with none before it", &change(&|draft| draft.prev = None)),
+        ("stale_step", "a durable message that is one step too old", &change(&|draft| draft.step = 991)),
+    ] {
+        on_log(cases.add(expect, name, bytes));
+    }
+    let judge = cases.add(ACCEPTED, "a durable message for the second time: its log knows better", &next);
+    on_log(judge);
+    judge.accepted_before = vec![Hex::from(next.clone())];
+    let judge = cases.add("not_synchronised", "a durable message, and the judge has no step", &next);
+    on_log(judge);
+    judge.step = None;
+    let judge = cases.add("wrong_kind", "order: durable, and the judge has no step", &next);
+    judge.step = None;
+}
+
 /// Envelopes with several faults: the first gate decides.
 fn order(cases: &mut Cases) {
     let mut faulty = draft();
@@ -491,7 +528,7 @@ fn order(cases: &mut Cases) {
 #[test]
 fn rejected() {
     let mut cases = Cases::default();
-    for group in [size_and_shape, encoding, fields, place_and_time, tags, repeats, signatures, order] {
+    for group in [size_and_shape, encoding, fields, place_and_time, kinds, tags, repeats, signatures, order] {
         group(&mut cases);
     }
     let description = "Envelopes and what a node in the given state says of them: a reason code, or `accepted` where \

@@ -43,7 +43,8 @@ struct Replicating {
 enum Phase<P> {
     Known,
     Asking {
-        deadline: Time,
+        /// Counted from when the node has a step, for without one it can judge no record.
+        deadline: Option<Time>,
         /// When those who are there have had time to answer.
         settle: Option<Time>,
         asked: BTreeSet<P>,
@@ -68,9 +69,9 @@ pub(super) struct Own<P> {
 }
 
 impl<P: Copy + Ord> Own<P> {
-    pub(super) fn new(config: &Config, may_have_written: bool, now: Time) -> Self {
+    pub(super) fn new(may_have_written: bool) -> Self {
         let asking = Phase::Asking {
-            deadline: now + config.own_head_wait,
+            deadline: None,
             settle: None,
             asked: BTreeSet::new(),
             silent: BTreeSet::new(),
@@ -99,12 +100,19 @@ impl<P: Copy + Ord> Own<P> {
         self.floor = self.floor.max(floor.seq);
         let silent: BTreeSet<P> = peers.collect();
         self.phase = Phase::Asking {
-            deadline: now + config.own_head_wait,
+            deadline: Some(now + config.own_head_wait),
             settle: (!silent.is_empty()).then(|| now + config.own_head_settle),
             asked: silent.clone(),
             silent,
             from: floor.seq,
         };
+    }
+
+    /// The node has a step.
+    pub(super) fn note_step(&mut self, now: Time, config: &Config) {
+        if let Phase::Asking { deadline, .. } = &mut self.phase {
+            deadline.get_or_insert(now + config.own_head_wait);
+        }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -336,7 +344,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_stored = self.log(&me).is_none_or(|log| log.unwritten.is_empty());
         let all_told = settle.is_some_and(|settle| settle <= now) && silent.is_empty();
         let is_fetched = !self.fetching.contains_key(&me) && is_stored && !self.forks.contains_key(&me);
-        if *deadline > now && !(all_told && is_fetched) {
+        let Some(deadline) = deadline else { return };
+        let is_found = all_told && is_fetched;
+        if *deadline > now && !is_found {
             return;
         }
         let event = Event::OwnHead { head, recovered: head.seq.0.saturating_sub(from.0), asked: asked.len() };

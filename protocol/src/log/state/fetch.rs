@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Bound;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand_core::Rng;
@@ -31,8 +30,6 @@ const ENTRIES_MIN: usize = 512;
 const AHEAD_MAX: u64 = 1 << 17;
 /// Ranges of one author in which no record begins that are remembered. Source: guess; there is one at each border of two requests.
 const EMPTY_MAX: usize = 256;
-/// How long a peer that is busy is left alone. Source: guess.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An author of whom somebody has more.
 #[derive(Debug, Default)]
@@ -87,26 +84,40 @@ pub(super) struct CatchUp {
 impl<P: Copy + Ord + Debug> State<P> {
     /// Asks for what is missing, as much as there is room for.
     pub(super) fn fetch(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
-        if self.step.is_none() || self.fetching.is_empty() || !self.may_fetch {
+        if std::mem::take(&mut self.may_fetch) {
+            self.fetch_left = self.fetching.len();
+        }
+        if self.step.is_none() || self.fetch_left == 0 || !self.is_anybody_free(now) {
             return;
         }
+        // With more authors than are looked at now, the next input goes on where this one ended.
+        let look = self.fetch_left.min(LOOK_MAX);
+        self.fetch_left -= look;
         let after = self.fetch_from.map_or(Bound::Unbounded, Bound::Excluded);
         let up_to = self.fetch_from.map_or(Bound::Excluded(NodeId::from_bytes([0; 32])), Bound::Included);
         let rest = self.fetching.range((after, Bound::Unbounded));
         let authors: Vec<NodeId> = rest
             .chain(self.fetching.range((Bound::Unbounded, up_to)))
             .map(|(author, _)| *author)
-            .take(LOOK_MAX)
+            .take(look)
             .collect();
-        // With more authors than are looked at now, the next input goes on where this one ended.
-        self.may_fetch = self.fetching.len() > LOOK_MAX;
         for author in authors {
-            if !self.prune_claims(&author) {
-                continue;
-            }
-            while self.ask_next(now, author, rng, out) {}
             self.fetch_from = Some(author);
+            if self.prune_claims(&author) {
+                while self.ask_next(now, author, rng, out) {}
+            }
         }
+    }
+
+    /// True if somebody can be asked, or has gone quiet so that what it claimed may be of no use.
+    fn is_anybody_free(&self, now: Time) -> bool {
+        let bytes_max = self.config.fetch_bytes.saturating_mul(4);
+        let is_busy = |state: &super::Peer| {
+            state.asked >= self.config.fetches_per_peer
+                || state.asked_bytes >= bytes_max
+                || state.quiet_until > now
+        };
+        self.requests.is_empty() || !self.peers.values().all(is_busy)
     }
 
     /// Forgets claims that are fulfilled. False if nothing is left to fetch of this author.
@@ -442,8 +453,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             self.end_fork(now, request.author, out);
         }
         let Some(state) = self.peers.get_mut(&from) else { return };
-        if reason == Decline::Busy {
-            state.quiet_until = state.quiet_until.max(now + BUSY_PAUSE);
+        if reason == Decline::Busy && state.note_busy(now) {
             return;
         }
         let is_told = state.claims.get(&request.author).is_some_and(|claim| claim.is_told);
@@ -464,6 +474,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             if request.is_fork {
                 self.end_fork(now, request.author, out);
             }
+            // It says so again when heads are compared.
+            self.drop_claim(request.peer, &request.author);
             if !silent.contains(&request.peer) {
                 silent.push(request.peer);
             }
@@ -503,6 +515,16 @@ impl<P: Copy + Ord + Debug> State<P> {
             }
             missed.to = missed.to.max(to);
         }
+    }
+
+    /// Somebody's word counts for nothing: what is missed of this author is what others say.
+    pub(super) fn forget_missed(&mut self, author: &NodeId) {
+        let Some(catch_up) = &mut self.catch_up else { return };
+        let Some(missed) = catch_up.report.authors.get_mut(author) else { return };
+        let chain = self.logs.get(author).map(|log| &log.chain);
+        let here = chain.map(|chain| chain.waiting_to().unwrap_or_default().max(chain.head().seq));
+        let claims = self.peers.values().filter_map(|peer| peer.claims.get(author)).map(|claim| claim.to);
+        missed.to = missed.to.min(claims.chain(here).max().unwrap_or_default());
     }
 
     pub(super) fn count_asked(&mut self, bytes: usize) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use rand_core::Rng;
 
@@ -14,10 +15,28 @@ use super::super::{Config, Event, Misdeed, Output, Record};
 use super::State;
 use super::rounds::Round;
 
-/// Authors of whom one peer says that it has more, at most; further ones come with a later round. Source: guess.
-pub(super) const CLAIMS_MAX: usize = 16_384;
-/// Proofs that one peer may send in an interval. Source: guess; each may cost two signatures.
-const PROOFS_MAX: u32 = 64;
+/// Authors of whom one peer says that it has more, at most; further ones come with a later round. Source: guess, some
+/// 100 bytes each.
+pub(super) const CLAIMS_MAX: usize = 8192;
+/// Proofs that one peer may send in an interval, and for how many it is asked. Source: guess; each may cost two
+/// signatures.
+const PROOFS_MAX: u32 = 128;
+
+/// How long a peer that is busy is left alone. Source: guess.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// How often on end a peer may be busy before its word counts for nothing. Source: guess, ten seconds.
+const BUSY_MAX: u32 = 50;
+
+/// What is counted of a peer, because each costs something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// A frame of comparison that it began.
+    Compare,
+    /// A proof that it sent.
+    Proof,
+    /// A proof that it was asked for.
+    AskProof,
+}
 
 /// A connected peer.
 #[derive(Debug)]
@@ -32,13 +51,17 @@ pub(super) struct Peer {
     /// It is not asked before this moment.
     pub(super) quiet_until: Time,
     pub(super) offences: u32,
+    /// It is compared with again once it may be asked again.
+    recheck: bool,
+    /// Requests on end that it was too busy for.
+    busy: u32,
     /// Requests of it under way.
     pub(super) served: usize,
     /// Bytes under way to it.
     pub(super) queued: usize,
     pub(super) round: Option<Round>,
-    /// Since when frames that cost something are counted, how many came.
-    pub(super) counted: (Time, u32, u32),
+    /// Since when is counted, and how many of each.
+    counted: (Time, [u32; 3]),
 }
 
 /// What a peer says that it has.
@@ -61,24 +84,30 @@ impl Peer {
             asked_bytes: 0,
             quiet_until: Time::ZERO,
             offences: 0,
+            recheck: false,
+            busy: 0,
             served: 0,
             queued: 0,
             round: None,
-            counted: (now, 0, 0),
+            counted: (now, [0; 3]),
         }
     }
 
     pub(super) fn waits(&self) -> bool {
-        self.round.is_some()
+        self.round.is_some() || self.recheck
     }
 
-    /// Counts a frame of comparison, or a proof; false if there were too many.
-    pub(super) fn allows(&mut self, now: Time, config: &Config, is_proof: bool) -> bool {
+    /// Counts one more; false if there were too many in this interval.
+    pub(super) fn allows(&mut self, now: Time, config: &Config, what: Counted) -> bool {
         if now.since(self.counted.0) >= config.interval {
-            self.counted = (now, 0, 0);
+            self.counted = (now, [0; 3]);
         }
-        let (_, compares, proofs) = &mut self.counted;
-        let (count, max) = if is_proof { (proofs, PROOFS_MAX) } else { (compares, config.compares_max) };
+        let [compares, proofs, asked] = &mut self.counted.1;
+        let (count, max) = match what {
+            Counted::Compare => (compares, config.compares_max),
+            Counted::Proof => (proofs, PROOFS_MAX),
+            Counted::AskProof => (asked, PROOFS_MAX),
+        };
         *count = count.saturating_add(1);
         *count <= max
     }
@@ -87,11 +116,20 @@ impl Peer {
     fn shun(&mut self, now: Time, config: &Config) {
         let factor = 1_u32.checked_shl(self.offences.min(16)).unwrap_or(u32::MAX);
         self.offences = self.offences.saturating_add(1);
+        self.recheck = true;
         self.quiet_until = now + config.shun.saturating_mul(factor).min(config.shun_max);
     }
 
     pub(super) fn note_good_answer(&mut self) {
         self.offences = self.offences.saturating_sub(1);
+        self.busy = 0;
+    }
+
+    /// It is too busy, and left alone for a moment; false if it has been for too long.
+    pub(super) fn note_busy(&mut self, now: Time) -> bool {
+        self.quiet_until = self.quiet_until.max(now + BUSY_PAUSE);
+        self.busy = self.busy.saturating_add(1);
+        self.busy <= BUSY_MAX
     }
 }
 
@@ -148,13 +186,16 @@ impl<P: Copy + Ord + Debug> State<P> {
         out.push(Output::Send { to, frame: bytes });
     }
 
-    /// The peer did what no honest one does.
+    /// The peer did what no honest one does. What it claims counts for nothing until it is compared with again.
     pub(super) fn blame(&mut self, now: Time, peer: P, misdeed: Misdeed, out: &mut Outbox<Output<P>>) {
         self.stats.misdeeds += 1;
-        if let Some(state) = self.peers.get_mut(&peer) {
-            state.shun(now, &self.config);
-            out.push(Event::Misbehaved { peer, misdeed });
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.shun(now, &self.config);
+        for author in std::mem::take(&mut state.claims).into_keys() {
+            self.forget_missed(&author);
         }
+        self.may_fetch = true;
+        out.push(Event::Misbehaved { peer, misdeed });
     }
 
     /// The peer's word about an author counts for nothing until it says it again.
@@ -162,7 +203,21 @@ impl<P: Copy + Ord + Debug> State<P> {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.claims.remove(author);
         }
+        self.forget_missed(author);
         self.may_fetch = true;
+    }
+
+    /// Compares again with peers that were not asked for a while.
+    pub(super) fn recheck_peers(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
+        let is_due = |state: &Peer| state.recheck && state.quiet_until <= now && state.round.is_none();
+        let due: Vec<P> =
+            self.peers.iter().filter(|(_, state)| is_due(state)).map(|(peer, _)| *peer).collect();
+        for peer in due {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.recheck = false;
+            }
+            self.begin_round_with(now, peer, rng, out);
+        }
     }
 
     /// A peer has this author's entries up to `to`, it seems.

@@ -16,6 +16,7 @@ use super::super::chain::{Chain, Offered};
 use super::super::wire::Frame;
 use super::super::{AuthorHead, Misdeed, Output, Proof, Record, StoreError, Token};
 use super::State;
+use super::peers::Counted;
 
 /// Own records that are being looked up because of others, at most. What comes meanwhile is dropped; a contradiction in
 /// it shows again when heads are compared. Source: guess.
@@ -201,7 +202,8 @@ impl<P: Copy + Ord + Debug> State<P> {
     }
 
     pub(super) fn on_proof(&mut self, now: Time, from: P, bytes: &Bytes, out: &mut Outbox<Output<P>>) {
-        let allowed = self.peers.get_mut(&from).is_some_and(|peer| peer.allows(now, &self.config, true));
+        let allowed =
+            self.peers.get_mut(&from).is_some_and(|peer| peer.allows(now, &self.config, Counted::Proof));
         if !allowed {
             self.stats.shed += 1;
             return;
@@ -236,7 +238,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         let log = self.logs.get(&author);
         let proof = log.and_then(|log| log.chain.proof()).map(Proof::id);
         let own = log.map_or(super::Head::EMPTY, |log| log.chain.head());
-        if head.proof.is_some() && head.proof != proof {
+        let is_other = head.proof.is_some() && head.proof != proof;
+        let peer = self.peers.get_mut(&from).filter(|_| is_other);
+        if peer.is_some_and(|peer| peer.allows(now, &self.config, Counted::AskProof)) {
             self.send(from, &Frame::AskProof(author), out);
         }
         if head.head.seq > own.seq {

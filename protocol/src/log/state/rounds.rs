@@ -12,11 +12,12 @@ use super::super::Output;
 use super::super::reconcile::Range;
 use super::super::wire::Frame;
 use super::State;
+use super::peers::Counted;
 
 /// Heads in one frame that is sent. Source: guess, some 70 KB.
 const HEADS_IN_FRAME: usize = 1000;
 /// Frames that one round may take. A million heads of which ten thousand differ take some 350.
-const STEPS_MAX: u32 = 2048;
+const STEPS_MAX: u32 = 1024;
 
 /// A round that this node has begun.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) {
         let Some(state) = self.peers.get_mut(&from) else { return };
         let is_own = state.round.as_ref().is_some_and(|round| round.id == id);
-        if !is_own && !state.allows(now, &self.config, false) {
+        if !is_own && !state.allows(now, &self.config, Counted::Compare) {
             self.stats.shed += 1;
             return;
         }
