@@ -150,6 +150,15 @@ impl Runner for Engines {
                 .map_err(|error| RunError::Failed { engine: file.engine, cause: error.to_string() }),
         }
     }
+
+    fn watch(
+        &self,
+        file: &ScenarioFile,
+        options: Options<'_>,
+        span: Range<Duration>,
+    ) -> Result<Option<Watched>, RunError> {
+        Model.watch(file, options, span)
+    }
 }
 
 /// An assertion of the protocol that fails is a finding, to be reported with its seed. The machines in which it
