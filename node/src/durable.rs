@@ -152,7 +152,7 @@ impl MeshNode {
             Ok(Err(Failed::Read(ReadError::Damaged(damage)))) => {
                 let what = damage.what.clone();
                 // A log that is busy finds it itself.
-                let _ = log.send(Found(damage)).await;
+                let _ = log.send(Found(*damage)).await;
                 Err(LogError::Store(omnimesh_protocol::log::StoreError::Damaged(what)))
             }
             Err(_) => Err(LogError::Stopped),
@@ -193,7 +193,6 @@ impl MeshNode {
         registry.send(WatchRegistry).await.map_err(|_| LogError::Stopped)
     }
 
-    #[expect(clippy::type_complexity, reason = "used here only")]
     fn links_of_log(
         &self,
     ) -> Result<

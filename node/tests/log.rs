@@ -1,5 +1,7 @@
 //! Real nodes with data directories, over TCP on loopback: what one appends, all have.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -11,8 +11,8 @@ fn file(engine: Engine, others: &[(&str, &str)]) -> Result<ScenarioFile, Scenari
 }
 
 fn run(engine: Engine) -> Run {
-    let file = file(engine, &[("network.nodes", "40"), ("workload.messages", "10")]).unwrap();
-    experiment::run(&Engines, &file, Options::default()).unwrap()
+    let file = file(engine, &[("network.nodes", "40"), ("workload.messages", "10")]).expect("it can be run");
+    experiment::run(&Engines, &file, Options::default()).expect("it runs")
 }
 
 /// How near the times are is for `sim compare --engines` on a machine that does nothing else; what cannot be on any

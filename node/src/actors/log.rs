@@ -296,7 +296,7 @@ impl LogActor {
                 Ok(Ok(records)) => (Ok(records), None),
                 Ok(Err(ReadError::Store(error))) => (Err(error), None),
                 Ok(Err(ReadError::Damaged(damage))) => {
-                    (Err(StoreError::Damaged(damage.what.clone())), Some(damage))
+                    (Err(StoreError::Damaged(damage.what.clone())), Some(*damage))
                 }
                 Err(error) => (Err(StoreError::Failed(error.to_string())), None),
             };

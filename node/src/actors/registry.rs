@@ -338,7 +338,10 @@ impl Handler<Write> for RegistryActor {
 /// Looks something up in the state, at the mesh's step.
 #[derive(Message)]
 #[rtype(result = "T")]
-pub(crate) struct Ask<T: 'static>(pub(crate) Box<dyn FnOnce(&State, Step) -> T + Send>);
+pub(crate) struct Ask<T: 'static>(pub(crate) Question<T>);
+
+/// What somebody wants to know of the state at a step.
+type Question<T> = Box<dyn FnOnce(&State, Step) -> T + Send>;
 
 impl<T: Send + 'static> Handler<Ask<T>> for RegistryActor {
     type Result = MessageResult<Ask<T>>;

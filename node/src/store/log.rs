@@ -104,7 +104,7 @@ pub enum ReadError {
     /// The disk does not do what it should.
     Store(StoreError),
     /// They are damaged; the log ends before them now.
-    Damaged(Damage),
+    Damaged(Box<Damage>),
 }
 
 impl From<StoreError> for ReadError {
@@ -288,7 +288,7 @@ impl LogStore {
             Ok(())
         })?;
         match is_damaged {
-            true => Err(ReadError::Damaged(self.cut_at_damage(author, "a record")?)),
+            true => Err(ReadError::Damaged(Box::new(self.cut_at_damage(author, "a record")?))),
             false => Ok(found),
         }
     }
@@ -316,7 +316,7 @@ impl LogStore {
             Ok(())
         })?;
         match is_damaged {
-            true => Err(ReadError::Damaged(self.cut_at_damage(author, "a record")?)),
+            true => Err(ReadError::Damaged(Box::new(self.cut_at_damage(author, "a record")?))),
             false => Ok(found),
         }
     }

@@ -52,7 +52,7 @@ fn every_key_of_the_network_and_its_links_is_read() {
         seed = 7
         duration_ms = 60_000
         crypto = "skip"
-        engine = "libp2p"
+        engine = "model"
         [limits]
         memory_bytes = 1_000_000_000
         [network]
@@ -92,7 +92,7 @@ fn every_key_of_the_network_and_its_links_is_read() {
     .unwrap();
     let scenario = file.scenario;
     assert_eq!((scenario.name.as_str(), scenario.description.as_str(), scenario.seed), ("n", "d", 7));
-    assert_eq!((scenario.crypto, file.engine), (Crypto::Skip, Engine::Libp2p));
+    assert_eq!((scenario.crypto, file.engine), (Crypto::Skip, Engine::Model));
     assert_eq!((scenario.duration, file.memory_bytes), (Duration::from_secs(60), Some(1_000_000_000)));
     let ms = Duration::from_millis;
     let network = Network {
