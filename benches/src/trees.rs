@@ -285,7 +285,7 @@ mod tests {
             println!("seed 1: {run:?}");
             assert_eq!(run.len(), rounds + AFTER);
             assert!(run.iter().all(|round| round.ldh >= 2.0 && round.ms >= 20.0));
-            assert!(run[0].rmr > 1.0, "the first message goes over every link");
+            assert!(run[0].rmr > 0.5, "the first message goes over more links than a tree has");
             assert!(run[rounds - 1].rmr < 0.3, "the last before the crash goes over a tree");
             assert_eq!(run[..rounds].iter().map(|round| round.missed).sum::<u64>(), 0);
         }
