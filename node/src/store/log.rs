@@ -514,6 +514,11 @@ impl LogStore {
         Ok(found)
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes of the file.
     pub fn bytes_on_disk(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |file| file.len())
