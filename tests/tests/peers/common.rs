@@ -79,8 +79,13 @@ pub(crate) struct TestNode {
 impl TestNode {
     pub(crate) async fn start(identity: Identity, mesh: &Mesh, config: Config) -> TestNode {
         let dir = tempfile::tempdir().unwrap();
-        let options =
-            NodeOptions { config, data_dir: Some(dir.path().to_owned()), identity, mesh: mesh.clone() };
+        let options = NodeOptions {
+            config,
+            data_dir: Some(dir.path().to_owned()),
+            identity,
+            mesh: mesh.clone(),
+            is_new: true,
+        };
         let node = within("a node starts", MeshNode::start(options)).await.unwrap();
         let mut events = within("a node tells its events", node.events()).await.unwrap();
         let (sender, log) = watch::channel(Vec::new());
