@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use omnimesh_protocol::log::{Appended, Report, StoreError};
 use omnimesh_protocol::registry::{
-    self, Action, AsOf, Direction, Entry, EntryKey, LinkView, ListQuery, Page, Relation, WalkQuery, Walked,
+    self, Action, AsOf, Change, Direction, Entry, EntryKey, LinkView, ListQuery, Page, Relation, WalkQuery,
+    Walked,
 };
 use omnimesh_protocol::{NodeId, Seq};
 
@@ -20,6 +21,9 @@ use crate::api::types::RegistryEvent;
 use crate::durable::{LogPage, LogView};
 use crate::feed::Feed;
 use crate::node::MeshNode;
+
+/// What a change, and a field of an entry, takes besides its value.
+const CHANGE_BYTES: usize = 256;
 
 impl NodeBackend {
     fn node(&self) -> Result<MeshNode, LogError> {
@@ -116,8 +120,16 @@ impl DurableBackend for NodeBackend {
     fn registry_events(&self) -> Answer<'_, Feed<RegistryEvent>, LogError> {
         async move {
             let changes = self.node()?.watch_registry().await?;
-            Ok(translate(changes, |change| (1024, RegistryEvent::from(&change))))
+            Ok(translate(changes, |change| (weight(&change), RegistryEvent::from(&change))))
         }
         .boxed()
     }
+}
+
+/// About how many bytes a change takes while it waits for a slow reader.
+fn weight(change: &Change) -> usize {
+    let Change::Entry { old, new } = change else { return CHANGE_BYTES };
+    let entry = new.as_deref().or(old.as_deref());
+    let values = entry.into_iter().flat_map(|entry| entry.fields.values());
+    CHANGE_BYTES + values.map(|field| CHANGE_BYTES + field.value.as_bytes().len()).sum::<usize>()
 }

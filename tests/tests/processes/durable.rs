@@ -100,10 +100,11 @@ fn bad_use_of_the_log_changes_nothing() {
     node.run(&["registry", "update", "model/none", "a=1"]).expect(6, &["there is no model/none"]);
     node.run(&["registry", "link", "model/x", "USES", "model/y"]).expect(2, &["relation"]);
     assert_eq!(node.json(&["log", "heads"])[0]["seq"], 1);
+    assert_eq!(node.json(&["log", "append", ""])["seq"], 2);
     // Durable here, and nobody else there.
     let run = node.run(&["log", "append", "two", "--replicas", "2", "--output", "json"]);
     run.expect(8, &["only 0 of 2 other nodes"]);
-    assert_eq!((run.json()["durable"].clone(), run.json()["seq"].clone()), (json!(true), json!(2)));
+    assert_eq!((run.json()["durable"].clone(), run.json()["seq"].clone()), (json!(true), json!(3)));
 }
 
 #[test]
