@@ -1,5 +1,7 @@
 //! What the API asks of the node.
 
+mod durable;
+
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use omnimesh_protocol::observer::{self, MonitorInput, NetworkMetrics, Outcome};
 use omnimesh_protocol::{MessageId, Phase, Step, Time};
 
 use crate::actors::author::{self, Broadcast, BroadcastError};
+use crate::actors::log::LogError;
 use crate::actors::observer::{GetAnomalies, GetMetrics, GetStory, Observed, Sizes, Watch};
 use crate::actors::{gossip, membership, swarm, sync};
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
@@ -21,7 +24,7 @@ use crate::clock::wall_ms;
 use crate::feed::{Feed, FeedItem, FeedLimits, feed};
 use crate::message::Message;
 use crate::metrics::Snapshot;
-use crate::node::{Inner, Stopped, bootstrap_addresses, invite};
+use crate::node::{Inner, MeshNode, Stopped, bootstrap_addresses, invite};
 
 /// The node behind its API. Does not keep the node alive.
 #[derive(Debug)]
@@ -79,8 +82,18 @@ impl NodeBackend {
             mailboxes_shed: inner.common.shed().map(|(mailbox, shed)| (mailbox.name(), shed)).collect(),
             actor_restarts: inner.common.restarts(),
             author_cache,
+            log: self.log_view().await?.map(|view| (view.stats, view.disk_bytes)),
             uptime_s: inner.common.now().since(Time::ZERO).as_secs_f64(),
         })
+    }
+
+    /// The log as it stands, if the node keeps one.
+    async fn log_view(&self) -> Result<Option<crate::durable::LogView>, BackendError> {
+        match MeshNode(self.inner()?).log().await {
+            Ok(view) => Ok(Some(view)),
+            Err(LogError::NoLog) => Ok(None),
+            Err(error) => Err(stopped(error)),
+        }
     }
 
     async fn read_status(&self) -> Result<types::Status, BackendError> {
@@ -105,6 +118,7 @@ impl NodeBackend {
             api: String::new(),
             ready: readiness.is_ok(),
             not_ready_reason: readiness.err().map(|not_ready| not_ready.reason),
+            log_trouble: self.log_view().await?.and_then(|view| view.trouble),
         })
     }
 

@@ -1,16 +1,18 @@
 //! What a node keeps: its log, and the registry that is made of it.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
-use omnimesh_protocol::log::{Appended, AuthorHead, Entry, Proof, Record, Report, Stats};
+use omnimesh_protocol::log::{Appended, AuthorHead, Entry, Proof, Record, Report, Stats, StoredLog};
 use omnimesh_protocol::registry::{self, Action};
 use omnimesh_protocol::{Hash, NodeId, Seq, Step};
 
-use crate::actors::log::{Append, Found, GetReports, GetState, LogError, LogState};
+use crate::actors::log::{Append, AppendAll, Found, GetReports, GetState, LogError, LogState};
 use crate::actors::registry::{Ask, RegistryError, WatchRegistry, Write};
 use crate::feed::Feed;
 use crate::node::MeshNode;
-use crate::store::log::ReadError;
+use crate::store::log::{LogStore, ReadError};
 
 /// The category of what users append themselves.
 pub const USER_CATEGORY: &str = "log";
@@ -32,6 +34,8 @@ pub struct LogView {
     pub is_own_log_known: bool,
     /// What is wrong with the disk, if something is.
     pub trouble: Option<String>,
+    /// Bytes of the log's file.
+    pub disk_bytes: u64,
 }
 
 /// Where one author's log ends.
@@ -49,8 +53,26 @@ pub struct HeadView {
     pub is_frozen: bool,
 }
 
-impl From<LogState> for LogView {
-    fn from(state: LogState) -> Self {
+impl From<StoredLog> for HeadView {
+    fn from(log: StoredLog) -> Self {
+        let StoredLog { author, base, head, proof, .. } = log;
+        HeadView { author, base, seq: head.seq, hash: head.digest, is_frozen: proof.is_some() }
+    }
+}
+
+/// Entries of one author, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPage {
+    /// Where the author's log ended when they were read.
+    pub head: HeadView,
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Where to go on; `None` if they reach the head.
+    pub next: Option<Seq>,
+}
+
+impl LogView {
+    fn new(state: LogState, disk_bytes: u64) -> Self {
         let LogState { heads, proofs, stats, fingerprint, is_own_log_known, trouble } = state;
         let view = |(AuthorHead { author, head, proof }, base): (AuthorHead, Seq)| HeadView {
             author,
@@ -60,7 +82,7 @@ impl From<LogState> for LogView {
             is_frozen: proof.is_some(),
         };
         let heads = heads.into_iter().map(view).collect();
-        LogView { heads, fingerprint, proofs, stats, is_own_log_known, trouble }
+        LogView { heads, fingerprint, proofs, stats, is_own_log_known, trouble, disk_bytes }
     }
 }
 
@@ -94,8 +116,9 @@ impl MeshNode {
     /// # Errors
     /// If the node keeps none, or has stopped.
     pub async fn log(&self) -> Result<LogView, LogError> {
-        let log = self.links_of_log()?.0;
-        Ok(log.send(GetState).await.map_err(|_| LogError::Stopped)?.into())
+        let (log, store) = self.links_of_log()?;
+        let state = log.send(GetState).await.map_err(|_| LogError::Stopped)?;
+        Ok(LogView::new(state, store.bytes_on_disk()))
     }
 
     /// What the node caught up with, the oldest first.
@@ -107,6 +130,20 @@ impl MeshNode {
         log.send(GetReports).await.map_err(|_| LogError::Stopped)
     }
 
+    /// Appends entries one after another, which costs little more than one. Each is answered for itself, in order.
+    ///
+    /// # Errors
+    /// If the node keeps no log, or has stopped; in the list, as [`MeshNode::append`].
+    pub async fn append_all(
+        &self,
+        payloads: Vec<Bytes>,
+        replicas: usize,
+    ) -> Result<Vec<Result<Appended, LogError>>, LogError> {
+        let category = Channel::new(USER_CATEGORY).expect("a good name");
+        let log = self.links_of_log()?.0;
+        log.send(AppendAll { category, payloads, replicas }).await.map_err(|_| LogError::Stopped)
+    }
+
     /// Entries of one author from `from` on, in order, at most so many. Fewer come at once if they are large: ask
     /// again behind the last.
     ///
@@ -114,39 +151,27 @@ impl MeshNode {
     /// If the author is not known, `from` is not among its entries, or the disk fails. Damaged entries are not given;
     /// they are fetched from peers again.
     pub async fn log_entries(&self, author: NodeId, from: Seq, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let page = self.log_page(author, Some(from), limit).await?;
+        if from > page.head.seq {
+            return Err(out_of_range(&page.head, from));
+        }
+        Ok(page.entries)
+    }
+
+    /// The same, from the first entry that is here if no other is named, and what is needed to go on. Behind the last
+    /// entry there is an empty page.
+    ///
+    /// # Errors
+    /// As [`MeshNode::log_entries`].
+    pub async fn log_page(
+        &self,
+        author: NodeId,
+        from: Option<Seq>,
+        limit: usize,
+    ) -> Result<LogPage, LogError> {
         let (log, store) = self.links_of_log()?;
-        let bytes_max = store.message_bytes_max();
-        let read = move || {
-            let logs = store.log(author)?;
-            let Some(head) = logs.filter(|log| log.head.seq > Seq(0)) else {
-                return Err(LogError::UnknownAuthor(author).into());
-            };
-            if from > head.head.seq || from < head.base {
-                let (base, head) = (head.base.0, head.head.seq.0);
-                return Err(LogError::OutOfRange { author, base, head, asked: from.0 }.into());
-            }
-            let mut records: Vec<Bytes> = store.find(author, from)?.into_iter().collect();
-            let mut entries = Vec::new();
-            loop {
-                for bytes in records {
-                    let record = Envelope::decode(&bytes, bytes_max).ok().and_then(Record::new);
-                    let Some(record) = record else { return Ok(entries) };
-                    entries.extend(record.to_entries().filter(|entry| entry.seq >= from));
-                }
-                let Some(last) = entries.last().filter(|_| entries.len() < limit) else { break };
-                records = store.read(author, last.seq.saturating_add(1), head.head.seq, READ_BYTES_MAX)?;
-                if records.is_empty() {
-                    break;
-                }
-                if entries.iter().map(|entry| entry.data.len()).sum::<usize>() > READ_BYTES_MAX {
-                    break;
-                }
-            }
-            entries.truncate(limit);
-            Ok(entries)
-        };
-        match actix_rt::task::spawn_blocking(read).await {
-            Ok(Ok(entries)) => Ok(entries),
+        match actix_rt::task::spawn_blocking(move || read_page(&store, author, from, limit)).await {
+            Ok(Ok(page)) => Ok(page),
             Ok(Err(Failed::Log(error))) => Err(error),
             Ok(Err(Failed::Read(ReadError::Store(error)))) => Err(error.into()),
             Ok(Err(Failed::Read(ReadError::Damaged(damage)))) => {
@@ -157,6 +182,17 @@ impl MeshNode {
             }
             Err(_) => Err(LogError::Stopped),
         }
+    }
+
+    /// Writes all that the log has at this moment into a new file, while the node goes on. `LogStore::restore` takes it.
+    ///
+    /// # Errors
+    /// If the node keeps no log, the file is there already, or cannot be written.
+    pub async fn backup_log(&self, to: &Path) -> Result<(), LogError> {
+        let store = self.links_of_log()?.1;
+        let to = to.to_owned();
+        let written = actix_rt::task::spawn_blocking(move || store.backup(&to)).await;
+        Ok(written.map_err(|_| LogError::Stopped)??)
     }
 
     /// Changes the registry. When it is answered, the change is on this node's disk (and on those of `replicas` others),
@@ -193,7 +229,7 @@ impl MeshNode {
         registry.send(WatchRegistry).await.map_err(|_| LogError::Stopped)
     }
 
-    fn links_of_log(
+    pub(crate) fn links_of_log(
         &self,
     ) -> Result<
         (actix::Addr<crate::actors::log::LogActor>, std::sync::Arc<crate::store::log::LogStore>),
@@ -203,6 +239,43 @@ impl MeshNode {
         let store = links.files.log.ok_or(LogError::NoLog)?;
         Ok((links.log.ok_or(LogError::NoLog)?, store))
     }
+}
+
+fn out_of_range(head: &HeadView, asked: Seq) -> LogError {
+    LogError::OutOfRange { author: head.author, base: head.base.0, head: head.seq.0, asked: asked.0 }
+}
+
+fn read_page(store: &LogStore, author: NodeId, from: Option<Seq>, limit: usize) -> Result<LogPage, Failed> {
+    let logs = store.log(author)?;
+    let Some(log) = logs.filter(|log| log.head.seq > Seq(0)) else {
+        return Err(LogError::UnknownAuthor(author).into());
+    };
+    let head = HeadView::from(log);
+    let from = from.unwrap_or(head.base);
+    if from > head.seq.saturating_add(1) || from < head.base {
+        return Err(out_of_range(&head, from).into());
+    }
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    let mut records: Vec<Bytes> = match from <= head.seq {
+        true => store.find(author, from)?.into_iter().collect(),
+        false => Vec::new(),
+    };
+    'pages: while !records.is_empty() {
+        for record in &records {
+            let record = Envelope::decode(record, store.message_bytes_max()).ok().and_then(Record::new);
+            let Some(record) = record else { break 'pages };
+            bytes += record.as_bytes().len();
+            entries.extend(record.to_entries().filter(|entry| entry.seq >= from));
+        }
+        let Some(last) = entries.last().filter(|_| entries.len() < limit && bytes < READ_BYTES_MAX) else {
+            break;
+        };
+        records = store.read(author, last.seq.saturating_add(1), head.seq, READ_BYTES_MAX - bytes)?;
+    }
+    entries.truncate(limit);
+    let next = entries.last().map(|entry| entry.seq.saturating_add(1)).filter(|next| *next <= head.seq);
+    Ok(LogPage { head, entries, next })
 }
 
 enum Failed {

@@ -24,7 +24,7 @@ pub use actors::gossip::ChannelPeers;
 pub use actors::log::LogError;
 pub use actors::observer::Observed;
 pub use actors::registry::RegistryError;
-pub use durable::{HeadView, LogView, USER_CATEGORY};
+pub use durable::{HeadView, LogPage, LogView, USER_CATEGORY};
 pub use emulation::{Delivery, EmulatedNetwork, Emulation, EmulationError, Lag};
 pub use message::Message;
 pub use network::{MeshNetwork, NetworkError};

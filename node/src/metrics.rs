@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) mailboxes_shed: Vec<(&'static str, u64)>,
     pub(crate) actor_restarts: u64,
     pub(crate) author_cache: omnimesh_protocol::pattern::CacheStats,
+    /// The log's figures and the bytes of its file, if the node keeps one.
+    pub(crate) log: Option<(omnimesh_protocol::log::Stats, u64)>,
     pub(crate) uptime_s: f64,
 }
 
@@ -103,6 +105,9 @@ impl Writer<'_> {
         let lazy = s.relay.lazy_links as f64;
         self.gauge("gossip_links_lazy", "Mesh links that carry ids instead of messages in some tree", lazy)?;
         self.mesh(s)?;
+        if let Some((log, disk_bytes)) = &s.log {
+            self.log(log, *disk_bytes)?;
+        }
         self.queues(s)
     }
 
@@ -246,6 +251,42 @@ impl Writer<'_> {
             "quantile",
             quantiles,
         )
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    fn log(&mut self, log: &omnimesh_protocol::log::Stats, disk_bytes: u64) -> fmt::Result {
+        self.gauge("log_authors", "Authors whose logs are kept", log.authors as f64)?;
+        self.gauge("log_authors_frozen", "Of these, those that contradicted themselves", log.frozen as f64)?;
+        self.gauge("log_entries", "Entries in the log, truncated ones included", log.entries as f64)?;
+        let help = "Entries that peers are known to have and this node has not";
+        self.gauge("log_entries_behind", help, log.behind as f64)?;
+        let help = "Bytes of records that wait for what comes before them";
+        self.gauge("log_waiting_bytes", help, log.waiting_bytes as f64)?;
+        self.gauge("log_write_bytes", "Bytes of records that wait to be written", log.write_bytes as f64)?;
+        self.gauge("log_disk_bytes", "Bytes of the log's file", disk_bytes as f64)?;
+        self.counter("log_entries_appended", "Entries that this node appended", log.appended)?;
+        let records = [
+            ("applied", log.applied),
+            ("duplicate", log.duplicates),
+            ("refused", log.refused),
+            ("shed", log.shed),
+        ];
+        self.counters("log_records", "Records of others, by what became of them", "outcome", records)?;
+        self.counter("log_rounds", "Rounds of reconciliation begun", log.rounds)?;
+        self.counter("log_rounds_equal", "Of these, rounds in which nothing differed", log.rounds_equal)?;
+        self.counter("log_fetches", "Requests for records sent to peers", log.fetches)?;
+        let help = "Of these, requests that were answered late, wrongly or not at all";
+        self.counter("log_fetches_failed", help, log.fetches_failed)?;
+        self.counter("log_bytes_sent", "Bytes sent to compare and repair logs", log.bytes_sent)?;
+        self.counter(
+            "log_record_bytes_sent",
+            "Of these, bytes of frames with records",
+            log.record_bytes_sent,
+        )?;
+        self.counter("log_bytes_received", "Bytes received to compare and repair logs", log.bytes_received)?;
+        self.counter("log_writes", "Writes to the disk", log.writes)?;
+        self.counter("log_writes_failed", "Writes that failed", log.writes_failed)?;
+        self.counter("log_misdeeds", "Peers' breaches of the log's protocol", log.misdeeds)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges")]

@@ -223,6 +223,9 @@ pub(crate) fn author(config: &Config) -> author::Config {
     }
 }
 
+/// How long an append waits for replicas: less than the API waits for the node, so that it is answered with those it has.
+const REPLICAS_WAIT: Duration = Duration::from_secs(6);
+
 pub(crate) fn log(config: &Config) -> log::Config {
     log::Config {
         message_bytes_max: config.gossip.message_bytes_max,
@@ -230,6 +233,7 @@ pub(crate) fn log(config: &Config) -> log::Config {
         bundle_payloads_max: config.node.bundle_payloads_max.min(PAYLOADS_MAX),
         bundle_bytes_max: config.node.bundle_bytes_max,
         authors_max: config.node.authors_max,
+        replicas_wait: REPLICAS_WAIT,
         ..log::Config::default()
     }
 }

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod durable;
 mod sim;
 
 use std::path::PathBuf;
@@ -9,6 +10,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::output::Format;
 
+pub(crate) use durable::{
+    AppendArgs, BackupArgs, EvidenceCommand, LinkArgs, ListArgs, LogCommand, PutArgs, ReadArgs,
+    RegistryCommand, RestoreArgs, WalkArgs, WayArgs,
+};
 pub(crate) use sim::{CompareArgs, RerunArgs, RunArgs, ScenarioArgs, SimCommand, SweepArgs, VerifyArgs};
 
 /// OmniMesh: a mesh of equal nodes that verify every message and share one step.
@@ -81,6 +86,19 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Print the messages of a channel as they arrive
     Subscribe(SubscribeArgs),
+    /// Durable messages: append, read, and see how the log is
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Check evidence
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
+    /// Replicated entries and links between them
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// Copy the log of the running node into a file; without its identity and the mesh secret
+    Backup(BackupArgs),
+    /// Put a log that was backed up into the data directory of a node that does not run and has none
+    Restore(RestoreArgs),
     /// Simulate meshes: run scenarios, verify, compare and repeat the runs
     #[command(subcommand)]
     Sim(SimCommand),

@@ -11,7 +11,8 @@ use omnimesh_node::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, read_secret};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, RequestBuilder};
 use zeroize::Zeroizing;
 
 use crate::cli::Globals;
@@ -99,9 +100,41 @@ impl Client {
 
     /// Sends a JSON document and reads one.
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        self.send(self.agent.post(self.url(path)), body)
+    }
+
+    /// The same, to put something there.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        self.send(self.agent.put(self.url(path)), body)
+    }
+
+    /// The same, to change a part of it.
+    pub(crate) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        self.send(self.agent.patch(self.url(path)), body)
+    }
+
+    /// Deletes something and reads the JSON document that comes back.
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let mut request = self.agent.delete(self.url(path));
+        if let Some(token) = self.bearer() {
+            request = request.header("Authorization", token.as_str());
+        }
+        let request = request.config().timeout_global(Some(self.timeout_or_default())).build();
+        self.json(&self.body(request.call())?)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder<WithBody>,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| CliError::new(Code::Failed, format!("cannot encode the request: {error}")))?;
-        let mut request = self.agent.post(self.url(path)).header("Content-Type", "application/json");
+        let mut request = request.header("Content-Type", "application/json");
         if let Some(token) = self.bearer() {
             request = request.header("Authorization", token.as_str());
         }
@@ -119,6 +152,30 @@ impl Client {
         }
         let text = self.body(answer)?;
         self.json(&text)
+    }
+
+    /// Copies a file of the node, however long it is; without a timeout it takes as long as it takes.
+    pub(crate) fn download(&self, path: &str, into: &mut impl io::Write) -> Result<u64, CliError> {
+        let mut request = self.agent.get(self.url(path));
+        if let Some(token) = self.bearer() {
+            request = request.header("Authorization", token.as_str());
+        }
+        let request = request.config().timeout_global(self.timeout).build();
+        let mut body = self.success(request.call())?.into_body().into_reader();
+        let mut part = vec![0; 256 << 10];
+        let mut copied = 0;
+        loop {
+            let read = body.read(&mut part).map_err(|error| match error.downcast::<ureq::Error>() {
+                Ok(error) => self.transport_error(&error),
+                Err(error) => self.transport_error(&ureq::Error::Io(error)),
+            })?;
+            if read == 0 {
+                return Ok(copied);
+            }
+            into.write_all(part.get(..read).unwrap_or_default())
+                .map_err(|error| CliError::new(Code::Failed, format!("cannot write the copy: {error}")))?;
+            copied += read as u64;
+        }
     }
 
     /// Opens a stream of events; without a timeout it lasts until either side ends it.
@@ -174,15 +231,7 @@ impl Client {
 
     fn status_error(&self, status: StatusCode, text: &str) -> CliError {
         let detail = serde_json::from_str::<ErrorBody>(text).ok().map(|body| body.error);
-        let code = match (status.as_u16(), detail.as_ref().map(|detail| detail.code)) {
-            (503, Some(ErrorCode::Overloaded)) | (413 | 422 | 429, _) => Code::Refused,
-            (400, _) => Code::Usage,
-            (401 | 403, _) => Code::Unauthorized,
-            (404, _) => Code::NotFound,
-            (408 | 504, _) => Code::Timeout,
-            (503, _) => Code::Unreachable,
-            _ => Code::Failed,
-        };
+        let code = exit_of(status.as_u16(), detail.as_ref().map(|detail| detail.code));
         let Some(detail) = detail else {
             return CliError::new(code, format!("{} answered {status}", self.base));
         };
@@ -198,6 +247,32 @@ impl Client {
 
     fn transport_error(&self, error: &ureq::Error) -> CliError {
         transport_error(&self.base, error)
+    }
+}
+
+fn exit_of(status: u16, code: Option<ErrorCode>) -> Code {
+    match (status, code) {
+        (503, Some(ErrorCode::Overloaded)) | (413 | 422 | 429, _) => Code::Refused,
+        (400, _) => Code::Usage,
+        (401 | 403, _) => Code::Unauthorized,
+        (404, _) => Code::NotFound,
+        (408 | 504, _) => Code::Timeout,
+        (503, _) => Code::Unreachable,
+        _ => Code::Failed,
+    }
+}
+
+/// The exit code of an error that came within an answer.
+pub(crate) fn exit_of_code(code: ErrorCode) -> Code {
+    match code {
+        ErrorCode::TooLarge | ErrorCode::Refused | ErrorCode::RateLimited | ErrorCode::Overloaded => {
+            Code::Refused
+        }
+        ErrorCode::BadRequest | ErrorCode::InvalidJson | ErrorCode::InvalidChannel => Code::Usage,
+        ErrorCode::NotFound => Code::NotFound,
+        ErrorCode::Timeout | ErrorCode::RequestTimeout => Code::Timeout,
+        ErrorCode::NotReady | ErrorCode::Stopping => Code::Unreachable,
+        _ => Code::Failed,
     }
 }
 

@@ -37,7 +37,7 @@ use crate::store::log::{Damage, LogStore, ReadError};
 use crate::swarm::{Class, Inbound, Outbound};
 
 pub(crate) use requests::{
-    Append, Begin, Found, GetReports, GetState, Gossiped, LogState, PeerDown, PeerUp, Watch,
+    Append, AppendAll, Begin, Found, GetReports, GetState, Gossiped, LogState, PeerDown, PeerUp, Watch,
 };
 
 /// Reports of what was caught up with that are kept for people.

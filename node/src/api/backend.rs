@@ -1,11 +1,22 @@
 //! What the API needs of the node: the seam between them.
 
+use std::fs::File;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use omnimesh_protocol::envelope::Channel;
-use omnimesh_protocol::id::MessageId;
+use omnimesh_protocol::id::{MessageId, NodeId, Seq};
+use omnimesh_protocol::log::{Appended, Report};
+use omnimesh_protocol::registry::{
+    self, Action, AsOf, Direction, Entry, EntryKey, LinkView, ListQuery, Page, Relation, WalkQuery, Walked,
+};
 
-use super::types::{Anomaly, Event, Member, Message, Peer, Published, Status, StepView, WhyMessage};
+use super::types::{
+    Anomaly, Event, Member, Message, Peer, Published, RegistryEvent, Status, StepView, WhyMessage,
+};
+use crate::actors::log::LogError;
+use crate::actors::registry::RegistryError;
+use crate::durable::{LogPage, LogView};
 use crate::feed::Feed;
 
 /// An answer that may take a while; the API gives up after its `request_timeout`.
@@ -14,7 +25,7 @@ pub type Answer<'a, T, E = BackendError> = BoxFuture<'a, Result<T, E>>;
 /// The node behind the API.
 ///
 /// Every answer is bounded: lists by the node's own limits, feeds by [`crate::feed::FeedLimits`].
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: DurableBackend {
     /// Whether the node takes part in the mesh; must not wait, for `/readyz` asks it.
     ///
     /// # Errors
@@ -102,4 +113,54 @@ pub enum PublishError {
     /// The node has no answer.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+/// What a node keeps: its log, and the registry that is made of it.
+pub trait DurableBackend: Send + Sync + 'static {
+    /// Appends entries one after another; each is answered for itself, in order.
+    fn append(
+        &self,
+        payloads: Vec<Bytes>,
+        replicas: usize,
+    ) -> Answer<'_, Vec<Result<Appended, LogError>>, LogError>;
+
+    /// Entries of an author (of this node if none is named), from the first that is here if no other is named.
+    fn log_page(
+        &self,
+        author: Option<NodeId>,
+        from: Option<Seq>,
+        limit: usize,
+    ) -> Answer<'_, LogPage, LogError>;
+
+    /// The log as it stands.
+    fn log(&self) -> Answer<'_, LogView, LogError>;
+
+    /// What was caught up with, the oldest first.
+    fn log_reports(&self) -> Answer<'_, Vec<Report>, LogError>;
+
+    /// All that the log has at this moment, as a file without a name.
+    fn log_backup(&self) -> Answer<'_, File, LogError>;
+
+    /// Changes the registry; the state that is told contains the change.
+    fn registry_write(&self, action: Action, replicas: usize) -> Answer<'_, (AsOf, Appended), RegistryError>;
+
+    /// An entry.
+    fn registry_get(&self, key: EntryKey) -> Answer<'_, registry::Answer<Option<Entry>>, LogError>;
+
+    /// Entries by key.
+    fn registry_list(&self, query: ListQuery) -> Answer<'_, registry::Answer<Page>, LogError>;
+
+    /// The links of an entry.
+    fn registry_links(
+        &self,
+        key: EntryKey,
+        direction: Direction,
+        relations: Vec<Relation>,
+    ) -> Answer<'_, registry::Answer<Vec<LinkView>>, LogError>;
+
+    /// What can be reached from an entry.
+    fn registry_walk(&self, query: WalkQuery) -> Answer<'_, registry::Answer<Walked>, LogError>;
+
+    /// Changes of the registry from now on, until the feed is dropped.
+    fn registry_events(&self) -> Answer<'_, Feed<RegistryEvent>, LogError>;
 }

@@ -7,9 +7,13 @@ use actix_web::body::BoxBody;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 use omnimesh_protocol::envelope::ChannelError;
+use omnimesh_protocol::log::{AppendError, StoreError};
+use omnimesh_protocol::registry::{Fault, WriteError};
 
 use super::backend::{BackendError, NotReady, PublishError};
 use super::types::{ErrorBody, ErrorCode, ErrorDetail};
+use crate::actors::log::LogError;
+use crate::actors::registry::RegistryError;
 
 /// An error answer: a code, which fixes the status, the cause and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,11 @@ impl ApiError {
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// What the client is told.
+    pub(super) fn detail(&self) -> ErrorDetail {
+        ErrorDetail { code: self.code, message: self.message.clone(), hint: self.hint.clone() }
     }
 
     /// Tells the client which methods the path knows.
@@ -71,9 +80,7 @@ impl ResponseError for ApiError {
             let methods: Vec<_> = self.allow.iter().map(Method::as_str).collect();
             response.insert_header((header::ALLOW, methods.join(", ")));
         }
-        response.json(ErrorBody {
-            error: ErrorDetail { code: self.code, message: self.message.clone(), hint: self.hint.clone() },
-        })
+        response.json(ErrorBody { error: self.detail() })
     }
 }
 
@@ -93,6 +100,7 @@ pub(super) const fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::Internal | ErrorCode::Other => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::NotReady | ErrorCode::Overloaded | ErrorCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
     }
 }
 
@@ -138,5 +146,79 @@ impl From<PublishError> for ApiError {
 impl From<ChannelError> for ApiError {
     fn from(error: ChannelError) -> Self {
         ApiError::new(ErrorCode::InvalidChannel, error.to_string(), "for example `news` or `room-1.door`")
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        let message = error.to_string();
+        let again =
+            |code, hint| ApiError::new(code, message.clone(), hint).retry_after(Duration::from_secs(1));
+        match error {
+            LogError::Append(AppendError::TooLarge { .. }) => ApiError::new(
+                ErrorCode::TooLarge,
+                message,
+                "split the entry, or raise `gossip.message_bytes_max` on every node of the mesh",
+            ),
+            LogError::Append(AppendError::Reserved(_)) => {
+                ApiError::new(ErrorCode::InvalidChannel, message, "")
+            }
+            LogError::Append(AppendError::Busy) => again(ErrorCode::Overloaded, "try again in a moment"),
+            LogError::Append(AppendError::NotSynchronised | AppendError::Behind) => {
+                again(ErrorCode::NotReady, "`/readyz` answers 200 once the node is ready")
+            }
+            LogError::Append(AppendError::Frozen(_) | AppendError::Exhausted) => ApiError::new(
+                ErrorCode::Refused,
+                message,
+                "`/api/v1/log/proofs` has the proof; a node with a new key can go on",
+            ),
+            LogError::Store(StoreError::Full) | LogError::Append(AppendError::Store(StoreError::Full)) => {
+                ApiError::new(ErrorCode::StorageFull, message, "make room there and try again")
+            }
+            LogError::Store(_) | LogError::Append(AppendError::Store(_)) => {
+                ApiError::new(ErrorCode::Internal, message, "the node's log tells more")
+            }
+            LogError::UnknownAuthor(_) => {
+                ApiError::new(ErrorCode::NotFound, message, "`/api/v1/log/heads` lists the authors")
+            }
+            LogError::OutOfRange { .. } => {
+                ApiError::new(ErrorCode::NotFound, message, "`/api/v1/log/heads` lists what is there")
+            }
+            LogError::NoLog => {
+                ApiError::new(ErrorCode::Refused, message, "a node keeps one in its data directory")
+            }
+            LogError::Stopped => BackendError::Stopping.into(),
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Write(WriteError::NotFound(_)) => {
+                ApiError::new(ErrorCode::NotFound, error.to_string(), "`/api/v1/registry` lists the entries")
+            }
+            RegistryError::Write(WriteError::Fault(fault)) => fault.into(),
+            RegistryError::Log(error) => error.into(),
+            RegistryError::NotSynchronised => NotReady { reason: error.to_string() }.into(),
+        }
+    }
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        let code = match fault {
+            Fault::TooLarge => ErrorCode::TooLarge,
+            Fault::TooManyFields | Fault::TooFarAhead => ErrorCode::Refused,
+            _ => ErrorCode::BadRequest,
+        };
+        let hint = match fault {
+            Fault::BadName => {
+                "kinds and relations: 1 to 32 of a-z 0-9 _ -, beginning with a letter; names of entries: 1 to 128 bytes; \
+                 names of fields: 1 to 64"
+            }
+            _ => "",
+        };
+        ApiError::new(code, fault.to_string(), hint)
     }
 }

@@ -1,5 +1,7 @@
 //! The OpenAPI 3.1 document of the API, written by hand: tests check it against the routes and the documents.
 
+mod durable;
+
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
@@ -7,7 +9,7 @@ use super::error::status_of;
 use super::types::ErrorCode;
 
 /// Every code that the API answers with.
-const CODES: [ErrorCode; 18] = [
+const CODES: [ErrorCode; 19] = [
     ErrorCode::BadRequest,
     ErrorCode::InvalidJson,
     ErrorCode::InvalidChannel,
@@ -26,6 +28,7 @@ const CODES: [ErrorCode; 18] = [
     ErrorCode::Overloaded,
     ErrorCode::Stopping,
     ErrorCode::Timeout,
+    ErrorCode::StorageFull,
 ];
 
 /// The document.
@@ -56,6 +59,14 @@ pub(super) fn document() -> Value {
 }
 
 fn paths() -> Value {
+    let mut paths = node_paths();
+    if let Value::Object(paths) = &mut paths {
+        durable::add_paths(paths);
+    }
+    paths
+}
+
+fn node_paths() -> Value {
     json!({
         "/livez": { "get": open(operation("livez", "Whether the process lives", ok("Health"), &[])) },
         "/readyz": {
@@ -245,6 +256,7 @@ fn schemas() -> Value {
     add("Invite", object(&[("invite", string())], &[]));
     add("Event", event());
     add("Error", error());
+    durable::add_schemas(&mut schemas);
     Value::Object(schemas)
 }
 
@@ -310,7 +322,7 @@ fn status() -> Value {
             ("api", string()),
             ("ready", boolean()),
         ],
-        &[("not_ready_reason", string())],
+        &[("not_ready_reason", string()), ("log_trouble", string())],
     )
 }
 

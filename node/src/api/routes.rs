@@ -1,5 +1,9 @@
 //! The routes: one table, from which the router is built and which the OpenAPI document is checked against.
 
+mod log;
+mod query;
+mod registry;
+
 use std::collections::BTreeMap;
 
 use actix_web::http::Method;
@@ -10,6 +14,7 @@ use futures::future::LocalBoxFuture;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::MessageId;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::backend::Answer;
 use super::error::ApiError;
@@ -19,6 +24,9 @@ use super::{Shared, openapi};
 
 /// The media type of `/metrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a body with a payload looks like.
+const DATA: &str = "{\"data\": \"text\"} or {\"data_base64\": \"…\"}";
 
 /// A method on a path.
 pub(super) struct Route {
@@ -33,7 +41,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 14] = [
+pub(super) const ROUTES: [Route; 32] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
@@ -46,12 +54,34 @@ pub(super) const ROUTES: [Route; 14] = [
     get("/api/v1/events", |call| Box::pin(events(call))),
     get("/api/v1/invite", |call| Box::pin(invite(call))),
     get("/api/v1/why/messages/{id}", |call| Box::pin(why_message(call))),
-    Route { method: Method::POST, path: "/api/v1/channels/{name}/messages", is_open: false, handler: |call| Box::pin(publish(call)) },
+    route(Method::POST, "/api/v1/channels/{name}/messages", |call| Box::pin(publish(call))),
     get("/api/v1/channels/{name}/events", |call| Box::pin(subscribe(call))),
+    route(Method::POST, "/api/v1/log/entries", |call| Box::pin(log::append(call))),
+    route(Method::POST, "/api/v1/log/batches", |call| Box::pin(log::append_batch(call))),
+    get("/api/v1/log/entries", |call| Box::pin(log::entries(call))),
+    get("/api/v1/log/heads", |call| Box::pin(log::heads(call))),
+    get("/api/v1/log/gaps", |call| Box::pin(log::gaps(call))),
+    get("/api/v1/log/status", |call| Box::pin(log::status(call))),
+    get("/api/v1/log/proofs", |call| Box::pin(log::proofs(call))),
+    get("/api/v1/log/backup", |call| Box::pin(log::backup(call))),
+    get("/api/v1/registry", |call| Box::pin(registry::list(call))),
+    get("/api/v1/registry/events", |call| Box::pin(registry::events(call))),
+    route(Method::POST, "/api/v1/registry/links", |call| Box::pin(registry::link(call))),
+    route(Method::DELETE, "/api/v1/registry/links", |call| Box::pin(registry::unlink(call))),
+    get("/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::get(call))),
+    route(Method::PUT, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::put(call))),
+    route(Method::PATCH, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::update(call))),
+    route(Method::DELETE, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::delete(call))),
+    get("/api/v1/registry/{kind}/{name}/links", |call| Box::pin(registry::links(call))),
+    get("/api/v1/registry/{kind}/{name}/walk", |call| Box::pin(registry::walk(call))),
 ];
 
+const fn route(method: Method, path: &'static str, handler: Handler) -> Route {
+    Route { method, path, is_open: false, handler }
+}
+
 const fn get(path: &'static str, handler: Handler) -> Route {
-    Route { method: Method::GET, path, is_open: false, handler }
+    route(Method::GET, path, handler)
 }
 
 /// Builds the router from the table.
@@ -129,7 +159,10 @@ impl Call {
         }
     }
 
-    async fn json<T: Serialize>(&self, answer: Answer<'_, T>) -> Result<HttpResponse, ApiError> {
+    async fn json<T: Serialize, E>(&self, answer: Answer<'_, T, E>) -> Result<HttpResponse, ApiError>
+    where
+        ApiError: From<E>,
+    {
         Ok(HttpResponse::Ok().json(self.wait(answer).await?))
     }
 
@@ -138,8 +171,16 @@ impl Call {
         self.request.match_info().get(name).unwrap_or_default()
     }
 
+    /// A channel that is anybody's.
     fn channel(&self) -> Result<Channel, ApiError> {
-        Ok(Channel::new(self.part("name"))?)
+        let channel = Channel::new(self.part("name"))?;
+        if !channel.is_reserved() {
+            return Ok(channel);
+        }
+        let message = format!(
+            "the channel name {channel} is reserved: those that begin with '_' are the protocol's own"
+        );
+        Err(ApiError::new(ErrorCode::InvalidChannel, message, "for example `news` or `room-1.door`"))
     }
 
     fn slot(&self) -> Result<Slot, ApiError> {
@@ -155,6 +196,16 @@ impl Call {
 
     fn is_head(&self) -> bool {
         self.request.method() == Method::HEAD
+    }
+
+    /// The body, as the JSON document that it must be; `like` shows one.
+    async fn document<T: DeserializeOwned>(&mut self, like: &str) -> Result<T, ApiError> {
+        check_media_type(self.request.headers())?;
+        let body = self.body().await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let message = format!("the body is not what is expected: {error}");
+            ApiError::new(ErrorCode::InvalidJson, message, format!("send {like}"))
+        })
     }
 
     /// The body, whole, within the limits of size and time.
@@ -282,15 +333,7 @@ async fn why_message(call: Call) -> Result<HttpResponse, ApiError> {
 
 async fn publish(mut call: Call) -> Result<HttpResponse, ApiError> {
     let channel = call.channel()?;
-    check_media_type(call.request.headers())?;
-    let body = call.body().await?;
-    let request: PublishRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::new(
-            ErrorCode::InvalidJson,
-            format!("the body is not what is expected: {error}"),
-            "send {\"data\": \"text\"} or {\"data_base64\": \"…\"}",
-        )
-    })?;
+    let request: PublishRequest = call.document(DATA).await?;
     let published = call.wait(call.shared.backend.publish(channel, request.payload.into_bytes())).await?;
     Ok(HttpResponse::Ok().json(published))
 }

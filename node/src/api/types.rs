@@ -7,6 +7,10 @@
 //! Peer ids of peers that need not be members are plain text: a stock libp2p peer may have a key that is
 //! not Ed25519. Ids of authors and members are [`NodeId`]s, in JSON the same text.
 
+mod log;
+mod registry;
+mod value;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -16,6 +20,17 @@ pub use omnimesh_protocol::membership::MemberState;
 pub use omnimesh_protocol::observer::AnomalyKind;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use log::{
+    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogEntries, LogEntry, LogHead, LogProof,
+    LogStatus, MissedEntries, Source,
+};
+pub use registry::{
+    AsOfView, EntryView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange, RegistryEntry,
+    RegistryEvent, RegistryLinks, RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten,
+    VersionView, WriteView,
+};
+pub use value::{from_json, to_json};
 
 /// What a node is and where it stands: `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +64,9 @@ pub struct Status {
     /// What it waits for while it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_reason: Option<String>,
+    /// What is wrong with the log on disk, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_trouble: Option<String>,
 }
 
 /// A member of the mesh as this node sees it: `GET /api/v1/members` answers a list.
@@ -391,6 +409,8 @@ pub enum ErrorCode {
     Stopping,
     /// 504: the node's parts did not answer in time.
     Timeout,
+    /// 507: there is no room on the node's disk.
+    StorageFull,
     /// A code of a later version.
     #[serde(other)]
     Other,

@@ -38,7 +38,7 @@ pub const LOG_FILE: &str = "log.redb";
 /// The number of this format. One that is higher is of a later program, and left alone.
 pub const FORMAT: u64 = 1;
 
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const RECORDS: TableDefinition<(&[u8; 32], u64), &[u8]> = TableDefinition::new("records");
 const LOGS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("logs");
 const PROOFS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("proofs");
@@ -512,6 +512,11 @@ impl LogStore {
             Ok(())
         })?;
         Ok(found)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes of the file.

@@ -5,6 +5,7 @@
 //! thousands of messages), so they are made in place on a thread that may block.
 
 pub mod log;
+pub mod restore;
 
 use std::path::Path;
 

@@ -84,7 +84,7 @@ impl TestNode {
             data_dir: Some(dir.path().to_owned()),
             identity,
             mesh: mesh.clone(),
-            is_new: false,
+            is_new: true,
         };
         let node = within("a node starts", MeshNode::start(options)).await.unwrap();
         let mut events = within("a node tells its events", node.events()).await.unwrap();

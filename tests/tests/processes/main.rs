@@ -4,6 +4,7 @@
 mod clock;
 mod common;
 mod devnet;
+mod durable;
 mod failure;
 mod inspect;
 mod join;

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use omnimesh_node::api::types::Status;
 use omnimesh_node::data_dir::{self, API_ADDRESS_FILE};
 use omnimesh_protocol::config::Config;
 use serde::Serialize;
@@ -238,8 +239,13 @@ fn node(globals: &Globals, dir: &Path, holder: Option<&str>) -> Check {
             "wait, or look into its log",
         );
     }
-    match Client::new(globals).and_then(|client| client.text("/api/v1/status")) {
-        Ok(_) => Check::ok("node", "it answers"),
+    match Client::new(globals).and_then(|client| client.get::<Status>("/api/v1/status")) {
+        Ok(Status { log_trouble: None, .. }) => Check::ok("node", "it answers"),
+        Ok(Status { log_trouble: Some(trouble), .. }) => Check::warn(
+            "node",
+            format!("it answers, but there is trouble with its log: {trouble}"),
+            "make room on the disk, or replace it; `omnimesh log status` shows whether it goes on",
+        ),
         Err(error) => Check::fail("node", error),
     }
 }

@@ -45,6 +45,10 @@ pub(super) fn status(globals: &Globals) -> Result<(), CliError> {
             ("peers", status.peers.to_string()),
             ("uptime", seconds(status.uptime_s)),
             ("listen", status.listen.join(" ")),
+            (
+                "log",
+                status.log_trouble.map_or_else(|| "ok".to_owned(), |trouble| format!("trouble: {trouble}")),
+            ),
             ("api", status.api),
             ("version", status.version),
         ]
@@ -225,7 +229,7 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
 }
 
 /// Prints a list of the node: as it is, or as a table.
-fn passed_on<T: DeserializeOwned>(
+pub(super) fn passed_on<T: DeserializeOwned>(
     globals: &Globals,
     path: &str,
     heads: &[&str],

@@ -110,7 +110,7 @@ fn explain(error: CliError, timeout: Option<Duration>, received: u64, count: Opt
         .hint("give it longer with --timeout SECONDS, or none to wait for ever")
 }
 
-fn read_stdin() -> Result<Vec<u8>, CliError> {
+pub(super) fn read_stdin() -> Result<Vec<u8>, CliError> {
     let mut data = Vec::new();
     io::stdin()
         .lock()

@@ -1,12 +1,16 @@
 //! The commands, one file for each family.
 
+mod backup;
 mod config;
 mod devnet;
 mod doctor;
+mod evidence;
 mod inspect;
 mod key;
+mod log;
 mod manual;
 mod message;
+mod registry;
 mod sim;
 mod start;
 
@@ -34,6 +38,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Why(what) => inspect::why(&globals, &what),
         Command::Publish(args) => message::publish(&globals, &args),
         Command::Subscribe(args) => message::subscribe(&globals, &args),
+        Command::Log(what) => log::run(&globals, &what),
+        Command::Evidence(what) => evidence::run(&globals, &what),
+        Command::Registry(what) => registry::run(&globals, &what),
+        Command::Backup(args) => backup::backup(&globals, &args),
+        Command::Restore(args) => backup::restore(&globals, &args),
         Command::Key(what) => key::run(&globals, &what),
         Command::Config(what) => config::run(&globals, &what),
         Command::Doctor => doctor::run(&globals),

@@ -11,15 +11,15 @@ use crate::common::{Run, omnimesh, run, run_with_input};
 use omnimesh_protocol::{Identity, MessageId};
 
 /// One request as the API saw it.
-struct Request {
-    line: String,
-    authorization: String,
-    body: String,
+pub(crate) struct Request {
+    pub(crate) line: String,
+    pub(crate) authorization: String,
+    pub(crate) body: String,
 }
 
 /// A home in whose data directory a node seems to run: it gives `answers` to one request each, and the
 /// requests come back.
-fn node(answers: Vec<String>) -> (tempfile::TempDir, thread::JoinHandle<Vec<Request>>) {
+pub(crate) fn node(answers: Vec<String>) -> (tempfile::TempDir, thread::JoinHandle<Vec<Request>>) {
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join(".local/share/omnimesh");
     fs::create_dir_all(&data).unwrap();
@@ -53,7 +53,7 @@ fn serve(mut stream: &TcpStream, answer: &str) -> Request {
     Request { line: line.trim().to_owned(), authorization, body: String::from_utf8(body).unwrap() }
 }
 
-fn json(status: &str, body: &serde_json::Value) -> String {
+pub(crate) fn json(status: &str, body: &serde_json::Value) -> String {
     let body = body.to_string();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -61,11 +61,11 @@ fn json(status: &str, body: &serde_json::Value) -> String {
     )
 }
 
-fn events(body: &str) -> String {
+pub(crate) fn events(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
 }
 
-fn error(status: &str, code: &str, message: &str) -> String {
+pub(crate) fn error(status: &str, code: &str, message: &str) -> String {
     json(status, &serde_json::json!({"error": {"code": code, "message": message, "hint": "do this"}}))
 }
 

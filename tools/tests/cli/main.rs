@@ -3,5 +3,6 @@
 
 mod client;
 mod common;
+mod durable;
 mod offline;
 mod sim;

@@ -104,12 +104,45 @@ impl Handler<Append> for LogActor {
 
     fn handle(&mut self, append: Append, ctx: &mut Self::Context) -> Self::Result {
         let Append { category, payload, replicas } = append;
+        let (ticket, answered) = self.take_ticket();
+        self.give(ctx, Input::Append { category, payload, ticket, replicas });
+        Box::pin(async move { answered.await.unwrap_or(Err(LogError::Stopped)) })
+    }
+}
+
+/// Append entries one after another; each is answered for itself.
+#[derive(Message)]
+#[rtype(result = "Vec<Result<Appended, LogError>>")]
+pub(crate) struct AppendAll {
+    pub(crate) category: Channel,
+    pub(crate) payloads: Vec<Bytes>,
+    pub(crate) replicas: usize,
+}
+
+impl Handler<AppendAll> for LogActor {
+    type Result = ResponseFuture<Vec<Result<Appended, LogError>>>;
+
+    fn handle(&mut self, append: AppendAll, ctx: &mut Self::Context) -> Self::Result {
+        let AppendAll { category, payloads, replicas } = append;
+        let (mut inputs, mut answers) = (Vec::new(), Vec::new());
+        for payload in payloads {
+            let (ticket, answered) = self.take_ticket();
+            inputs.push(Input::Append { category: category.clone(), payload, ticket, replicas });
+            answers.push(answered);
+        }
+        self.give_all(ctx, inputs.into_iter());
+        let answers = answers.into_iter().map(async |answer| answer.await.unwrap_or(Err(LogError::Stopped)));
+        Box::pin(futures::future::join_all(answers))
+    }
+}
+
+impl LogActor {
+    fn take_ticket(&mut self) -> (Ticket, oneshot::Receiver<Result<Appended, LogError>>) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let (answer, answered) = oneshot::channel();
         self.waiting.insert(ticket, answer);
-        self.give(ctx, Input::Append { category, payload, ticket, replicas });
-        Box::pin(async move { answered.await.unwrap_or(Err(LogError::Stopped)) })
+        (ticket, answered)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A real server on a loopback port, asked by hand-written HTTP.
 
 mod documents;
+mod durable;
 mod errors;
 mod streams;
 mod support;

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::durable::Kept;
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
 use crate::api::token::ApiToken;
 use crate::api::types::*;
@@ -39,6 +40,7 @@ pub(super) struct Memory {
     channels: Mutex<BTreeMap<String, Vec<FeedSender<Message>>>>,
     events: Mutex<Vec<FeedSender<Event>>>,
     registry: Mutex<Registry>,
+    pub(super) kept: Kept,
 }
 
 impl Memory {
@@ -164,6 +166,7 @@ pub(super) fn sample_status() -> Status {
         api: String::new(),
         ready: false,
         not_ready_reason: Some("no bootstrap peer answers".to_owned()),
+        log_trouble: Some("the disk of the data directory is full".to_owned()),
     }
 }
 

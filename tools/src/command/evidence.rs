@@ -1,0 +1,82 @@
+//! `evidence`: what proves something to anybody, without a node.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER_PERMISSIVE;
+use omnimesh_protocol::log::{Proof, Record, proof_bytes_max};
+use serde_json::{Value, json};
+
+use crate::cli::{EvidenceCommand, Globals};
+use crate::error::{CliError, Code};
+use crate::output;
+
+/// The longest envelope that a mesh can be configured for.
+const MESSAGE_BYTES_MAX: usize = 1 << 24;
+
+pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliError> {
+    let EvidenceCommand::Verify { file } = what;
+    let nothing = |reason: String| {
+        CliError::new(Code::Failed, format!("{} proves nothing: {reason}", file.display()))
+            .hint("a proof holds two records that one author signed for the same place in its log")
+    };
+    let bytes = read(file)?;
+    let proof = Proof::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
+    proof.verify().map_err(|error| nothing(error.to_string()))?;
+    let (author, fork, id) = (proof.author(), proof.fork(), proof.id());
+    let mesh = proof.mesh();
+    let [first, second] = proof.records();
+    let item = json!({
+        "verified": true, "kind": "equivocation", "author": author, "fork": fork, "id": id, "mesh_id": mesh,
+        "records": [view(first), view(second)],
+    });
+    output::record(globals.output, &item, || {
+        vec![
+            ("verified", "yes: the author has signed two entries for one place in its log".to_owned()),
+            ("author", author.to_string()),
+            ("fork", format!("entry {fork}: from it on the log counts no more")),
+            ("mesh id", mesh.to_string()),
+            ("id", id.to_string()),
+            ("record", line(first)),
+            ("record", line(second)),
+        ]
+    })
+}
+
+fn read(file: &Path) -> Result<Bytes, CliError> {
+    let failed = |error: io::Error| {
+        let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
+        CliError::new(code, format!("cannot read {}: {error}", file.display()))
+    };
+    let bytes_max = 2 * proof_bytes_max(MESSAGE_BYTES_MAX) as u64;
+    if fs::metadata(file).map_err(failed)?.len() > bytes_max {
+        let message = format!("{} proves nothing: it is longer than any proof", file.display());
+        return Err(CliError::new(Code::Failed, message));
+    }
+    let bytes = fs::read(file).map_err(failed)?;
+    // As `/api/v1/log/proofs` has it.
+    let is_text =
+        !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace());
+    let hex = is_text.then(|| HEXLOWER_PERMISSIVE.decode(bytes.trim_ascii()).ok()).flatten();
+    Ok(hex.unwrap_or(bytes).into())
+}
+
+fn view(record: &Record) -> Value {
+    json!({
+        "seq": record.first(), "last_seq": record.last(), "step": record.step(), "hash": record.digest(),
+        "prev": record.prev(), "category": record.category().as_str(), "entries": record.entries(),
+    })
+}
+
+fn line(record: &Record) -> String {
+    format!(
+        "entries {} to {}, step {}, category {}, hash {}",
+        record.first(),
+        record.last(),
+        record.step(),
+        record.category(),
+        record.digest()
+    )
+}

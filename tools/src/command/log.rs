@@ -1,0 +1,461 @@
+//! `log`: durable messages.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fs;
+use std::io::{self, BufRead};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use omnimesh_node::api::types::{
+    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogEntry, LogHead, LogProof, LogStatus,
+    Payload, PublishRequest,
+};
+use omnimesh_protocol::{NodeId, Seq, Step};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::inspect::{passed_on, typed};
+use super::message::read_stdin;
+use crate::cli::{AppendArgs, Globals, LogCommand, ReadArgs};
+use crate::client::{Client, exit_of_code, segment};
+use crate::error::{CliError, Code};
+use crate::output::{self, Format, printable};
+
+/// Entries of one request to read.
+const PAGE: u64 = 500;
+/// Entries of one request to append.
+const BATCH: usize = 512;
+/// Bytes of JSON of one request to append, beyond the first entry: below the node's `api.body_bytes_max`.
+const BATCH_BYTES: usize = 96 << 10;
+/// Lines that wait to be sent.
+const LINES_WAITING: usize = 2048;
+/// How often a follower asks for more.
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+
+pub(super) fn run(globals: &Globals, what: &LogCommand) -> Result<(), CliError> {
+    match what {
+        LogCommand::Append(args) if args.lines => append_lines(globals, args),
+        LogCommand::Append(args) => append(globals, args),
+        LogCommand::Read(args) => Reader::new(globals, args)?.run(),
+        LogCommand::Heads => {
+            let heads = ["author", "seq", "hash", "base", "frozen"];
+            passed_on::<LogHead>(globals, "/api/v1/log/heads", &heads, |head| {
+                let frozen = if head.frozen { "yes" } else { "no" };
+                let (author, hash) = (head.author.to_string(), head.hash.to_string());
+                vec![author, head.seq.to_string(), hash, head.base.to_string(), frozen.to_owned()]
+            })
+        }
+        LogCommand::Status => status(globals),
+        LogCommand::Gaps => gaps(globals),
+        LogCommand::Proofs { out } => proofs(globals, out.as_deref()),
+    }
+}
+
+fn append(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
+    let client = Client::new(globals)?;
+    let payload = if args.data == "-" { read_stdin()?.into() } else { Payload::from(args.data.as_str()) };
+    let request = AppendRequest { payload, replicas: args.replicas };
+    let value: Value = client.post("/api/v1/log/entries", &request)?;
+    let appended: LogAppended = typed(&value)?;
+    output::record(globals.output, &value, || {
+        vec![
+            ("author", appended.author.to_string()),
+            ("seq", appended.seq.to_string()),
+            ("step", appended.step.to_string()),
+            ("hash", appended.hash.to_string()),
+            ("durable", format!("here and on {} other nodes", appended.replicas)),
+        ]
+    })?;
+    short_of(appended.replicas, args.replicas)
+}
+
+/// Says so if fewer nodes have something on disk than were asked for.
+pub(super) fn short_of(has: usize, asked: usize) -> Result<(), CliError> {
+    if has >= asked {
+        return Ok(());
+    }
+    let message =
+        format!("it is on disk here, but only {has} of {asked} other nodes said that they have it, too");
+    Err(CliError::new(Code::PartlyDone, message)
+        .hint("they get it as soon as they can be reached; `omnimesh members` shows which are alive"))
+}
+
+/// Each line is an entry. What has been read already goes out together, so that a fast writer is not slowed down by the
+/// disk, and a slow one is not kept waiting.
+fn append_lines(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
+    if args.data != "-" {
+        return Err(CliError::new(Code::Usage, "--lines reads standard input").hint("give - as the entry"));
+    }
+    let client = Client::new(globals)?;
+    let lines = read_lines();
+    let (mut done, mut fewest) = (0_u64, usize::MAX);
+    let mut held = None;
+    loop {
+        let (batch, rest) = next_batch(held.take(), &lines)?;
+        held = rest;
+        if batch.is_empty() {
+            break;
+        }
+        let request = AppendBatch { entries: batch, replicas: args.replicas };
+        let sent = client.post("/api/v1/log/batches", &request);
+        let results: Vec<Value> = sent.map_err(|error| partly(error, done))?;
+        for value in results {
+            match typed(&value)? {
+                BatchResult::Appended(appended) => {
+                    done += 1;
+                    fewest = fewest.min(appended.replicas);
+                    acknowledge(globals.output, &value, &appended)?;
+                }
+                BatchResult::Failed { error } => {
+                    let failed = CliError::new(exit_of_code(error.code), error.message).hint(error.hint);
+                    return Err(partly(failed, done));
+                }
+            }
+        }
+    }
+    short_of(fewest.min(args.replicas), args.replicas)
+}
+
+fn acknowledge(format: Format, value: &Value, appended: &LogAppended) -> Result<(), CliError> {
+    if format.is_json() {
+        return output::line(value);
+    }
+    output::text(&format!("seq {}  step {}  {}", appended.seq, appended.step, appended.hash))
+}
+
+fn partly(error: CliError, done: u64) -> CliError {
+    if done == 0 {
+        return error;
+    }
+    let message = format!("{done} entries were appended, and then: {}", error.message);
+    CliError { code: Code::PartlyDone, message, hint: error.hint }
+}
+
+fn read_lines() -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = sync_channel(LINES_WAITING);
+    thread::spawn(move || {
+        for line in io::stdin().lock().split(b'\n') {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+type Line = io::Result<Vec<u8>>;
+
+/// What one request takes of what has been read, after waiting for the first line; and the line that found no more room.
+fn next_batch(
+    held: Option<PublishRequest>,
+    lines: &Receiver<Line>,
+) -> Result<(Vec<PublishRequest>, Option<PublishRequest>), CliError> {
+    let entry = |line: Line| match line {
+        Ok(line) => Ok(PublishRequest { payload: Payload::from(line) }),
+        Err(error) => Err(CliError::new(Code::Failed, format!("cannot read standard input: {error}"))),
+    };
+    let first = match held {
+        Some(held) => Some(held),
+        None => lines.recv().ok().map(entry).transpose()?,
+    };
+    let Some(first) = first else { return Ok((Vec::new(), None)) };
+    let mut bytes = json_bytes(&first);
+    let mut batch = vec![first];
+    while batch.len() < BATCH
+        && let Ok(line) = lines.try_recv()
+    {
+        let next = entry(line)?;
+        bytes += json_bytes(&next);
+        if bytes > BATCH_BYTES {
+            return Ok((batch, Some(next)));
+        }
+        batch.push(next);
+    }
+    Ok((batch, None))
+}
+
+fn json_bytes(entry: &PublishRequest) -> usize {
+    serde_json::to_string(entry).map_or(0, |text| text.len() + 1)
+}
+
+/// A page of entries, each also as the node sent it.
+#[derive(Deserialize)]
+struct RawPage {
+    entries: Vec<Value>,
+    next: Option<Seq>,
+}
+
+/// One author's entries that are still to be printed.
+struct Cursor {
+    author: NodeId,
+    /// Where to go on; `None` if all that there was is in `entries`.
+    next: Option<Seq>,
+    entries: VecDeque<(LogEntry, Value)>,
+}
+
+struct Reader<'a> {
+    globals: &'a Globals,
+    args: &'a ReadArgs,
+    client: Client,
+    left: u64,
+    /// The last entry of each author that was seen.
+    seen: BTreeMap<NodeId, Seq>,
+    printed: Vec<Value>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(globals: &'a Globals, args: &'a ReadArgs) -> Result<Self, CliError> {
+        let client = Client::new(globals)?;
+        let left = args.limit.unwrap_or(u64::MAX);
+        Ok(Reader { globals, args, client, left, seen: BTreeMap::new(), printed: Vec::new() })
+    }
+
+    fn run(mut self) -> Result<(), CliError> {
+        let from = self.args.from.map(Seq);
+        let cursors = match &self.args.author {
+            Some(author) => {
+                let author = author.parse().map_err(|error| {
+                    CliError::new(Code::Usage, format!("{author:?} is not a peer id: {error}"))
+                        .hint("`omnimesh log heads` lists the authors")
+                })?;
+                vec![self.cursor(author, from)?]
+            }
+            None => {
+                let heads: Vec<LogHead> = self.client.get("/api/v1/log/heads")?;
+                let authors = heads.iter().filter(|head| head.seq > Seq(0)).map(|head| head.author);
+                authors
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .map(|author| self.cursor(author, None))
+                    .collect::<Result<_, _>>()?
+            }
+        };
+        self.merge(cursors)?;
+        if self.args.follow && self.left > 0 {
+            return self.follow();
+        }
+        match self.globals.output {
+            Format::Json if !self.args.follow => output::document(&self.printed),
+            _ => Ok(()),
+        }
+    }
+
+    fn cursor(&self, author: NodeId, from: Option<Seq>) -> Result<Cursor, CliError> {
+        let mut cursor = Cursor { author, next: None, entries: VecDeque::new() };
+        self.fill(&mut cursor, from)?;
+        Ok(cursor)
+    }
+
+    fn fill(&self, cursor: &mut Cursor, from: Option<Seq>) -> Result<(), CliError> {
+        let limit = if self.args.category.is_none() { self.left.min(PAGE) } else { PAGE };
+        let author = segment(&cursor.author.to_string());
+        let mut path = format!("/api/v1/log/entries?author={author}&limit={limit}");
+        if let Some(from) = from {
+            path.push_str(&format!("&from={from}"));
+        }
+        let page: RawPage = self.client.get(&path)?;
+        cursor.next = page.next;
+        for value in page.entries {
+            cursor.entries.push_back((typed(&value)?, value));
+        }
+        Ok(())
+    }
+
+    /// Prints what there is in the order of step, author and sequence number: the same on every node.
+    fn merge(&mut self, mut cursors: Vec<Cursor>) -> Result<(), CliError> {
+        let mut first: BinaryHeap<Reverse<(Step, NodeId, usize)>> = BinaryHeap::new();
+        let place = |cursor: &Cursor, index| {
+            cursor.entries.front().map(|(entry, _)| Reverse((entry.step, entry.author, index)))
+        };
+        first.extend(cursors.iter().enumerate().filter_map(|(index, cursor)| place(cursor, index)));
+        while self.left > 0
+            && let Some(Reverse((_, _, index))) = first.pop()
+            && let Some(cursor) = cursors.get_mut(index)
+        {
+            if let Some((entry, value)) = cursor.entries.pop_front() {
+                self.show(&entry, value)?;
+            }
+            if cursor.entries.is_empty()
+                && let Some(next) = cursor.next
+            {
+                self.fill(cursor, Some(next))?;
+            }
+            first.extend(place(cursor, index));
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, entry: &LogEntry, value: Value) -> Result<(), CliError> {
+        self.seen.insert(entry.author, entry.seq);
+        if self.args.category.as_ref().is_some_and(|category| *category != entry.category) {
+            return Ok(());
+        }
+        self.left -= 1;
+        match self.globals.output {
+            Format::Table => output::text(&line_of(entry)),
+            Format::Json if !self.args.follow => {
+                self.printed.push(value);
+                Ok(())
+            }
+            Format::Json | Format::Ndjson => output::line(&value),
+        }
+    }
+
+    fn follow(&mut self) -> Result<(), CliError> {
+        let start = Instant::now();
+        while self.left > 0 {
+            if let Some(timeout) = self.globals.timeout.filter(|timeout| start.elapsed() >= *timeout) {
+                let message = format!("followed the log for {} s", timeout.as_secs_f64());
+                return Err(
+                    CliError::new(Code::Timeout, message).hint("without --timeout it goes on for ever")
+                );
+            }
+            let heads: Vec<LogHead> = self.client.get("/api/v1/log/heads")?;
+            let wanted = self.args.author.as_deref();
+            let mut cursors = Vec::new();
+            for head in
+                heads.iter().filter(|head| wanted.is_none_or(|author| author == head.author.to_string()))
+            {
+                let from =
+                    self.seen.get(&head.author).map_or(head.base, |seen| Seq(seen.0.saturating_add(1)));
+                if head.seq >= from.max(head.base) {
+                    cursors.push(self.cursor(head.author, Some(from.max(head.base)))?);
+                }
+            }
+            if cursors.is_empty() {
+                thread::sleep(FOLLOW_EVERY);
+            }
+            self.merge(cursors)?;
+        }
+        Ok(())
+    }
+}
+
+fn line_of(entry: &LogEntry) -> String {
+    let data = match entry.payload.as_text() {
+        Some(text) => printable(text),
+        None => format!("({} bytes, not text)", entry.payload.as_bytes().len()),
+    };
+    let LogEntry { author, seq, step, category, .. } = entry;
+    format!("{author}  seq {seq}  step {step}  {}  {data}", printable(category))
+}
+
+fn status(globals: &Globals) -> Result<(), CliError> {
+    let value: Value = Client::new(globals)?.get("/api/v1/log/status")?;
+    let log: LogStatus = typed(&value)?;
+    output::record(globals.output, &value, || {
+        let own = if log.own_log_known { "known" } else { "still asking peers where it ends" };
+        vec![
+            ("authors", format!("{} ({} frozen)", log.authors, log.frozen)),
+            ("entries", log.entries.to_string()),
+            ("behind", log.behind.to_string()),
+            ("waiting", format!("{} records, {} bytes", log.waiting, log.waiting_bytes)),
+            ("own log", own.to_owned()),
+            ("fingerprint", log.fingerprint.to_string()),
+            ("rounds", format!("{} ({} found nothing to do)", log.rounds, log.rounds_equal)),
+            ("sent", format!("{} bytes", log.bytes_sent)),
+            ("received", format!("{} bytes", log.bytes_received)),
+            ("writes", format!("{} ({} failed)", log.writes, log.writes_failed)),
+            ("disk", format!("{} bytes", log.disk_bytes)),
+            ("trouble", log.trouble.unwrap_or_else(|| "-".to_owned())),
+        ]
+    })
+}
+
+fn gaps(globals: &Globals) -> Result<(), CliError> {
+    let values: Vec<Value> = Client::new(globals)?.get("/api/v1/log/gaps")?;
+    if globals.output.is_json() {
+        return output::list(globals.output, &values, &[], |_| Vec::new());
+    }
+    if values.is_empty() {
+        output::tell("nothing was missed since the node started");
+    }
+    for value in &values {
+        let report: CatchUp = typed(value)?;
+        output::text(&format!(
+            "{} entries in {:.0} ms: {} fetched, {} by gossip, {} that nobody has; {} round trips, {} bytes sent, {} received",
+            report.entries,
+            report.took_ms,
+            report.entries.saturating_sub(report.entries_gossip),
+            report.entries_gossip,
+            report.nobody_has,
+            report.round_trips,
+            report.bytes_sent,
+            report.bytes_received
+        ))?;
+        for missed in &report.authors {
+            let nobody = if missed.nobody_has > 0 {
+                format!(", {} nobody has", missed.nobody_has)
+            } else {
+                String::new()
+            };
+            let (author, from, to) = (missed.author, missed.from, missed.to);
+            output::text(&format!(
+                "  missed {author} {from} to {to}: {} recovered{nobody}",
+                missed.recovered
+            ))?;
+        }
+        for source in &report.sources {
+            output::text(&format!(
+                "  from   {}: {} entries, {} bytes",
+                source.peer_id, source.entries, source.bytes
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+fn proofs(globals: &Globals, out: Option<&Path>) -> Result<(), CliError> {
+    let heads = ["author", "fork", "id"];
+    let Some(dir) = out else {
+        return passed_on::<LogProof>(globals, "/api/v1/log/proofs", &heads, |proof| {
+            vec![proof.author.to_string(), proof.fork.to_string(), proof.id.to_string()]
+        });
+    };
+    let proofs: Vec<LogProof> = Client::new(globals)?.get("/api/v1/log/proofs")?;
+    let failed =
+        |error: io::Error| CliError::new(Code::Failed, format!("cannot write {}: {error}", dir.display()));
+    fs::create_dir_all(dir).map_err(failed)?;
+    let mut files = Vec::new();
+    for proof in &proofs {
+        let bytes = HEXLOWER.decode(proof.proof.as_bytes()).map_err(|error| {
+            CliError::new(Code::Failed, format!("the node sent a proof that is not hex: {error}"))
+        })?;
+        let file = dir.join(format!("{}.proof", proof.author));
+        fs::write(&file, bytes).map_err(failed)?;
+        files.push(serde_json::json!({
+            "author": proof.author, "fork": proof.fork, "id": proof.id, "file": file.display().to_string(),
+        }));
+    }
+    output::list(globals.output, &files, &["author", "fork", "file"], |file| {
+        ["author", "fork", "file"].map(|name| output::cell(file.get(name))).to_vec()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_takes_what_is_there_and_fits() {
+        let (sender, lines) = sync_channel(LINES_WAITING);
+        for size in [10, 20, 60 << 10, 60 << 10, 5] {
+            sender.send(Ok(vec![b'x'; size])).unwrap();
+        }
+        drop(sender);
+        let (mut held, mut batches) = (None, Vec::new());
+        loop {
+            let (batch, rest) = next_batch(held, &lines).unwrap();
+            held = rest;
+            if batch.is_empty() {
+                break;
+            }
+            batches.push(batch.iter().map(|entry| entry.payload.as_bytes().len()).collect::<Vec<_>>());
+        }
+        assert_eq!(batches, [vec![10, 20, 60 << 10], vec![60 << 10, 5]]);
+    }
+}
