@@ -263,6 +263,8 @@ impl MeshNode {
         if let Some(dir) = data_dir
             && let Err(error) = node.start_api(&dir, api_metrics)
         {
+            // Whoever holds the actors or their files keeps the node from ending.
+            drop((links, kept));
             node.shutdown().await;
             return Err(error);
         }
