@@ -14,7 +14,7 @@
 //! delivered to whom, without times.
 //!
 //! **Not here.** Faults and adversaries, frames that overtake each other or come twice, clocks that are wrong,
-//! membership. [`unsupported`] says which of a scenario's settings are meant.
+//! membership. [`Scenario::problems_of_libp2p`] says which of a scenario's settings are meant.
 
 mod law;
 mod run;
