@@ -77,9 +77,15 @@ pub(crate) fn measure(args: &EngineArgs) -> Outcome<Vec<Engine>> {
 }
 
 fn at_size(nodes: u32, args: &EngineArgs) -> Outcome<Engine> {
-    let set = |key: &str, value: String| Override::new(key, value, "the bench");
-    let overrides =
-        [Override::new("network.nodes", i64::from(nodes), "the bench"), set("crypto", "skip".to_owned())];
+    let set = |key: &str, value: u32| Override::new(key, value, "the bench");
+    let overrides = [
+        Override::new("crypto", "skip", "the bench"),
+        set("network.nodes", nodes),
+        set("duration_ms", 20_000),
+        set("network.sync_interval_ms", 1_000),
+        set("workload.messages", 20),
+        set("workload.authors", nodes),
+    ];
     let file = ScenarioFile::load(SCENARIO, &overrides)?;
     // The first run warms up, and tells what the bare loop is to be like.
     let first = run(&file);
