@@ -347,7 +347,7 @@ fn message_view(message: Message) -> types::Message {
         seq: message.seq,
         step: message.step,
         payload: message.payload.into(),
-        latency_ms: message.latency.map(|latency| latency.as_secs_f64() * 1e3),
+        latency_ms: message.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3),
         from: message.from.map(|from| from.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use omnimesh_protocol::gossip;
+use serde::{Deserialize, Serialize};
 
 /// Everything that was recorded. All but [`Outcome::cost`] is a function of the scenario and its seed.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +117,7 @@ pub struct Offence {
 }
 
 /// What went over the links.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Frames sent.
     pub frames: u64,

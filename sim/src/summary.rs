@@ -109,7 +109,7 @@ pub struct Summary {
     /// Bytes that a node holds, on average, at the end.
     pub bytes_per_node: u64,
     /// What went over the links.
-    pub traffic: TrafficSummary,
+    pub traffic: Traffic,
     /// Counters of all honest routers.
     pub gossip: GossipSummary,
     /// Refusals of honest validators.
@@ -189,21 +189,6 @@ pub enum Role {
     Adversary,
 }
 
-/// [`Traffic`] in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "as in `Traffic`")]
-pub struct TrafficSummary {
-    pub frames: u64,
-    pub bytes: u64,
-    pub gossip_bytes: u64,
-    pub lost: u64,
-    pub duplicated: u64,
-    pub reordered: u64,
-    pub cut: u64,
-    pub copies: u64,
-    pub ihave_frames: u64,
-}
-
 /// The more telling part of [`gossip::Stats`] in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as in `gossip::Stats`")]
@@ -276,7 +261,7 @@ impl Summary {
             deliveries_unexpected: recorded.saturating_sub(deliveries),
             ldh_max: hops.iter().max().copied(),
             bytes_per_node: outcome.bytes_per_node,
-            traffic: outcome.traffic.into(),
+            traffic: outcome.traffic,
             gossip: (&outcome.gossip).into(),
             refusals: refusals(outcome),
         }
@@ -398,14 +383,6 @@ fn misbehaves_from(outcome: &Outcome, node: u32) -> Duration {
     let index = outcome.adversary_nodes.binary_search(&node).ok();
     let own = index.and_then(|index| outcome.misbehave_from.get(index)).copied();
     own.or_else(|| outcome.adversaries.iter().map(|effect| effect.at).min()).unwrap_or_default()
-}
-
-impl From<Traffic> for TrafficSummary {
-    fn from(traffic: Traffic) -> Self {
-        let Traffic { frames, bytes, gossip_bytes, lost, duplicated, reordered, cut, copies, ihave_frames } =
-            traffic;
-        TrafficSummary { frames, bytes, gossip_bytes, lost, duplicated, reordered, cut, copies, ihave_frames }
-    }
 }
 
 impl From<&gossip::Stats> for GossipSummary {
