@@ -158,6 +158,11 @@ impl<P: Copy + Ord> Own<P> {
         }
     }
 
+    /// A checkpoint stands for the own log up to here.
+    pub(super) fn note_jump(&mut self, head: Head) {
+        self.recent.insert(head.seq, head.digest);
+    }
+
     fn replicas_of(&self, seq: Seq) -> usize {
         self.replicas.values().filter(|have| **have >= seq).count()
     }
@@ -346,7 +351,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_fetched = !self.fetching.contains_key(&me) && is_stored && !self.forks.contains_key(&me);
         let Some(deadline) = deadline else { return };
         let is_found = all_told && is_fetched;
-        if *deadline > now && !is_found {
+        // A checkpoint may cover later own entries.
+        if (*deadline > now && !is_found) || self.checkpoints.adopting.is_active() {
             return;
         }
         let event = Event::OwnHead { head, recovered: head.seq.0.saturating_sub(from.0), asked: asked.len() };
