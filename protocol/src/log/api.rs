@@ -185,8 +185,8 @@ pub enum Change {
         head: Head,
     },
     /// A checkpoint is sealed, and the store has its parts, from [`Output::Fold`] or [`Output::Stage`]. The newest one is
-    /// served from now on; one more is kept, for who is fetching it, or for a [`Change::Jump`] behind it. Others can go, and
-    /// what else was staged.
+    /// served from now on; one more is kept, for who is fetching it, or for a [`Change::Jump`] behind it. Others can go, and what
+    /// was staged of this one.
     Seal(Box<StoredCheckpoint>),
     /// A sealed checkpoint stands for this log up to its head: drop its records up to there, and keep this in place of where
     /// it ended; `base` is behind `head`. The store's [`Base`](super::checkpoint::Base) joins the sealed checkpoints
@@ -258,7 +258,8 @@ pub enum Output<P> {
         seq: Seq,
     },
     /// Make the checkpoint of this step: begin with the [`Base`](super::checkpoint::Base), joined with the newest sealed
-    /// checkpoint, take every log's records from there on, and keep the parts on disk.
+    /// checkpoint, take every log's records from there on, and keep the parts on disk
+    /// until the next one is made.
     Fold {
         /// Comes back.
         token: Token,

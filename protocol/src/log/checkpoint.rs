@@ -204,7 +204,8 @@ impl Checkpoint {
         let mut parts: Vec<Part> = Vec::new();
         for _ in 0..reader.array(PARTS_MAX as u64)? {
             reader.array(3).filter(|items| *items == 3)?;
-            let name = std::str::from_utf8(reader.bytes()?).ok().filter(|name| name.len() <= NAME_BYTES_MAX)?;
+            let name =
+                std::str::from_utf8(reader.bytes()?).ok().filter(|name| name.len() <= NAME_BYTES_MAX)?;
             parts.push(Part { name: name.to_owned(), hash: reader.hash()?, bytes: reader.uint()? });
         }
         let is_in_order = parts.get(1..)?.is_sorted_by(|a, b| a.name < b.name);

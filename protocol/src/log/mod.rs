@@ -69,8 +69,8 @@ mod testing;
 pub mod wire;
 
 pub use api::{
-    AppendError, Appended, Change, Event, Input, Misdeed, Output, Start, Stats, StoreError, StoredLog,
-    Timer, Token,
+    AppendError, Appended, Change, Event, Input, Misdeed, Output, Start, Stats, StoreError, StoredLog, Timer,
+    Token,
 };
 pub use config::Config;
 pub use proof::{Proof, ProofError, VERSION as PROOF_VERSION, proof_bytes_max};

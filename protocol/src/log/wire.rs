@@ -517,11 +517,9 @@ impl<'a> Reader<'a> {
                 let sealed = self.bytes().map(|sealed| self.whole.slice_ref(sealed))?;
                 Frame::Offer(Some(Sealed::decode(&sealed)?))
             }
-            VOTES => Frame::Votes {
-                step: Step(self.uint()?),
-                checkpoint: self.hash()?,
-                votes: self.votes()?,
-            },
+            VOTES => {
+                Frame::Votes { step: Step(self.uint()?), checkpoint: self.hash()?, votes: self.votes()? }
+            }
             ASK_CHUNK => Frame::AskChunk {
                 id: self.uint()?,
                 checkpoint: self.hash()?,

@@ -34,7 +34,8 @@ impl Base {
             return true;
         }
         let before = self.cut.head(&author);
-        if record.step() >= below || record.first() != self.next(&author) || record.prev() != before.as_prev() {
+        if record.step() >= below || record.first() != self.next(&author) || record.prev() != before.as_prev()
+        {
             return false;
         }
         let mut nobody = Outbox::new();
@@ -79,14 +80,20 @@ impl Base {
     ///
     /// # Errors
     /// If they are not those that were signed, or cannot be read. Takes memory in proportion to their length.
-    pub fn open(checkpoint: &Checkpoint, parts: &[Bytes], authors_max: usize) -> Result<Self, CheckpointError> {
+    pub fn open(
+        checkpoint: &Checkpoint,
+        parts: &[Bytes],
+        authors_max: usize,
+    ) -> Result<Self, CheckpointError> {
         let [cut, registry] = parts else { return Err(CheckpointError::Malformed) };
         for (part, bytes) in checkpoint.parts.iter().zip(parts) {
             if *part != Part::new(&part.name, bytes) {
                 return Err(CheckpointError::OtherPart);
             }
         }
-        if checkpoint.parts.len() != 2 || checkpoint.parts.get(1).is_none_or(|part| part.name != registry::CATEGORY) {
+        if checkpoint.parts.len() != 2
+            || checkpoint.parts.get(1).is_none_or(|part| part.name != registry::CATEGORY)
+        {
             return Err(CheckpointError::Malformed);
         }
         Self::decode(cut, registry, authors_max)
@@ -104,6 +111,6 @@ impl Base {
             && cut.0.iter().zip(registry.heads()).all(|((author, cut), (other, head))| {
                 author == other && cut.head == Head { seq: head.seq, digest: head.hash }
             });
-        if has_heads { Ok(Base { cut, registry }) } else { Err(CheckpointError::State) }
+        if has_heads && registry.is_bare() { Ok(Base { cut, registry }) } else { Err(CheckpointError::State) }
     }
 }

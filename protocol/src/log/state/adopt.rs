@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::RngExt;
 use rand_core::Rng;
 
 use crate::id::{Hash, Step};
@@ -211,7 +212,9 @@ impl<P: Copy + Ord + Debug> State<P> {
             self.stats.checkpoints_refused += 1;
             return;
         }
-        if self.checkpoints.adopting.is_useless(now, &id) || self.checkpoints.adopting.offers.len() >= OFFERS_MAX {
+        if self.checkpoints.adopting.is_useless(now, &id)
+            || self.checkpoints.adopting.offers.len() >= OFFERS_MAX
+        {
             return;
         }
         if !sealed.verify() {
@@ -227,7 +230,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         adopting.until = None;
         adopting.asked.clear();
         let offers = std::mem::take(&mut adopting.offers);
-        let rank = |offer: &Offer<P>| (offer.peers.len(), offer.sealed.votes.len(), offer.sealed.checkpoint.step);
+        let rank =
+            |offer: &Offer<P>| (offer.peers.len(), offer.sealed.votes.len(), offer.sealed.checkpoint.step);
         let best = offers.into_iter().max_by_key(|(id, offer)| (rank(offer), *id));
         adopting.download = best.map(|(id, offer)| Download::new(id, offer));
         self.go_on(now, rng, out);
@@ -257,10 +261,18 @@ impl<P: Copy + Ord + Debug> State<P> {
             // Its one source is gone.
             download.begin_part(download.part);
         }
-        let is_able = |peer: &P| peers.get(peer).is_some_and(|state| state.quiet_until <= now);
-        let given = download.sources.iter().copied().find(|peer| download.peers.contains(peer) && is_able(peer));
-        let others = if download.is_alone && !download.sources.is_empty() { None } else { Some(()) };
-        let peer = given.or_else(|| others.and_then(|()| download.peers.iter().copied().find(|peer| is_able(peer))));
+        let able: Vec<P> = download
+            .peers
+            .iter()
+            .copied()
+            .filter(|peer| peers.get(peer).is_some_and(|state| state.quiet_until <= now))
+            .collect();
+        // Who has begun a part goes on with it.
+        let given = able.iter().copied().find(|peer| download.sources.contains(peer));
+        let may_change = !download.is_alone || download.sources.is_empty();
+        let other =
+            (may_change && !able.is_empty()).then(|| able.get(rng.random_range(0..able.len())).copied());
+        let peer = given.or(other.flatten());
         if download.peers.is_empty() {
             self.checkpoints.adopting.download = None;
             return;
@@ -322,7 +334,7 @@ impl<P: Copy + Ord + Debug> State<P> {
                 download.index += 1;
                 self.go_on(now, rng, out);
             }
-            (Work::Open, Ok(())) => self.adopt(now),
+            (Work::Open, Ok(())) => self.adopt(now, out),
             (_, Err(_)) => {
                 // It was signed and cannot be read, or there is no room for it.
                 let id = download.id;
@@ -370,11 +382,18 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.go_on(now, rng, out);
     }
 
-    fn adopt(&mut self, now: Time) {
+    fn adopt(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
         let Some(download) = self.checkpoints.adopting.download.take() else { return };
         let Some(cut) = download.cut else { return };
         self.stats.checkpoints_adopted += 1;
         self.queue_seal(now, StoredCheckpoint { sealed: download.sealed, cut });
+        // What peers have of the own log behind the cut was not looked at while it could not be fetched.
+        if self.own.ask_again(now, &self.config, self.peers.keys().copied()) {
+            let me = self.me();
+            for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+                self.send(peer, &Frame::AskHead(me), out);
+            }
+        }
     }
 
     /// A peer does not give a chunk.

@@ -108,6 +108,16 @@ impl<P: Copy + Ord> Own<P> {
         };
     }
 
+    /// A checkpoint was taken: if the end of the own log is not known yet, peers are to be asked for it again.
+    pub(super) fn ask_again(&mut self, now: Time, config: &Config, peers: impl Iterator<Item = P>) -> bool {
+        let Phase::Asking { deadline, settle, asked, silent, .. } = &mut self.phase else { return false };
+        *silent = peers.collect();
+        asked.extend(silent.iter().copied());
+        *settle = Some(now + config.own_head_settle);
+        *deadline = Some(now + config.own_head_wait);
+        true
+    }
+
     /// The node has a step.
     pub(super) fn note_step(&mut self, now: Time, config: &Config) {
         if let Phase::Asking { deadline, .. } = &mut self.phase {

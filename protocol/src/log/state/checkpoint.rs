@@ -105,6 +105,12 @@ impl<P: Copy + Ord> Checkpoints<P> {
         self.candidate.as_ref().filter(|candidate| candidate.cut.is_some())
     }
 
+    /// The candidate has its signatures, and is on its way to disk.
+    fn is_sealing(&self) -> bool {
+        let is_sealed = |candidate: &Candidate| self.sealed_step() >= candidate.checkpoint.step;
+        self.candidate.as_ref().is_some_and(|candidate| candidate.cut.is_none() && !is_sealed(candidate))
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.folding.is_none() && !self.adopting.is_active()
     }
@@ -176,7 +182,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         let since = *self.checkpoints.since.get_or_insert(step);
         let due = Step(step.0.saturating_sub(delay) / steps * steps);
         let is_new = due > self.checkpoints.begun && due > self.checkpoints.sealed_step();
-        let is_ready = self.checkpoints.is_idle() && self.is_own_log_known() && step >= since.saturating_add(delay);
+        let is_ready = self.checkpoints.is_idle()
+            && !self.checkpoints.is_sealing() && self.is_own_log_known() && step >= since.saturating_add(delay);
         if !is_new || !is_ready {
             return;
         }
@@ -194,24 +201,33 @@ impl<P: Copy + Ord + Debug> State<P> {
     fn truncate_if_due(&mut self, step: Step, steps: u64, out: &mut Outbox<Output<P>>) {
         let (keep_steps, keep_bytes) = (self.config.keep_steps, self.config.keep_bytes);
         let enough = self.votes_enough();
-        let Some(sealed) = self.checkpoints.sealed.as_ref().filter(|sealed| sealed.votes.len() >= enough) else {
+        let Some(sealed) = self.checkpoints.sealed.as_ref().filter(|sealed| sealed.votes.len() >= enough)
+        else {
             return;
         };
         let below = match keep_steps {
             0 => Step(0),
             keep => Step(step.0.saturating_sub(keep) / steps * steps).min(sealed.checkpoint.step),
         };
-        let is_due = std::mem::take(&mut self.checkpoints.is_truncation_due) || below > self.checkpoints.truncated;
+        let is_due =
+            std::mem::take(&mut self.checkpoints.is_truncation_due) || below > self.checkpoints.truncated;
         if is_due && (below > Step(0) || keep_bytes > 0) {
             self.checkpoints.truncated = below;
             out.push(Output::Truncate { below, bytes_max: (keep_bytes > 0).then_some(keep_bytes) });
         }
     }
 
-    pub(super) fn on_folded(&mut self, now: Time, token: Token, result: Result<(Checkpoint, Cut), StoreError>) {
-        let Some((_, step)) = self.checkpoints.folding.take_if(|(folding, _)| *folding == token) else { return };
+    pub(super) fn on_folded(
+        &mut self,
+        now: Time,
+        token: Token,
+        result: Result<(Checkpoint, Cut), StoreError>,
+    ) {
+        let Some((_, step)) = self.checkpoints.folding.take_if(|(folding, _)| *folding == token) else {
+            return;
+        };
         let Ok((checkpoint, cut)) = result else { return };
-        if checkpoint.step != step || checkpoint.mesh != self.gates.mesh() {
+        if cut.0.is_empty() || checkpoint.step != step || checkpoint.mesh != self.gates.mesh() {
             return;
         }
         self.stats.checkpoints_made += 1;
@@ -273,7 +289,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         match frame {
-            Frame::Votes { step, checkpoint, votes } => self.on_votes(now, from, (step, checkpoint), votes, out),
+            Frame::Votes { step, checkpoint, votes } => {
+                self.on_votes(now, from, (step, checkpoint), votes, out)
+            }
             Frame::AskCheckpoint => self.on_ask_checkpoint(now, from, out),
             Frame::Offer(offer) => self.on_offer(now, from, offer, rng, out),
             Frame::AskChunk { id, checkpoint, part, index } => {
@@ -301,7 +319,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             self.stats.shed += 1;
             return;
         }
-        if let Some(sealed) = self.checkpoints.sealed.as_ref().filter(|sealed| sealed.checkpoint.step >= step) {
+        if let Some(sealed) = self.checkpoints.sealed.as_ref().filter(|sealed| sealed.checkpoint.step >= step)
+        {
             let is_this = sealed.checkpoint.step == step && sealed.checkpoint.id() == id;
             if is_this && votes.len() < sealed.votes.len() && self.checkpoints.told.insert(from) {
                 let votes = sealed.votes.clone();
@@ -310,7 +329,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         let mesh = self.gates.mesh();
-        let is_possible = self.step.is_some_and(|now| step <= now) && step.0.is_multiple_of(self.config.checkpoint_steps);
+        let is_possible =
+            self.step.is_some_and(|now| step <= now) && step.0.is_multiple_of(self.config.checkpoint_steps);
         let Some(table) = self.checkpoints.votes_for(step, id).filter(|_| is_possible) else { return };
         let mut news = Vec::new();
         let mut is_lie = false;
@@ -341,7 +361,9 @@ impl<P: Copy + Ord + Debug> State<P> {
     /// Passes on to all what is new, a tick after it came, so that many votes go in one frame.
     pub(super) fn pass_votes_on(&mut self, out: &mut Outbox<Output<P>>) {
         let votes = std::mem::take(&mut self.checkpoints.unsent);
-        let Some(candidate) = self.checkpoints.candidate.as_ref().filter(|_| !votes.is_empty()) else { return };
+        let Some(candidate) = self.checkpoints.candidate.as_ref().filter(|_| !votes.is_empty()) else {
+            return;
+        };
         let frame = Frame::Votes { step: candidate.checkpoint.step, checkpoint: candidate.id, votes };
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send(peer, &frame, out);
@@ -376,7 +398,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
-        let is_free = state.served < self.config.serves_per_peer && state.queued < self.config.serve_queue_bytes_max;
+        let is_free =
+            state.served < self.config.serves_per_peer && state.queued < self.config.serve_queue_bytes_max;
         let part = usize::try_from(part).ok().filter(|_| self.checkpoints.sealed.is_some());
         let reason = if part.is_none() { Decline::Missing } else { Decline::Busy };
         let (Some(part), true) = (part, is_free) else {

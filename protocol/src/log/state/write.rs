@@ -9,9 +9,7 @@ use crate::machine::Outbox;
 use crate::time::Time;
 
 use super::super::checkpoint::{CutHead, StoredCheckpoint};
-use super::super::{
-    AppendError, Change, Event, Head, Output, Proof, Record, StoreError, StoredLog, Token,
-};
+use super::super::{AppendError, Change, Event, Head, Output, Proof, Record, StoreError, StoredLog, Token};
 use super::State;
 
 /// Bytes of records in one write, about. Source: guess; a write of that size takes a disk some ten milliseconds.
@@ -209,10 +207,15 @@ impl<P: Copy + Ord + Debug> State<P> {
                 continue;
             }
             let Queued { change, author, head, step, generation, from, is_fetched, tickets } = queued;
-            let Some(log) = self.logs.get_mut(&author).filter(|log| log.generation == generation) else {
+            if self.logs.get(&author).is_none_or(|log| log.generation != generation) {
                 self.refuse_tickets(tickets, &damaged(), out);
                 continue;
-            };
+            }
+            if !matches!(change, Change::Jump(_)) {
+                // What comes behind a jump comes after it.
+                self.on_jumped(std::mem::take(&mut jumps), out);
+            }
+            let Some(log) = self.logs.get_mut(&author) else { continue };
             let before = log.stored.seq;
             (log.stored, log.stored_step) = (head, step);
             authors.insert(author);
