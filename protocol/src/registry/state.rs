@@ -122,6 +122,11 @@ impl State {
         self.floor
     }
 
+    /// True if this author's log was cut.
+    pub fn is_cut(&self, author: &NodeId) -> bool {
+        self.cuts.contains_key(author)
+    }
+
     /// True if it is a fold of entries and nothing else: no log was cut, and nothing compacted. Only then does it hold
     /// the same bytes on all nodes with the same entries.
     pub fn is_bare(&self) -> bool {

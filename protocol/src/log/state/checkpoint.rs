@@ -183,7 +183,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         let due = Step(step.0.saturating_sub(delay) / steps * steps);
         let is_new = due > self.checkpoints.begun && due > self.checkpoints.sealed_step();
         let is_ready = self.checkpoints.is_idle()
-            && !self.checkpoints.is_sealing() && self.is_own_log_known() && step >= since.saturating_add(delay);
+            && !self.checkpoints.is_sealing()
+            && self.is_own_log_known()
+            && step >= since.saturating_add(delay);
         if !is_new || !is_ready {
             return;
         }
