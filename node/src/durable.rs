@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::log::checkpoint::Sealed;
 use omnimesh_protocol::log::{Appended, AuthorHead, Entry, Proof, Record, Report, Stats, StoredLog};
 use omnimesh_protocol::registry::{self, Action};
 use omnimesh_protocol::{Hash, NodeId, Seq, Step};
@@ -32,6 +33,10 @@ pub struct LogView {
     pub stats: Stats,
     /// False while the node still asks its peers where its own log ends.
     pub is_own_log_known: bool,
+    /// The newest sealed checkpoint, and who has signed it.
+    pub checkpoint: Option<Sealed>,
+    /// The step of the checkpoint that is being fetched from peers, if one is.
+    pub adopting: Option<Step>,
     /// What is wrong with the disk, if something is.
     pub trouble: Option<String>,
     /// Bytes of the log's file.
@@ -73,7 +78,8 @@ pub struct LogPage {
 
 impl LogView {
     fn new(state: LogState, disk_bytes: u64) -> Self {
-        let LogState { heads, proofs, stats, fingerprint, is_own_log_known, trouble } = state;
+        let LogState { heads, proofs, stats, fingerprint, is_own_log_known, checkpoint, adopting, trouble } =
+            state;
         let view = |(AuthorHead { author, head, proof }, base): (AuthorHead, Seq)| HeadView {
             author,
             base,
@@ -82,7 +88,17 @@ impl LogView {
             is_frozen: proof.is_some(),
         };
         let heads = heads.into_iter().map(view).collect();
-        LogView { heads, fingerprint, proofs, stats, is_own_log_known, trouble, disk_bytes }
+        LogView {
+            heads,
+            fingerprint,
+            proofs,
+            stats,
+            is_own_log_known,
+            checkpoint,
+            adopting,
+            trouble,
+            disk_bytes,
+        }
     }
 }
 

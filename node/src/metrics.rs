@@ -286,6 +286,15 @@ impl Writer<'_> {
         self.counter("log_bytes_received", "Bytes received to compare and repair logs", log.bytes_received)?;
         self.counter("log_writes", "Writes to the disk", log.writes)?;
         self.counter("log_writes_failed", "Writes that failed", log.writes_failed)?;
+        let checkpoints = [
+            ("made", log.checkpoints_made),
+            ("sealed", log.checkpoints_sealed),
+            ("adopted", log.checkpoints_adopted),
+            ("refused", log.checkpoints_refused),
+        ];
+        self.counters("log_checkpoints", "Checkpoints, by what became of them", "outcome", checkpoints)?;
+        let help = "Entries that were missing here and that a checkpoint stands for";
+        self.counter("log_entries_covered", help, log.entries_covered)?;
         self.counter("log_misdeeds", "Peers' breaches of the log's protocol", log.misdeeds)
     }
 

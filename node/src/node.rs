@@ -599,7 +599,11 @@ fn start_actors(
                 phase_interval: settings::phase_interval(config),
                 pattern_cache: settings::pattern_cache(config),
                 store: Arc::clone(store),
-                start: Start { logs: opened.logs.clone(), may_have_written: !*is_new },
+                start: Start {
+                    logs: opened.logs.clone(),
+                    may_have_written: !*is_new,
+                    checkpoint: opened.checkpoint.clone(),
+                },
                 damage: opened.damage.clone(),
                 subscriber_queue: config.limits.subscriber_queue,
                 pool: Arc::clone(&gossip_settings.pool),

@@ -234,6 +234,12 @@ pub(crate) fn log(config: &Config) -> log::Config {
         bundle_bytes_max: config.node.bundle_bytes_max,
         authors_max: config.node.authors_max,
         replicas_wait: REPLICAS_WAIT,
+        checkpoint_steps: config.checkpoints.every_steps,
+        checkpoint_delay_steps: config.checkpoints.delay_steps,
+        checkpoint_signers: config.checkpoints.signers,
+        checkpoint_bytes_max: config.checkpoints.bytes_max,
+        keep_steps: config.checkpoints.keep_steps,
+        keep_bytes: config.checkpoints.keep_bytes,
         ..log::Config::default()
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub gossip: GossipConfig,
     /// Bounds of queues and buffers.
     pub limits: LimitsConfig,
+    /// Checkpoints of the durable log, and what is dropped because of them.
+    pub checkpoints: CheckpointsConfig,
     /// The HTTP API.
     pub api: ApiConfig,
     /// What the process logs.
@@ -351,6 +353,40 @@ impl Default for LimitsConfig {
             subscriber_queue: 1024,
             streams_per_connection: 64,
             connection_window_bytes: 24 << 20,
+        }
+    }
+}
+
+/// Checkpoints of the durable log: what all entries before a step come to, signed by several nodes. Entries that one
+/// covers may be dropped, and new nodes begin with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointsConfig {
+    /// One is made of the entries before every step that is a multiple of this; 0 for none. The same on all nodes of a
+    /// mesh. Default 3600: an hour.
+    pub every_steps: u64,
+    /// How many steps later it is made, so that late entries are there. Default 60: guess.
+    pub delay_steps: u64,
+    /// How many signatures one needs, the same on all nodes; 0 for a majority of the members that are alive. Default 0.
+    pub signers: usize,
+    /// The longest that is taken from peers; it is opened in memory. Default 256 MiB: guess.
+    pub bytes_max: u64,
+    /// Entries older than this many steps are dropped, once a checkpoint covers them; 0 keeps them. Default 0.
+    pub keep_steps: u64,
+    /// Entries that a checkpoint covers are dropped when the log's file has more bytes than this; 0 keeps them.
+    /// Default 0.
+    pub keep_bytes: u64,
+}
+
+impl Default for CheckpointsConfig {
+    fn default() -> Self {
+        CheckpointsConfig {
+            every_steps: 3600,
+            delay_steps: 60,
+            signers: 0,
+            bytes_max: 256 << 20,
+            keep_steps: 0,
+            keep_bytes: 0,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!                    └─► Verify ──► the pool of threads for signatures ──► Verified
 //! ```
 
+mod checkpoint;
 mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,7 +38,8 @@ use crate::store::log::{Damage, LogStore, ReadError};
 use crate::swarm::{Class, Inbound, Outbound};
 
 pub(crate) use requests::{
-    Append, AppendAll, Begin, Found, GetReports, GetState, Gossiped, LogState, PeerDown, PeerUp, Watch,
+    Append, AppendAll, Begin, Found, GetReports, GetState, Gossiped, LogState, Members, PeerDown, PeerUp,
+    Watch,
 };
 
 /// Reports of what was caught up with that are kept for people.
@@ -125,6 +127,8 @@ pub(crate) enum Change {
     Applied(Vec<Entry>),
     /// A log was frozen, and ends with this entry, if there is any left.
     Frozen { author: omnimesh_protocol::NodeId, end: Option<projection::Head> },
+    /// A checkpoint stands for entries of these logs that come no more: the base has them.
+    Jumped(Vec<omnimesh_protocol::NodeId>),
 }
 
 impl LogActor {
@@ -206,6 +210,11 @@ impl LogActor {
                     let store = Arc::clone(&self.settings.store);
                     self.read(ctx, token, move || Ok(store.find(author, seq)?.into_iter().collect()));
                 }
+                Output::Fold { .. }
+                | Output::Stage { .. }
+                | Output::Open { .. }
+                | Output::ReadChunk { .. }
+                | Output::Truncate { .. } => self.checkpoint(output, ctx),
                 Output::Timer { at, timer } => {
                     let life = self.life;
                     ctx.run_later(self.common.until(at), move |actor, ctx| {
@@ -335,6 +344,25 @@ impl LogActor {
                 );
                 events.push(Event::Error { kind: "log_frozen", detail });
             }
+            log::Event::Sealed { sealed } => {
+                let checkpoint = &sealed.checkpoint;
+                tracing::info!(
+                    step = checkpoint.step.0,
+                    id = %checkpoint.id(),
+                    signatures = sealed.votes.len(),
+                    bytes = checkpoint.bytes(),
+                    "a checkpoint is sealed"
+                );
+            }
+            log::Event::Jumped { logs } => {
+                let entries: u64 = logs.iter().map(|(.., entries)| entries).sum();
+                tracing::info!(
+                    authors = logs.len(),
+                    entries,
+                    "a checkpoint stands for entries that were missing"
+                );
+                self.tell(&Change::Jumped(logs.into_iter().map(|(author, ..)| author).collect()), 0);
+            }
             log::Event::CaughtUp(report) => {
                 if self.reports.len() >= REPORTS_MAX {
                     self.reports.pop_front();
@@ -450,8 +478,11 @@ impl Supervised for LogActor {
         // Frames under way are of the machine that is gone.
         self.left = Arc::default();
         // What is on disk now, and not what was there at the start.
-        match self.settings.store.logs() {
-            Ok(logs) => self.settings.start = Start { logs, may_have_written: true },
+        let store = &self.settings.store;
+        match store.logs().and_then(|logs| Ok((logs, store.checkpoint()?))) {
+            Ok((logs, checkpoint)) => {
+                self.settings.start = Start { logs, may_have_written: true, checkpoint }
+            }
             Err(error) => tracing::error!(%error, "the log could not be read again"),
         }
         self.out = Outbox::new();

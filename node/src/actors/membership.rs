@@ -91,6 +91,11 @@ impl MembershipActor {
                 membership::Output::Event(event) => tracing::debug!(?event, "membership"),
             }
         }
+        if !events.is_empty()
+            && let (Some(state), Some(log)) = (&self.state, &links.log)
+        {
+            self.common.send(Mailbox::Log, log, super::log::Members(state.counts().alive));
+        }
         self.common.observe(events);
     }
 }

@@ -110,38 +110,66 @@ impl RegistryActor {
             FeedItem::Next(Change::Frozen { author, end }) => {
                 replay = self.state.cut(author, end, &mut self.out);
             }
+            FeedItem::Next(Change::Jumped(authors)) => {
+                if authors.iter().any(|author| self.state.is_cut(author)) {
+                    // What was taken back of a log counts again as far as the checkpoint covers it.
+                    self.state = State::new();
+                }
+                replay = Replay::Needed;
+            }
             FeedItem::Lagged(_) => replay = Replay::Needed,
         });
         if replay == Replay::Needed {
             self.replay(ctx);
         }
-        for change in self.out.drain() {
-            self.watchers.retain(|watcher| watcher.offer(change.clone(), 256).is_ok());
-        }
+        self.tell_watchers();
         self.answer();
     }
 
-    /// Gives the state all entries there are; it takes those that it has not.
+    /// Gives the state all that there is, the base and every entry behind it; it takes what it has not. What happens
+    /// meanwhile waits.
     fn replay(&mut self, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
-        let read = actix_rt::task::spawn_blocking(move || {
-            let logs = store.logs()?;
-            let mut entries = Vec::new();
-            for log in logs {
-                each_entry(&store, &log, log.base, |entry| entries.push(entry))?;
-            }
-            Ok::<_, StoreError>(entries)
-        });
-        ctx.wait(read.into_actor(self).map(|read, actor, _| match read {
-            Ok(Ok(entries)) => {
-                for entry in &entries {
-                    apply(&mut actor.state, entry, &mut actor.out);
-                }
-                actor.answer();
+        let read =
+            actix_rt::task::spawn_blocking(move || Ok::<_, StoreError>((store.base()?, store.logs()?)));
+        ctx.wait(read.into_actor(self).map(|read, actor, ctx| match read {
+            Ok(Ok((base, logs))) => {
+                let _ = actor.state.merge(&base.registry, &mut actor.out);
+                actor.replay_on(Cursor::new(logs), ctx);
             }
             Ok(Err(error)) => tracing::error!(%error, "the registry could not be built anew"),
             Err(error) => tracing::error!(%error, "the registry could not be built anew"),
         }));
+    }
+
+    /// Takes the next batch of entries, which bounds what is in memory.
+    fn replay_on(&mut self, mut cursor: Cursor, ctx: &mut Context<Self>) {
+        let store = Arc::clone(&self.store);
+        let read = actix_rt::task::spawn_blocking(move || {
+            let records = cursor.next_batch(&store)?;
+            Ok::<_, StoreError>((records, cursor))
+        });
+        ctx.wait(read.into_actor(self).map(|read, actor, ctx| match read {
+            Ok(Ok((records, _))) if records.is_empty() => {
+                actor.tell_watchers();
+                actor.answer();
+            }
+            Ok(Ok((records, cursor))) => {
+                for entry in records.iter().flat_map(Record::to_entries) {
+                    apply(&mut actor.state, &entry, &mut actor.out);
+                }
+                actor.tell_watchers();
+                actor.replay_on(cursor, ctx);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the registry could not be built anew"),
+            Err(error) => tracing::error!(%error, "the registry could not be built anew"),
+        }));
+    }
+
+    fn tell_watchers(&mut self) {
+        for change in self.out.drain() {
+            self.watchers.retain(|watcher| watcher.offer(change.clone(), 256).is_ok());
+        }
     }
 
     /// Answers own writes that the state contains.
@@ -182,7 +210,7 @@ fn apply(state: &mut State, entry: &Entry, out: &mut Outbox<registry::Change>) {
     let _ = state.apply(&entry, out);
 }
 
-/// The state from its snapshot, if there is one, and the entries behind it.
+/// The state from its snapshot, or from the base if the snapshot is older, and the entries behind it.
 fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
     let mut state = State::new();
     if let Some(snapshot) = store.snapshot(CATEGORY)?
@@ -191,18 +219,82 @@ fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
         tracing::warn!(%error, "the registry's snapshot cannot be used; the whole log is read");
         state = State::new();
     }
+    let is_behind = |log: &StoredLog| known(&state, log.author) < log.base.saturating_sub(1);
+    if logs.iter().any(is_behind) {
+        state = base(store);
+    }
     let mut out = Outbox::new();
     let mut is_whole = true;
     for log in logs.iter().filter(|log| log.proof.is_some()) {
         is_whole &= state.cut(log.author, end_of(log), &mut out) == Replay::NotNeeded;
     }
+    if !is_whole {
+        let _ = state.merge(&base(store), &mut out);
+    }
     for log in logs {
-        let known = state.heads().get(&log.author).map_or(Seq(0), |head| head.seq);
-        let from = if is_whole { known.saturating_add(1).max(log.base) } else { log.base };
+        let from =
+            if is_whole { known(&state, log.author).saturating_add(1).max(log.base) } else { log.base };
         each_entry(store, log, from, |entry| apply(&mut state, &entry, &mut out))?;
         let _ = out.drain();
     }
     Ok(state)
+}
+
+fn known(state: &State, author: NodeId) -> Seq {
+    state.heads().get(&author).map_or(Seq(0), |head| head.seq)
+}
+
+/// What stands for entries that are not here. Without it the registry is not whole, and the node says so.
+fn base(store: &LogStore) -> State {
+    match store.base() {
+        Ok(base) => base.registry,
+        Err(error) => {
+            tracing::error!(%error, "the registry lacks what was written before the entries that are here");
+            State::new()
+        }
+    }
+}
+
+/// Where reading all entries has come to.
+struct Cursor {
+    logs: std::vec::IntoIter<StoredLog>,
+    current: Option<(StoredLog, Seq)>,
+}
+
+impl Cursor {
+    fn new(logs: Vec<StoredLog>) -> Self {
+        Cursor { logs: logs.into_iter(), current: None }
+    }
+
+    /// The next records, of one author; none at the end.
+    fn next_batch(&mut self, store: &LogStore) -> Result<Vec<Record>, StoreError> {
+        loop {
+            let (log, next) = match self.current.take() {
+                Some(current) => current,
+                None => match self.logs.next() {
+                    Some(log) => {
+                        let base = log.base;
+                        (log, base)
+                    }
+                    None => return Ok(Vec::new()),
+                },
+            };
+            let records = match store.read(log.author, next, log.head.seq, READ_BYTES) {
+                Ok(records) => records,
+                Err(ReadError::Store(error)) => return Err(error),
+                // The log finds it too, and what is fetched again comes as a change.
+                Err(ReadError::Damaged(damage)) => {
+                    tracing::error!("{}", damage.what);
+                    continue;
+                }
+            };
+            let records: Vec<Record> = records.iter().filter_map(|bytes| record_of(bytes, store)).collect();
+            if let Some(last) = records.last() {
+                self.current = Some((log, last.last().saturating_add(1)));
+                return Ok(records);
+            }
+        }
+    }
 }
 
 /// Where a frozen log ends.

@@ -22,8 +22,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use log::{
-    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogEntries, LogEntry, LogHead, LogProof,
-    LogStatus, MissedEntries, Source,
+    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogCheckpoint, LogEntries, LogEntry,
+    LogHead, LogProof, LogStatus, MissedEntries, Source,
 };
 pub use registry::{
     AsOfView, EntryView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange, RegistryEntry,

@@ -51,6 +51,7 @@ pub(super) fn validate(config: &Config) -> Result<(), InvalidConfig> {
     check.node(config);
     check.network(config);
     check.gossip(config);
+    check.checkpoints(config);
     check.limits(config);
     check.api(config);
     check.log(config);
@@ -271,6 +272,28 @@ impl Check {
                 format!("{last:?} is not the peer id of an Ed25519 key"),
                 "copy the whole address again; a peer id looks like 12D3KooW…",
             );
+        }
+    }
+
+    fn checkpoints(&mut self, config: &Config) {
+        let checkpoints = &config.checkpoints;
+        self.range("checkpoints.every_steps", checkpoints.every_steps, 0, 1 << 40);
+        self.range("checkpoints.delay_steps", checkpoints.delay_steps, 0, 1 << 40);
+        self.range("checkpoints.signers", checkpoints.signers, 0, 2048);
+        self.range("checkpoints.bytes_max", checkpoints.bytes_max, 1 << 16, 1 << 40);
+        let keep = [
+            ("checkpoints.keep_steps", checkpoints.keep_steps),
+            ("checkpoints.keep_bytes", checkpoints.keep_bytes),
+        ];
+        for (name, value) in keep.into_iter().filter(|(_, value)| *value > 0) {
+            if checkpoints.every_steps == 0 {
+                self.fail(
+                    name,
+                    value,
+                    "nothing is dropped without checkpoints",
+                    "set checkpoints.every_steps, the same on all nodes",
+                );
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::refusal::Refusal;
 use crate::time::Time;
 use crate::validate::{Unverified, Verified};
 
+use super::checkpoint::{Checkpoint, Cut, Sealed, StoredCheckpoint};
 use super::{Head, Proof, Record, Report};
 
 /// What the store holds of one author when the node starts.
@@ -35,6 +36,8 @@ pub struct Start {
     /// True if this key may have written before: always, but for a key made just now. The node then asks its peers for
     /// the end of its own log before it appends, for the data directory may be an old copy.
     pub may_have_written: bool,
+    /// The newest sealed checkpoint that the store holds whole.
+    pub checkpoint: Option<StoredCheckpoint>,
 }
 
 /// The log's name for something that it waits for. Comes back with the answer.
@@ -109,11 +112,11 @@ pub enum Input<P> {
         /// Whether all of it is on disk. After an error none of it may be taken for written.
         result: Result<(), StoreError>,
     },
-    /// Answers [`Output::Read`] and [`Output::Find`].
+    /// Answers [`Output::Read`], [`Output::Find`] and [`Output::ReadChunk`].
     Read {
         /// Which.
         token: Token,
-        /// The records as they were stored.
+        /// The records, or the chunk, as they were stored.
         result: Result<Vec<Bytes>, StoreError>,
     },
     /// Answers [`Output::Verify`]: what came of each, in the same order. Fewer results than records
@@ -127,16 +130,30 @@ pub enum Input<P> {
     /// The store has found that an author's log is damaged, and that it ends here for now. What is missing is fetched
     /// again.
     Damaged(StoredLog),
-    /// The store has dropped an author's entries below `base`, by the policy of retention.
+    /// The store has dropped an author's entries below `base`, because of [`Output::Truncate`].
     Truncated {
         /// Whose.
         author: NodeId,
         /// The first entry that is left.
         base: Seq,
     },
-    /// Take an author's log as complete up to here, because a verified snapshot covers it: the store holds nothing of
-    /// it and `base` is behind its head.
-    Adopt(StoredLog),
+    /// So many members are alive, this node among them. Without it, those count that are connected. Only checkpoints
+    /// need it.
+    Members(usize),
+    /// Answers [`Output::Fold`]: the checkpoint that was made and its cut. It is on disk, but does not count yet.
+    Folded {
+        /// Which.
+        token: Token,
+        /// What came of it.
+        result: Result<(Checkpoint, Cut), StoreError>,
+    },
+    /// Answers [`Output::Stage`] and [`Output::Open`].
+    Staged {
+        /// Which.
+        token: Token,
+        /// Whether the chunk is kept, or the checkpoint good.
+        result: Result<(), StoreError>,
+    },
     /// From now on take nothing new that this author wrote.
     Quarantine(NodeId),
     /// Take what this author writes again.
@@ -160,8 +177,21 @@ pub enum Change {
     /// Put this record at the end of its author's log. What the store holds of that author at its first sequence
     /// number or behind is replaced: it is left from a write that failed, or damaged.
     Append(Record),
-    /// Keep this proof in place of an earlier one, and drop its author's records that end at `proof.fork()` or later.
-    Freeze(Proof),
+    /// Keep this proof in place of an earlier one, and drop its author's records behind `head`.
+    Freeze {
+        /// The proof.
+        proof: Proof,
+        /// Where the log ends: before the fork, or where a sealed checkpoint cuts it.
+        head: Head,
+    },
+    /// A checkpoint is sealed, and the store has its parts, from [`Output::Fold`] or [`Output::Stage`]. The newest one is
+    /// served from now on; one more is kept, for who is fetching it, or for a [`Change::Jump`] behind it. Others can go, and what
+    /// was staged of this one.
+    Seal(Box<StoredCheckpoint>),
+    /// A sealed checkpoint stands for this log up to its head: drop its records up to there, and keep this in place of where
+    /// it ended; `base` is behind `head`. The store's [`Base`](super::checkpoint::Base) joins the sealed checkpoints
+    /// that it holds in the same transaction.
+    Jump(StoredLog),
 }
 
 /// The store could not do what it was asked.
@@ -226,6 +256,55 @@ pub enum Output<P> {
         author: NodeId,
         /// What it covers.
         seq: Seq,
+    },
+    /// Make the checkpoint of this step: begin with the [`Base`](super::checkpoint::Base), joined with the newest sealed
+    /// checkpoint, take every log's records from there on, and keep the parts on disk
+    /// until the next one is made.
+    Fold {
+        /// Comes back.
+        token: Token,
+        /// The step.
+        step: Step,
+    },
+    /// Keep this chunk of a checkpoint that is being fetched. It counts for nothing until [`Change::Seal`].
+    Stage {
+        /// Comes back.
+        token: Token,
+        /// Which checkpoint.
+        checkpoint: Hash,
+        /// Which part.
+        part: usize,
+        /// Which chunk of it.
+        index: u64,
+        /// [`CHUNK_BYTES`](super::checkpoint::CHUNK_BYTES) but for the last.
+        bytes: Bytes,
+    },
+    /// See whether the parts that were staged are those of this checkpoint and can be read; answered by [`Input::Staged`].
+    Open {
+        /// Comes back.
+        token: Token,
+        /// Which.
+        checkpoint: Checkpoint,
+    },
+    /// Read a chunk of one of the two newest sealed checkpoints; answered by [`Input::Read`] with one item or none.
+    ReadChunk {
+        /// Comes back.
+        token: Token,
+        /// Which checkpoint.
+        checkpoint: Hash,
+        /// Which part.
+        part: usize,
+        /// Which chunk of it.
+        index: u64,
+    },
+    /// Drop records that the newest sealed checkpoint covers, when there is time: those of steps before `below`, and if
+    /// the store then has more than `bytes_max` bytes, all. The store's [`Base`](super::checkpoint::Base) joins the
+    /// checkpoint first. [`Input::Truncated`] tells of each log that was shortened.
+    Truncate {
+        /// Records of this step and later ones stay.
+        below: Step,
+        /// Unless there are more bytes than this.
+        bytes_max: Option<u64>,
     },
     /// Give `timer` back at `at` or later.
     Timer {
@@ -330,6 +409,17 @@ pub enum Event<P> {
         /// The proof. It names the author and the fork.
         proof: Proof,
     },
+    /// A checkpoint is sealed, and on disk whole.
+    Sealed {
+        /// The checkpoint.
+        sealed: Box<Sealed>,
+    },
+    /// A sealed checkpoint stands for these logs up to these heads: entries up to there come no more. Projections begin
+    /// anew with the store's [`Base`](super::checkpoint::Base) and what the logs have behind it.
+    Jumped {
+        /// Whose, where they end now, and how many entries had been missing here.
+        logs: Vec<(NodeId, Head, u64)>,
+    },
     /// This node had missed entries and has them now, or knows that nobody here has them.
     CaughtUp(Report),
     /// The own log is known to its end: from now on appends are written. `recovered` entries had been missing
@@ -380,6 +470,9 @@ pub enum Misdeed {
     /// It sent a proof that proves nothing.
     #[error("sent a proof that proves nothing")]
     BadProof,
+    /// It sent a checkpoint, or a part of one, that is not what was signed, or not signed.
+    #[error("sent a checkpoint that is not what was signed, or not signed")]
+    BadCheckpoint,
 }
 
 impl Misdeed {
@@ -393,6 +486,7 @@ impl Misdeed {
             Misdeed::EmptyClaim => "empty_claim",
             Misdeed::Silent => "silent",
             Misdeed::BadProof => "bad_proof",
+            Misdeed::BadCheckpoint => "bad_checkpoint",
         }
     }
 }
@@ -452,4 +546,20 @@ pub struct Stats {
     pub misdeeds: u64,
     /// Searches for a fork.
     pub fork_searches: u64,
+    /// Checkpoints made.
+    pub checkpoints_made: u64,
+    /// Checkpoints sealed that this node had made itself.
+    pub checkpoints_sealed: u64,
+    /// Checkpoints taken from peers.
+    pub checkpoints_adopted: u64,
+    /// Checkpoints of peers that were refused.
+    pub checkpoints_refused: u64,
+    /// Entries that a checkpoint stands for that had been missing here.
+    pub entries_covered: u64,
+    /// Signatures of the checkpoint that waits to be sealed.
+    pub checkpoint_votes: usize,
+    /// How many it needs.
+    pub checkpoint_votes_needed: usize,
+    /// Bytes of checkpoints received.
+    pub checkpoint_bytes_received: u64,
 }

@@ -26,6 +26,10 @@
 //! So the least proof of all is found from what is kept, and taking the least of two nodes' proofs and chains gives what one
 //! node would have that had seen both their records. (What a full buffer sheds is as if it had not been seen.)
 //!
+//! # Below a checkpoint
+//! What a sealed checkpoint covers is final, for its records may be gone: a fork at or before the cut freezes the log
+//! right behind the cut ([`Chain::seal`]), on every node that has the checkpoint.
+//!
 //! # Not here
 //! Signatures (records offered have passed all gates), disks, peers.
 
@@ -33,6 +37,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{Hash, Seq, Step};
 
+use super::checkpoint::CutHead;
 use super::{Head, Proof, Record};
 
 /// How much may wait that nobody asked for.
@@ -50,6 +55,8 @@ pub struct Chain {
     head: Head,
     step: Step,
     frozen: Option<Proof>,
+    /// Where a sealed checkpoint cuts it.
+    sealed: CutHead,
     waiting: BTreeMap<(Seq, Hash), Waiting>,
     /// Records and bytes that wait and were not asked for.
     unasked: Room,
@@ -91,6 +98,7 @@ impl Chain {
             head,
             step,
             frozen,
+            sealed: CutHead { head: Head::EMPTY, step: Step(0) },
             waiting: BTreeMap::new(),
             unasked: Room { records: 0, bytes: 0 },
             waiting_bytes: 0,
@@ -119,7 +127,20 @@ impl Chain {
 
     /// The last sequence number that the log can have.
     pub fn limit(&self) -> Seq {
-        self.frozen.as_ref().map_or(Seq(u64::MAX - 1), |proof| proof.fork().saturating_sub(1))
+        let before = |proof: &Proof| proof.fork().saturating_sub(1).max(self.sealed.head.seq);
+        self.frozen.as_ref().map_or(Seq(u64::MAX - 1), before)
+    }
+
+    /// A sealed checkpoint cuts the log here: no fork takes back what it covers.
+    pub fn seal(&mut self, cut: CutHead) {
+        if cut.head.seq > self.sealed.head.seq {
+            self.sealed = cut;
+        }
+    }
+
+    /// Where a sealed checkpoint cuts it.
+    pub fn sealed(&self) -> CutHead {
+        self.sealed
     }
 
     /// Takes in a record of this author. `is_asked` says that this node asked for it, so that there is room.
@@ -177,14 +198,18 @@ impl Chain {
             return false;
         }
         let fork = least.fork();
-        if self.head.seq >= fork {
+        if fork <= self.sealed.head.seq {
+            if self.head.seq > self.sealed.head.seq {
+                (self.head, self.step) = (self.sealed.head, self.sealed.step);
+            }
+        } else if self.head.seq >= fork {
             let prev = own.map_or(least.records()[0].prev(), Record::prev);
             let seq = own.map_or(fork, Record::first).saturating_sub(1);
             self.head = prev.map_or(Head::EMPTY, |digest| Head { seq, digest });
         }
         self.frozen = Some(least);
-        let dropped: Vec<_> =
-            self.waiting.range((fork, Hash::from_bytes([0; 32]))..).map(|(key, _)| *key).collect();
+        let behind = (self.limit().saturating_add(1), Hash::from_bytes([0; 32]));
+        let dropped: Vec<_> = self.waiting.range(behind..).map(|(key, _)| *key).collect();
         for key in dropped {
             self.remove_waiting(&key);
         }

@@ -65,6 +65,26 @@ pub struct Config {
     /// many times the eight or so of a round.
     pub compares_max: u32,
 
+    /// A checkpoint is made of the entries before every step that is a multiple of this; 0 for none. The same on all
+    /// nodes of a mesh, for only equal checkpoints are sealed. Too low costs a fold of what is new, and a state on disk
+    /// each time; too high keeps more from being dropped. Default 0: who wants to drop entries sets it.
+    pub checkpoint_steps: u64,
+    /// How many steps after its step a checkpoint is made, so that late entries are there everywhere. Too low: entries
+    /// are on their way, the ids differ and it is not sealed. Default 10: guess, some rounds.
+    pub checkpoint_delay_steps: u64,
+    /// How many signatures seal a checkpoint, the same on all nodes; 0 for a majority of the members that are alive, two
+    /// at least if there ever were others. With 0, two make one good enough to be taken in place of
+    /// entries, and to drop entries. Default 0.
+    pub checkpoint_signers: usize,
+    /// The longest checkpoint that is taken from peers, cut and states together. Default 256 MiB: guess; the state is
+    /// held in memory when it is opened.
+    pub checkpoint_bytes_max: u64,
+    /// Records older than this many steps are dropped, once a sealed checkpoint covers them; 0 keeps them. Default 0.
+    pub keep_steps: u64,
+    /// All records that a sealed checkpoint covers are dropped when the store has more bytes than this; 0 keeps them.
+    /// Default 0.
+    pub keep_bytes: u64,
+
     /// How long after a failed write the next one is tried. Default 1 s: guess.
     pub write_retry: Duration,
 
@@ -104,6 +124,12 @@ impl Default for Config {
             serves_per_peer: 64,
             serve_queue_bytes_max: 4 << 20,
             compares_max: 256,
+            checkpoint_steps: 0,
+            checkpoint_delay_steps: 10,
+            checkpoint_signers: 0,
+            checkpoint_bytes_max: 256 << 20,
+            keep_steps: 0,
+            keep_bytes: 0,
             write_retry: Duration::from_secs(1),
             own_head_wait: Duration::from_secs(5),
             own_head_settle: Duration::from_secs(1),

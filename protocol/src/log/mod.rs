@@ -37,6 +37,10 @@
 //! A data directory may be an old copy. So a node that may have written before asks its peers for the end of its own
 //! log first ([`Config::own_head_wait`]), fetches what it lacks, and only then appends. Alone it goes on after the wait.
 //!
+//! # Checkpoints
+//! What all entries before a step come to is signed by several nodes ([`checkpoint`]). Records that a sealed checkpoint
+//! covers may be dropped, and who lacks what nobody gives any more takes the checkpoint in its place.
+//!
 //! # Storage
 //! is outside and asynchronous: [`Output::Write`], [`Output::Read`], [`Output::Find`]. A head is told to peers, a record
 //! applied and an append answered only when the write is done. There is one write at a time; what comes meanwhile is the
@@ -48,10 +52,11 @@
 //! and requests under way are bounded; what is shed is counted, and nothing is lost by it that peers still have.
 //!
 //! # Not here
-//! Folding entries into state; snapshots and retention (the log is told of them); sockets, disks and threads.
+//! What entries mean; sockets, disks and threads.
 
 mod api;
 pub mod chain;
+pub mod checkpoint;
 mod config;
 pub mod gates;
 mod proof;

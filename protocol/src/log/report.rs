@@ -15,7 +15,9 @@ pub struct Report {
     pub took: Duration,
     /// Entries that were missing and are here now.
     pub entries: u64,
-    /// Of these, entries that came by gossip meanwhile and were not fetched.
+    /// Entries that were missing and that a checkpoint stands for now.
+    pub covered: u64,
+    /// Of [`Self::entries`], those that came by gossip meanwhile and were not fetched.
     pub entries_gossip: u64,
     /// Bytes of frames that this node sent to peers meanwhile to compare and to ask.
     pub bytes_sent: u64,
@@ -40,6 +42,8 @@ pub struct Missed {
     pub to: Seq,
     /// How many of them are here now.
     pub recovered: u64,
+    /// How many a checkpoint stands for.
+    pub covered: u64,
     /// How many nobody here has, or gives.
     pub nobody_has: u64,
 }

@@ -17,6 +17,7 @@ use crate::pattern::PatternGenerator;
 use crate::time::Time;
 
 use super::chain::{Chain, Room};
+use super::checkpoint::Sealed;
 use super::gates::RecordGates;
 use super::reconcile::HeadSet;
 use super::wire::{DecodeError, Frame};
@@ -24,7 +25,9 @@ use super::{
     AuthorHead, Config, Head, Input, Misdeed, Output, Proof, Record, Start, Stats, StoredLog, Timer, Token,
 };
 
+mod adopt;
 mod append;
+mod checkpoint;
 mod fetch;
 mod fork;
 mod peers;
@@ -34,6 +37,7 @@ mod serve;
 mod write;
 
 use append::Own;
+use checkpoint::Checkpoints;
 use fetch::Fetching;
 use fork::ForkSearch;
 use peers::Peer;
@@ -76,6 +80,7 @@ pub struct State<P> {
     unasked_bytes: usize,
     asked_waiting_bytes: usize,
     catch_up: Option<fetch::CatchUp>,
+    checkpoints: Checkpoints<P>,
     next_token: u64,
     round_token: u64,
     tick_token: u64,
@@ -168,6 +173,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             unasked_bytes: 0,
             asked_waiting_bytes: 0,
             catch_up: None,
+            checkpoints: Checkpoints::new(),
             next_token: 0,
             round_token: 0,
             tick_token: 0,
@@ -178,6 +184,9 @@ impl<P: Copy + Ord + Debug> State<P> {
             let author = stored.author;
             state.logs.insert(author, Log::new(stored));
             state.tell(author);
+        }
+        if let Some(stored) = start.checkpoint {
+            state.begin_with(stored);
         }
         state.own.remember_stored(state.log(&state.me()).map_or(Head::EMPTY, |log| log.stored));
         out.push(Output::Timer { at: now + state.config.interval, timer: Timer::Round(state.round_token) });
@@ -199,8 +208,9 @@ impl<P: Copy + Ord + Debug> State<P> {
             Input::Flush { mesh_time_us } => self.on_flush(mesh_time_us, out),
             Input::Step(step) => {
                 self.step = step;
-                if step.is_some() {
+                if let Some(step) = step {
                     self.own.note_step(now, &self.config);
+                    self.on_step(step, out);
                 }
             }
             Input::Written { token, result } => self.on_written(now, token, result, out),
@@ -212,7 +222,9 @@ impl<P: Copy + Ord + Debug> State<P> {
                     log.base = log.base.max(base);
                 }
             }
-            Input::Adopt(stored) => self.on_adopt(&stored),
+            Input::Members(alive) => self.on_members(alive),
+            Input::Folded { token, result } => self.on_folded(now, token, result),
+            Input::Staged { token, result } => self.on_staged(now, token, result, rng, out),
             Input::Quarantine(author) => self.gates.quarantine(author),
             Input::Lift(author) => self.gates.lift(&author),
             Input::Timer(Timer::Round(token)) => self.on_round_timer(now, token, rng, out),
@@ -244,7 +256,12 @@ impl<P: Copy + Ord + Debug> State<P> {
         };
         if matches!(
             frame,
-            Frame::Compare { .. } | Frame::Heads(_) | Frame::Records { .. } | Frame::Decline { .. }
+            Frame::Compare { .. }
+                | Frame::Heads(_)
+                | Frame::Records { .. }
+                | Frame::Decline { .. }
+                | Frame::Offer(_)
+                | Frame::Chunk { .. }
         ) {
             self.count_received(&frame, bytes.len());
         }
@@ -273,6 +290,7 @@ impl<P: Copy + Ord + Debug> State<P> {
                     self.on_head(now, from, head, rng, out);
                 }
             }
+            frame => self.on_checkpoint_frame(now, from, frame, rng, out),
         }
     }
 
@@ -296,6 +314,11 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.logs.get(author)?.chain.proof()
     }
 
+    /// The newest sealed checkpoint that is on disk whole.
+    pub fn checkpoint(&self) -> Option<&Sealed> {
+        self.checkpoints.sealed()
+    }
+
     /// One hash of all heads that are on disk: two nodes with the same have the same logs.
     pub fn fingerprint(&self) -> Hash {
         self.told.hash()
@@ -317,6 +340,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             waiting_bytes: logs.map(|log| log.chain.waiting_bytes()).sum(),
             behind: self.behind(),
             write_bytes: self.writer.bytes(),
+            checkpoint_votes: self.checkpoints.votes(),
+            checkpoint_votes_needed: self.votes_needed(),
             ..self.stats
         }
     }
@@ -339,6 +364,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             && self.checking.is_empty()
             && self.forks.is_empty()
             && self.own.is_idle()
+            && self.checkpoints.is_idle()
     }
 
     /// Panics if an invariant is broken; for tests and simulation.
@@ -359,6 +385,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         assert!(self.logs.len() <= self.config.authors_max.saturating_add(1), "authors are bounded");
         self.check_fetches();
         self.own.check_invariants(&self.config);
+        self.checkpoints.check_invariants();
         self.writer.check_invariants();
     }
 
@@ -412,29 +439,13 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
-    fn on_adopt(&mut self, stored: &StoredLog) {
-        let author = stored.author;
-        let Some(log) = self.log_mut(author) else { return };
-        if stored.head.seq <= log.chain.head().seq
-            || stored.head.seq > log.chain.limit()
-            || !log.unwritten.is_empty()
-        {
-            return;
-        }
-        log.generation += 1;
-        (log.stored, log.stored_step, log.base) = (stored.head, stored.step, stored.base.max(Seq(1)));
-        self.with_chain(author, |chain| chain.reset(stored.head, stored.step));
-        self.apply_waiting(author);
-        self.tell(author);
-        self.may_fetch = true;
-    }
-
     fn keep_ticking(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
         let needs_tick = !self.requests.is_empty()
             || !self.fetching.is_empty()
             || !self.forks.is_empty()
             || self.own.waits()
             || self.writer.waits()
+            || self.checkpoints.waits()
             || self.peers.values().any(Peer::waits);
         if needs_tick && !self.is_ticking {
             self.is_ticking = true;
@@ -451,7 +462,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.may_fetch = true;
         self.expire_requests(now, out);
         self.expire_rounds(now);
-
+        self.expire_adoption(now, rng, out);
+        self.pass_votes_on(out);
         self.expire_replicas(now, out);
         self.recheck_peers(now, rng, out);
     }
@@ -473,6 +485,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         if token != self.round_token {
             return;
         }
+        self.checkpoints.begin_interval();
         self.begin_round(now, rng, out);
         self.round_token += 1;
         let quarter = self.config.interval / 4;

@@ -18,15 +18,21 @@
 //! | 7    | Proof    | proof: bytes                                                                        |
 //! | 8    | AskHead  | author: bytes(32)                                                                   |
 //! | 9    | HeadOf   | author: bytes(32) · head: bytes or null                                             |
+//! | 10   | AskCheckpoint | (nothing)                                                                      |
+//! | 11   | Offer    | sealed: bytes or null                                                               |
+//! | 12   | Votes    | step: uint · checkpoint: bytes(32) · votes: array of bytes(96)                      |
+//! | 13   | AskChunk | id: uint · checkpoint: bytes(32) · part: uint · index: uint                         |
+//! | 14   | Chunk    | id: uint · chunk: bytes                                                             |
 //!
-//! A head is the bytes of [`AuthorHead::to_wire`]. A frame of an unknown kind is dropped; every other fault is one of
+//! A head is the bytes of [`AuthorHead::to_wire`], a sealed checkpoint those of [`Sealed::encode`]. A frame of an unknown kind is dropped; every other fault is one of
 //! a broken or hostile peer.
 
 use bytes::Bytes;
 
-use crate::id::{MeshId, NodeId, Seq};
+use crate::id::{Hash, MeshId, NodeId, Seq, Step};
 use crate::shape;
 
+use super::checkpoint::{Sealed, VOTES_MAX, Vote};
 use super::proof::proof_bytes_max;
 use super::reconcile::{Content, FINGERPRINT_BYTES, Range};
 use super::record::AuthorHead;
@@ -117,7 +123,7 @@ pub enum Frame {
         /// Envelopes, in order.
         records: Vec<Bytes>,
     },
-    /// Answers `Fetch` and `Find` with nothing.
+    /// Answers `Fetch`, `Find` and `AskChunk` with nothing.
     Decline {
         /// That of the request.
         id: u64,
@@ -148,6 +154,37 @@ pub enum Frame {
         /// Where it ends here; `None` if there is nothing of it.
         head: Option<AuthorHead>,
     },
+    /// Asks for the newest sealed checkpoint. Answered by `Offer`.
+    AskCheckpoint,
+    /// The newest sealed checkpoint that the sender holds whole, if any.
+    Offer(Option<Sealed>),
+    /// Signatures of a checkpoint, the sender's own and others'.
+    Votes {
+        /// The step of the checkpoint.
+        step: Step,
+        /// Its id.
+        checkpoint: Hash,
+        /// Who has signed it.
+        votes: Vec<Vote>,
+    },
+    /// Asks for a chunk of a part of a checkpoint. Answered by `Chunk` or `Decline`.
+    AskChunk {
+        /// Comes back in the answer.
+        id: u64,
+        /// Which checkpoint.
+        checkpoint: Hash,
+        /// Which part.
+        part: u64,
+        /// Which chunk of it.
+        index: u64,
+    },
+    /// Answers `AskChunk`.
+    Chunk {
+        /// That of the request.
+        id: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
 }
 
 /// Why bytes are not a frame.
@@ -171,6 +208,11 @@ const ASK_PROOF: u64 = 6;
 const PROOF: u64 = 7;
 const ASK_HEAD: u64 = 8;
 const HEAD_OF: u64 = 9;
+const ASK_CHECKPOINT: u64 = 10;
+const OFFER: u64 = 11;
+const VOTES: u64 = 12;
+const ASK_CHUNK: u64 = 13;
+const CHUNK: u64 = 14;
 
 impl Frame {
     /// The bytes of the frame, without the length before it.
@@ -218,8 +260,26 @@ impl Frame {
                     None => out.null(),
                 };
             }
+            Frame::AskCheckpoint => drop(out.open(1).uint(ASK_CHECKPOINT)),
+            Frame::Offer(sealed) => {
+                out.open(2).uint(OFFER);
+                match sealed {
+                    Some(sealed) => out.bytes(&sealed.encode()),
+                    None => out.null(),
+                };
+            }
+            Frame::Votes { step, checkpoint, votes } => {
+                out.open(4).uint(VOTES).uint(step.0).bytes(checkpoint.as_bytes()).open(votes.len());
+                for vote in votes {
+                    out.bytes(&vote.to_wire());
+                }
+            }
+            Frame::AskChunk { id, checkpoint, part, index } => {
+                out.open(5).uint(ASK_CHUNK).uint(*id).bytes(checkpoint.as_bytes()).uint(*part).uint(*index);
+            }
+            Frame::Chunk { id, bytes } => drop(out.open(3).uint(CHUNK).uint(*id).bytes(bytes)),
         }
-        out.0.into()
+        out.finish()
     }
 
     /// Reads the bytes of one frame. Records are slices of them.
@@ -229,10 +289,10 @@ impl Frame {
     pub fn decode(bytes: &Bytes) -> Result<Frame, DecodeError> {
         shape::check(bytes).map_err(|_| DecodeError::Malformed)?;
         let kind = shape::first_unsigned(bytes).ok_or(DecodeError::Malformed)?;
-        if kind > HEAD_OF {
+        if kind > CHUNK {
             return Err(DecodeError::UnknownKind(kind));
         }
-        let mut reader = Reader { whole: bytes, rest: bytes };
+        let mut reader = Reader::new(bytes);
         reader.frame().filter(|_| reader.rest.is_empty()).ok_or(DecodeError::Malformed)
     }
 }
@@ -242,8 +302,9 @@ const BYTES: u8 = 2;
 const ARRAY: u8 = 4;
 const NULL: u8 = 0xf6;
 
+/// Writes items in canonical CBOR.
 #[derive(Default)]
-struct Writer(Vec<u8>);
+pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
     fn head(&mut self, kind: u8, value: u64) -> &mut Self {
@@ -268,15 +329,19 @@ impl Writer {
         self
     }
 
-    fn open(&mut self, items: usize) -> &mut Self {
+    pub(super) fn finish(self) -> Bytes {
+        self.0.into()
+    }
+
+    pub(super) fn open(&mut self, items: usize) -> &mut Self {
         self.head(ARRAY, items as u64)
     }
 
-    fn uint(&mut self, value: u64) -> &mut Self {
+    pub(super) fn uint(&mut self, value: u64) -> &mut Self {
         self.head(UINT, value)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.head(BYTES, bytes.len() as u64).0.extend(bytes);
         self
     }
@@ -307,12 +372,20 @@ impl Writer {
 }
 
 /// Reads items of a document whose shape is good.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     whole: &'a Bytes,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
+    pub(super) fn new(whole: &'a Bytes) -> Self {
+        Reader { whole, rest: whole }
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn head(&mut self, kind: u8) -> Option<u64> {
         let (&first, after) = self.rest.split_first()?;
         if first >> 5 != kind {
@@ -323,15 +396,15 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    fn uint(&mut self) -> Option<u64> {
+    pub(super) fn uint(&mut self) -> Option<u64> {
         self.head(UINT)
     }
 
-    fn seq(&mut self) -> Option<Seq> {
+    pub(super) fn seq(&mut self) -> Option<Seq> {
         self.uint().map(Seq)
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.head(BYTES)?).ok()?;
         let (bytes, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
@@ -352,12 +425,20 @@ impl<'a> Reader<'a> {
         self.rest.first().is_some_and(|first| first >> 5 == BYTES)
     }
 
-    fn array(&mut self, items_max: u64) -> Option<u64> {
+    pub(super) fn array(&mut self, items_max: u64) -> Option<u64> {
         self.head(ARRAY).filter(|items| *items <= items_max)
     }
 
-    fn author(&mut self) -> Option<NodeId> {
+    pub(super) fn author(&mut self) -> Option<NodeId> {
         Some(NodeId::from_bytes(self.bytes()?.try_into().ok()?))
+    }
+
+    pub(super) fn hash(&mut self) -> Option<Hash> {
+        Some(Hash::from_bytes(self.bytes()?.try_into().ok()?))
+    }
+
+    pub(super) fn votes(&mut self) -> Option<Vec<Vote>> {
+        (0..self.array(VOTES_MAX as u64)?).map(|_| Vote::from_wire(self.bytes()?)).collect()
     }
 
     fn author_head(&mut self) -> Option<AuthorHead> {
@@ -394,9 +475,11 @@ impl<'a> Reader<'a> {
         let items = self.array(6)?;
         let kind = self.uint()?;
         let expected = match kind {
-            HEADS | ASK_PROOF | PROOF | ASK_HEAD => 2,
-            COMPARE | HEAD_OF => 3,
-            RECORDS | DECLINE | FIND => 4,
+            ASK_CHECKPOINT => 1,
+            HEADS | ASK_PROOF | PROOF | ASK_HEAD | OFFER => 2,
+            COMPARE | HEAD_OF | CHUNK => 3,
+            RECORDS | DECLINE | FIND | VOTES => 4,
+            ASK_CHUNK => 5,
             _ => 6,
         };
         if items != expected {
@@ -428,6 +511,25 @@ impl<'a> Reader<'a> {
             ASK_PROOF => Frame::AskProof(self.author()?),
             PROOF => Frame::Proof(self.bytes().map(|proof| self.whole.slice_ref(proof))?),
             ASK_HEAD => Frame::AskHead(self.author()?),
+            ASK_CHECKPOINT => Frame::AskCheckpoint,
+            OFFER if self.is_null() => Frame::Offer(None),
+            OFFER => {
+                let sealed = self.bytes().map(|sealed| self.whole.slice_ref(sealed))?;
+                Frame::Offer(Some(Sealed::decode(&sealed)?))
+            }
+            VOTES => {
+                Frame::Votes { step: Step(self.uint()?), checkpoint: self.hash()?, votes: self.votes()? }
+            }
+            ASK_CHUNK => Frame::AskChunk {
+                id: self.uint()?,
+                checkpoint: self.hash()?,
+                part: self.uint()?,
+                index: self.uint()?,
+            },
+            CHUNK => Frame::Chunk {
+                id: self.uint()?,
+                bytes: self.bytes().map(|bytes| self.whole.slice_ref(bytes))?,
+            },
             _ => {
                 let author = self.author()?;
                 let head = if self.is_null() { None } else { Some(self.author_head()?) };

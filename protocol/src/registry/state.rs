@@ -122,6 +122,17 @@ impl State {
         self.floor
     }
 
+    /// True if this author's log was cut.
+    pub fn is_cut(&self, author: &NodeId) -> bool {
+        self.cuts.contains_key(author)
+    }
+
+    /// True if it is a fold of entries and nothing else: no log was cut, and nothing compacted. Only then does it hold
+    /// the same bytes on all nodes with the same entries.
+    pub fn is_bare(&self) -> bool {
+        self.cuts.is_empty() && self.floor == Step(0)
+    }
+
     /// How many entries and links there are, and how many are kept only to stay away.
     pub fn counts(&self) -> Counts {
         Counts {

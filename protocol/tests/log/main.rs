@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: a panic is its report")]
 
+mod checkpoints;
 mod disk;
 mod faults;
 mod forks;

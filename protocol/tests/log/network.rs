@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::disk::{Disk, record};
+use crate::disk::{Disk, apply, record};
 use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::Channel;
+use omnimesh_protocol::log::checkpoint::Checkpoint;
 use omnimesh_protocol::log::wire::Frame;
 use omnimesh_protocol::log::{
     AppendError, Appended, AuthorHead, Change, Config, Event, Head, Input, Misdeed, Output, Proof, Record,
     Report, State, StoreError, Timer, Token,
 };
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
+use omnimesh_protocol::projection::{self, Projection, Replay};
+use omnimesh_protocol::registry::{self, Action};
+use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -64,6 +67,11 @@ pub(crate) struct Node {
     pub(crate) misdeeds: BTreeMap<usize, Vec<Misdeed>>,
     pub(crate) frozen: Vec<Proof>,
     pub(crate) own_head: Option<(Head, u64)>,
+    /// The registry, as it follows from what it was told.
+    pub(crate) registry: registry::State,
+    /// Checkpoints that were sealed, and how often logs jumped.
+    pub(crate) sealed: Vec<Checkpoint>,
+    pub(crate) jumps: usize,
 }
 
 #[derive(Debug)]
@@ -75,6 +83,11 @@ enum Happening {
     Read { node: usize, life: u64, token: Token, author: NodeId, from: Seq, to: Seq, bytes_max: usize },
     Find { node: usize, life: u64, token: Token, author: NodeId, seq: Seq },
     Verify { node: usize, life: u64, token: Token, records: Vec<omnimesh_protocol::validate::Unverified> },
+    Fold { node: usize, life: u64, token: Token, step: Step },
+    Stage { node: usize, life: u64, token: Token, chunk: (Hash, usize, u64), bytes: Bytes },
+    Open { node: usize, life: u64, token: Token, checkpoint: Checkpoint },
+    ReadChunk { node: usize, life: u64, token: Token, chunk: (Hash, usize, u64) },
+    Truncate { node: usize, life: u64, below: Step, bytes_max: Option<u64> },
     Step,
 }
 
@@ -105,6 +118,8 @@ pub(crate) struct World {
     pub(crate) memory_max: usize,
     /// Look at invariants after each input.
     pub(crate) is_checked: bool,
+    /// Follow the registry of every node.
+    pub(crate) has_registry: bool,
     /// Real time spent in the logs' machines.
     pub(crate) spent: Duration,
 }
@@ -130,6 +145,7 @@ impl World {
             frames: BTreeMap::new(),
             memory_max: 0,
             is_checked: true,
+            has_registry: false,
             spent: Duration::ZERO,
         };
         for n in 0..nodes {
@@ -159,6 +175,9 @@ impl World {
             misdeeds: BTreeMap::new(),
             frozen: Vec::new(),
             own_head: None,
+            registry: registry::State::new(),
+            sealed: Vec::new(),
+            jumps: 0,
         });
         self.nodes.len() - 1
     }
@@ -190,6 +209,9 @@ impl World {
         let identity = node_state.identity.clone();
         let config = self.config.clone();
         let state = State::new(config, identity, &mesh(), patterns(), start, self.now, &mut out);
+        if self.has_registry {
+            node_state.registry = node_state.disk.registry();
+        }
         node_state.applied = state.heads().map(|head| (head.author, head.head)).collect();
         node_state.state = Some(state);
         self.carry_out(node, &mut out);
@@ -271,6 +293,21 @@ impl World {
         let (ticket, payload) = (Ticket(self.ticket), Bytes::copy_from_slice(data));
         self.nodes[node].appending.insert(ticket, payload.clone());
         self.give(node, Input::Append { category: category(), payload, ticket, replicas });
+    }
+
+    /// Has a node write an entry of the registry.
+    pub(crate) fn put(&mut self, node: usize, name: &str, value: i64) {
+        let key = registry::EntryKey::new("model", name).unwrap();
+        let value = registry::Value::Integer(value).encode().unwrap();
+        let fields = [(registry::FieldName::new("value").unwrap(), value)].into_iter().collect();
+        let step = self.step();
+        let action = Action::Put { key, ttl: None, fields };
+        let operation = self.nodes[node].registry.write(action, step).unwrap();
+        self.ticket += 1;
+        let (ticket, payload) = (Ticket(self.ticket), Bytes::from(operation.encode().unwrap()));
+        self.nodes[node].appending.insert(ticket, payload.clone());
+        let category = Channel::new(registry::CATEGORY).unwrap();
+        self.give(node, Input::Append { category, payload, ticket, replicas: 0 });
     }
 
     /// Gives an input to a node that is up, and carries out what it wants.
@@ -357,6 +394,23 @@ impl World {
                 Output::Find { token, author, seq } => {
                     self.happen(Duration::from_millis(1), Happening::Find { node, life, token, author, seq });
                 }
+                Output::Fold { token, step } => {
+                    self.happen(self.sync, Happening::Fold { node, life, token, step });
+                }
+                Output::Stage { token, checkpoint, part, index, bytes } => {
+                    let chunk = (checkpoint, part, index);
+                    self.happen(self.sync, Happening::Stage { node, life, token, chunk, bytes });
+                }
+                Output::Open { token, checkpoint } => {
+                    self.happen(self.sync, Happening::Open { node, life, token, checkpoint });
+                }
+                Output::ReadChunk { token, checkpoint, part, index } => {
+                    let chunk = (checkpoint, part, index);
+                    self.happen(Duration::from_millis(1), Happening::ReadChunk { node, life, token, chunk });
+                }
+                Output::Truncate { below, bytes_max } => {
+                    self.happen(self.sync, Happening::Truncate { node, life, below, bytes_max });
+                }
                 Output::Timer { at, timer } => {
                     self.happen(at.since(self.now), Happening::Timer { node, life, timer });
                 }
@@ -375,6 +429,7 @@ impl World {
     }
 
     fn note(&mut self, node: usize, event: Event<usize>) {
+        let has_registry = self.has_registry;
         let node = &mut self.nodes[node];
         match event {
             Event::Applied { record, .. } => {
@@ -382,12 +437,28 @@ impl World {
                 assert_eq!(record.first().0, head.seq.0 + 1, "records are applied in order");
                 assert_eq!(record.prev(), head.as_prev());
                 *head = record.head();
+                if has_registry {
+                    apply(&mut node.registry, &record);
+                }
             }
             Event::Frozen { proof } => {
                 let author = proof.author();
                 let last = node.disk.stored(author).head;
                 node.applied.insert(author, last);
                 node.frozen.push(proof);
+                let end = projection::Head { seq: last.seq, hash: last.digest };
+                let end = (last.seq > Seq(0)).then_some(end);
+                if has_registry && node.registry.cut(author, end, &mut Outbox::new()) == Replay::Needed {
+                    node.registry = node.disk.registry();
+                }
+            }
+            Event::Sealed { sealed } => node.sealed.push(sealed.checkpoint),
+            Event::Jumped { logs } => {
+                for (author, head, _) in logs {
+                    node.applied.insert(author, head);
+                }
+                node.jumps += 1;
+                node.registry = node.disk.registry();
             }
             Event::CaughtUp(report) => node.reports.push(report),
             Event::OwnHead { head, recovered, .. } => node.own_head = Some((head, recovered)),
@@ -464,6 +535,30 @@ impl World {
                 let result = Ok(self.nodes[node].disk.find(&author, seq).into_iter().collect());
                 self.give(node, Input::Read { token, result });
             }
+            Happening::Fold { node, life, token, step } if self.is_alive(node, life) => {
+                let result = Ok(self.nodes[node].disk.fold(step));
+                self.give(node, Input::Folded { token, result });
+            }
+            Happening::Stage { node, life, token, chunk, bytes } if self.is_alive(node, life) => {
+                let result = if self.nodes[node].disk_is_full { Err(StoreError::Full) } else { Ok(()) };
+                if result.is_ok() {
+                    self.nodes[node].disk.stage(chunk.0, chunk.1, chunk.2, bytes);
+                }
+                self.give(node, Input::Staged { token, result });
+            }
+            Happening::Open { node, life, token, checkpoint } if self.is_alive(node, life) => {
+                let result = self.nodes[node].disk.open(&checkpoint);
+                self.give(node, Input::Staged { token, result });
+            }
+            Happening::ReadChunk { node, life, token, chunk } if self.is_alive(node, life) => {
+                let result = Ok(self.nodes[node].disk.chunk(chunk.0, chunk.1, chunk.2));
+                self.give(node, Input::Read { token, result });
+            }
+            Happening::Truncate { node, life, below, bytes_max } if self.is_alive(node, life) => {
+                for (author, base) in self.nodes[node].disk.truncate(below, bytes_max) {
+                    self.give(node, Input::Truncated { author, base });
+                }
+            }
             Happening::Verify { node, life, token, records } if self.is_alive(node, life) => {
                 let results = records.into_iter().map(|record| record.verify()).collect();
                 self.give(node, Input::Verified { token, results });
@@ -500,9 +595,26 @@ impl World {
     pub(crate) fn check(&self, what: &str) {
         let up: Vec<&Node> = self.nodes.iter().filter(|node| node.state.is_some()).collect();
         let first = up[0];
+        let mut bases: BTreeMap<NodeId, Seq> = BTreeMap::new();
+        for (author, (floor, _)) in up.iter().flat_map(|node| &node.disk.floors) {
+            let base = bases.entry(*author).or_default();
+            *base = (*base).max(Seq(floor.seq.0 + 1));
+        }
+        // What all have kept.
+        let content = |node: &Node| {
+            let mut content = node.disk.content();
+            content.retain(|(author, first, _)| bases.get(author).is_none_or(|base| first >= base));
+            content
+        };
         for node in &up {
             node.disk.check();
-            assert_eq!(node.disk.content(), first.disk.content(), "equal logs: {what}");
+            assert_eq!(content(node), content(first), "equal logs: {what}");
+            if self.has_registry {
+                assert_eq!(node.registry.hash(), first.registry.hash(), "equal registries: {what}");
+                assert_eq!(node.registry.hash(), node.disk.registry().hash(), "the disk's registry: {what}");
+                assert_eq!(node.registry.heads(), first.registry.heads(), "equal heads: {what}");
+                node.registry.check_invariants();
+            }
             let ids = |node: &Node| {
                 node.disk
                     .proofs
@@ -526,6 +638,14 @@ impl World {
                 if first.disk.proofs.contains_key(&appended.author) {
                     continue;
                 }
+                if bases.get(&appended.author).is_some_and(|base| appended.seq < *base) {
+                    let head = first.disk.stored(appended.author).head;
+                    assert!(
+                        head.seq >= appended.seq,
+                        "{appended:?} was acknowledged and is not covered: {what}"
+                    );
+                    continue;
+                }
                 let found = first.disk.find(&appended.author, appended.seq).map(|bytes| record(&bytes));
                 let found =
                     found.unwrap_or_else(|| panic!("{appended:?} was acknowledged and is lost: {what}"));
@@ -543,11 +663,6 @@ fn clock() -> std::time::Instant {
 }
 
 impl Node {
-    /// A snapshot stands for what comes before.
-    pub(crate) fn skip_to(&mut self, author: NodeId, head: Head) {
-        self.applied.insert(author, head);
-    }
-
     /// What was applied of this author counts no more from where its log ends on disk.
     pub(crate) fn damage(&mut self, author: NodeId) {
         self.applied.insert(author, self.disk.stored(author).head);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnimesh_protocol::log::{AppendError, Config, Input, StoredLog};
+use omnimesh_protocol::log::{AppendError, Config, Input};
 use omnimesh_protocol::{Seq, Step};
 
 use crate::disk::{chain, disk_of, seal};
@@ -332,13 +332,11 @@ fn a_log_can_begin_behind_a_snapshot() {
     let author = identity(20).id();
     let mut world = World::new(1, 3, Config::default());
     world.nodes[1].disk = disk_of(&log);
+    let head = log[99].head();
+    world.nodes[0].disk.floors.insert(author, (head, log[99].step()));
     for node in 0..3 {
         world.start(node, false);
     }
-    let head = log[99].head();
-    let stored = StoredLog { author, base: Seq(101), head, step: log[99].step(), proof: None };
-    world.nodes[0].skip_to(author, head);
-    world.give(0, Input::Adopt(stored));
     assert_eq!(world.state(0).head(&author).unwrap().head, head);
     world.connect(0, 1);
     world.run(secs(5));

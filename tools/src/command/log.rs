@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use omnimesh_node::api::types::{
-    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogEntry, LogHead, LogProof, LogStatus,
-    Payload, PublishRequest,
+    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogCheckpoint, LogEntry, LogHead,
+    LogProof, LogStatus, Payload, PublishRequest,
 };
 use omnimesh_protocol::{NodeId, Seq, Step};
 use serde::Deserialize;
@@ -361,9 +361,24 @@ fn status(globals: &Globals) -> Result<(), CliError> {
             ("received", format!("{} bytes", log.bytes_received)),
             ("writes", format!("{} ({} failed)", log.writes, log.writes_failed)),
             ("disk", format!("{} bytes", log.disk_bytes)),
+            ("dropped", format!("{} entries that a checkpoint stands for", log.entries_dropped)),
+            ("checkpoint", checkpoint(log.checkpoint.as_ref(), log.checkpoint_fetched)),
             ("trouble", log.trouble.unwrap_or_else(|| "-".to_owned())),
         ]
     })
+}
+
+fn checkpoint(sealed: Option<&LogCheckpoint>, fetched: Option<Step>) -> String {
+    let mut text = match sealed {
+        None => "-".to_owned(),
+        Some(LogCheckpoint { step, id, bytes, signers }) => {
+            format!("step {step}, {id}, {bytes} bytes, signed by {}", signers.len())
+        }
+    };
+    if let Some(step) = fetched {
+        text.push_str(&format!(" (that of step {step} is being fetched)"));
+    }
+    text
 }
 
 fn gaps(globals: &Globals) -> Result<(), CliError> {
@@ -377,27 +392,23 @@ fn gaps(globals: &Globals) -> Result<(), CliError> {
     for value in &values {
         let report: CatchUp = typed(value)?;
         output::text(&format!(
-            "{} entries in {:.0} ms: {} fetched, {} by gossip, {} that nobody has; {} round trips, {} bytes sent, {} received",
+            "{} entries in {:.0} ms: {} fetched, {} by gossip; {} that a checkpoint stands for, {} that nobody has; {} round trips, {} bytes sent, {} received",
             report.entries,
             report.took_ms,
             report.entries.saturating_sub(report.entries_gossip),
             report.entries_gossip,
+            report.covered,
             report.nobody_has,
             report.round_trips,
             report.bytes_sent,
             report.bytes_received
         ))?;
         for missed in &report.authors {
-            let nobody = if missed.nobody_has > 0 {
-                format!(", {} nobody has", missed.nobody_has)
-            } else {
-                String::new()
-            };
+            let some =
+                |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+            let rest = some(missed.covered, "in a checkpoint") + &some(missed.nobody_has, "nobody has");
             let (author, from, to) = (missed.author, missed.from, missed.to);
-            output::text(&format!(
-                "  missed {author} {from} to {to}: {} recovered{nobody}",
-                missed.recovered
-            ))?;
+            output::text(&format!("  missed {author} {from} to {to}: {} recovered{rest}", missed.recovered))?;
         }
         for source in &report.sources {
             output::text(&format!(

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use actix::prelude::*;
 use bytes::Bytes;
 use libp2p::PeerId;
-use omnimesh_protocol::NodeId;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::log::checkpoint::Sealed;
 use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
+use omnimesh_protocol::{NodeId, Step};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Change, LogActor, LogError};
@@ -87,6 +88,19 @@ impl Handler<Gossiped> for LogActor {
 
     fn handle(&mut self, Gossiped { from, envelope }: Gossiped, ctx: &mut Self::Context) {
         self.give(ctx, Input::Gossiped { from, envelope });
+    }
+}
+
+/// So many members are alive, this node among them.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Members(pub(crate) usize);
+
+impl Handler<Members> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, Members(alive): Members, ctx: &mut Self::Context) {
+        self.give(ctx, Input::Members(alive));
     }
 }
 
@@ -183,6 +197,10 @@ pub(crate) struct LogState {
     pub(crate) stats: Stats,
     pub(crate) fingerprint: omnimesh_protocol::Hash,
     pub(crate) is_own_log_known: bool,
+    /// The newest sealed checkpoint.
+    pub(crate) checkpoint: Option<Sealed>,
+    /// The step of the one that is being fetched from peers.
+    pub(crate) adopting: Option<Step>,
     /// What is wrong with the disk, if something is.
     pub(crate) trouble: Option<String>,
 }
@@ -205,6 +223,8 @@ impl Handler<GetState> for LogActor {
             stats: self.state.stats(),
             fingerprint: self.state.fingerprint(),
             is_own_log_known: self.state.is_own_log_known(),
+            checkpoint: self.state.checkpoint().cloned(),
+            adopting: self.state.adopting(),
             trouble: self.trouble.clone(),
         })
     }

@@ -232,6 +232,8 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     add("MissedEntries", missed());
     add("Source", object(&[("peer_id", string()), ("entries", count()), ("bytes", count())], &[]));
     add("LogStatus", log_status());
+    let signers = ("signers", json!({ "type": "array", "items": string() }));
+    add("LogCheckpoint", object(&[("step", count()), ("id", hash()), ("bytes", count()), signers], &[]));
     let proof = [("author", string()), ("fork", count()), ("id", hash()), ("proof", string())];
     add("LogProof", object(&proof, &[]));
     let as_of = ("as_of", reference("AsOf"));
@@ -325,6 +327,7 @@ fn catch_up() -> Value {
             ("took_ms", number()),
             ("entries", count()),
             ("entries_gossip", count()),
+            ("covered", count()),
             ("nobody_has", count()),
             ("bytes_sent", count()),
             ("bytes_received", count()),
@@ -343,6 +346,7 @@ fn missed() -> Value {
         ("from", count()),
         ("to", count()),
         ("recovered", count()),
+        ("covered", count()),
         ("nobody_has", count()),
     ];
     object(&fields, &[])
@@ -363,10 +367,15 @@ fn log_status() -> Value {
         "writes",
         "writes_failed",
         "disk_bytes",
+        "entries_dropped",
+        "checkpoints_sealed",
+        "checkpoints_adopted",
     ];
     let mut fields = vec![("fingerprint", hash()), ("own_log_known", boolean())];
     fields.extend(counts.map(|name| (name, count())));
-    object(&fields, &[("trouble", string())])
+    let optional =
+        [("checkpoint", reference("LogCheckpoint")), ("checkpoint_fetched", count()), ("trouble", string())];
+    object(&fields, &optional)
 }
 
 fn entry() -> Value {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{Hash, NodeId, Seq, Step};
+use omnimesh_protocol::log::checkpoint::{Checkpoint, Part, Sealed, Vote};
 use omnimesh_protocol::log::{AppendError, Appended, Missed, Recovered, Report, Stats, StoreError};
 use omnimesh_protocol::projection::{EntryRef, Projection};
 use omnimesh_protocol::registry::{
@@ -191,14 +192,24 @@ impl Inner {
             proofs: Vec::new(),
             stats: Stats { authors: 1, entries: self.entries.len() as u64, ..Stats::default() },
             is_own_log_known: true,
+            checkpoint: Some(sample_checkpoint()),
+            adopting: Some(Step(7200)),
             trouble: Some("a torn page".to_owned()),
             disk_bytes: 4096,
         }
     }
 }
 
+fn sample_checkpoint() -> Sealed {
+    let mesh = omnimesh_protocol::Mesh::open("api").unwrap().id();
+    let checkpoint = Checkpoint { mesh, step: Step(3600), parts: vec![Part::new("cut", b"cut")] };
+    let identity = omnimesh_protocol::Identity::from_seed(&[1; 32]);
+    let votes = vec![Vote::new(&identity, mesh, &checkpoint.id())];
+    Sealed { checkpoint, votes }
+}
+
 fn sample_report() -> Report {
-    let missed = Missed { from: Seq(2), to: Seq(5), recovered: 3, nobody_has: 1 };
+    let missed = Missed { from: Seq(2), to: Seq(5), recovered: 3, covered: 2, nobody_has: 1 };
     Report {
         entries: 3,
         authors: [(ME, missed)].into(),
@@ -262,6 +273,7 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
         ("MissedEntries", json!(report.authors[0])),
         ("Source", json!(report.sources[0])),
         ("LogStatus", json!(LogStatus::from(&view))),
+        ("LogCheckpoint", json!(LogStatus::from(&view).checkpoint.unwrap())),
         ("LogProof", json!(proof)),
         ("AsOf", json!(as_of)),
         ("Write", json!(entry_view.created)),

@@ -2,6 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use omnimesh_protocol::id::{Hash, NodeId, Seq, Step};
+use omnimesh_protocol::log::checkpoint::Sealed;
 use omnimesh_protocol::log::{Appended, Entry, Proof, Report};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -171,6 +172,8 @@ pub struct CatchUp {
     pub entries: u64,
     /// Of these, entries that came by gossip meanwhile.
     pub entries_gossip: u64,
+    /// Entries that were missing and that a checkpoint stands for now.
+    pub covered: u64,
     /// Entries that nobody who was asked has.
     pub nobody_has: u64,
     /// Bytes sent to compare and to ask.
@@ -198,6 +201,8 @@ pub struct MissedEntries {
     pub to: Seq,
     /// How many of them are here now.
     pub recovered: u64,
+    /// How many a checkpoint stands for.
+    pub covered: u64,
     /// How many nobody has, or gives.
     pub nobody_has: u64,
 }
@@ -220,12 +225,14 @@ impl From<Report> for CatchUp {
             from: missed.from,
             to: missed.to,
             recovered: missed.recovered,
+            covered: missed.covered,
             nobody_has: missed.nobody_has,
         };
         CatchUp {
             took_ms: report.took.as_secs_f64() * 1e3,
             entries: report.entries,
             entries_gossip: report.entries_gossip,
+            covered: report.covered,
             nobody_has: report.authors.values().map(|missed| missed.nobody_has).sum(),
             bytes_sent: report.bytes_sent,
             bytes_received: report.bytes_received,
@@ -272,11 +279,44 @@ pub struct LogStatus {
     pub writes_failed: u64,
     /// Bytes of the log's file.
     pub disk_bytes: u64,
+    /// Entries that were dropped here, or never were here, because a checkpoint stands for them.
+    pub entries_dropped: u64,
+    /// Checkpoints sealed that this node had made itself.
+    pub checkpoints_sealed: u64,
+    /// Checkpoints taken from peers.
+    pub checkpoints_adopted: u64,
+    /// The newest sealed checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<LogCheckpoint>,
+    /// The step of the checkpoint that is being fetched from peers, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_fetched: Option<Step>,
     /// False while the node still asks its peers where its own log ends.
     pub own_log_known: bool,
     /// What is wrong with the disk, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// A sealed checkpoint: what all entries before a step come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCheckpoint {
+    /// Entries before it are covered.
+    pub step: Step,
+    /// Its name.
+    pub id: Hash,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// Who has signed it.
+    pub signers: Vec<NodeId>,
+}
+
+impl From<&Sealed> for LogCheckpoint {
+    fn from(sealed: &Sealed) -> Self {
+        let Sealed { checkpoint, votes } = sealed;
+        let signers = votes.iter().map(|vote| vote.signer).collect();
+        LogCheckpoint { step: checkpoint.step, id: checkpoint.id(), bytes: checkpoint.bytes(), signers }
+    }
 }
 
 impl From<&LogView> for LogStatus {
@@ -297,6 +337,11 @@ impl From<&LogView> for LogStatus {
             writes: stats.writes,
             writes_failed: stats.writes_failed,
             disk_bytes: view.disk_bytes,
+            entries_dropped: view.heads.iter().map(|head| head.base.0.saturating_sub(1)).sum(),
+            checkpoints_sealed: stats.checkpoints_sealed,
+            checkpoints_adopted: stats.checkpoints_adopted,
+            checkpoint: view.checkpoint.as_ref().map(LogCheckpoint::from),
+            checkpoint_fetched: view.adopting,
             own_log_known: view.is_own_log_known,
             trouble: view.trouble.clone(),
         }

@@ -1,6 +1,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 
 use omnimesh_protocol::envelope::{Channel, Header, Kind};
+use omnimesh_protocol::log::Change;
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::{Identity, Mesh};
 use rand_chacha::ChaCha8Rng;
@@ -8,14 +9,14 @@ use rand_core::{Rng, SeedableRng};
 
 use super::*;
 
-const BYTES_MAX: usize = 65_536;
+pub(super) const BYTES_MAX: usize = 65_536;
 
-fn mesh() -> Mesh {
+pub(super) fn mesh() -> Mesh {
     Mesh::open("log-store").unwrap()
 }
 
 /// A log of records, of one to three entries each.
-fn chain(author: u8, records: usize) -> Vec<Record> {
+pub(super) fn chain(author: u8, records: usize) -> Vec<Record> {
     let (mesh, identity) = (mesh(), Identity::from_seed(&[author; 32]));
     let interval = NonZeroU64::new(1000).unwrap();
     let mut patterns = PatternGenerator::new(mesh.secret().clone(), interval, NonZeroUsize::MIN);
@@ -43,20 +44,20 @@ fn chain(author: u8, records: usize) -> Vec<Record> {
     chain
 }
 
-fn open(dir: &Path) -> (LogStore, Opened) {
+pub(super) fn open(dir: &Path) -> (LogStore, Opened) {
     LogStore::open(dir, mesh().id(), BYTES_MAX).unwrap()
 }
 
-fn append_all(store: &LogStore, records: &[Record]) {
+pub(super) fn append_all(store: &LogStore, records: &[Record]) {
     let changes: Vec<_> = records.iter().cloned().map(Change::Append).collect();
     store.write(&changes).unwrap();
 }
 
-fn bytes_of(records: &[Record]) -> Vec<Bytes> {
+pub(super) fn bytes_of(records: &[Record]) -> Vec<Bytes> {
     records.iter().map(|record| record.as_bytes().clone()).collect()
 }
 
-fn all(store: &LogStore, author: NodeId) -> Result<Vec<Bytes>, ReadError> {
+pub(super) fn all(store: &LogStore, author: NodeId) -> Result<Vec<Bytes>, ReadError> {
     store.read(author, Seq(0), Seq(u64::MAX), usize::MAX)
 }
 
@@ -102,25 +103,26 @@ fn an_append_replaces_what_is_left_behind_it() {
     assert_eq!(open(dir.path()).1.logs[0].head, records[5].head());
 }
 
+/// What author 1 could have written in a record's place.
+pub(super) fn resealed(record: &Record, text: &'static str) -> Record {
+    let (mesh, identity) = (mesh(), Identity::from_seed(&[1; 32]));
+    let interval = NonZeroU64::new(1000).unwrap();
+    let mut patterns = PatternGenerator::new(mesh.secret().clone(), interval, NonZeroUsize::MIN);
+    let header = record.envelope().header().clone();
+    let pattern = patterns.at(header.step);
+    let payloads = [text.into()].into_iter().collect();
+    Record::new(Envelope::seal(&identity, pattern, header, payloads).unwrap()).unwrap()
+}
+
 #[test]
 fn a_frozen_log_ends_before_its_fork() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
     let records = chain(1, 10);
     append_all(&store, &records);
-    let other = {
-        let (mesh, identity) = (mesh(), Identity::from_seed(&[1; 32]));
-        let interval = NonZeroU64::new(1000).unwrap();
-        let mut patterns = PatternGenerator::new(mesh.secret().clone(), interval, NonZeroUsize::MIN);
-        let header = records[6].envelope().header().clone();
-        let pattern = patterns.at(header.step);
-        Record::new(
-            Envelope::seal(&identity, pattern, header, ["else".into()].into_iter().collect()).unwrap(),
-        )
-        .unwrap()
-    };
+    let other = resealed(&records[6], "else");
     let proof = Proof::new(&records[6], &other).unwrap();
-    store.write(&[Change::Freeze(proof.clone())]).unwrap();
+    store.write(&[Change::Freeze { proof: proof.clone(), head: records[5].head() }]).unwrap();
     assert_eq!(all(&store, records[0].author()).unwrap(), bytes_of(&records[..6]));
     drop(store);
     let log = &open(dir.path()).1.logs[0];
@@ -128,46 +130,6 @@ fn a_frozen_log_ends_before_its_fork() {
         (log.head, log.step, log.proof.as_ref()),
         (records[5].head(), records[5].step(), Some(&proof))
     );
-}
-
-#[test]
-fn what_was_truncated_is_gone_and_the_rest_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path());
-    let records = chain(1, 12);
-    append_all(&store, &records[..10]);
-    // In the middle of a record: that one stays whole.
-    let base = store.truncate(records[0].author(), records[4].last()).unwrap();
-    assert_eq!(base, records[4].first());
-    append_all(&store, &records[10..]);
-    assert_eq!(all(&store, records[0].author()).unwrap(), bytes_of(&records[4..]));
-    drop(store);
-    let (store, opened) = open(dir.path());
-    assert_eq!((opened.logs[0].base, opened.logs[0].head), (base, records[11].head()));
-    assert_eq!(opened.damage, []);
-    assert_eq!(store.verify(records[0].author()).unwrap(), None);
-}
-
-#[test]
-fn a_log_can_be_adopted_without_its_entries() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(dir.path());
-    let records = chain(1, 12);
-    let head = records[7].head();
-    let log = StoredLog {
-        author: records[0].author(),
-        base: head.seq.saturating_add(1),
-        head,
-        step: records[7].step(),
-        proof: None,
-    };
-    store.adopt(&log).unwrap();
-    append_all(&store, &records[8..]);
-    assert_eq!(all(&store, log.author).unwrap(), bytes_of(&records[8..]));
-    drop(store);
-    let opened = open(dir.path()).1;
-    assert_eq!((opened.logs[0].base, opened.logs[0].head), (log.base, records[11].head()));
-    assert_eq!(opened.damage, []);
 }
 
 #[test]

@@ -108,6 +108,16 @@ impl<P: Copy + Ord> Own<P> {
         };
     }
 
+    /// A checkpoint was taken: if the end of the own log is not known yet, peers are to be asked for it again.
+    pub(super) fn ask_again(&mut self, now: Time, config: &Config, peers: impl Iterator<Item = P>) -> bool {
+        let Phase::Asking { deadline, settle, asked, silent, .. } = &mut self.phase else { return false };
+        *silent = peers.collect();
+        asked.extend(silent.iter().copied());
+        *settle = Some(now + config.own_head_settle);
+        *deadline = Some(now + config.own_head_wait);
+        true
+    }
+
     /// The node has a step.
     pub(super) fn note_step(&mut self, now: Time, config: &Config) {
         if let Phase::Asking { deadline, .. } = &mut self.phase {
@@ -156,6 +166,11 @@ impl<P: Copy + Ord> Own<P> {
                 self.recent.pop_first();
             }
         }
+    }
+
+    /// A checkpoint stands for the own log up to here.
+    pub(super) fn note_jump(&mut self, head: Head) {
+        self.recent.insert(head.seq, head.digest);
     }
 
     fn replicas_of(&self, seq: Seq) -> usize {
@@ -346,7 +361,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_fetched = !self.fetching.contains_key(&me) && is_stored && !self.forks.contains_key(&me);
         let Some(deadline) = deadline else { return };
         let is_found = all_told && is_fetched;
-        if *deadline > now && !is_found {
+        // A checkpoint may cover later own entries.
+        if (*deadline > now && !is_found) || self.checkpoints.adopting.is_active() {
             return;
         }
         let event = Event::OwnHead { head, recovered: head.seq.0.saturating_sub(from.0), asked: asked.len() };

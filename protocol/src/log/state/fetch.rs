@@ -13,7 +13,7 @@ use crate::refusal::Refusal;
 use crate::time::Time;
 use crate::validate::Unverified;
 
-use super::super::report::{REPORT_MAX, Report};
+use super::super::report::{Missed, REPORT_MAX, Report};
 use super::super::wire::{Decline, Frame};
 use super::super::{Event, Misdeed, Output, Record};
 use super::State;
@@ -445,7 +445,7 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) {
         let is_open = |request: &&Request<P>| request.peer == from && !request.is_checking;
         if self.requests.get(&id).filter(is_open).is_none() {
-            return;
+            return self.on_chunk_declined(now, from, id, reason);
         }
         let Some(request) = self.end_request(id) else { return };
         self.stats.fetches_failed += 1;
@@ -458,6 +458,10 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
         let is_told = state.claims.get(&request.author).is_some_and(|claim| claim.is_told);
         self.drop_claim(from, &request.author);
+        let is_claimed = self.peers.values().any(|peer| peer.claims.contains_key(&request.author));
+        if matches!(reason, Decline::Truncated) && !is_claimed && !request.is_fork {
+            self.want_checkpoint(now, out);
+        }
         if reason == Decline::Missing && is_told {
             self.blame(now, from, Misdeed::EmptyClaim, out);
         }
@@ -504,7 +508,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         missing.fold(0, u64::saturating_add)
     }
 
-    fn begin_catch_up(&mut self, now: Time, author: NodeId, to: Seq) {
+    pub(super) fn begin_catch_up(&mut self, now: Time, author: NodeId, to: Seq) {
         let next = self.logs.get(&author).map_or(Seq(1), |log| log.chain.next());
         let catch_up = self.catch_up.get_or_insert_with(|| CatchUp { began: now, report: Report::default() });
         let authors = &mut catch_up.report.authors;
@@ -566,10 +570,24 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
     }
 
+    /// A checkpoint stands for entries that were missed.
+    pub(super) fn count_covered(&mut self, author: &NodeId, entries: u64) {
+        self.stats.entries_covered += entries;
+        let Some(catch_up) = &mut self.catch_up else { return };
+        catch_up.report.covered += entries;
+        if let Some(missed) = catch_up.report.authors.get_mut(author) {
+            missed.covered += entries;
+        }
+    }
+
     /// Says what was missed once nothing more is to be had.
     pub(super) fn end_catch_up(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
         let is_over = self.fetching.is_empty() && self.requests.is_empty() && self.checking.is_empty();
-        if !is_over || self.catch_up.is_none() || !self.writer.is_idle() {
+        if !is_over
+            || self.catch_up.is_none()
+            || !self.writer.is_idle()
+            || self.checkpoints.adopting.is_active()
+        {
             return;
         }
         let Some(CatchUp { began, mut report }) = self.catch_up.take() else { return };
@@ -579,7 +597,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             let limit = self.logs.get(author).map_or(missed.to, |log| log.chain.limit());
             missed.nobody_has = missed.to.min(limit).0.saturating_sub(head.0);
         }
-        report.authors.retain(|_, missed| missed.recovered > 0 || missed.nobody_has > 0);
+        let is_news = |missed: &Missed| missed.recovered + missed.covered + missed.nobody_has > 0;
+        report.authors.retain(|_, missed| is_news(missed));
         if report.entries > 0 || !report.authors.is_empty() {
             out.push(Event::CaughtUp(report));
         }

@@ -22,6 +22,10 @@ pub(super) const CLAIMS_MAX: usize = 8192;
 /// signatures.
 const PROOFS_MAX: u32 = 128;
 
+/// Frames of votes, and questions about checkpoints, that one peer may send in an interval. Source: guess, twice what one sends
+/// that passes on votes ten times a second.
+const CHECKPOINTS_MAX: u32 = 64;
+
 /// How long a peer that is busy is left alone. Source: guess.
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
 /// How often on end a peer may be busy before its word counts for nothing. Source: guess, ten seconds.
@@ -36,6 +40,8 @@ pub(super) enum Counted {
     Proof,
     /// A proof that it was asked for.
     AskProof,
+    /// A frame about checkpoints.
+    Checkpoint,
 }
 
 /// A connected peer.
@@ -61,7 +67,7 @@ pub(super) struct Peer {
     pub(super) queued: usize,
     pub(super) round: Option<Round>,
     /// Since when is counted, and how many of each.
-    counted: (Time, [u32; 3]),
+    counted: (Time, [u32; 4]),
 }
 
 /// What a peer says that it has.
@@ -89,7 +95,7 @@ impl Peer {
             served: 0,
             queued: 0,
             round: None,
-            counted: (now, [0; 3]),
+            counted: (now, [0; 4]),
         }
     }
 
@@ -100,13 +106,14 @@ impl Peer {
     /// Counts one more; false if there were too many in this interval.
     pub(super) fn allows(&mut self, now: Time, config: &Config, what: Counted) -> bool {
         if now.since(self.counted.0) >= config.interval {
-            self.counted = (now, [0; 3]);
+            self.counted = (now, [0; 4]);
         }
-        let [compares, proofs, asked] = &mut self.counted.1;
+        let [compares, proofs, asked, checkpoints] = &mut self.counted.1;
         let (count, max) = match what {
             Counted::Compare => (compares, config.compares_max),
             Counted::Proof => (proofs, PROOFS_MAX),
             Counted::AskProof => (asked, PROOFS_MAX),
+            Counted::Checkpoint => (checkpoints, CHECKPOINTS_MAX),
         };
         *count = count.saturating_add(1);
         *count <= max
@@ -146,6 +153,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         self.peers.insert(peer, Peer::new(node, now));
+        self.checkpoints.has_company = true;
         if self.own.note_peer(now, peer, &self.config) {
             self.send(peer, &Frame::AskHead(self.me()), out);
         }
@@ -160,6 +168,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         self.own.note_gone(peer);
+        self.forget_offers_of(peer);
         self.drop_requests_to(peer);
         self.end_forks_with(now, peer, out);
         self.may_fetch = true;
@@ -180,7 +189,11 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.stats.bytes_sent += len as u64;
         match frame {
             Frame::Records { .. } => self.stats.record_bytes_sent += len as u64,
-            Frame::Compare { .. } | Frame::Fetch { .. } | Frame::Find { .. } => self.count_asked(len),
+            Frame::Compare { .. }
+            | Frame::Fetch { .. }
+            | Frame::Find { .. }
+            | Frame::AskCheckpoint
+            | Frame::AskChunk { .. } => self.count_asked(len),
             _ => {}
         }
         out.push(Output::Send { to, frame: bytes });

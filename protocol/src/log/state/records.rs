@@ -190,7 +190,13 @@ impl<P: Copy + Ord + Debug> State<P> {
             log.proof_told = Some(now);
         }
         let frame = Frame::Proof(proof.encode());
+        let cut = log.chain.sealed();
+        let is_below_cut = proof.fork() <= cut.head.seq && log.base <= cut.head.seq;
         self.queue_freeze(proof);
+        if is_below_cut {
+            // Of which branch our records are, nobody can tell; the checkpoint stands for one of them everywhere.
+            self.queue_jump(now, author, cut);
+        }
         self.forks.remove(&author);
         self.forget_beyond_limit(&author);
         if is_due {
@@ -243,7 +249,12 @@ impl<P: Copy + Ord + Debug> State<P> {
         if peer.is_some_and(|peer| peer.allows(now, &self.config, Counted::AskProof)) {
             self.send(from, &Frame::AskProof(author), out);
         }
-        if head.head.seq > own.seq {
+        let is_frozen_alike = proof.is_some() && head.proof == proof;
+        let limit = self.logs.get(&author).map_or(Seq(u64::MAX), |log| log.chain.limit());
+        if is_frozen_alike && head.head.seq > limit {
+            // It has a checkpoint that covers the fork.
+            self.want_checkpoint(now, out);
+        } else if head.head.seq > own.seq {
             self.claim(now, from, author, head.head.seq, true);
         } else if head.head.seq == own.seq && head.head.digest != own.digest {
             self.search_fork(now, from, author, own.seq, false, rng, out);
@@ -301,6 +312,9 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) {
         if let Some(serving) = self.serving.remove(&token) {
             return self.serve(serving, result.ok(), out);
+        }
+        if let Some(serving) = self.checkpoints.serving.remove(&token) {
+            return self.serve_chunk(serving, result.ok(), out);
         }
         let Some(check) = self.checks.remove(&token) else { return };
         // What the store gives was judged before it was stored.

@@ -51,6 +51,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         state.round = Some(Round { id, deadline: now + self.config.round_timeout, steps: 0 });
         self.stats.rounds += 1;
         self.send(peer, &Frame::Compare { round: id, ranges: vec![self.told.all()] }, out);
+        self.tell_votes(peer, out);
     }
 
     pub(super) fn on_compare(

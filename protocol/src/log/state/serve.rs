@@ -110,7 +110,14 @@ impl<P: Copy + Ord + Debug> State<P> {
         Record::new(envelope).map(|record| record.last())
     }
 
-    fn decline(&mut self, peer: P, id: u64, reason: Decline, seq: Seq, out: &mut Outbox<Output<P>>) {
+    pub(super) fn decline(
+        &mut self,
+        peer: P,
+        id: u64,
+        reason: Decline,
+        seq: Seq,
+        out: &mut Outbox<Output<P>>,
+    ) {
         self.stats.busy += u64::from(reason == Decline::Busy);
         self.send(peer, &Frame::Decline { id, reason, seq }, out);
     }

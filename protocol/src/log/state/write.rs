@@ -8,7 +8,8 @@ use crate::id::{NodeId, Step};
 use crate::machine::Outbox;
 use crate::time::Time;
 
-use super::super::{AppendError, Change, Event, Head, Output, Proof, Record, StoreError, Token};
+use super::super::checkpoint::{CutHead, StoredCheckpoint};
+use super::super::{AppendError, Change, Event, Head, Output, Proof, Record, StoreError, StoredLog, Token};
 use super::State;
 
 /// Bytes of records in one write, about. Source: guess; a write of that size takes a disk some ten milliseconds.
@@ -30,10 +31,18 @@ struct Queued<P> {
 }
 
 impl<P> Queued<P> {
+    fn own(change: Change, author: NodeId, (head, step): (Head, Step), generation: u64) -> Self {
+        Queued { change, author, head, step, generation, from: None, is_fetched: false, tickets: Vec::new() }
+    }
+
     fn bytes(&self) -> usize {
         match &self.change {
             Change::Append(record) => record.as_bytes().len(),
-            Change::Freeze(proof) => proof.records().iter().map(|record| record.as_bytes().len()).sum(),
+            Change::Freeze { proof, .. } => {
+                proof.records().iter().map(|record| record.as_bytes().len()).sum()
+            }
+            // They count for nothing, so that a checkpoint and the jumps behind it are in one write.
+            Change::Seal(_) | Change::Jump(_) => 0,
         }
     }
 }
@@ -121,20 +130,42 @@ impl<P: Copy + Ord + Debug> State<P> {
     pub(super) fn queue_freeze(&mut self, proof: Proof) {
         let author = proof.author();
         let Some(log) = self.logs.get_mut(&author) else { return };
-        let fork = proof.fork();
-        log.unwritten.retain(|first, _| *first < fork);
         let (head, step, generation) = (log.chain.head(), log.chain.step(), log.generation);
-        let change = Change::Freeze(proof);
-        self.writer.push(Queued {
-            change,
-            author,
-            head,
-            step,
-            generation,
-            from: None,
-            is_fetched: false,
-            tickets: Vec::new(),
-        });
+        log.unwritten.retain(|first, _| *first <= head.seq);
+        self.writer.push(Queued::own(Change::Freeze { proof, head }, author, (head, step), generation));
+    }
+
+    /// A sealed checkpoint goes to disk, and with it the logs that it reaches beyond.
+    pub(super) fn queue_seal(&mut self, now: Time, stored: StoredCheckpoint) {
+        let me = self.me();
+        let cut: Vec<(NodeId, CutHead)> = stored.cut.0.iter().map(|(author, cut)| (*author, *cut)).collect();
+        let change = Change::Seal(Box::new(stored));
+        self.writer.push(Queued::own(change, me, (Head::EMPTY, Step(0)), 0));
+        for (author, cut) in cut {
+            let Some(log) = self.log_mut(author) else { continue };
+            log.chain.seal(cut);
+            let head = log.chain.head();
+            if head.seq < cut.head.seq || (head.seq == cut.head.seq && head != cut.head) {
+                self.queue_jump(now, author, cut);
+            }
+        }
+        self.may_fetch = true;
+    }
+
+    /// A sealed checkpoint stands for a log up to where it cuts it.
+    pub(super) fn queue_jump(&mut self, now: Time, author: NodeId, cut: CutHead) {
+        self.begin_catch_up(now, author, cut.head.seq);
+        let Some(log) = self.logs.get_mut(&author) else { return };
+        // What is on its way to disk before it is dropped there.
+        log.unwritten.clear();
+        let generation = log.generation;
+        let base = cut.head.seq.saturating_add(1);
+        let jump = StoredLog { author, base, head: cut.head, step: cut.step, proof: None };
+        self.writer.push(Queued::own(Change::Jump(jump), author, (cut.head, cut.step), generation));
+        self.with_chain(author, |chain| chain.reset(cut.head, cut.step));
+        self.forks.remove(&author);
+        self.apply_waiting(author);
+        self.may_fetch = true;
     }
 
     /// Begins the next write if it is time.
@@ -168,13 +199,24 @@ impl<P: Copy + Ord + Debug> State<P> {
     fn on_write_done(&mut self, now: Time, batch: Vec<Queued<P>>, out: &mut Outbox<Output<P>>) {
         self.stats.writes += 1;
         let mut authors = BTreeSet::new();
+        let mut jumps = Vec::new();
         for queued in batch {
             self.writer.bytes -= queued.bytes();
+            if let Change::Seal(stored) = queued.change {
+                self.on_sealed(stored.sealed, out);
+                continue;
+            }
             let Queued { change, author, head, step, generation, from, is_fetched, tickets } = queued;
-            let Some(log) = self.logs.get_mut(&author).filter(|log| log.generation == generation) else {
+            if self.logs.get(&author).is_none_or(|log| log.generation != generation) {
                 self.refuse_tickets(tickets, &damaged(), out);
                 continue;
-            };
+            }
+            if !matches!(change, Change::Jump(_)) {
+                // What comes behind a jump comes after it.
+                self.on_jumped(std::mem::take(&mut jumps), out);
+            }
+            let Some(log) = self.logs.get_mut(&author) else { continue };
+            let before = log.stored.seq;
             (log.stored, log.stored_step) = (head, step);
             authors.insert(author);
             match change {
@@ -182,9 +224,15 @@ impl<P: Copy + Ord + Debug> State<P> {
                     log.unwritten.remove(&record.first());
                     self.on_appended(now, record, from, is_fetched, tickets, out);
                 }
-                Change::Freeze(proof) => out.push(Event::Frozen { proof }),
+                Change::Freeze { proof, .. } => out.push(Event::Frozen { proof }),
+                Change::Jump(jump) => {
+                    log.base = log.base.max(jump.base);
+                    jumps.push((author, head, head.seq.0.saturating_sub(before.0)));
+                }
+                Change::Seal(_) => {}
             }
         }
+        self.on_jumped(jumps, out);
         let authors: Vec<NodeId> = authors.into_iter().collect();
         authors.iter().for_each(|author| self.tell(*author));
         self.tell_authors(&authors, out);
@@ -225,12 +273,14 @@ impl<P: Copy + Ord + Debug> State<P> {
         let failed: Vec<Queued<P>> = batch.into_iter().chain(self.writer.queue.drain(..)).collect();
         self.writer.bytes = 0;
         let mut authors = BTreeSet::new();
-        let mut freezes = Vec::new();
+        let (mut freezes, mut seals) = (Vec::new(), Vec::new());
         for queued in failed {
             authors.insert(queued.author);
             self.refuse_tickets(queued.tickets, error, out);
-            if let Change::Freeze(proof) = queued.change {
-                freezes.push(proof);
+            match queued.change {
+                Change::Freeze { proof, .. } => freezes.push(proof),
+                Change::Seal(stored) => seals.push(*stored),
+                Change::Append(_) | Change::Jump(_) => {}
             }
         }
         for author in authors {
@@ -239,6 +289,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         // A frozen log stays frozen, and the disk has to know as soon as it can.
         for proof in freezes {
             self.queue_freeze(proof);
+        }
+        for stored in seals {
+            self.queue_seal(now, stored);
         }
         out.push(Event::WriteFailed { error: error.clone() });
     }

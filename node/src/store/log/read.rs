@@ -1,0 +1,236 @@
+//! Reading, and what is done about damage.
+
+use bytes::Bytes;
+use omnimesh_protocol::log::{Head, Record, StoreError, StoredLog};
+use omnimesh_protocol::{NodeId, Seq, Step};
+
+use super::{Damage, LOGS, LogStore, PROOFS, RECORDS, ReadError, Row, SNAPSHOTS, opened, put_row, stored};
+
+impl LogStore {
+    /// The author's records whose first sequence number is in `from..=to`, in order, up to `bytes_max` bytes but at
+    /// least one; none of a log that does not come that far.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not what was written.
+    pub fn read(
+        &self,
+        author: NodeId,
+        from: Seq,
+        to: Seq,
+        bytes_max: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let (mut found, mut is_damaged) = (Vec::new(), false);
+        self.with_read(|read| {
+            let (records, logs) = (read.open_table(RECORDS)?, read.open_table(LOGS)?);
+            let Some(log) = stored(author, &logs)?.map(|row| row.log) else { return Ok(()) };
+            let (from, to) = (from.max(log.base), to.min(log.head.seq));
+            if from > to {
+                return Ok(());
+            }
+            let (mut bytes, mut next) = (0, None);
+            for row in records.range((author.as_bytes(), from.0)..=(author.as_bytes(), to.0))? {
+                let (key, value) = row?;
+                let record = self.record(&author, key.value().1, value.value());
+                let Some(record) = record.filter(|record| next.is_none_or(|next| record.first() == next))
+                else {
+                    is_damaged = true;
+                    return Ok(());
+                };
+                if !found.is_empty() && bytes + record.as_bytes().len() > bytes_max {
+                    return Ok(());
+                }
+                bytes += record.as_bytes().len();
+                next = Some(record.last().saturating_add(1));
+                found.push(record.as_bytes().clone());
+            }
+            // One that begins before `from` may cover all that is asked for; one that vanished does not.
+            is_damaged = next.is_some_and(|next| next <= to);
+            Ok(())
+        })?;
+        match is_damaged {
+            true => Err(ReadError::Damaged(Box::new(self.cut_at_damage(author, "a record")?))),
+            false => Ok(found),
+        }
+    }
+
+    /// The record that covers `seq`.
+    ///
+    /// # Errors
+    /// As [`LogStore::read`].
+    pub fn find(&self, author: NodeId, seq: Seq) -> Result<Option<Bytes>, ReadError> {
+        let mut found = None;
+        let mut is_damaged = false;
+        self.with_read(|read| {
+            let (records, logs) = (read.open_table(RECORDS)?, read.open_table(LOGS)?);
+            let Some(log) = stored(author, &logs)?.map(|row| row.log) else { return Ok(()) };
+            if seq < log.base || seq > log.head.seq {
+                return Ok(());
+            }
+            let row = records
+                .range((author.as_bytes(), 0)..=(author.as_bytes(), seq.0))?
+                .next_back()
+                .transpose()?;
+            let record = row.and_then(|(key, value)| self.record(&author, key.value().1, value.value()));
+            found = record.filter(|record| record.covers(seq)).map(|record| record.as_bytes().clone());
+            is_damaged = found.is_none();
+            Ok(())
+        })?;
+        match is_damaged {
+            true => Err(ReadError::Damaged(Box::new(self.cut_at_damage(author, "a record")?))),
+            false => Ok(found),
+        }
+    }
+
+    /// Reads a log from its beginning and compares everything; where that breaks off, the log ends from now on.
+    pub(super) fn cut_at_damage(&self, author: NodeId, what: &str) -> Result<Damage, StoreError> {
+        let scan = self.scan(author)?;
+        let log = scan.log.clone();
+        self.with_write(|write| {
+            let mut records = write.open_table(RECORDS)?;
+            let mut logs = write.open_table(LOGS)?;
+            let behind = log.head.seq.saturating_add(1).max(log.base).0;
+            records.retain_in((author.as_bytes(), behind)..=(author.as_bytes(), u64::MAX), |_, _| false)?;
+            let floor = (scan.before.0.digest, scan.before.1);
+            put_row(&Row { log: log.clone(), floor }, &mut logs)
+        })?;
+        let what = format!(
+            "{what} of {author} is damaged: {}; it ends at {} for now, and the rest is fetched from peers",
+            scan.reason.unwrap_or_else(|| "it is not what was written".to_owned()),
+            log.head.seq.0
+        );
+        Ok(Damage { what, log: Some(log) })
+    }
+
+    /// Follows a log from its base.
+    pub(super) fn scan(&self, author: NodeId) -> Result<Scan, StoreError> {
+        let empty = StoredLog { author, base: Seq(1), head: Head::EMPTY, step: Step(0), proof: None };
+        let mut scan = Scan { log: empty, before: (Head::EMPTY, Step(0)), reason: None };
+        self.with_read(|read| {
+            let (records, logs, proofs) =
+                (read.open_table(RECORDS)?, read.open_table(LOGS)?, read.open_table(PROOFS)?);
+            if let Some(value) = proofs.get(author.as_bytes())? {
+                scan.log.proof = self.proof(&author, value.value());
+            }
+            let row = stored(author, &logs)?;
+            if let Some(row) = &row {
+                scan.log.base = row.log.base;
+                scan.before = row.before();
+                (scan.log.head, scan.log.step) = scan.before;
+            }
+            let mut rows = records.range((author.as_bytes(), 0)..=(author.as_bytes(), u64::MAX))?;
+            let mut previous = None::<Record>;
+            loop {
+                let expected =
+                    previous.as_ref().map_or(scan.log.base, |record| record.last().saturating_add(1));
+                let is_over = row.as_ref().is_some_and(|row| scan.log.head == row.log.head);
+                let Some(next) = rows.next() else {
+                    if !is_over {
+                        scan.reason = Some(format!("entry {} is missing", expected.0));
+                    }
+                    return Ok(());
+                };
+                if is_over {
+                    return Ok(());
+                }
+                let (key, value) = next?;
+                let Some(record) = self.record(&author, key.value().1, value.value()) else {
+                    scan.reason = Some(format!("the record at {} does not fit its checksum", key.value().1));
+                    return Ok(());
+                };
+                if previous.is_none() && row.is_none() {
+                    // Where it began is not known: what is there is as good a beginning as any.
+                    scan.log.base = record.first();
+                    scan.before.0 = record
+                        .prev()
+                        .map_or(Head::EMPTY, |digest| Head { seq: record.first().saturating_sub(1), digest });
+                } else if record.first() != expected {
+                    scan.reason = Some(format!("entry {} is missing", expected.0));
+                    return Ok(());
+                }
+                if let Some(previous) = &previous
+                    && record.prev() != Some(previous.digest())
+                {
+                    scan.reason =
+                        Some(format!("entry {} does not follow the one before it", record.first().0));
+                    return Ok(());
+                }
+                (scan.log.head, scan.log.step) = (record.head(), record.step());
+                previous = Some(record);
+            }
+        })?;
+        Ok(scan)
+    }
+
+    /// Reads a whole log and compares everything with what was written.
+    ///
+    /// # Errors
+    /// If it cannot be read. Damage is no error: it is told, and the log cut.
+    pub fn verify(&self, author: NodeId) -> Result<Option<Damage>, StoreError> {
+        let scan = self.scan(author)?;
+        match scan.reason {
+            None => Ok(None),
+            Some(_) => self.cut_at_damage(author, "the log").map(Some),
+        }
+    }
+
+    /// Where an author's log ends; `None` if there is nothing of it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn log(&self, author: NodeId) -> Result<Option<StoredLog>, StoreError> {
+        let mut found = None;
+        self.with_read(|read| {
+            found = stored(author, &read.open_table(LOGS)?)?.map(|row| row.log);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Where all logs end now.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn logs(&self) -> Result<Vec<StoredLog>, StoreError> {
+        self.check_heads(&mut Vec::new())
+    }
+
+    /// All authors there are.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn authors(&self) -> Result<Vec<NodeId>, StoreError> {
+        let mut authors = Vec::new();
+        self.with_read(|read| {
+            for row in read.open_table(LOGS)?.range::<&[u8; 32]>(..)? {
+                authors.push(NodeId::from_bytes(*row?.0.value()));
+            }
+            Ok(())
+        })?;
+        Ok(authors)
+    }
+
+    /// The snapshot of a projection; `None` if there is none or it is damaged.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn snapshot(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut found = None;
+        self.with_read(|read| {
+            let table = read.open_table(SNAPSHOTS)?;
+            found =
+                table.get(name)?.and_then(|value| opened(name.as_bytes(), value.value()).map(<[u8]>::to_vec));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// What following a log has shown.
+pub(super) struct Scan {
+    /// As far as it is unbroken.
+    pub(super) log: StoredLog,
+    /// What comes before its base.
+    pub(super) before: (Head, Step),
+    /// Why it goes no further, if it should.
+    reason: Option<String>,
+}

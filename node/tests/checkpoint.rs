@@ -1,0 +1,153 @@
+//! Real nodes that drop what checkpoints cover, and a newcomer among them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use omnimesh_node::{LogView, MeshNode, NodeOptions};
+use omnimesh_protocol::projection::Projection;
+use omnimesh_protocol::registry::{Action, EntryKey, Fields, Value};
+use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Seq};
+
+/// Far more than any of it takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A checkpoint every ten steps of a tenth of a second, and nothing older is kept.
+const EVERY: u64 = 10;
+
+async fn start(number: u8, dir: &Path, bootstrap: Vec<String>, is_new: bool) -> MeshNode {
+    let identity = Identity::from_seed(&[number; 32]);
+    let mesh = Mesh::open("checkpoint-test").unwrap();
+    let mut options = NodeOptions { is_new, ..NodeOptions::in_memory(identity, mesh) };
+    options.data_dir = Some(dir.to_owned());
+    options.config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    options.config.network.bootstrap = bootstrap;
+    options.config.api.listen = "127.0.0.1:0".parse().unwrap();
+    options.config.node.step_interval_ms = 100;
+    options.config.checkpoints.every_steps = EVERY;
+    options.config.checkpoints.delay_steps = 10;
+    options.config.checkpoints.keep_steps = 1;
+    let node = MeshNode::start(options).await.unwrap();
+    tokio::time::timeout(PATIENCE, node.wait_ready()).await.expect("it finds the mesh").unwrap();
+    node
+}
+
+/// Waits until what `look` sees is true.
+async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
+    let wait = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
+}
+
+async fn view(node: &MeshNode) -> LogView {
+    node.log().await.unwrap()
+}
+
+async fn registry_hash(node: &MeshNode) -> (Hash, usize) {
+    node.registry(|state, _| (state.hash(), state.counts().entries)).await.unwrap()
+}
+
+/// Entries that are not on this node's disk any more.
+async fn dropped(node: &MeshNode) -> u64 {
+    view(node).await.heads.iter().map(|head| head.base.0 - 1).sum()
+}
+
+async fn until_equal(what: &str, nodes: &[&MeshNode]) {
+    until(what, || async {
+        let first = (view(nodes[0]).await.fingerprint, registry_hash(nodes[0]).await);
+        for node in nodes {
+            if (view(node).await.fingerprint, registry_hash(node).await) != first {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+async fn put(node: &MeshNode, name: &str, value: i64) {
+    let key: EntryKey = format!("model/{name}").parse().unwrap();
+    let value = Value::Integer(value).encode().unwrap();
+    let fields: Fields = [("value".parse().unwrap(), value)].into_iter().collect();
+    node.registry_write(Action::Put { key, ttl: None, fields }, 0).await.unwrap();
+}
+
+async fn sealed_step(node: &MeshNode) -> u64 {
+    view(node).await.checkpoint.map_or(0, |sealed| sealed.checkpoint.step.0)
+}
+
+#[actix::test]
+async fn a_newcomer_begins_with_a_checkpoint_where_entries_were_dropped() {
+    let dirs: [tempfile::TempDir; 5] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let alice = start(1, dirs[0].path(), Vec::new(), true).await;
+    let bob = start(2, dirs[1].path(), alice.bootstrap_addresses(), true).await;
+    let carol = start(3, dirs[2].path(), alice.bootstrap_addresses(), true).await;
+    let old = [&alice, &bob, &carol];
+    let mut acknowledged: Vec<(NodeId, Seq)> = Vec::new();
+    let mut largest = 0;
+    for round in 0..20_u8 {
+        for (index, node) in (0_u8..).zip(old) {
+            let texts = (0..100).map(|_| vec![b'a' + index; 200].into()).collect();
+            let appended = node.append_all(texts, 0).await.unwrap();
+            acknowledged
+                .extend(appended.into_iter().map(|done| done.map(|done| (done.author, done.seq)).unwrap()));
+            put(node, &format!("m{round}-{index}"), i64::from(round)).await;
+            put(node, "shared", i64::from(round)).await;
+        }
+        largest = largest.max(view(&alice).await.disk_bytes);
+    }
+    assert_eq!(acknowledged.len(), 6000);
+    for node in old {
+        until("most entries are dropped", || async { dropped(node).await >= 6000 }).await;
+    }
+    until_equal("the three are equal", &old).await;
+    let disk = view(&alice).await.disk_bytes;
+    let written: u64 = 6000 * 200;
+    println!("{disk} bytes on disk, at most {largest}; {written} bytes of payloads were written");
+    assert!(disk < written, "the disk shrank: {disk} bytes, once {largest}");
+    assert!(largest > disk);
+
+    let dave = start(4, dirs[3].path(), alice.bootstrap_addresses(), true).await;
+    until_equal("the newcomer is like the others", &[&alice, &bob, &carol, &dave]).await;
+    let seen = view(&dave).await;
+    assert_eq!(seen.stats.checkpoints_adopted, 1, "{:?}", seen.stats);
+    let covered: u64 = dave.log_reports().await.unwrap().iter().map(|report| report.covered).sum();
+    assert_eq!(covered, seen.stats.entries_covered);
+    assert!(covered >= 6000, "{covered}");
+    assert_eq!(registry_hash(&dave).await.1, 61, "60 entries of their own, and the shared one");
+    for (author, seq) in &acknowledged {
+        let head = seen.heads.iter().find(|head| head.author == *author).unwrap();
+        assert!(head.seq >= *seq, "what was acknowledged is covered");
+    }
+
+    // It writes, and makes the next checkpoint with the others.
+    dave.append("of the newcomer", 3).await.unwrap();
+    put(&dave, "of-the-newcomer", 1).await;
+    let step = sealed_step(&dave).await;
+    until("the newcomer seals with the others", || async {
+        view(&dave).await.stats.checkpoints_sealed > 0 && sealed_step(&dave).await > step
+    })
+    .await;
+
+    // After a restart everything is as it was.
+    let (before, step) = (registry_hash(&dave).await, sealed_step(&dave).await);
+    dave.shutdown().await;
+    let dave = start(4, dirs[3].path(), alice.bootstrap_addresses(), false).await;
+    assert!(sealed_step(&dave).await >= step, "the checkpoint is kept");
+    assert_eq!(registry_hash(&dave).await, before);
+    until_equal("still like the others", &[&alice, &bob, &carol, &dave]).await;
+
+    // One with nothing but its key goes on behind what the checkpoint says that it wrote.
+    let head = view(&carol).await.heads.iter().find(|head| head.author == carol.peer_id()).unwrap().seq;
+    carol.shutdown().await;
+    let carol = start(3, dirs[4].path(), alice.bootstrap_addresses(), false).await;
+    assert_eq!(carol.append("again", 1).await.unwrap().seq, head.saturating_add(1));
+    until_equal("all four", &[&alice, &bob, &carol, &dave]).await;
+    assert!(!view(&alice).await.heads.iter().any(|head| head.is_frozen));
+    for node in [alice, bob, carol, dave] {
+        node.shutdown().await;
+    }
+}
