@@ -51,7 +51,7 @@ fn notices(scenario: &Scenario, sabotage: Sabotage, name: &str) {
 fn open(change: impl FnOnce(&mut validate::Sabotage)) -> Sabotage {
     let mut validator = validate::Sabotage::default();
     change(&mut validator);
-    Sabotage { validator, untrimmed: false }
+    Sabotage { validator, ..Sabotage::default() }
 }
 
 #[test]
