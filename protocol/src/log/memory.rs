@@ -96,13 +96,7 @@ impl MemoryStore {
     ///
     /// # Errors
     /// If a record that is asked for is damaged.
-    pub fn read(
-        &self,
-        author: &NodeId,
-        from: Seq,
-        to: Seq,
-        bytes_max: usize,
-    ) -> Result<Vec<Bytes>, Damaged> {
+    pub fn read(&self, author: &NodeId, from: Seq, to: Seq, bytes_max: usize) -> Result<Vec<Bytes>, Damaged> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         if from > to {
             return Ok(records);

@@ -3,6 +3,9 @@
 //! All look at the honest nodes that are up at the end and have been for some time, in the largest group of them that
 //! is connected: whoever came back just now needs time to catch up.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -169,11 +172,12 @@ fn difference(facts: &LogFacts, groups: &[Vec<&NodeLog>]) -> String {
         .map(|log| log.author)
         .collect();
     let last = |node: &NodeLog, author| {
-        log_of(facts, node, author).and_then(|log| log.records.last()).map_or(0, |record| {
-            record.first + record.entries.len() as u64 - 1
-        })
+        log_of(facts, node, author)
+            .and_then(|log| log.records.last())
+            .map_or(0, |record| record.first + record.entries.len() as u64 - 1)
     };
-    let differing = authors.iter().find(|author| log_of(facts, one, **author) != log_of(facts, other, **author));
+    let differing =
+        authors.iter().find(|author| log_of(facts, one, **author) != log_of(facts, other, **author));
     differing.map_or_else(
         || format!("The disks of nodes {} and {} are equal, and their heads are not.", one.node, other.node),
         |author| {
@@ -286,7 +290,10 @@ pub(super) fn only_written(outcome: &Outcome) -> Verdict {
                 seen += 1;
                 let seq = record.first + index;
                 if !of_author.is_some_and(|asked| asked.contains(data)) {
-                    return Err(format!("Nobody asked node {} to write what entry {seq} of its log says.", log.author));
+                    return Err(format!(
+                        "Nobody asked node {} to write what entry {seq} of its log says.",
+                        log.author
+                    ));
                 }
                 if !once.insert(*data) {
                     return Err(format!("Entry {seq} of node {} is in its log a second time.", log.author));

@@ -72,11 +72,27 @@ pub(super) struct LogPart {
 #[derive(Debug)]
 enum Job {
     Timer(log::Timer),
-    Write { token: Token, changes: Vec<Change> },
-    Read { token: Token, author: NodeId, from: Seq, to: Seq, bytes_max: usize },
-    Find { token: Token, author: NodeId, seq: Seq },
+    Write {
+        token: Token,
+        changes: Vec<Change>,
+    },
+    Read {
+        token: Token,
+        author: NodeId,
+        from: Seq,
+        to: Seq,
+        bytes_max: usize,
+    },
+    Find {
+        token: Token,
+        author: NodeId,
+        seq: Seq,
+    },
     /// A frame has left the queue.
-    Sent { to: u32, bytes: usize },
+    Sent {
+        to: u32,
+        bytes: usize,
+    },
     /// All that is stored is compared with what was written.
     Verify,
 }
@@ -323,7 +339,9 @@ impl Node {
             let step = self.mesh_step(ctx);
             let mesh_time_us = self.mesh_time(ctx.now, ctx.shared).unwrap_or(0) / 1_000;
             let mut out = std::mem::take(&mut ctx.sink.log_out);
-            let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else { return };
+            let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else {
+                return;
+            };
             let rng = &mut self.rng;
             if step != part.told {
                 part.told = step;
@@ -389,11 +407,8 @@ impl Node {
         let forgets = ctx.shared.scenario.sabotage.forgetful_registry && ctx.me % 3 == 1;
         let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else { return };
         match event {
-            Event::Applied { record, .. } => {
-                if !(forgets && record.first().0.is_multiple_of(2)) {
-                    apply(&mut part.registry, &record, &mut Outbox::new());
-                }
-            }
+            Event::Applied { record, .. } if forgets && record.first().0.is_multiple_of(2) => {}
+            Event::Applied { record, .. } => apply(&mut part.registry, &record, &mut Outbox::new()),
             Event::Frozen { proof } => {
                 let author = proof.author();
                 let head = part.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
@@ -538,10 +553,7 @@ impl Node {
                 let Some(drive) = &mut self.drive else { return };
                 let stored = drive.on_damage(&damaged, &mut ctx.sink.record);
                 let error = StoreError::Damaged(format!("a record at {}", damaged.first.0));
-                let inputs = [
-                    log::Input::Read { token, result: Err(error) },
-                    log::Input::Damaged(stored),
-                ];
+                let inputs = [log::Input::Read { token, result: Err(error) }, log::Input::Damaged(stored)];
                 self.log_all(inputs.into(), ctx);
             }
         }
@@ -589,7 +601,11 @@ impl Node {
             0..12 => put.clone(),
             12..17 => Action::Update { key, ttl: None, fields },
             _ if key == other => put.clone(),
-            17 => Action::Link(Link { from: key, relation: Relation::new("uses").expect("a good name"), to: other }),
+            17 => Action::Link(Link {
+                from: key,
+                relation: Relation::new("uses").expect("a good name"),
+                to: other,
+            }),
             _ => Action::Delete { key },
         };
         // What is not there is made.
@@ -667,11 +683,7 @@ impl Node {
     }
 }
 
-fn note_answer(
-    ticket: Ticket,
-    result: Result<log::Appended, log::AppendError>,
-    ctx: &mut Ctx<'_>,
-) {
+fn note_answer(ticket: Ticket, result: Result<log::Appended, log::AppendError>, ctx: &mut Ctx<'_>) {
     if let Ok(number) = u32::try_from(ticket.0) {
         ctx.sink.record.answered.push(Answered { number, at: ctx.now, result });
     }

@@ -59,7 +59,9 @@ pub(super) fn facts(shared: &Shared, shards: &mut [Shard], seen: &Seen) -> Optio
     }
     facts.everywhere_us = everywhere(shared, shards, &facts);
     for shard in shards {
-        for node in shard.nodes.iter().zip(shard.sink.nodes.0..).filter(|(_, me)| !shared.dishonest.contains(*me)) {
+        for node in
+            shard.nodes.iter().zip(shard.sink.nodes.0..).filter(|(_, me)| !shared.dishonest.contains(*me))
+        {
             if let Some(part) = node.0.log_part() {
                 shard.sink.record.add_log_stats(&part.state().stats());
             }
@@ -186,7 +188,8 @@ fn islands(shared: &Shared, shards: &[Shard]) -> Vec<u32> {
         let mut queue = vec![first];
         while let Some(from) = queue.pop() {
             for end in nodes[from as usize].ends.iter().filter(|end| end.is_up && is_in(end.peer)) {
-                let is_cut = shared.links.cut(from, end.peer).is_some() || shared.links.cut(end.peer, from).is_some();
+                let is_cut =
+                    shared.links.cut(from, end.peer).is_some() || shared.links.cut(end.peer, from).is_some();
                 if !is_cut && island[end.peer as usize] == u32::MAX {
                     island[end.peer as usize] = first;
                     queue.push(end.peer);
@@ -203,7 +206,7 @@ fn everywhere(shared: &Shared, shards: &[Shard], facts: &LogFacts) -> Vec<u32> {
     let mut stored: HashMap<(NodeId, u64), (u64, u32, u64)> = HashMap::new();
     let mut last: HashMap<MessageId, (u32, u64)> = HashMap::new();
     let up: super::link::NodeSet = facts.nodes.iter().map(|node| node.node).collect();
-    for (id, pooled) in shards.iter().flat_map(|shard| pool(shard)) {
+    for (id, pooled) in shards.iter().flat_map(pool) {
         let times = pooled.times.iter().filter(|(node, _)| up.contains(*node));
         let entry = last.entry(*id).or_insert((0, 0));
         for (_, at) in times {
@@ -211,7 +214,7 @@ fn everywhere(shared: &Shared, shards: &[Shard], facts: &LogFacts) -> Vec<u32> {
             entry.1 = entry.1.max(*at);
         }
     }
-    for (id, pooled) in shards.iter().flat_map(|shard| pool(shard)) {
+    for (id, pooled) in shards.iter().flat_map(pool) {
         let (count, at) = last.get(id).copied().unwrap_or_default();
         let record = &pooled.record;
         stored.insert((record.author(), record.first().0), (record.last().0, count, at));

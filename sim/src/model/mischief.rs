@@ -68,9 +68,7 @@ impl Act {
             AdversaryKind::Equivocate { rate_per_s }
             | AdversaryKind::Flood { rate_per_s }
             | AdversaryKind::Outsider { rate_per_s }
-            | AdversaryKind::Fork { rate_per_s } => {
-                Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
-            }
+            | AdversaryKind::Fork { rate_per_s } => Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3))),
             AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
                 Some(GRAFT_EVERY)
             }
@@ -310,14 +308,16 @@ impl Node {
     fn fork(&mut self, ctx: &mut Ctx<'_>) -> u64 {
         let me = ctx.shared.id(ctx.me);
         let (first, second) = (self.noise(), self.noise());
-        let log: Vec<Record> = self.store().into_iter().flat_map(|store| store.records(&me)).cloned().collect();
+        let log: Vec<Record> =
+            self.store().into_iter().flat_map(|store| store.records(&me)).cloned().collect();
         if log.len() < FORKED_LOG_MIN && !self.own_log_is_frozen(ctx) {
             // A log that is worth forking.
             self.append_besides(&first, ctx);
             return 0;
         }
         let Some(step) = self.mesh_step(ctx) else { return 0 };
-        let place = usize::try_from(rand_core::Rng::next_u64(self.rng()) % (log.len() as u64 + 1)).unwrap_or(0);
+        let place =
+            usize::try_from(rand_core::Rng::next_u64(self.rng()) % (log.len() as u64 + 1)).unwrap_or(0);
         let before = place.checked_sub(1).and_then(|before| log.get(before));
         let step = before.map_or(step, |before| before.step().max(step));
         let forge = |payload| super::log::forge((ctx.me, step), before, payload, ctx.shared);

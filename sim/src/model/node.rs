@@ -205,7 +205,8 @@ impl Node {
             )
         });
         let relay = relay::State::new(id, router, validator);
-        self.machines = Some(Box::new(Machines { relay, sync, membership, author: None, log: None, told: None }));
+        self.machines =
+            Some(Box::new(Machines { relay, sync, membership, author: None, log: None, told: None }));
         self.synchronised_at = None;
         for output in gossip_out.drain() {
             self.on_gossip(output, ctx);

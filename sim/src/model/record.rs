@@ -7,8 +7,8 @@ use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::{MessageId, log, relay};
 
 use super::Happening;
-use super::log::{Answered, Asked};
 use super::link::NodeSet;
+use super::log::{Answered, Asked};
 use super::shared::KnownMessages;
 use crate::outcome::{Delivery, LogCounts, Offence, Published, Traffic};
 

@@ -381,7 +381,9 @@ impl<'a> World<'a> {
         deaths.sort_unstable();
         for (node, fault) in deaths {
             let after = match self.shared.scenario.faults[fault].kind {
-                FaultKind::CrashInWrite { restart_after } | FaultKind::LostTail { restart_after } => restart_after,
+                FaultKind::CrashInWrite { restart_after } | FaultKind::LostTail { restart_after } => {
+                    restart_after
+                }
                 _ => continue,
             };
             let back = (now + nanos(after)).div_ceil(GRAIN_NS) * GRAIN_NS;

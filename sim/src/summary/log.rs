@@ -104,7 +104,8 @@ impl LogSummary {
         summary.acknowledged_ms = Latency::of(&took);
         let fetched = counts.applied.saturating_sub(counts.applied_gossip) as f64;
         let mean = counts.applied_bytes as f64 / counts.applied.max(1) as f64;
-        summary.catch_up_ratio = (fetched * mean > 0.0).then(|| counts.record_bytes as f64 / (fetched * mean));
+        summary.catch_up_ratio =
+            (fetched * mean > 0.0).then(|| counts.record_bytes as f64 / (fetched * mean));
         summary
     }
 }

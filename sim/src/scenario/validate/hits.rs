@@ -126,7 +126,12 @@ impl Problems {
                 self.positive(restart_after, key("restart_after_ms"));
             }
             FaultKind::BitFlip { records } => {
-                self.require(records > 0, key("records"), "must be at least 1", "1 is one record of each node");
+                self.require(
+                    records > 0,
+                    key("records"),
+                    "must be at least 1",
+                    "1 is one record of each node",
+                );
             }
             FaultKind::SlowDisk { factor } => {
                 let ok = factor > 1.0 && factor <= 1e6;

@@ -26,7 +26,11 @@ impl Problems {
                     ms(log.end),
                     ms(scenario.duration)
                 );
-                self.push(format!("checks[{i}].within_ms"), message, "lower it or log.end_ms, or raise duration_ms");
+                self.push(
+                    format!("checks[{i}].within_ms"),
+                    message,
+                    "lower it or log.end_ms, or raise duration_ms",
+                );
             }
         }
     }
