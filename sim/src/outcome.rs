@@ -1,7 +1,10 @@
 //! What came of a run: facts, recorded by an engine, for the checkers and the report.
 
+mod log;
+
 use std::time::Duration;
 
+pub use log::{Answer, Append, AuthorLog, Frozen, LogCounts, LogFacts, NodeLog, StoredRecord};
 use omnimesh_protocol::gossip;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +61,8 @@ pub struct Outcome {
     pub regions: Vec<u16>,
     /// Nodes in somebody's gossip mesh, by degree, at the end: `degrees[d]` nodes have `d` mesh links.
     pub degrees: Vec<u32>,
+    /// The durable log, if nodes keep one.
+    pub log: Option<LogFacts>,
     /// Bytes that the machines of a node hold, on average, at the end.
     pub bytes_per_node: u64,
     /// Whether each live honest node knows each other live honest one as alive at the end; `None` without

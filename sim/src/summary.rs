@@ -3,7 +3,11 @@
 //! Both are stable interfaces: fields are added, never renamed. What has no value, as the latency of a run without
 //! deliveries, is `null`. [`crate::stats`] defines the statistics.
 
+mod log;
+
 use std::time::Duration;
+
+pub use log::LogSummary;
 
 use data_encoding::HEXLOWER;
 use omnimesh_protocol::gossip;
@@ -114,6 +118,9 @@ pub struct Summary {
     pub gossip: GossipSummary,
     /// Refusals of honest validators.
     pub refusals: Vec<Refusal>,
+    /// The durable log; all zero if nodes keep none.
+    #[serde(default)]
+    pub log: LogSummary,
 }
 
 /// Percentiles of a latency.
@@ -264,6 +271,7 @@ impl Summary {
             traffic: outcome.traffic,
             gossip: (&outcome.gossip).into(),
             refusals: refusals(outcome),
+            log: LogSummary::of(outcome),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The protocol is broken on purpose, in four ways; the checkers must notice each. What holds otherwise holds in the
+//! The protocol, or what is under it, is broken on purpose, in seven ways; the checkers must notice each. What holds otherwise holds in the
 //! same scenario with the protocol as it is.
 
 use std::time::Duration;
@@ -6,7 +6,9 @@ use std::time::Duration;
 use omnimesh_protocol::validate;
 use omnimesh_sim::checkers::check;
 use omnimesh_sim::model::{self, Options};
-use omnimesh_sim::scenario::{Adversary, AdversaryKind, Check, Sabotage, Scenario, Topology, Who};
+use omnimesh_sim::scenario::{
+    Adversary, AdversaryKind, Check, Fault, FaultKind, Log, Sabotage, Scenario, Topology, Who,
+};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -51,7 +53,7 @@ fn notices(scenario: &Scenario, sabotage: Sabotage, name: &str) {
 fn open(change: impl FnOnce(&mut validate::Sabotage)) -> Sabotage {
     let mut validator = validate::Sabotage::default();
     change(&mut validator);
-    Sabotage { validator, untrimmed: false }
+    Sabotage { validator, ..Sabotage::default() }
 }
 
 #[test]
@@ -82,4 +84,56 @@ fn believing_everybody_is_noticed() {
     scenario.network.join_over = Duration::ZERO;
     scenario.workload.messages = 5;
     notices(&scenario, Sabotage { untrimmed: true, ..Sabotage::default() }, "agreement");
+}
+
+/// Twelve nodes that append to their logs for half a minute.
+fn log_scenario(fault: Fault) -> Scenario {
+    let mut scenario = Scenario { duration: secs(70), ..Scenario::default() };
+    scenario.network.nodes = 12;
+    scenario.network.topology = Topology::Random { dials: 4 };
+    scenario.network.step_sync = false;
+    scenario.workload.messages = 0;
+    scenario.log =
+        Some(Log { start: secs(5), end: secs(35), rate_per_s: 10.0, registry_share: 0.5, ..Log::default() });
+    scenario.faults = vec![fault];
+    scenario.checks = Check::of_log();
+    scenario
+}
+
+#[test]
+fn a_disk_that_gives_out_what_is_damaged_is_noticed() {
+    // All lose what they had not synced a little later, so that the others have to fetch from who has flipped bits.
+    let kind = FaultKind::BitFlip { records: 20 };
+    let mut scenario = log_scenario(Fault { at: secs(25), until: None, who: Who::Share(0.5), kind });
+    scenario.faults.push(Fault {
+        at: secs(26),
+        until: Some(secs(40)),
+        who: Who::Count(4),
+        kind: FaultKind::BitFlip { records: 20 },
+    });
+    notices(&scenario, Sabotage { trusting_disks: true, ..Sabotage::default() }, "only_written");
+}
+
+#[test]
+fn a_disk_that_answers_before_it_has_written_is_noticed() {
+    // The node is alone, so that nobody else has what it acknowledged.
+    let alone = Fault {
+        at: secs(10),
+        until: Some(secs(30)),
+        who: Who::Nodes(vec![3]),
+        kind: FaultKind::Partition { one_way: false },
+    };
+    let kind = FaultKind::LostTail { restart_after: secs(2) };
+    let mut scenario =
+        log_scenario(Fault { at: secs(15), until: Some(secs(30)), who: Who::Nodes(vec![3]), kind });
+    scenario.network.silence = secs(3);
+    scenario.faults.push(alone);
+    notices(&scenario, Sabotage { early_answers: true, ..Sabotage::default() }, "no_lost_entry");
+}
+
+#[test]
+fn a_registry_that_leaves_out_records_is_noticed() {
+    let kind = FaultKind::Crash { restart_after: Some(secs(3)) };
+    let scenario = log_scenario(Fault { at: secs(15), until: None, who: Who::Count(1), kind });
+    notices(&scenario, Sabotage { forgetful_registry: true, ..Sabotage::default() }, "equal_registries");
 }

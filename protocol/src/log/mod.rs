@@ -59,6 +59,7 @@ pub mod chain;
 pub mod checkpoint;
 mod config;
 pub mod gates;
+mod memory;
 mod proof;
 pub mod reconcile;
 mod record;
@@ -73,6 +74,7 @@ pub use api::{
     Token,
 };
 pub use config::Config;
+pub use memory::{Damaged, MemoryStore};
 pub use proof::{Proof, ProofError, VERSION as PROOF_VERSION, proof_bytes_max};
 pub use record::{AuthorHead, CHANNEL, Entry, Head, Record};
 pub use report::{Missed, REPORT_MAX, Recovered, Report};

@@ -10,6 +10,7 @@
 //! whose planned fault did nothing shows nothing.
 
 mod effects;
+mod logs;
 mod messages;
 mod nodes;
 mod steps;
@@ -63,5 +64,11 @@ fn judge(scenario: &Scenario, outcome: &Outcome, check: &Check) -> Verdict {
         Check::Convergence { steps } => steps::convergence(scenario, outcome, steps),
         Check::BoundedMemory { bytes_per_node } => nodes::bounded_memory(outcome, bytes_per_node),
         Check::NoFalseQuarantine => nodes::no_false_quarantine(outcome),
+        Check::NoLostEntry { within } => logs::no_lost_entry(outcome, within),
+        Check::EqualLogs { within } => logs::equal_logs(outcome, within),
+        Check::EqualRegistries { within } => logs::equal_registries(outcome, within),
+        Check::SameFreeze { within } => logs::same_freeze(outcome, within),
+        Check::OnlyWritten => logs::only_written(outcome),
+        Check::BoundedBuffers { bytes } => logs::bounded_buffers(outcome, bytes),
     }
 }

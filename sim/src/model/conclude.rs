@@ -5,8 +5,9 @@ use std::time::Duration;
 use omnimesh_protocol::refusal::Refusal;
 
 use super::link::{NodeSet, nanos};
+use super::log_facts::{Seen, facts};
 use super::random::mix;
-use super::record::{Record, Sent, tell};
+use super::record::{Offences, Record, Sent, tell};
 use super::shard::Shard;
 use super::shared::Shared;
 use super::world::DUE_WITHIN;
@@ -32,12 +33,17 @@ pub(super) struct Ended {
     pub(super) regions: Vec<u16>,
     /// Who is each adversary.
     pub(super) who: Vec<Vec<u32>>,
+    /// The most that buffers of a log held.
+    pub(super) buffered: (u64, Offences),
 }
 
 pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>) -> Outcome {
     let scenario = &shared.scenario;
     let nodes = scenario.network.nodes;
     excuse(&mut ended.sent, &ended.away);
+    let (buffered_max, buffered_at) = ended.buffered;
+    let seen = Seen { buffered_max, buffered_at, away: ended.away.clone() };
+    let log = facts(shared, &mut shards, &seen);
     let mut record = Record::new(scenario.faults.len(), scenario.adversaries.len());
     let mut hasher = blake3::Hasher::new();
     let (mut mesh_links, mut degrees) = (Vec::new(), Vec::new());
@@ -114,6 +120,7 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         mesh_links,
         regions: ended.regions,
         degrees,
+        log,
         bytes_per_node: ended.bytes_per_node,
         events: record.events,
         checkpoints: ended.checkpoints,

@@ -46,6 +46,8 @@ pub enum Machine {
     Step,
     /// Membership.
     Membership,
+    /// The durable log, or its disk.
+    Log,
     /// What makes an adversary misbehave.
     Mischief,
 }
@@ -72,6 +74,7 @@ impl Machine {
             Packet::Gossip(_) => Machine::Gossip,
             Packet::Control(_) => Machine::Step,
             Packet::Swim(..) => Machine::Membership,
+            Packet::Log(_) => Machine::Log,
         }
     }
 
@@ -80,6 +83,7 @@ impl Machine {
             Machine::Gossip => "gossip",
             Machine::Step => "step",
             Machine::Membership => "membership",
+            Machine::Log => "log",
             Machine::Mischief => "adversary",
         }
     }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use omnimesh_protocol::Time;
 use omnimesh_protocol::control::Frame;
 use omnimesh_protocol::envelope::Envelope;
-use omnimesh_protocol::gossip::{Control, Message, Rpc};
+use omnimesh_protocol::gossip::{Control, Message, Rpc, Topic};
+use omnimesh_protocol::log::Record;
 use omnimesh_protocol::mesh::MeshSecret;
 use omnimesh_protocol::pattern::PatternGenerator;
 
@@ -22,6 +23,9 @@ use crate::scenario::AdversaryKind;
 const KEPT_MAX: usize = 256;
 /// How often those graft who want to be in everybody's mesh.
 const GRAFT_EVERY: Duration = Duration::from_secs(1);
+
+/// Records that a log has before it is forked.
+const FORKED_LOG_MIN: usize = 3;
 
 /// All that is wrong with a node.
 #[derive(Debug, Default)]
@@ -63,9 +67,8 @@ impl Act {
         match self.kind {
             AdversaryKind::Equivocate { rate_per_s }
             | AdversaryKind::Flood { rate_per_s }
-            | AdversaryKind::Outsider { rate_per_s } => {
-                Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
-            }
+            | AdversaryKind::Outsider { rate_per_s }
+            | AdversaryKind::Fork { rate_per_s } => Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3))),
             AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
                 Some(GRAFT_EVERY)
             }
@@ -253,6 +256,7 @@ impl Node {
             AdversaryKind::Flood { .. } => self.flood(ctx),
             AdversaryKind::Equivocate { .. } => self.equivocate(ctx),
             AdversaryKind::Outsider { .. } => self.intrude(ctx),
+            AdversaryKind::Fork { .. } => self.fork(ctx),
             _ => {
                 let control = Control { graft: vec![ctx.shared.topic.clone()], ..Control::default() };
                 self.send_to_all(&Rpc::of_control(control), ctx)
@@ -299,6 +303,46 @@ impl Node {
         self.send_to_all(&Rpc::of_message(message), ctx).min(1)
     }
 
+    /// Signs a record for a place in its log that has one, as somebody with a copy of its key would, and tells it to
+    /// half of the peers; where the place is free, another one to the other half.
+    fn fork(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        let me = ctx.shared.id(ctx.me);
+        let (first, second) = (self.noise(), self.noise());
+        let log: Vec<Record> =
+            self.store().into_iter().flat_map(|store| store.records(&me)).cloned().collect();
+        if log.len() < FORKED_LOG_MIN && !self.own_log_is_frozen(ctx) {
+            // A log that is worth forking.
+            self.append_besides(&first, ctx);
+            return 0;
+        }
+        let Some(step) = self.mesh_step(ctx) else { return 0 };
+        let place =
+            usize::try_from(rand_core::Rng::next_u64(self.rng()) % (log.len() as u64 + 1)).unwrap_or(0);
+        let before = place.checked_sub(1).and_then(|before| log.get(before));
+        let step = before.map_or(step, |before| before.step().max(step));
+        let forge = |payload| super::log::forge((ctx.me, step), before, payload, ctx.shared);
+        let (Some(first), Some(second)) = (forge(first), forge(second)) else { return 0 };
+        let peers: Vec<u32> = self.ends.iter().filter(|end| end.is_up).map(|end| end.peer).collect();
+        if peers.len() < 2 {
+            return 0;
+        }
+        for record in [&first, &second] {
+            ctx.sink.noise.push((record.envelope().id(), ctx.me));
+        }
+        let topic = Topic::new(&record_topic(ctx.shared)).expect("short enough");
+        for (number, peer) in peers.iter().enumerate() {
+            let record = match (number % 2 == 0, place < log.len()) {
+                (true, _) => &first,
+                (false, false) => &second,
+                (false, true) => continue,
+            };
+            let message = Message::new(topic.clone(), record.as_bytes().clone());
+            self.transmit(*peer, Packet::Gossip(Rpc::of_message(message)), ctx);
+        }
+        ctx.sink.record.forkers.push(ctx.me);
+        1
+    }
+
     /// Two messages of one sequence number, each to half of the peers.
     fn equivocate(&mut self, ctx: &mut Ctx<'_>) -> u64 {
         let (first, second) = (self.noise(), self.noise());
@@ -316,4 +360,8 @@ impl Node {
         }
         1
     }
+}
+
+fn record_topic(shared: &Shared) -> String {
+    shared.log.as_ref().map_or_else(String::new, |log| log.gossiped_on.topic(&shared.mesh.id()))
 }

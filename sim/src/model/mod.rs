@@ -24,6 +24,8 @@ mod clock;
 mod conclude;
 mod happening;
 pub(crate) mod link;
+mod log;
+mod log_facts;
 mod mischief;
 mod node;
 mod packet;

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use omnimesh_protocol::author::{self, Ticket};
-use omnimesh_protocol::envelope::Envelope;
+use omnimesh_protocol::envelope::{Envelope, Kind};
 use omnimesh_protocol::gossip;
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::relay;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::clock::Clock;
 use super::link::{Fate, Parcel, Stream};
+use super::log::{Drive, LogPart};
 use super::mischief::Mischief;
 use super::packet::{Packet, digest, size};
 use super::queue::{Due, Event, What};
@@ -43,6 +44,8 @@ pub(super) enum Timer {
     Step(step::Timer),
     Swim(membership::Timer),
     Mischief(u32),
+    /// Something of the log or its disk, by number.
+    Log(u32),
 }
 
 impl Timer {
@@ -52,17 +55,19 @@ impl Timer {
             Timer::Step(_) => Machine::Step,
             Timer::Swim(_) => Machine::Membership,
             Timer::Mischief(_) => Machine::Mischief,
+            Timer::Log(_) => Machine::Log,
         }
     }
 }
 
 /// The machines of a process.
 #[derive(Debug)]
-struct Machines {
+pub(super) struct Machines {
     relay: relay::State<u32>,
     sync: Option<StepSync<u32>>,
     membership: Option<Box<membership::State>>,
     author: Option<Box<author::State>>,
+    pub(super) log: Option<Box<LogPart>>,
     /// The step that the relay was last told.
     told: Option<Step>,
 }
@@ -80,15 +85,17 @@ struct Disk {
 /// A node, running or not.
 #[derive(Debug)]
 pub(super) struct Node {
-    machines: Option<Box<Machines>>,
+    pub(super) machines: Option<Box<Machines>>,
     /// Sorted by peer.
     pub(super) ends: Vec<End>,
     timers: SmallVec<[(Time, Timer); 4]>,
     /// The earliest of them, in global time.
     timer_at: u64,
     clock: Clock,
-    rng: ChaCha8Rng,
+    pub(super) rng: ChaCha8Rng,
     disk: Disk,
+    /// Where the log is, of nodes that keep one.
+    pub(super) drive: Option<Box<Drive>>,
     /// Events caused so far.
     order: u64,
     /// A hash of all that happened to it.
@@ -132,6 +139,7 @@ impl Node {
             clock: Clock::new(0, 0.0),
             rng,
             disk: Disk { next_seq: 1, ..Disk::default() },
+            drive: None,
             order: 0,
             trace: 0,
             uplink_free: 0,
@@ -197,13 +205,15 @@ impl Node {
             )
         });
         let relay = relay::State::new(id, router, validator);
-        self.machines = Some(Box::new(Machines { relay, sync, membership, author: None, told: None }));
+        self.machines =
+            Some(Box::new(Machines { relay, sync, membership, author: None, log: None, told: None }));
         self.synchronised_at = None;
         for output in gossip_out.drain() {
             self.on_gossip(output, ctx);
         }
         self.on_step_outputs(&mut step_out, ctx);
         self.relay(relay::Input::Subscribe(shared.channel.clone()), ctx);
+        self.start_log(self.disk.lives > 1, ctx);
         // Whatever it is told first sets it going.
         self.membership(membership::Input::Addresses(Vec::new()), ctx);
         self.plan_mischief(ctx);
@@ -213,7 +223,10 @@ impl Node {
     /// The process is killed: what is not on disk is gone.
     pub(super) fn kill(&mut self, ctx: &mut Ctx<'_>) {
         let now = self.clock.local(ctx.now);
-        if let Some(machines) = self.machines.take() {
+        if let Some(mut machines) = self.machines.take() {
+            if let Some(part) = machines.log.take() {
+                self.drop_log(*part, ctx);
+            }
             if !ctx.shared.dishonest.contains(ctx.me) {
                 ctx.sink.record.add_stats(&machines.relay);
             }
@@ -252,6 +265,10 @@ impl Node {
             let input = membership::Input::Connected { peer: ctx.shared.id(peer), addresses: Vec::new() };
             self.membership(input, ctx);
         }
+        if ctx.shared.log.is_some() {
+            let node = ctx.shared.id(peer);
+            self.log(omnimesh_protocol::log::Input::Connected { peer, node }, ctx);
+        }
         self.set_alarm(ctx);
     }
 
@@ -271,6 +288,9 @@ impl Node {
         if ctx.shared.membership.is_some() {
             let input = membership::Input::Disconnected { peer: ctx.shared.id(peer) };
             self.membership(input, ctx);
+        }
+        if ctx.shared.log.is_some() {
+            self.log(omnimesh_protocol::log::Input::Disconnected { peer }, ctx);
         }
     }
 
@@ -381,6 +401,7 @@ impl Node {
                 self.relay(relay::Input::Gossip(gossip::Input::Rpc { from, rpc }), ctx);
             }
             Packet::Control(frame) => self.step(step::Input::Frame { from, frame }, ctx),
+            Packet::Log(frame) => self.log(omnimesh_protocol::log::Input::Received { from, frame }, ctx),
             Packet::Swim(..) => {}
         }
     }
@@ -406,6 +427,7 @@ impl Node {
             Timer::Step(timer) => self.step(step::Input::Timer(timer), ctx),
             Timer::Swim(timer) => self.membership(membership::Input::Timer(timer), ctx),
             Timer::Mischief(act) => self.misbehave(act, ctx),
+            Timer::Log(number) => self.on_log_job(number, ctx),
         }
     }
 
@@ -415,7 +437,7 @@ impl Node {
     }
 
     /// Sees to it that the node is woken for its next timer.
-    fn set_alarm(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn set_alarm(&mut self, ctx: &mut Ctx<'_>) {
         let at = self.timer_at.max(ctx.now);
         if self.timer_at < u64::MAX && at < self.wake_at {
             self.wake_at = at;
@@ -443,7 +465,7 @@ impl Node {
 
     // What the machines want.
 
-    fn relay(&mut self, input: relay::Input<u32>, ctx: &mut Ctx<'_>) {
+    pub(super) fn relay(&mut self, input: relay::Input<u32>, ctx: &mut Ctx<'_>) {
         let now = self.clock.local(ctx.now);
         let Some(machines) = &mut self.machines else { return };
         let mut out = std::mem::take(&mut ctx.sink.relay_out);
@@ -473,8 +495,11 @@ impl Node {
                             machines.relay.handle(now, verified, &mut self.rng, &mut out);
                         }
                     }
-                    relay::Output::Verified { id, from, is_subscribed: true, .. } => {
+                    relay::Output::Verified { id, from, envelope, is_subscribed: true } => {
                         self.on_delivered(id, from, ctx);
+                        if envelope.header().kind == Kind::Durable {
+                            self.log(omnimesh_protocol::log::Input::Gossiped { from, envelope }, ctx);
+                        }
                     }
                     relay::Output::Verified { .. } | relay::Output::Refused { .. } => {}
                 }
@@ -687,6 +712,23 @@ impl Node {
         }
     }
 
+    /// The step that it works with.
+    pub(super) fn mesh_step(&self, ctx: &Ctx<'_>) -> Option<Step> {
+        match &self.machines.as_ref()?.sync {
+            Some(sync) => sync.step(self.clock.local(ctx.now)),
+            None => Some(ctx.shared.true_step(ctx.now)),
+        }
+    }
+
+    /// When all that it has sent has left it.
+    pub(super) fn uplink_free(&self) -> u64 {
+        self.uplink_free
+    }
+
+    pub(super) fn log_part(&self) -> Option<&LogPart> {
+        self.machines.as_ref()?.log.as_deref()
+    }
+
     pub(super) fn relay_state(&self) -> Option<&relay::State<u32>> {
         self.machines.as_ref().map(|machines| &machines.relay)
     }
@@ -705,6 +747,9 @@ impl Node {
             machines.relay.check_invariants();
             if let Some(membership) = &machines.membership {
                 membership.check_invariants();
+            }
+            if let Some(part) = &machines.log {
+                part.state().check_invariants();
             }
         }
     }

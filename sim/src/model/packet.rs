@@ -5,6 +5,9 @@ use omnimesh_protocol::{MessageId, NodeId, control};
 
 use super::random::mix;
 
+/// Bytes at each end of a frame of the log that its hash covers.
+const LOG_BYTES_HASHED: usize = 256;
+
 /// What one node sends to another.
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
@@ -12,6 +15,8 @@ pub(super) enum Packet {
     Control(control::Frame),
     /// A packet of the membership protocol for a node that may not be connected.
     Swim(NodeId, bytes::Bytes),
+    /// A frame of the durable log.
+    Log(bytes::Bytes),
 }
 
 /// Bytes of a frame on the wire.
@@ -21,6 +26,7 @@ pub(super) fn size(packet: &Packet) -> usize {
         Packet::Control(control::Frame::StepReply { .. }) => 30,
         Packet::Control(_) => 11,
         Packet::Swim(_, bytes) => bytes.len() + 6,
+        Packet::Log(frame) => frame.len() + 3,
     }
 }
 
@@ -34,12 +40,22 @@ pub(super) fn digest(packet: &Packet) -> u64 {
         }
         Packet::Control(control::Frame::StepAnnounce { mesh_time_ns }) => mix(!*mesh_time_ns),
         Packet::Control(_) => 3,
-        Packet::Swim(_, bytes) => bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            mix(hash ^ u64::from_le_bytes(word))
-        }),
+        Packet::Swim(_, bytes) => digest_of_bytes(bytes, bytes.len() as u64),
+        Packet::Log(frame) => {
+            // Of a long one its ends: what is between them is signed, and seen again in the heads that follow.
+            let (head, rest) = frame.split_at(frame.len().min(LOG_BYTES_HASHED));
+            let tail = &rest[rest.len().saturating_sub(LOG_BYTES_HASHED)..];
+            digest_of_bytes(tail, digest_of_bytes(head, !(frame.len() as u64)))
+        }
     }
+}
+
+fn digest_of_bytes(bytes: &[u8], seed: u64) -> u64 {
+    bytes.chunks(8).fold(seed, |hash, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(hash ^ u64::from_le_bytes(word))
+    })
 }
 
 fn digest_of_rpc(rpc: &Rpc) -> u64 {

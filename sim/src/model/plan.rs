@@ -10,7 +10,7 @@ use super::random::mix;
 use crate::scenario::{AdversaryKind, Scenario, Topology, Victims, Who};
 
 /// Candidates for publishing a message; most often the first can.
-const CANDIDATES: usize = 64;
+pub(crate) const CANDIDATES: usize = 64;
 /// The stream of randomness from which the authors of messages are drawn.
 pub(crate) const OF_AUTHORS: u64 = 8;
 
@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) dishonest: NodeSet,
     /// Those who publish the workload; empty: anybody honest.
     pub(crate) authors: Vec<u32>,
+    /// Those who append to their logs; empty: anybody honest.
+    pub(crate) log_authors: Vec<u32>,
 }
 
 /// A stream of randomness of its own for each purpose, so that adding a fault does not change the topology.
@@ -61,6 +63,11 @@ impl Plan {
             Some(count) => sample(&honest, count as usize, &mut rng),
             None => Vec::new(),
         };
+        let mut rng = stream(seed, 9);
+        let log_authors = match scenario.log.as_ref().and_then(|log| log.authors) {
+            Some(count) => sample(&honest, count as usize, &mut rng),
+            None => Vec::new(),
+        };
         let mut rng = stream(seed, 3);
         let all: Vec<u32> = (0..nodes).collect();
         let faults =
@@ -76,7 +83,8 @@ impl Plan {
                 _ => NodeSet::default(),
             })
             .collect();
-        let mut plan = Plan { regions, links: Vec::new(), faults, adversaries, victims, dishonest, authors };
+        let links = Vec::new();
+        let mut plan = Plan { regions, links, faults, adversaries, victims, dishonest, authors, log_authors };
         plan.connect(scenario, &honest);
         plan
     }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use omnimesh_protocol::gossip::{self, Rpc};
 use omnimesh_protocol::refusal::Refusal;
-use omnimesh_protocol::{MessageId, relay};
+use omnimesh_protocol::{MessageId, log, relay};
 
 use super::Happening;
 use super::link::NodeSet;
+use super::log::{Answered, Asked};
 use super::shared::KnownMessages;
-use crate::outcome::{Delivery, Offence, Published, Traffic};
+use crate::outcome::{Delivery, LogCounts, Offence, Published, Traffic};
 
 /// Things that must not happen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +25,7 @@ impl Offences {
         self.merge(Offences { count: 1, first: Some((at, node)) });
     }
 
-    fn merge(&mut self, other: Offences) {
+    pub(crate) fn merge(&mut self, other: Offences) {
         self.count += other.count;
         self.first = [self.first, other.first].into_iter().flatten().min();
     }
@@ -55,6 +56,12 @@ pub(super) struct Record {
     pub(crate) refusals: [u64; Refusal::COUNT],
     /// What happened in the span that is watched.
     pub(crate) happenings: Vec<Happening>,
+    pub(super) asked: Vec<Asked>,
+    pub(super) answered: Vec<Answered>,
+    pub(crate) served_unwritten: Offences,
+    /// Adversaries that told two records for one place.
+    pub(crate) forkers: Vec<u32>,
+    pub(crate) log: LogCounts,
 }
 
 impl Record {
@@ -100,6 +107,25 @@ impl Record {
         for (sum, refused) in self.refusals.iter_mut().zip(relay.validator().refused()) {
             *sum += refused;
         }
+    }
+
+    /// Adds what an honest node's log counted, at its end.
+    pub(crate) fn add_log_stats(&mut self, stats: &log::Stats) {
+        self.log += LogCounts {
+            rounds: stats.rounds,
+            rounds_equal: stats.rounds_equal,
+            bytes: stats.bytes_sent,
+            record_bytes: stats.record_bytes_sent,
+            applied: stats.applied,
+            applied_gossip: stats.applied_gossip,
+            fetches: stats.fetches,
+            fetches_failed: stats.fetches_failed,
+            misdeeds: stats.misdeeds,
+            fork_searches: stats.fork_searches,
+            writes: stats.writes,
+            writes_failed: stats.writes_failed,
+            ..LogCounts::default()
+        };
     }
 
     pub(crate) fn merge(&mut self, other: Record) {

@@ -3,9 +3,10 @@
 use hashbrown::HashMap;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::validate::{Unverified, Verified};
-use omnimesh_protocol::{MessageId, Outbox, step};
+use omnimesh_protocol::{MessageId, Outbox, log, step};
 
 use super::checked::Checked;
+use super::log::Pool;
 use super::node::{Ctx, Node};
 use super::queue::{Due, Event, Ring};
 use super::record::Record;
@@ -30,6 +31,10 @@ pub(super) struct Sink {
     pub(super) relay_out: Outbox<relay::Output<u32>>,
     pub(super) relay_outputs: Vec<relay::Output<u32>>,
     pub(super) step_out: Outbox<step::Output<u32>>,
+    pub(super) log_out: Outbox<log::Output<u32>>,
+    pub(super) pool: Pool,
+    /// Nodes whose process is to die now, and the faults that want it.
+    pub(super) deaths: Vec<(u32, usize)>,
 }
 
 impl Sink {
@@ -77,6 +82,9 @@ impl Shard {
             relay_out: Outbox::new(),
             relay_outputs: Vec::new(),
             step_out: Outbox::new(),
+            log_out: Outbox::new(),
+            pool: Pool::new(),
+            deaths: Vec::new(),
         };
         Shard { nodes, sink }
     }

@@ -10,10 +10,11 @@ use omnimesh_protocol::config::NodeConfig;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::gossip::Topic;
 use omnimesh_protocol::{
-    Identity, Mesh, MessageId, NodeId, Step, author, gossip, membership, replay, step, validate,
+    Identity, Mesh, MessageId, NodeId, Step, author, gossip, log, membership, replay, step, validate,
 };
 
 use super::link::{LinkModel, NodeSet};
+use super::log::LogSettings;
 use super::person::{WALL_NS, identity, ip_of, wall_of};
 use super::plan::Plan;
 use crate::scenario::{AdversaryKind, Crypto, Sabotage, Scenario};
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) author: author::Config,
     pub(super) step: step::Config,
     pub(super) membership: Option<membership::Config>,
+    /// Nodes keep a log.
+    pub(super) log: Option<LogSettings>,
     pub(super) links: LinkModel,
     pub(super) dishonest: NodeSet,
     /// Of each adversary of the scenario.
@@ -81,9 +84,21 @@ impl Shared {
             members_max: (network.nodes as usize * 2).max(16),
             ..membership::Config::default()
         });
-        let places = match membership {
-            Some(_) => ids.iter().copied().zip(0..).collect(),
-            None => HashMap::new(),
+        let log = scenario.log.as_ref().map(|of_scenario| {
+            LogSettings::new(log::Config {
+                message_bytes_max: validate.message_bytes_max,
+                step_window_future: validate.step_window_future,
+                bundle_payloads_max: node.bundle_payloads_max,
+                bundle_bytes_max: node.bundle_bytes_max,
+                authors_max: node.authors_max.max(scenario.network.nodes as usize),
+                interval: of_scenario.interval,
+                ..log::Config::default()
+            })
+        });
+        let places = if membership.is_some() || log.is_some() {
+            ids.iter().copied().zip(0..).collect()
+        } else {
+            HashMap::new()
         };
         let mut addresses = HashMap::new();
         for (adversary, who) in scenario.adversaries.iter().zip(&plan.adversaries) {
@@ -101,6 +116,7 @@ impl Shared {
             author,
             step,
             membership,
+            log,
             links: LinkModel::new(scenario.links.clone(), scenario.seed, plan.regions.clone()),
             dishonest: plan.dishonest.clone(),
             victims: plan.victims.clone(),

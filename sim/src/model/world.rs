@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use omnimesh_protocol::MessageId;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -15,9 +16,9 @@ use super::link::{Cut, Degraded, NodeSet, nanos};
 use super::mischief::{Act, Mischief};
 use super::node::{Ctx, Node};
 use super::person::identity;
-use super::plan::{OF_AUTHORS, Plan, stream};
+use super::plan::{CANDIDATES, OF_AUTHORS, Plan, stream};
 use super::random::{Draw, mix};
-use super::record::{Record, Sent};
+use super::record::{Offences, Record, Sent};
 use super::shard::Shard;
 use super::shared::{Known, Shared};
 use super::{Happening, Options, Progress, SAMPLE_EVERY, Watched};
@@ -50,6 +51,7 @@ enum Control {
     FaultBegins(usize),
     FaultEnds(usize),
     Publish(u32),
+    Append(u32),
     Sample,
 }
 
@@ -74,6 +76,8 @@ pub(super) struct World<'a> {
     samples: Vec<Sample>,
     checkpoints: Vec<u64>,
     whole_at: Option<u64>,
+    /// The most that buffers of a log held, and where.
+    buffered: (u64, Offences),
     rng: ChaCha8Rng,
     rss_before: u64,
 }
@@ -127,6 +131,7 @@ impl<'a> World<'a> {
             samples: Vec::new(),
             checkpoints: Vec::new(),
             whole_at: None,
+            buffered: (0, Offences::default()),
             rng: stream(scenario.seed, OF_AUTHORS),
             rss_before,
             plan,
@@ -171,6 +176,11 @@ impl<'a> World<'a> {
         for number in 0..workload.messages {
             self.schedule(nanos(workload.time_of(number)), Control::Publish(number));
         }
+        if let Some(log) = &scenario.log {
+            for number in 0..log.appends() {
+                self.schedule(nanos(log.time_of(number)), Control::Append(number));
+            }
+        }
         let mut at = SAMPLE_EVERY;
         while at <= scenario.duration {
             self.schedule(nanos(at), Control::Sample);
@@ -202,6 +212,7 @@ impl<'a> World<'a> {
             each(self.pool, &mut self.shards, |shard| shard.run(window, end, shared));
             self.exchange();
             now = end;
+            self.take_down(now);
             if let Some(progress) = &mut options.progress
                 && told.elapsed() > Duration::from_millis(100)
             {
@@ -239,6 +250,7 @@ impl<'a> World<'a> {
                 Control::FaultBegins(number) => self.begin_fault(number, now),
                 Control::FaultEnds(number) => self.end_fault(number, now),
                 Control::Publish(number) => self.publish(number, now),
+                Control::Append(number) => self.append(number, now),
                 Control::Sample => self.sample(now),
             }
             self.exchange();
@@ -360,6 +372,62 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Kills those whose process is to die in a write that is now under way.
+    fn take_down(&mut self, now: u64) {
+        let mut deaths: Vec<(u32, usize)> = Vec::new();
+        for shard in &mut self.shards {
+            deaths.append(&mut shard.sink.deaths);
+        }
+        deaths.sort_unstable();
+        for (node, fault) in deaths {
+            let after = match self.shared.scenario.faults[fault].kind {
+                FaultKind::CrashInWrite { restart_after } | FaultKind::LostTail { restart_after } => {
+                    restart_after
+                }
+                _ => continue,
+            };
+            let back = (now + nanos(after)).div_ceil(GRAIN_NS) * GRAIN_NS;
+            self.kill(node, fault, Some(Duration::from_nanos(back - now)), now);
+            self.exchange();
+        }
+    }
+
+    /// Flips bits in records of the nodes that are hit.
+    fn flip(&mut self, number: usize, records: u32, now: u64) {
+        let who = self.plan.faults[number].clone();
+        self.planned[number] = who.len() as u64 * u64::from(records);
+        for node in who {
+            let pools = || self.shards.iter().map(|shard| &shard.sink.pool);
+            let holders = |id: &MessageId| {
+                pools().filter_map(|pool| pool.get(id)).map(|pooled| pooled.nodes.len()).sum::<u32>()
+            };
+            let mut places = self.node(node).flippable(holders);
+            for _ in 0..records {
+                if places.is_empty() {
+                    break;
+                }
+                let place = places.swap_remove(self.rng.random_range(0..places.len()));
+                let bit = self.rng.random_range(0..u64::MAX);
+                self.with(node, now, |node, ctx| node.flip(number, place, bit, ctx));
+            }
+        }
+    }
+
+    fn append(&mut self, number: u32, now: u64) {
+        let nodes = self.shared.scenario.network.nodes;
+        let mut draw = Draw::new(self.shared.seed, u64::from(number), 0x6170_7065);
+        let authors = &self.plan.log_authors;
+        let candidates: Vec<u32> = match authors.len() {
+            0 => (0..CANDIDATES)
+                .map(|_| u32::try_from(draw.next() % u64::from(nodes)).expect("fewer nodes than 2^32"))
+                .collect(),
+            count => (0..count).map(|next| authors[(number as usize + next) % count]).collect(),
+        };
+        if let Some(author) = candidates.into_iter().find(|node| self.can_publish(*node)) {
+            self.with(author, now, |node, ctx| node.append(number, ctx));
+        }
+    }
+
     fn begin_fault(&mut self, number: usize, now: u64) {
         let fault = self.shared.scenario.faults[number].clone();
         let who = self.plan.faults[number].clone();
@@ -399,6 +467,21 @@ impl<'a> World<'a> {
             FaultKind::ClockDrift { ppm } => {
                 self.done[number] += self.each_up(&who, now, |node, ctx| node.set_drift(ppm, ctx));
             }
+            FaultKind::CrashInWrite { .. } | FaultKind::LostTail { .. } => {
+                let survives = matches!(fault.kind, FaultKind::CrashInWrite { .. });
+                self.each(&who, now, |node, ctx| node.arm(number, Some(survives), ctx));
+            }
+            FaultKind::BitFlip { records } => self.flip(number, records, now),
+            FaultKind::SlowDisk { factor } => {
+                self.each(&who, now, |node, ctx| node.slow_disk(Some((number, factor)), ctx));
+            }
+            FaultKind::FullDisk => self.each(&who, now, |node, ctx| node.full_disk(Some(number), ctx)),
+        }
+    }
+
+    fn each(&mut self, who: &[u32], now: u64, mut work: impl FnMut(&mut Node, &mut Ctx<'_>)) {
+        for id in who {
+            self.with(*id, now, |node, ctx| work(node, ctx));
         }
     }
 
@@ -451,6 +534,11 @@ impl<'a> World<'a> {
             FaultKind::ClockDrift { .. } => {
                 self.each_up(&who, now, |node, ctx| node.set_drift(0.0, ctx));
             }
+            FaultKind::CrashInWrite { .. } | FaultKind::LostTail { .. } => {
+                self.each(&who, now, |node, ctx| node.arm(number, None, ctx));
+            }
+            FaultKind::SlowDisk { .. } => self.each(&who, now, |node, ctx| node.slow_disk(None, ctx)),
+            FaultKind::FullDisk => self.each(&who, now, |node, ctx| node.full_disk(None, ctx)),
             _ => {}
         }
     }
@@ -513,6 +601,11 @@ impl<'a> World<'a> {
             }
         }
         let membership = look.membership(all_up);
+        if let Some((bytes, node)) = look.buffered
+            && (bytes > self.buffered.0 || self.buffered.1.first.is_none())
+        {
+            self.buffered = (bytes, Offences { count: 1, first: Some((now, node)) });
+        }
         let whole = look.memberships > 0 && look.whole == look.memberships;
         let faults_over = self.shared.scenario.faults.iter().all(|f| nanos(f.until.unwrap_or(f.at)) <= now);
         if whole && faults_over {
@@ -554,6 +647,7 @@ impl<'a> World<'a> {
                 away: std::mem::take(&mut self.away),
                 regions: std::mem::take(&mut self.plan.regions),
                 who: std::mem::take(&mut self.plan.adversaries),
+                buffered: self.buffered,
             },
             &self.shared,
             self.shards,
@@ -609,6 +703,8 @@ struct Look {
     /// How many each holds for alive, together; none counts for more than there are.
     known: u64,
     trace: u64,
+    /// The most that the buffers of a log hold, and at which node.
+    buffered: Option<(u64, u32)>,
 }
 
 impl Look {
@@ -621,6 +717,9 @@ impl Look {
             }
             look.up += 1;
             look.ends += node.ends.iter().filter(|end| end.is_up).count() as u64;
+            if let Some(part) = node.log_part() {
+                look.buffered = look.buffered.max(Some((part.buffered(), me)));
+            }
             if let Some(alive) = node.alive() {
                 look.memberships += 1;
                 look.whole += u32::from(alive == all_up);
@@ -664,6 +763,7 @@ impl Look {
         self.whole += other.whole;
         self.known += other.known;
         self.trace = self.trace.wrapping_add(other.trace);
+        self.buffered = self.buffered.max(other.buffered);
         self
     }
 }

@@ -7,7 +7,7 @@ use super::tables::DELIVERIES_ROWS_MAX;
 use super::{Facts, file_name, settings, style};
 use crate::checkers::Checked;
 use crate::scenario::{Scenario, Who};
-use crate::summary::{Effect, Role, Summary};
+use crate::summary::{Effect, LogSummary, Role, Summary};
 use crate::words::{bytes, count, counted, decimal, list, mean_bytes, millis, percent};
 
 const NONE: &str = "–";
@@ -93,6 +93,34 @@ fn number(value: f64) -> String {
     decimal(value, 2)
 }
 
+fn log_cards(log: &LogSummary) -> Markup {
+    let ms = |value| or_none(value, millis);
+    let answers = format!(
+        "of {} appends; {} refused, {} unanswered",
+        count(log.appends),
+        count(log.refused),
+        count(log.unanswered)
+    );
+    let everywhere = format!(
+        "p99 {}, max {}; {} entries on all of {}",
+        ms(log.everywhere_ms.p99),
+        ms(log.everywhere_ms.max),
+        count(log.everywhere),
+        counted(log.nodes, "node", "nodes")
+    );
+    let rounds = format!("{} rounds, {} with nothing missing", count(log.rounds), count(log.rounds_equal));
+    let caught_up = format!("sent for each byte that was missing; {} entries", count(log.caught_up));
+    html! {
+        (card("Entries acknowledged", &count(log.acknowledged), &answers))
+        (card("Time to acknowledge, median", &ms(log.acknowledged_ms.p50), &format!("p99 {}", ms(log.acknowledged_ms.p99))))
+        (card("Time to every disk, median", &ms(log.everywhere_ms.p50), &everywhere))
+        (card("Reconciliation", &bytes(log.reconciliation_bytes), &rounds))
+        (card("Caught up", &or_none(log.catch_up_ratio, number), &caught_up))
+        (card("Logs frozen", &count(log.frozen), "whose authors signed two records for one place"))
+        (card("Damage found", &count(log.damaged), "records that were not what had been written"))
+    }
+}
+
 fn cards(facts: &Facts<'_>) -> Markup {
     let summary = facts.summary;
     let (latency, skew, detector) = (&summary.latency_ms, &summary.step_skew_ms, &summary.detector);
@@ -113,6 +141,9 @@ fn cards(facts: &Facts<'_>) -> Markup {
             (card("Adversaries found", &or_none(detector.recall, percent), &format!(
                 "{} of {}; precision {}; median after {}", count(detector.quarantined), count(detector.adversaries),
                 or_none(detector.precision, percent), ms(detector.time_to_detect_ms))))
+        }
+        @if summary.log.appends > 0 {
+            (log_cards(&summary.log))
         }
         (card("Wrongly shut out", &count(detector.false_quarantined), "honest nodes, by honest nodes"))
         (card("Refused", &count(refused), "messages, by honest validators"))

@@ -1,6 +1,8 @@
 //! A scenario's settings, in words.
 
-use crate::scenario::{AdversaryKind, Crypto, FaultKind, Latency, Repair, Scenario, Topology, Victims};
+use crate::scenario::{
+    AdversaryKind, Crypto, Disk, FaultKind, Latency, Log, Repair, Scenario, Topology, Victims,
+};
 use crate::words::{bytes, count, counted, decimal, millis, percent, time};
 
 /// Settings that belong together: their title, and names with values.
@@ -8,11 +10,52 @@ pub(super) type Group = (&'static str, Vec<(&'static str, String)>);
 
 /// All but what has a table of its own.
 pub(super) fn groups(scenario: &Scenario) -> Vec<Group> {
-    vec![
+    let mut groups = vec![
         ("Network", network(scenario)),
         ("Links", links(scenario)),
         ("Workload", workload(scenario)),
         ("Gossip", gossip(scenario)),
+    ];
+    if let Some(log) = &scenario.log {
+        groups.push(("Log", self::log(log)));
+        groups.push(("Disks", disk(&scenario.disk)));
+    }
+    groups
+}
+
+fn log(log: &Log) -> Vec<(&'static str, String)> {
+    let authors = log.authors.map_or_else(
+        || "a random node each time".into(),
+        |n| counted(n.into(), "fixed random node", "fixed random nodes, in turn"),
+    );
+    let registry = format!(
+        "{} of the appends, on {}",
+        percent(log.registry_share),
+        counted(log.registry_keys.into(), "key", "keys")
+    );
+    vec![
+        ("Appends", count(log.appends().into())),
+        ("Rate", format!("{} each second", decimal(log.rate_per_s, 3))),
+        ("From, to", format!("{}, {}", time(log.start), time(log.end))),
+        ("Payload", bytes(log.payload_bytes as u64)),
+        ("Authors", authors),
+        ("Writes to the registry", registry),
+        ("Replicas before an answer", count(log.replicas as u64)),
+        ("Reconciliation", format!("each {}", time(log.interval))),
+    ]
+}
+
+fn disk(disk: &Disk) -> Vec<(&'static str, String)> {
+    let verify = if disk.verify.is_zero() { "never".into() } else { format!("each {}", time(disk.verify)) };
+    vec![
+        ("Sync, median, at most", format!("{}, {}", time(disk.sync), time(disk.sync_max))),
+        ("Read", time(disk.read)),
+        ("Throughput", format!("{}/s", bytes(disk.bytes_per_s))),
+        (
+            "Slow disks",
+            format!("{}, {} times as slow", percent(disk.slow_share), decimal(disk.slow_factor, 2)),
+        ),
+        ("Compared with what was written", verify),
     ]
 }
 
@@ -160,6 +203,17 @@ pub(super) fn fault(kind: &FaultKind) -> String {
         FaultKind::Slow { frame_time } => format!("each frame received takes {}", time(frame_time)),
         FaultKind::ClockJump { by } => format!("clocks leap forward by {}", time(by)),
         FaultKind::ClockDrift { ppm } => format!("clocks run fast by {} ppm", decimal(ppm, 3)),
+        FaultKind::CrashInWrite { restart_after } => {
+            format!("die between write and sync, and start again after {}", time(restart_after))
+        }
+        FaultKind::LostTail { restart_after } => {
+            format!("die and lose what was not synced, and start again after {}", time(restart_after))
+        }
+        FaultKind::BitFlip { records } => {
+            format!("a bit flips in each of {} on disk", counted(records.into(), "record", "records"))
+        }
+        FaultKind::SlowDisk { factor } => format!("disks take {} times as long", decimal(factor, 2)),
+        FaultKind::FullDisk => "disks are full".into(),
     }
 }
 
@@ -185,6 +239,9 @@ pub(super) fn adversary(kind: &AdversaryKind) -> String {
         AdversaryKind::Sybil { dials } => format!("dial {dials} each from one address, forward nothing"),
         AdversaryKind::ColdBoot { dials } => format!("dial {dials} each as the mesh forms, forward nothing"),
         AdversaryKind::CovertFlash => "behave well, then all stop forwarding at once".into(),
+        AdversaryKind::Fork { rate_per_s } => {
+            format!("sign two records for one place in their logs, {} each second", decimal(rate_per_s, 3))
+        }
     }
 }
 

@@ -17,6 +17,10 @@ const PER_SIDE: u64 = 670;
 const PER_COPY: u64 = 780;
 /// A member that a node knows, with membership.
 const PER_MEMBER: u64 = 750;
+/// An author's log at a node, an entry of it, and an entry of the registry.
+const PER_LOG: u64 = 800;
+const PER_ENTRY: u64 = 120;
+const PER_REGISTERED: u64 = 1_300;
 /// Of what the machine has, so much is left to others.
 const LEFT_FREE: f64 = 0.1;
 
@@ -48,6 +52,15 @@ fn estimate_model(scenario: &Scenario) -> u64 {
         .saturating_add(links(scenario).saturating_mul(2 * PER_SIDE))
         .saturating_add(members.saturating_mul(PER_MEMBER))
         .saturating_add(payloads)
+        .saturating_add(nodes.saturating_mul(estimate_log(scenario)))
+}
+
+/// What the log takes at each node.
+fn estimate_log(scenario: &Scenario) -> u64 {
+    let Some(log) = &scenario.log else { return 0 };
+    let appends = u64::from(log.appends());
+    let authors = log.authors.unwrap_or(scenario.network.nodes).min(log.appends());
+    u64::from(authors) * PER_LOG + appends * PER_ENTRY + u64::from(log.registry_keys) * PER_REGISTERED
 }
 
 /// Connections.

@@ -4,6 +4,7 @@
 //! [`Scenario::problems`] says what is wrong with one, [`memory`] what it takes.
 
 mod file;
+mod log;
 pub mod memory;
 mod problem;
 pub mod shipped;
@@ -12,6 +13,7 @@ mod validate;
 use std::time::Duration;
 
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
+pub use log::{Disk, Log};
 pub use problem::{Located, Problem};
 
 use bytes::Bytes;
@@ -38,6 +40,10 @@ pub struct Scenario {
     pub gossip: gossip::Config,
     /// What honest nodes publish.
     pub workload: Workload,
+    /// What they append to their logs; without it they keep none.
+    pub log: Option<Log>,
+    /// What logs are written to.
+    pub disk: Disk,
     /// What breaks, and when.
     pub faults: Vec<Fault>,
     /// Who misbehaves, and how.
@@ -56,6 +62,12 @@ pub struct Sabotage {
     pub validator: omnimesh_protocol::validate::Sabotage,
     /// Step synchronisation believes everybody.
     pub untrimmed: bool,
+    /// Disks give out what is damaged.
+    pub trusting_disks: bool,
+    /// Disks answer before they have written.
+    pub early_answers: bool,
+    /// Some nodes leave records out of their registry.
+    pub forgetful_registry: bool,
 }
 
 impl Default for Scenario {
@@ -70,6 +82,8 @@ impl Default for Scenario {
             links: Links::default(),
             gossip: gossip::Config::default(),
             workload: Workload::default(),
+            log: None,
+            disk: Disk::default(),
             faults: Vec::new(),
             adversaries: Vec::new(),
             checks: Check::all(),
@@ -353,6 +367,28 @@ pub enum FaultKind {
         /// By so many millionths.
         ppm: f64,
     },
+    /// Processes die in the next write of their logs, between write and sync: it is on disk, and nobody was told.
+    CrashInWrite {
+        /// They start again after this.
+        restart_after: Duration,
+    },
+    /// Processes die in the next write of their logs, and what was not synced is lost.
+    LostTail {
+        /// They start again after this.
+        restart_after: Duration,
+    },
+    /// A bit flips in each of some records on disk: of logs that at least two other nodes hold to the same end.
+    BitFlip {
+        /// How many records of each node.
+        records: u32,
+    },
+    /// Disks take longer.
+    SlowDisk {
+        /// So many times as long.
+        factor: f64,
+    },
+    /// Nothing more can be written.
+    FullDisk,
 }
 
 impl FaultKind {
@@ -366,7 +402,24 @@ impl FaultKind {
             FaultKind::Slow { .. } => "slow",
             FaultKind::ClockJump { .. } => "clock_jump",
             FaultKind::ClockDrift { .. } => "clock_drift",
+            FaultKind::CrashInWrite { .. } => "crash_in_write",
+            FaultKind::LostTail { .. } => "lost_tail",
+            FaultKind::BitFlip { .. } => "bit_flip",
+            FaultKind::SlowDisk { .. } => "slow_disk",
+            FaultKind::FullDisk => "full_disk",
         }
+    }
+
+    /// Whether it needs a disk, and so a log.
+    pub const fn is_on_disk(&self) -> bool {
+        matches!(
+            self,
+            FaultKind::CrashInWrite { .. }
+                | FaultKind::LostTail { .. }
+                | FaultKind::BitFlip { .. }
+                | FaultKind::SlowDisk { .. }
+                | FaultKind::FullDisk
+        )
     }
 }
 
@@ -378,12 +431,17 @@ impl Fault {
             FaultKind::Crash { restart_after } => {
                 Some(self.at.saturating_add(restart_after.unwrap_or_default()))
             }
-            FaultKind::ClockJump { .. } => Some(self.at),
+            FaultKind::ClockJump { .. } | FaultKind::BitFlip { .. } => Some(self.at),
+            FaultKind::CrashInWrite { restart_after } | FaultKind::LostTail { restart_after } => {
+                self.until.map(|until| until.saturating_add(restart_after))
+            }
             FaultKind::Churn { away, .. } => self.until.map(|until| until.saturating_add(away)),
             FaultKind::Partition { .. }
             | FaultKind::Degrade { .. }
             | FaultKind::Slow { .. }
-            | FaultKind::ClockDrift { .. } => self.until,
+            | FaultKind::ClockDrift { .. }
+            | FaultKind::SlowDisk { .. }
+            | FaultKind::FullDisk => self.until,
         }
     }
 }
@@ -465,6 +523,12 @@ pub enum AdversaryKind {
     },
     /// Behave well until `at`, then all stop forwarding at once.
     CovertFlash,
+    /// Write some entries, and then sign records for places in their logs that have one, as with a copied key; each is
+    /// told to half of the peers.
+    Fork {
+        /// Records, or pairs of them, in a second, each.
+        rate_per_s: f64,
+    },
 }
 
 impl AdversaryKind {
@@ -486,6 +550,7 @@ impl AdversaryKind {
             AdversaryKind::Sybil { .. } => "sybil",
             AdversaryKind::ColdBoot { .. } => "cold_boot",
             AdversaryKind::CovertFlash => "covert_flash",
+            AdversaryKind::Fork { .. } => "fork",
         }
     }
 
@@ -548,10 +613,40 @@ pub enum Check {
     },
     /// No honest node shuts out another.
     NoFalseQuarantine,
+    /// Every entry that was acknowledged to its author, but for the last moments, is on the disk of every honest node
+    /// that is up at the end, has been for so long, and is connected with most others; as it was acknowledged.
+    NoLostEntry {
+        /// How long nodes have to catch up.
+        within: Duration,
+    },
+    /// These nodes hold the same logs, each of which is a chain from its beginning.
+    EqualLogs {
+        /// As for `NoLostEntry`.
+        within: Duration,
+    },
+    /// These nodes have the same registry.
+    EqualRegistries {
+        /// As for `NoLostEntry`.
+        within: Duration,
+    },
+    /// These nodes hold the same logs for frozen, at the same entry and by the same proof; no honest node's log is
+    /// among them, and if somebody signed two records for one place, somebody's log is.
+    SameFreeze {
+        /// As for `NoLostEntry`.
+        within: Duration,
+    },
+    /// Nothing is in an honest node's log but what that node was asked to append, and that once. No record is given to
+    /// anybody that is not as it was written.
+    OnlyWritten,
+    /// What waits in a log for its place or to be written stays below this, in every sample.
+    BoundedBuffers {
+        /// Bytes, at each node.
+        bytes: u64,
+    },
 }
 
 impl Check {
-    /// All checks, with values that any healthy run fulfils.
+    /// All checks that need no log, with values that any healthy run fulfils.
     pub fn all() -> Vec<Check> {
         vec![
             Check::Agreement { within: Duration::from_secs(1) },
@@ -564,6 +659,31 @@ impl Check {
         ]
     }
 
+    /// All checks of the log, with values that any healthy run fulfils.
+    pub fn of_log() -> Vec<Check> {
+        let within = Duration::from_secs(20);
+        vec![
+            Check::NoLostEntry { within },
+            Check::EqualLogs { within },
+            Check::EqualRegistries { within },
+            Check::SameFreeze { within },
+            Check::OnlyWritten,
+            // The bounds of `log::Config`, together.
+            Check::BoundedBuffers { bytes: 64 << 20 },
+        ]
+    }
+
+    /// How long the nodes that it looks at have had to catch up, if it looks at logs.
+    pub const fn within(&self) -> Option<Duration> {
+        match self {
+            Check::NoLostEntry { within }
+            | Check::EqualLogs { within }
+            | Check::EqualRegistries { within }
+            | Check::SameFreeze { within } => Some(*within),
+            _ => None,
+        }
+    }
+
     /// Its name in a scenario.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -574,6 +694,12 @@ impl Check {
             Check::Convergence { .. } => "convergence",
             Check::BoundedMemory { .. } => "bounded_memory",
             Check::NoFalseQuarantine => "no_false_quarantine",
+            Check::NoLostEntry { .. } => "no_lost_entry",
+            Check::EqualLogs { .. } => "equal_logs",
+            Check::EqualRegistries { .. } => "equal_registries",
+            Check::SameFreeze { .. } => "same_freeze",
+            Check::OnlyWritten => "only_written",
+            Check::BoundedBuffers { .. } => "bounded_buffers",
         }
     }
 }

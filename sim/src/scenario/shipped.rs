@@ -16,6 +16,8 @@ shipped!(
     "eclipse",
     "every-fault",
     "gossipsub-reference",
+    "log-islands",
+    "log-storm",
     "mesh-100k",
     "mesh-10k",
     "mesh-1m",
@@ -70,9 +72,11 @@ mod tests {
     #[test]
     fn every_fault_and_a_third_of_liars_are_complete() {
         let load = |name| ScenarioFile::load(name, &[]).unwrap().scenario;
-        let faults: Vec<_> = load("every-fault").faults.iter().map(|fault| fault.kind.name()).collect();
+        let both = [load("every-fault"), load("log-storm")];
+        let faults: Vec<_> =
+            both.iter().flat_map(|scenario| &scenario.faults).map(|fault| fault.kind.name()).collect();
         assert!(FaultKind::NAMES.iter().all(|name| faults.contains(name)), "{faults:?}");
-        let liars = load("byzantine-third").adversaries;
+        let liars = [load("byzantine-third").adversaries, load("log-storm").adversaries].concat();
         let liars: Vec<_> = liars.iter().map(|adversary| adversary.kind.name()).collect();
         assert!(AdversaryKind::NAMES.iter().all(|name| liars.contains(name)), "{liars:?}");
     }

@@ -5,7 +5,9 @@ use omnimesh_protocol::gossip::{self, ScoreConfig, TreeConfig};
 use super::Engine;
 use super::hits::{adversary, check, fault};
 use super::read::{Section, set, to_number};
-use crate::scenario::{Crypto, Latency, Links, Network, Region, Repair, Scenario, Topology, Workload};
+use crate::scenario::{
+    Check, Crypto, Disk, Latency, Links, Log, Network, Region, Repair, Scenario, Topology, Workload,
+};
 
 /// What a file says.
 pub(super) struct Converted {
@@ -33,6 +35,15 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     scenario.links = links(root.section("links"));
     scenario.gossip = gossip(root.section("gossip"), scenario.network.nodes);
     scenario.workload = workload(root.section("workload"));
+    scenario.log = root.has("log").then(|| log(root.section("log")));
+    if scenario.log.is_none() {
+        // Asked for in any case, so that the key is known.
+        root.section("log").finish();
+        if root.has("disk") {
+            root.problem("disk", "has no effect without a log", "add `[log]`, or remove it");
+        }
+    }
+    scenario.disk = disk(root.section("disk"));
     let regions = &scenario.network.regions;
     if let Some(faults) = root.sections("faults") {
         scenario.faults = faults.into_iter().map(|section| fault(section, regions)).collect();
@@ -42,6 +53,8 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     }
     if let Some(checks) = root.sections("checks") {
         scenario.checks = checks.into_iter().filter_map(check).collect();
+    } else if scenario.log.is_some() {
+        scenario.checks.extend(Check::of_log());
     }
     let limits = root.section("limits");
     let memory_bytes = limits.whole("memory_bytes");
@@ -152,6 +165,35 @@ fn workload(section: Section<'_, '_>) -> Workload {
     workload.authors = section.whole("authors");
     section.finish();
     workload
+}
+
+fn log(section: Section<'_, '_>) -> Log {
+    let mut log = Log::default();
+    set(&mut log.start, section.ms("start_ms"));
+    set(&mut log.end, section.ms("end_ms"));
+    set(&mut log.rate_per_s, section.number("rate_per_s"));
+    set(&mut log.payload_bytes, section.whole("payload_bytes"));
+    log.authors = section.whole("authors");
+    set(&mut log.registry_share, section.number("registry_share"));
+    set(&mut log.registry_keys, section.whole("registry_keys"));
+    set(&mut log.replicas, section.whole("replicas"));
+    set(&mut log.interval, section.ms("interval_ms"));
+    section.finish();
+    log
+}
+
+fn disk(section: Section<'_, '_>) -> Disk {
+    let mut disk = Disk::default();
+    set(&mut disk.sync, section.ms("sync_ms"));
+    set(&mut disk.sync_sigma, section.number("sync_sigma"));
+    set(&mut disk.sync_max, section.ms("sync_max_ms"));
+    set(&mut disk.bytes_per_s, section.whole("bytes_per_s"));
+    set(&mut disk.read, section.ms("read_ms"));
+    set(&mut disk.slow_share, section.number("slow_share"));
+    set(&mut disk.slow_factor, section.number("slow_factor"));
+    set(&mut disk.verify, section.ms("verify_ms"));
+    section.finish();
+    disk
 }
 
 fn gossip(section: Section<'_, '_>, nodes: u32) -> gossip::Config {

@@ -6,7 +6,7 @@ use super::read::{Section, to_whole};
 use crate::scenario::{Adversary, AdversaryKind, Check, Fault, FaultKind, Region, Victims, Who};
 
 /// Keys of faults that belong to some kinds only.
-const OF_FAULTS: [&str; 9] = [
+const OF_FAULTS: [&str; 11] = [
     "one_way",
     "restart_after_ms",
     "rate_per_s",
@@ -16,23 +16,37 @@ const OF_FAULTS: [&str; 9] = [
     "frame_ms",
     "by_ms",
     "drift_ppm",
+    "records",
+    "factor",
 ];
 /// Keys of adversaries that belong to some kinds only.
 const OF_ADVERSARIES: [&str; 5] = ["after_ms", "by_ms", "rate_per_s", "victims", "dials"];
 /// Keys of checks that belong to some kinds only.
-const OF_CHECKS: [&str; 4] = ["within_ms", "ratio", "steps", "bytes_per_node"];
+const OF_CHECKS: [&str; 5] = ["within_ms", "ratio", "steps", "bytes_per_node", "bytes"];
 /// How one says whom something hits.
 const WHO: [&str; 5] = ["all", "nodes", "count", "share", "regions"];
 
 impl FaultKind {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 7] =
-        ["partition", "crash", "churn", "degrade", "slow", "clock_jump", "clock_drift"];
+    pub const NAMES: [&'static str; 12] = [
+        "partition",
+        "crash",
+        "churn",
+        "degrade",
+        "slow",
+        "clock_jump",
+        "clock_drift",
+        "crash_in_write",
+        "lost_tail",
+        "bit_flip",
+        "slow_disk",
+        "full_disk",
+    ];
 }
 
 impl AdversaryKind {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "tamper",
         "replay",
         "rush",
@@ -48,12 +62,13 @@ impl AdversaryKind {
         "sybil",
         "cold_boot",
         "covert_flash",
+        "fork",
     ];
 }
 
 impl Check {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 13] = [
         "agreement",
         "monotone",
         "authentic",
@@ -61,6 +76,12 @@ impl Check {
         "convergence",
         "bounded_memory",
         "no_false_quarantine",
+        "no_lost_entry",
+        "equal_logs",
+        "equal_registries",
+        "same_freeze",
+        "only_written",
+        "bounded_buffers",
     ];
 }
 
@@ -106,8 +127,19 @@ fn fault_kind(section: &Section<'_, '_>, name: &'static str) -> Option<FaultKind
         "clock_drift" => FaultKind::ClockDrift {
             ppm: required(section, name, "drift_ppm", "how fast, in millionths", Section::number)?,
         },
+        "crash_in_write" => FaultKind::CrashInWrite { restart_after: restart(section, name)? },
+        "lost_tail" => FaultKind::LostTail { restart_after: restart(section, name)? },
+        "bit_flip" => FaultKind::BitFlip { records: section.whole("records").unwrap_or(1) },
+        "slow_disk" => FaultKind::SlowDisk {
+            factor: required(section, name, "factor", "how many times as long", Section::number)?,
+        },
+        "full_disk" => FaultKind::FullDisk,
         _ => return None,
     })
+}
+
+fn restart(section: &Section<'_, '_>, name: &'static str) -> Option<Duration> {
+    required(section, name, "restart_after_ms", "when they start again", Section::ms)
 }
 
 /// An adversary; as [`fault`].
@@ -152,6 +184,7 @@ fn adversary_kind(section: &Section<'_, '_>, name: &'static str) -> Option<Adver
         "sybil" => AdversaryKind::Sybil { dials: dials()? },
         "cold_boot" => AdversaryKind::ColdBoot { dials: dials()? },
         "covert_flash" => AdversaryKind::CovertFlash,
+        "fork" => AdversaryKind::Fork { rate_per_s: rate("records in a second")? },
         _ => return None,
     })
 }
@@ -171,15 +204,23 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
 
 pub(super) fn check(section: Section<'_, '_>) -> Option<Check> {
     let name = kind_of(&section, &Check::NAMES)?;
-    let default = Check::all().into_iter().find(|check| check.name() == name)?;
+    let default = Check::all().into_iter().chain(Check::of_log()).find(|check| check.name() == name)?;
+    let within = |within| section.ms("within_ms").unwrap_or(within);
     let check = match default {
-        Check::Agreement { within } => Check::Agreement { within: section.ms("within_ms").unwrap_or(within) },
+        Check::Agreement { within: default } => Check::Agreement { within: within(default) },
         Check::Delivery { ratio } => Check::Delivery { ratio: section.number("ratio").unwrap_or(ratio) },
         Check::Convergence { steps } => Check::Convergence { steps: section.whole("steps").unwrap_or(steps) },
         Check::BoundedMemory { bytes_per_node } => {
             Check::BoundedMemory { bytes_per_node: section.whole("bytes_per_node").unwrap_or(bytes_per_node) }
         }
-        Check::Monotone | Check::Authentic | Check::NoFalseQuarantine => default,
+        Check::NoLostEntry { within: default } => Check::NoLostEntry { within: within(default) },
+        Check::EqualLogs { within: default } => Check::EqualLogs { within: within(default) },
+        Check::EqualRegistries { within: default } => Check::EqualRegistries { within: within(default) },
+        Check::SameFreeze { within: default } => Check::SameFreeze { within: within(default) },
+        Check::BoundedBuffers { bytes } => {
+            Check::BoundedBuffers { bytes: section.whole("bytes").unwrap_or(bytes) }
+        }
+        Check::Monotone | Check::Authentic | Check::NoFalseQuarantine | Check::OnlyWritten => default,
     };
     section.finish_kind(name, &OF_CHECKS);
     Some(check)
@@ -264,6 +305,7 @@ mod tests {
 
     #[test]
     fn every_check_has_its_name() {
-        assert_eq!(Check::all().iter().map(Check::name).collect::<Vec<_>>(), Check::NAMES);
+        let all = [Check::all(), Check::of_log()].concat();
+        assert_eq!(all.iter().map(Check::name).collect::<Vec<_>>(), Check::NAMES);
     }
 }

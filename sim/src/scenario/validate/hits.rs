@@ -122,6 +122,25 @@ impl Problems {
                 let remedy = "1000 is a millisecond in a second; negative is slow";
                 self.require(ok, key("drift_ppm"), "must be from -100000 to 100000, and not 0", remedy);
             }
+            FaultKind::CrashInWrite { restart_after } | FaultKind::LostTail { restart_after } => {
+                self.positive(restart_after, key("restart_after_ms"));
+            }
+            FaultKind::BitFlip { records } => {
+                self.require(
+                    records > 0,
+                    key("records"),
+                    "must be at least 1",
+                    "1 is one record of each node",
+                );
+            }
+            FaultKind::SlowDisk { factor } => {
+                let ok = factor > 1.0 && factor <= 1e6;
+                self.require(ok, key("factor"), "must be above 1", "10 makes it ten times as slow");
+            }
+            FaultKind::FullDisk => {}
+        }
+        if fault.kind.is_on_disk() {
+            self.needs_log(scenario, path);
         }
         if matches!(fault.kind, FaultKind::ClockJump { .. } | FaultKind::ClockDrift { .. }) {
             self.needs_steps(scenario, path);
@@ -137,7 +156,8 @@ impl Problems {
             AdversaryKind::Rush { by } | AdversaryKind::TwoFaced { by } => self.positive(by, key("by_ms")),
             AdversaryKind::Equivocate { rate_per_s }
             | AdversaryKind::Flood { rate_per_s }
-            | AdversaryKind::Outsider { rate_per_s } => {
+            | AdversaryKind::Outsider { rate_per_s }
+            | AdversaryKind::Fork { rate_per_s } => {
                 self.rate(rate_per_s, key("rate_per_s"));
             }
             AdversaryKind::Sybil { dials } | AdversaryKind::ColdBoot { dials } => {
@@ -157,6 +177,9 @@ impl Problems {
             | AdversaryKind::Censor { .. }
             | AdversaryKind::CovertFlash => {}
         }
+        if matches!(adversary.kind, AdversaryKind::Fork { .. }) {
+            self.needs_log(scenario, path);
+        }
         let lies_about_time = matches!(
             adversary.kind,
             AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. }
@@ -169,6 +192,11 @@ impl Problems {
     fn rate(&mut self, rate: f64, path: String) {
         let ok = (1e-6..=1e6).contains(&rate);
         self.require(ok, path, "is no rate", "2 is twice a second; from 0.000001 to 1000000");
+    }
+
+    fn needs_log(&mut self, scenario: &Scenario, path: &str) {
+        let message = "has no effect on nodes that keep no log";
+        self.require(scenario.log.is_some(), path, message, "add `[log]`, or remove it");
     }
 
     fn needs_steps(&mut self, scenario: &Scenario, path: &str) {
@@ -219,7 +247,14 @@ impl Problems {
                     let remedy = "1048576 is one MiB for each node";
                     self.require(bytes_per_node > 0, key("bytes_per_node"), "must be above 0", remedy);
                 }
-                Check::Monotone | Check::Authentic | Check::NoFalseQuarantine => {}
+                Check::NoLostEntry { within }
+                | Check::EqualLogs { within }
+                | Check::EqualRegistries { within }
+                | Check::SameFreeze { within } => self.positive(within, key("within_ms")),
+                Check::BoundedBuffers { bytes } => {
+                    self.require(bytes > 0, key("bytes"), "must be above 0", "1048576 is one MiB");
+                }
+                Check::Monotone | Check::Authentic | Check::NoFalseQuarantine | Check::OnlyWritten => {}
             }
             if checks.iter().take(i).any(|other| other.name() == check.name()) {
                 let message = format!("`{}` is there twice", check.name());

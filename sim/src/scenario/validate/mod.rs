@@ -2,6 +2,7 @@
 
 mod engine;
 mod hits;
+mod log;
 
 pub(super) use hits::how_many;
 
@@ -35,6 +36,7 @@ impl Scenario {
         problems.links(&self.links, self.network.regions.len());
         problems.gossip(&self.gossip, self.network.nodes);
         problems.workload(&self.workload, self.duration);
+        problems.log(self);
         problems.hits(self);
         problems.0
     }

@@ -1,0 +1,735 @@
+//! The durable log of a simulated node: the machine, the registry that is folded from it, and the disk under both.
+//!
+//! ```text
+//!   append ──► log::State ──► Write ──► a job of the disk, which takes its time ──► Written
+//!                  ▲  └─────► Read, Find ──► a job ──► the store, or damage ──► Read, Damaged
+//!                  └── frames, gossip            Applied, Frozen ──► registry::State
+//! ```
+//!
+//! A process that dies takes the machine with it, and the disk stays: the next one is built from what the store finds,
+//! as the node does it. What was being written then is on the disk or not, by chance or as a fault wants it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use omnimesh_protocol::author::Ticket;
+use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::log::{self, Change, Damaged, Event, MemoryStore, Output, Record, StoreError, Token};
+use omnimesh_protocol::pattern::PatternGenerator;
+use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
+use omnimesh_protocol::registry::{self, Action, EntryKey, FieldName, Fields, Link, Relation, Value};
+use omnimesh_protocol::relay::{self, Unchecked};
+use omnimesh_protocol::{MessageId, NodeId, Outbox, Seq, Step, Time};
+
+use super::link::{NodeSet, nanos};
+use super::node::{Ctx, Node, Timer};
+use super::packet::Packet;
+use super::random::{Draw, mix};
+use super::record::Record as Notes;
+use super::shared::Shared;
+use crate::outcome::LogCounts;
+
+/// Draws of a disk, of the registry's workload.
+const OF_DISK: u64 = 0x6469_736b;
+const OF_REGISTRY: u64 = 0x7265_6769;
+/// A flipped bit must not be the end of what only one node has: so many must hold a log to its end.
+const HOLDERS_MIN: u32 = 3;
+
+/// What all nodes need to keep a log.
+#[derive(Debug)]
+pub(super) struct LogSettings {
+    pub(super) config: log::Config,
+    /// Where durable envelopes are gossiped.
+    pub(super) gossiped_on: Channel,
+    entries: Channel,
+    registry: Channel,
+}
+
+impl LogSettings {
+    pub(super) fn new(config: log::Config) -> Self {
+        let channel = |name| Channel::new(name).expect("a good name");
+        LogSettings {
+            config,
+            gossiped_on: channel(log::CHANNEL),
+            entries: channel("log"),
+            registry: channel(registry::CATEGORY),
+        }
+    }
+}
+
+/// The log's machines in a process.
+#[derive(Debug)]
+pub(super) struct LogPart {
+    state: log::State<u32>,
+    registry: registry::State,
+    /// The step that the log was last told.
+    told: Option<Step>,
+    jobs: BTreeMap<u32, Job>,
+    next_job: u32,
+}
+
+/// What is done later.
+#[derive(Debug)]
+enum Job {
+    Timer(log::Timer),
+    Write {
+        token: Token,
+        changes: Vec<Change>,
+    },
+    Read {
+        token: Token,
+        author: NodeId,
+        from: Seq,
+        to: Seq,
+        bytes_max: usize,
+    },
+    Find {
+        token: Token,
+        author: NodeId,
+        seq: Seq,
+    },
+    /// A frame has left the queue.
+    Sent {
+        to: u32,
+        bytes: usize,
+    },
+    /// All that is stored is compared with what was written.
+    Verify,
+}
+
+/// What outlives a process.
+#[derive(Debug)]
+pub(super) struct Drive {
+    store: MemoryStore,
+    /// Everything takes so many times as long as elsewhere.
+    factor: f64,
+    slow: Option<(usize, f64)>,
+    full: Option<usize>,
+    armed: Option<Armed>,
+    /// The process is to die with the write that is under way, which survives or not.
+    dying: Option<bool>,
+    draws: u64,
+    /// Flipped records and the faults that did it.
+    flips: Vec<(NodeId, Seq, usize)>,
+}
+
+/// The process dies in its next write.
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    fault: usize,
+    survives: bool,
+}
+
+/// A record that some node of the shard has written.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    pub(super) record: Record,
+    /// Who has it on disk, or had.
+    pub(super) nodes: NodeSet,
+    /// When honest nodes had it on disk for the first time.
+    pub(super) times: Vec<(u32, u64)>,
+}
+
+/// All records that were written: one body for all nodes.
+pub(super) type Pool = hashbrown::HashMap<MessageId, Pooled>;
+
+/// What a node was asked to append.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) number: u32,
+    pub(super) node: u32,
+    pub(super) at: u64,
+    pub(super) data: u64,
+}
+
+/// What it answered.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) number: u32,
+    pub(super) at: u64,
+    pub(super) result: Result<log::Appended, log::AppendError>,
+}
+
+/// A short name of a payload.
+pub(super) fn data_hash(payload: &[u8]) -> u64 {
+    let hash = blake3::hash(payload);
+    let (word, _) = hash.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*word)
+}
+
+impl Drive {
+    fn new(shared: &Shared, me: u32) -> Self {
+        let disk = &shared.scenario.disk;
+        let is_slow = Draw::new(shared.seed ^ OF_DISK, u64::from(me), 1).chance(disk.slow_share);
+        Drive {
+            store: MemoryStore::new(),
+            factor: if is_slow { disk.slow_factor } else { 1.0 },
+            slow: None,
+            full: None,
+            armed: None,
+            dying: None,
+            draws: 0,
+            flips: Vec::new(),
+        }
+    }
+
+    /// How long a write of so many bytes takes, or a read.
+    fn takes(&mut self, write: Option<usize>, shared: &Shared, me: u32, notes: &mut Notes) -> u64 {
+        let disk = &shared.scenario.disk;
+        let mut factor = self.factor;
+        if let Some((fault, slower)) = self.slow {
+            factor *= slower;
+            notes.faults[fault] += 1;
+        }
+        let seconds = match write {
+            None => disk.read.as_secs_f64(),
+            Some(bytes) => {
+                self.draws += 1;
+                let mut draw = Draw::new(shared.seed ^ OF_DISK ^ mix(self.draws), u64::from(me), 2);
+                let sync = disk.sync.as_secs_f64() * (disk.sync_sigma * draw.normal()).exp();
+                sync.min(disk.sync_max.as_secs_f64()) + bytes as f64 / disk.bytes_per_s.max(1) as f64
+            }
+        };
+        nanos(std::time::Duration::from_secs_f64((seconds * factor).clamp(0.0, 3_600.0))).max(1)
+    }
+
+    /// Damage was found: the log ends before it. Counts what flipped bits there were.
+    fn on_damage(&mut self, damaged: &Damaged, notes: &mut Notes) -> log::StoredLog {
+        notes.log.damaged += 1;
+        self.flips.retain(|(author, first, fault)| {
+            let is_found = *author == damaged.author && *first >= damaged.first;
+            notes.faults[*fault] += u64::from(is_found);
+            !is_found
+        });
+        self.store.cut(damaged)
+    }
+
+    /// The changes are on disk.
+    fn commit(&mut self, changes: &[Change], ctx: &mut Ctx<'_>) {
+        let is_honest = !ctx.shared.dishonest.contains(ctx.me);
+        for change in changes {
+            self.store.change(change);
+            if let Change::Append(record) = change
+                && let Some(pooled) = ctx.sink.pool.get_mut(&record.envelope().id())
+                && pooled.nodes.insert(ctx.me)
+                && is_honest
+            {
+                pooled.times.push((ctx.me, ctx.now));
+                if record.author() != ctx.shared.id(ctx.me) {
+                    ctx.sink.record.log.applied_bytes += record.as_bytes().len() as u64;
+                }
+            }
+        }
+    }
+}
+
+/// The same record with the body that others of the shard use.
+fn pooled(change: Change, pool: &mut Pool) -> Change {
+    match change {
+        Change::Append(record) => {
+            let of_pool = pool.entry(record.envelope().id()).or_insert_with(|| Pooled {
+                record: record.clone(),
+                nodes: NodeSet::default(),
+                times: Vec::new(),
+            });
+            Change::Append(of_pool.record.clone())
+        }
+        change @ Change::Freeze(_) => change,
+    }
+}
+
+fn apply(state: &mut registry::State, record: &Record, out: &mut Outbox<registry::Change>) {
+    for entry in record.to_entries() {
+        let entry = EntryRef {
+            author: entry.author,
+            seq: entry.seq,
+            step: entry.step,
+            hash: entry.hash,
+            category: entry.category.as_str(),
+            payload: &entry.data,
+        };
+        let _ = state.apply(&entry, out);
+    }
+    drop(out.drain());
+}
+
+/// Where a frozen log ends.
+fn end_of(head: log::Head) -> Option<Head> {
+    (head.seq > Seq(0)).then_some(Head { seq: head.seq, hash: head.digest })
+}
+
+fn apply_all(state: &mut registry::State, store: &MemoryStore) {
+    let mut out = Outbox::new();
+    for (author, _) in store.logs() {
+        store.records(author).for_each(|record| apply(state, record, &mut out));
+    }
+}
+
+impl Node {
+    /// Starts the log of a new process from what is on the disk.
+    pub(super) fn start_log(&mut self, may_have_written: bool, ctx: &mut Ctx<'_>) {
+        let shared = ctx.shared;
+        let Some(settings) = &shared.log else { return };
+        let now = self.local(ctx.now);
+        let drive = self.drive.get_or_insert_with(|| Box::new(Drive::new(shared, ctx.me)));
+        drive.dying = None;
+        let (logs, damage) = drive.store.open();
+        for damaged in &damage {
+            drive.on_damage(damaged, &mut ctx.sink.record);
+        }
+        let mut registry = registry::State::new();
+        let mut nobody = Outbox::new();
+        for log in logs.iter().filter(|log| log.proof.is_some()) {
+            // Everything is applied below.
+            let _ = registry.cut(log.author, end_of(log.head), &mut nobody);
+        }
+        apply_all(&mut registry, &drive.store);
+        let patterns = PatternGenerator::new(
+            shared.mesh.secret().clone(),
+            shared.validate.phase_interval,
+            shared.validate.pattern_cache,
+        );
+        let start = log::Start { logs, may_have_written };
+        let mut out = Outbox::new();
+        let identity = shared.identity(ctx.me);
+        let config = settings.config.clone();
+        let state = log::State::new(config, identity, &shared.mesh, patterns, start, now, &mut out);
+        let part = LogPart { state, registry, told: None, jobs: BTreeMap::new(), next_job: 0 };
+        if let Some(machines) = &mut self.machines {
+            machines.log = Some(Box::new(part));
+        }
+        let mut inputs = VecDeque::new();
+        for output in out.drain() {
+            self.on_log_output(output, &mut inputs, ctx);
+        }
+        self.relay(relay::Input::Subscribe(settings.gossiped_on.clone()), ctx);
+        let verify = nanos(shared.scenario.disk.verify);
+        if verify > 0 {
+            let first = verify / 1_000 * (Draw::new(shared.seed, u64::from(ctx.me), OF_DISK).next() % 1_000);
+            self.add_job(Job::Verify, first, ctx);
+        }
+    }
+
+    /// The process dies: of what is being written, all is on disk or nothing.
+    pub(super) fn drop_log(&mut self, part: LogPart, ctx: &mut Ctx<'_>) {
+        if !ctx.shared.dishonest.contains(ctx.me) {
+            ctx.sink.record.add_log_stats(&part.state.stats());
+        }
+        let Some(drive) = &mut self.drive else { return };
+        drive.draws += 1;
+        let mut draw = Draw::new(ctx.shared.seed ^ OF_DISK ^ mix(drive.draws), u64::from(ctx.me), 3);
+        let survives = drive.dying.take().unwrap_or_else(|| draw.chance(0.5)) && drive.full.is_none();
+        for job in part.jobs.into_values() {
+            if let Job::Write { changes, .. } = job
+                && survives
+            {
+                drive.commit(&changes, ctx);
+            }
+        }
+    }
+
+    /// Gives the log an input, and works off what it wants.
+    pub(super) fn log(&mut self, input: log::Input<u32>, ctx: &mut Ctx<'_>) {
+        self.log_all(VecDeque::from([input]), ctx);
+    }
+
+    fn log_all(&mut self, mut inputs: VecDeque<log::Input<u32>>, ctx: &mut Ctx<'_>) {
+        while let Some(input) = inputs.pop_front() {
+            let now = self.local(ctx.now);
+            let step = self.mesh_step(ctx);
+            let mesh_time_us = self.mesh_time(ctx.now, ctx.shared).unwrap_or(0) / 1_000;
+            let mut out = std::mem::take(&mut ctx.sink.log_out);
+            let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else {
+                return;
+            };
+            let rng = &mut self.rng;
+            if step != part.told {
+                part.told = step;
+                part.state.handle(now, log::Input::Step(step), rng, &mut out);
+            }
+            part.state.handle(now, input, rng, &mut out);
+            if inputs.is_empty() && part.state.wants_flush() {
+                part.state.handle(now, log::Input::Flush { mesh_time_us }, rng, &mut out);
+            }
+            let outputs: Vec<_> = out.drain().collect();
+            ctx.sink.log_out = out;
+            for output in outputs {
+                self.on_log_output(output, &mut inputs, ctx);
+            }
+        }
+    }
+
+    fn on_log_output(
+        &mut self,
+        output: Output<u32>,
+        inputs: &mut VecDeque<log::Input<u32>>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        match output {
+            Output::Send { to, frame } => {
+                let bytes = frame.len();
+                self.send(to, Packet::Log(frame), ctx);
+                let left_at = self.uplink_free();
+                if left_at > ctx.now {
+                    self.add_job(Job::Sent { to, bytes }, left_at - ctx.now, ctx);
+                } else {
+                    inputs.push_back(log::Input::Sent { to, bytes });
+                }
+            }
+            Output::Publish(record) => {
+                self.relay(relay::Input::Publish(record.envelope().clone()), ctx);
+            }
+            Output::Verify { token, records } => {
+                let check = |message: omnimesh_protocol::validate::Unverified| {
+                    let id = message.envelope().id();
+                    ctx.sink.verify(ctx.shared, id, message).map_err(|error| match error {
+                        Unchecked::Refused(reason) => reason,
+                        Unchecked::Shed => unreachable!("nothing is shed here"),
+                    })
+                };
+                let results = records.into_iter().map(check).collect();
+                inputs.push_back(log::Input::Verified { token, results });
+            }
+            Output::Write { token, changes } => self.write(token, changes, ctx),
+            Output::Read { token, author, from, to, bytes_max } => {
+                let job = Job::Read { token, author, from, to, bytes_max };
+                self.add_read(job, ctx);
+            }
+            Output::Find { token, author, seq } => self.add_read(Job::Find { token, author, seq }, ctx),
+            Output::Timer { at, timer } => self.add_job_at(Job::Timer(timer), at),
+            Output::Appended { ticket, appended } => note_answer(ticket, Ok(appended), ctx),
+            Output::Refused { ticket, error } => note_answer(ticket, Err(error), ctx),
+            Output::Event(event) => self.on_log_event(event, ctx),
+        }
+    }
+
+    fn on_log_event(&mut self, event: Event<u32>, ctx: &mut Ctx<'_>) {
+        let forgets = ctx.shared.scenario.sabotage.forgetful_registry && ctx.me % 3 == 1;
+        let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else { return };
+        match event {
+            Event::Applied { record, .. } if forgets && record.first().0.is_multiple_of(2) => {}
+            Event::Applied { record, .. } => apply(&mut part.registry, &record, &mut Outbox::new()),
+            Event::Frozen { proof } => {
+                let author = proof.author();
+                let head = part.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
+                let replay = part.registry.cut(author, end_of(head), &mut Outbox::new());
+                if let (Replay::Needed, Some(drive)) = (replay, &self.drive) {
+                    apply_all(&mut part.registry, &drive.store);
+                }
+            }
+            Event::CaughtUp(report) if !ctx.shared.dishonest.contains(ctx.me) => {
+                let counts: &mut LogCounts = &mut ctx.sink.record.log;
+                counts.catch_ups += 1;
+                counts.caught_up += report.entries;
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, token: Token, changes: Vec<Change>, ctx: &mut Ctx<'_>) {
+        let me = ctx.shared.id(ctx.me);
+        let mut bytes = 0;
+        let changes: Vec<Change> = changes
+            .into_iter()
+            .map(|change| {
+                if let Change::Append(record) = &change {
+                    bytes += record.as_bytes().len();
+                    if record.author() == me {
+                        // Where signatures are not checked, this is what makes it genuine.
+                        ctx.sink.noise.push((record.envelope().id(), ctx.me));
+                    }
+                }
+                pooled(change, &mut ctx.sink.pool)
+            })
+            .collect();
+        let appends = changes.iter().any(|change| matches!(change, Change::Append(_)));
+        let Some(drive) = &mut self.drive else { return };
+        let takes = drive.takes(Some(bytes), ctx.shared, ctx.me, &mut ctx.sink.record);
+        let armed = if appends { drive.armed.take() } else { None };
+        if let Some(Armed { fault, survives }) = armed {
+            // It is never answered: the process is taken down as soon as the window is over.
+            drive.dying = Some(survives);
+            ctx.sink.deaths.push((ctx.me, fault));
+        }
+        let is_early = ctx.shared.scenario.sabotage.early_answers;
+        let job = Job::Write { token, changes };
+        if armed.is_some() && !is_early {
+            self.keep_job(job);
+        } else {
+            self.add_job(job, if is_early { 1 } else { takes }, ctx);
+        }
+    }
+
+    fn add_read(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        let Some(drive) = &mut self.drive else { return };
+        let takes = drive.takes(None, ctx.shared, ctx.me, &mut ctx.sink.record);
+        self.add_job(job, takes, ctx);
+    }
+
+    fn add_job(&mut self, job: Job, after_ns: u64, ctx: &Ctx<'_>) {
+        let at = self.local(ctx.now) + std::time::Duration::from_nanos(after_ns);
+        self.add_job_at(job, at);
+    }
+
+    fn add_job_at(&mut self, job: Job, at: Time) {
+        if let Some(number) = self.keep_job(job) {
+            self.set_timer(at, Timer::Log(number));
+        }
+    }
+
+    fn keep_job(&mut self, job: Job) -> Option<u32> {
+        let part = self.machines_log()?;
+        let number = part.next_job;
+        part.next_job = part.next_job.wrapping_add(1);
+        part.jobs.insert(number, job);
+        Some(number)
+    }
+
+    /// Something that takes time is done.
+    pub(super) fn on_log_job(&mut self, number: u32, ctx: &mut Ctx<'_>) {
+        let Some(job) = self.machines_log().and_then(|part| part.jobs.remove(&number)) else { return };
+        match job {
+            Job::Timer(timer) => self.log(log::Input::Timer(timer), ctx),
+            Job::Sent { to, bytes } => self.log(log::Input::Sent { to, bytes }, ctx),
+            Job::Write { token, changes } => self.on_written(token, &changes, ctx),
+            Job::Read { token, author, from, to, bytes_max } => {
+                let Some(drive) = &self.drive else { return };
+                let read = if ctx.shared.scenario.sabotage.trusting_disks {
+                    Ok(drive.store.unchecked(&author, from, to))
+                } else {
+                    drive.store.read(&author, from, to, bytes_max)
+                };
+                self.on_read(token, read, ctx);
+            }
+            Job::Find { token, author, seq } => {
+                let Some(drive) = &self.drive else { return };
+                let found = drive.store.find(&author, seq);
+                self.on_read(token, found.map(|found| found.into_iter().collect()), ctx);
+            }
+            Job::Verify => {
+                let Some(drive) = &mut self.drive else { return };
+                let authors: Vec<NodeId> = drive.store.logs().map(|(author, _)| *author).collect();
+                let mut inputs = VecDeque::new();
+                for author in authors {
+                    if let Err(damaged) = drive.store.verify(&author) {
+                        let stored = drive.on_damage(&damaged, &mut ctx.sink.record);
+                        inputs.push_back(log::Input::Damaged(stored));
+                    }
+                }
+                self.log_all(inputs, ctx);
+                self.add_job(Job::Verify, nanos(ctx.shared.scenario.disk.verify), ctx);
+            }
+        }
+    }
+
+    fn on_written(&mut self, token: Token, changes: &[Change], ctx: &mut Ctx<'_>) {
+        let Some(drive) = &mut self.drive else { return };
+        let result = match drive.full {
+            Some(fault) => {
+                ctx.sink.record.faults[fault] += 1;
+                Err(StoreError::Full)
+            }
+            None if drive.dying == Some(false) => Ok(()),
+            None => {
+                drive.commit(changes, ctx);
+                Ok(())
+            }
+        };
+        self.log(log::Input::Written { token, result }, ctx);
+    }
+
+    fn on_read(&mut self, token: Token, read: Result<Vec<Bytes>, Damaged>, ctx: &mut Ctx<'_>) {
+        match read {
+            Ok(records) => {
+                let is_honest = !ctx.shared.dishonest.contains(ctx.me);
+                for bytes in &records {
+                    if is_honest && !ctx.sink.pool.contains_key(&MessageId::of(bytes)) {
+                        ctx.sink.record.served_unwritten.note(ctx.me, ctx.now);
+                    }
+                }
+                self.log(log::Input::Read { token, result: Ok(records) }, ctx);
+            }
+            Err(damaged) => {
+                let Some(drive) = &mut self.drive else { return };
+                let stored = drive.on_damage(&damaged, &mut ctx.sink.record);
+                let error = StoreError::Damaged(format!("a record at {}", damaged.first.0));
+                let inputs = [log::Input::Read { token, result: Err(error) }, log::Input::Damaged(stored)];
+                self.log_all(inputs.into(), ctx);
+            }
+        }
+    }
+
+    // The workload.
+
+    /// Appends what the workload wants at this number.
+    pub(super) fn append(&mut self, number: u32, ctx: &mut Ctx<'_>) {
+        let shared = ctx.shared;
+        let (Some(settings), Some(log)) = (&shared.log, &shared.scenario.log) else { return };
+        let mut draw = Draw::new(shared.seed ^ OF_REGISTRY, u64::from(number), 1);
+        let most = omnimesh_protocol::envelope::payload_bytes_max(settings.config.message_bytes_max);
+        let mut payload = vec![0; log.payload_bytes.clamp(8, most)];
+        payload[..4].copy_from_slice(&number.to_le_bytes());
+        let mut category = settings.entries.clone();
+        if draw.chance(log.registry_share)
+            && let Some(operation) = self.operation(log.registry_keys, &payload, draw, ctx)
+        {
+            (category, payload) = (settings.registry.clone(), operation);
+        }
+        let payload = Bytes::from(payload);
+        let asked = Asked { number, node: ctx.me, at: ctx.now, data: data_hash(&payload) };
+        ctx.sink.record.asked.push(asked);
+        let ticket = Ticket(u64::from(number));
+        self.log(log::Input::Append { category, payload, ticket, replicas: log.replicas }, ctx);
+        self.set_alarm(ctx);
+    }
+
+    /// A change of the registry as this node knows it.
+    fn operation(&mut self, keys: u32, text: &[u8], mut draw: Draw, ctx: &Ctx<'_>) -> Option<Vec<u8>> {
+        let step = self.mesh_step(ctx)?;
+        let part = self.machines_log()?;
+        let mut key = || {
+            let number = draw.next() % u64::from(keys.max(1));
+            EntryKey::new("service", &format!("key-{number}")).expect("a good name")
+        };
+        let (key, other) = (key(), key());
+        // A field of its own makes every payload another one.
+        let unique = FieldName::new("bytes").expect("a good name");
+        let bytes = Value::Bytes(text.to_vec()).encode().ok()?;
+        let fields = Fields::from([(unique, bytes)]);
+        let put = Action::Put { key: key.clone(), ttl: None, fields: fields.clone() };
+        let action = match draw.next() % 20 {
+            0..12 => put.clone(),
+            12..17 => Action::Update { key, ttl: None, fields },
+            _ if key == other => put.clone(),
+            17 => Action::Link(Link {
+                from: key,
+                relation: Relation::new("uses").expect("a good name"),
+                to: other,
+            }),
+            _ => Action::Delete { key },
+        };
+        // What is not there is made.
+        let operation = part.registry.write(action, step).or_else(|_| part.registry.write(put, step)).ok()?;
+        operation.encode().ok()
+    }
+
+    // Faults.
+
+    fn drive_mut(&mut self, ctx: &Ctx<'_>) -> &mut Drive {
+        self.drive.get_or_insert_with(|| Box::new(Drive::new(ctx.shared, ctx.me)))
+    }
+
+    /// The process dies in its next write; or no longer does, because of this fault.
+    pub(super) fn arm(&mut self, fault: usize, survives: Option<bool>, ctx: &Ctx<'_>) {
+        let drive = self.drive_mut(ctx);
+        match survives {
+            Some(survives) => drive.armed = Some(Armed { fault, survives }),
+            None if drive.armed.is_some_and(|armed| armed.fault == fault) => drive.armed = None,
+            None => {}
+        }
+    }
+
+    pub(super) fn slow_disk(&mut self, slow: Option<(usize, f64)>, ctx: &Ctx<'_>) {
+        self.drive_mut(ctx).slow = slow;
+    }
+
+    pub(super) fn full_disk(&mut self, fault: Option<usize>, ctx: &Ctx<'_>) {
+        self.drive_mut(ctx).full = fault;
+    }
+
+    /// Records whose bits may flip: of logs that enough others hold to their end.
+    pub(super) fn flippable(&self, holders: impl Fn(&MessageId) -> u32) -> Vec<(NodeId, Seq)> {
+        let Some(drive) = &self.drive else { return Vec::new() };
+        let mut places = Vec::new();
+        for (author, mut records) in drive.store.logs() {
+            let last = records.next_back().flatten();
+            if last.is_some_and(|last| holders(&last.envelope().id()) >= HOLDERS_MIN) {
+                places.extend(drive.store.places(author).map(|first| (*author, first)));
+            }
+        }
+        places
+    }
+
+    pub(super) fn flip(&mut self, fault: usize, (author, first): (NodeId, Seq), bit: u64, ctx: &Ctx<'_>) {
+        let drive = self.drive_mut(ctx);
+        if drive.store.flip(&author, first, bit) {
+            drive.flips.push((author, first, fault));
+        }
+    }
+
+    // What can be seen of it.
+
+    fn machines_log(&mut self) -> Option<&mut LogPart> {
+        self.machines.as_mut()?.log.as_deref_mut()
+    }
+
+    pub(super) fn store(&self) -> Option<&MemoryStore> {
+        self.drive.as_ref().map(|drive| &drive.store)
+    }
+
+    pub(super) fn own_log_is_frozen(&mut self, ctx: &Ctx<'_>) -> bool {
+        let me = ctx.shared.id(ctx.me);
+        self.machines_log().is_some_and(|part| part.state.proof(&me).is_some())
+    }
+
+    /// Appends something that is not of the workload.
+    pub(super) fn append_besides(&mut self, text: &[u8], ctx: &mut Ctx<'_>) {
+        let shared = ctx.shared;
+        let (Some(settings), Some(log)) = (&shared.log, &shared.scenario.log) else { return };
+        let draw = Draw::new(shared.seed ^ OF_REGISTRY, data_hash(text), 2);
+        let Some(payload) = self.operation(log.registry_keys, text, draw, ctx) else { return };
+        let (category, payload) = (settings.registry.clone(), payload.into());
+        self.log(log::Input::Append { category, payload, ticket: Ticket(u64::MAX), replicas: 0 }, ctx);
+    }
+}
+
+fn note_answer(ticket: Ticket, result: Result<log::Appended, log::AppendError>, ctx: &mut Ctx<'_>) {
+    if let Ok(number) = u32::try_from(ticket.0) {
+        ctx.sink.record.answered.push(Answered { number, at: ctx.now, result });
+    }
+}
+
+impl LogPart {
+    pub(super) fn state(&self) -> &log::State<u32> {
+        &self.state
+    }
+
+    /// Bytes that wait for their place or to be written.
+    pub(super) fn buffered(&self) -> u64 {
+        let stats = self.state.stats();
+        (stats.waiting_bytes + stats.write_bytes) as u64
+    }
+
+    pub(super) fn registry(&self) -> &registry::State {
+        &self.registry
+    }
+}
+
+/// Signs a record with a node's key, whatever its log says.
+pub(super) fn forge(
+    (author, step): (u32, Step),
+    before: Option<&Record>,
+    payload: Bytes,
+    shared: &Shared,
+) -> Option<Record> {
+    use omnimesh_protocol::envelope::{Header, Kind, Payloads};
+
+    let settings = shared.log.as_ref()?;
+    let mut patterns = PatternGenerator::new(
+        shared.mesh.secret().clone(),
+        shared.validate.phase_interval,
+        shared.validate.pattern_cache,
+    );
+    let header = Header {
+        mesh: shared.mesh.id(),
+        author: shared.id(author),
+        seq: before.map_or(Seq(1), |before| before.last().saturating_add(1)),
+        step,
+        kind: Kind::Durable,
+        channel: settings.entries.clone(),
+        prev: before.map(Record::digest),
+        timestamp_us: None,
+    };
+    let payloads: Payloads = [payload].into_iter().collect();
+    Record::new(Envelope::seal(&shared.identity(author), patterns.at(step), header, payloads).ok()?)
+}
