@@ -18,8 +18,12 @@
 //! and the caller gives it the *base* (below) and every entry that the logs still hold once more. As `apply` is
 //! idempotent, what was not touched does not change meanwhile.
 //!
-//! # Snapshots and the floor
-//! A *floor* is a step below which all logs are final: no entry with a lower step will be taken any more, and no
+//! # Snapshots
+//! A state is a snapshot of the entries that it has seen; states of the same entries are the same bytes. Checkpoints of the
+//! log are made of that ([`crate::log::checkpoint`]): they take no floor, so that no entry comes too late.
+//!
+//! # The floor
+//! Who knows that nothing old will arrive any more can have a state compacted. A *floor* is a step below which all logs are final: no entry with a lower step will be taken any more, and no
 //! fork point below it will be honoured. Who sets it (retention) must make it the same on all nodes. The base of a
 //! floor is the fold of exactly the entries below it, as a snapshot; a node then needs only the base and the entries
 //! at and above the floor. Snapshots have one encoding, so that nodes with the same entries below a floor make the

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use omnimesh_protocol::log::checkpoint::Vote;
 use omnimesh_protocol::log::reconcile::{Content, HeadSet};
 use omnimesh_protocol::log::wire::{Decline, Frame};
 use omnimesh_protocol::log::{AuthorHead, Config, Head, Misdeed, Proof, Record};
@@ -10,7 +11,7 @@ use omnimesh_protocol::{Hash, Seq, Step};
 use rand::RngExt;
 
 use crate::disk::{chain, disk_of, seal};
-use crate::network::{Liar, World, identity};
+use crate::network::{Liar, World, identity, mesh};
 use crate::{replay, scale, seeds};
 
 fn secs(secs: u64) -> Duration {
@@ -267,7 +268,8 @@ fn any_frames_do_no_harm() {
     for seed in seeds(20 * scale()) {
         let what = replay("any_frames", seed);
         let records = chain(&identity(20), Step(900), None, &[2; 30], "x");
-        let mut world = World::new(seed, 0, Config::default());
+        let config = Config { checkpoint_steps: 5, checkpoint_delay_steps: 2, ..Config::default() };
+        let mut world = World::new(seed, 0, config);
         world.add(identity(0), disk_of(&records[..10]));
         world.add(identity(1), disk_of(&records));
         let liar = world.add_liar(Box::new(|_, _| Vec::new()));
@@ -275,6 +277,8 @@ fn any_frames_do_no_harm() {
         world.start(1, false);
         world.connect_all();
         for _ in 0..300 {
+            let sealed = world.state(0).checkpoint().cloned();
+            let seen = sealed.as_ref().map_or(Hash::of(b""), |sealed| sealed.checkpoint.id());
             let rng = &mut world.rng;
             let author = identity(rng.random_range(19..23)).id();
             let number = |rng: &mut rand_chacha::ChaCha8Rng| match rng.random_range(0..4) {
@@ -286,7 +290,7 @@ fn any_frames_do_no_harm() {
             let (id, from, to) = (number(rng), Seq(number(rng)), Seq(number(rng)));
             let at = rng.random_range(0..30_usize);
             let bytes = records[at].as_bytes().clone();
-            let frame = match rng.random_range(0..9) {
+            let frame = match rng.random_range(0..14) {
                 0 => Frame::Fetch { id, author, from, to, bytes_max: number(rng) },
                 1 => Frame::Find { id, author, seq: from },
                 2 => Frame::Records { id, next: to, records: vec![bytes] },
@@ -295,6 +299,17 @@ fn any_frames_do_no_harm() {
                 5 => Frame::AskHead(author),
                 6 => Frame::Proof(bytes),
                 7 => Frame::Heads(vec![claim(rng.random_range(19..23), number(rng).clamp(1, u64::MAX - 1))]),
+                8 => Frame::AskCheckpoint,
+                9 => Frame::AskChunk { id, checkpoint: seen, part: number(rng), index: number(rng) },
+                10 => Frame::Chunk { id, bytes },
+                11 => Frame::Offer(sealed),
+                12 => {
+                    let votes = vec![Vote::new(&identity(90 + at), mesh().id(), &seen)];
+                    let step = Step(1000 + 5 * rng.random_range(0..4));
+                    let other = Hash::of(&[u8::try_from(at).unwrap()]);
+                    let checkpoint = if rng.random_bool(0.5) { seen } else { other };
+                    Frame::Votes { step, checkpoint, votes }
+                }
                 _ => Frame::Compare { round: id, ranges: vec![HeadSet::new().all()] },
             };
             world.send(liar, 0, frame.encode());

@@ -269,3 +269,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_checkpoint_covers_is_not_taken_back() {
+    let mut author = Author::new(1);
+    let log = author.branch(None, &[1; 10], 1);
+    let other = author.record(5, 1, log[3].head().as_prev(), 10, 2);
+    let proof = Proof::new(&log[4], &other).unwrap();
+    let cut = CutHead { head: log[6].head(), step: log[6].step() };
+    // The checkpoint first, then the proof; the other way round; and with the log ending before the cut.
+    let mut sealed = Node::new();
+    log.iter().for_each(|record| drop(sealed.give(record)));
+    sealed.chain.seal(cut);
+    sealed.freeze(&proof);
+    assert_eq!((sealed.chain.head(), sealed.chain.limit()), (cut.head, cut.head.seq));
+    assert_eq!(sealed.chain.offer(log[7].clone(), true, ROOM), Offered::BeyondFork);
+    let mut frozen = Node::new();
+    log.iter().for_each(|record| drop(frozen.give(record)));
+    frozen.freeze(&proof);
+    assert_eq!(frozen.chain.head(), log[3].head());
+    frozen.chain.seal(cut);
+    frozen.chain.reset(cut.head, cut.step);
+    assert_eq!((frozen.chain.head(), frozen.chain.limit()), (cut.head, cut.head.seq));
+    frozen.chain.check_invariants();
+    // A fork behind the cut counts as ever.
+    let mut behind = Node::new();
+    log.iter().for_each(|record| drop(behind.give(record)));
+    behind.chain.seal(CutHead { head: log[2].head(), step: log[2].step() });
+    behind.freeze(&proof);
+    assert_eq!(behind.chain.head(), log[3].head());
+}

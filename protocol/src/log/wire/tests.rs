@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::checkpoint::{Checkpoint, Part};
 use super::super::record::Head;
 use super::*;
 use crate::id::Hash;
@@ -12,6 +13,13 @@ fn head(n: u8, seq: u64, is_frozen: bool) -> AuthorHead {
     let head =
         if seq == 0 { Head::EMPTY } else { Head { seq: Seq(seq), digest: Hash::from_bytes([0xdd; 32]) } };
     AuthorHead { author: node(n), head, proof: is_frozen.then(|| Hash::from_bytes([0xee; 32])) }
+}
+
+fn sealed() -> Sealed {
+    let parts = vec![Part::new("cut", b"cut"), Part::new("registry", b"state")];
+    let checkpoint = Checkpoint { mesh: MeshId::from_bytes([1; 16]), step: Step(3600), parts };
+    let vote = |n| Vote { signer: node(n), signature: [n; 64] };
+    Sealed { checkpoint, votes: vec![vote(1), vote(2)] }
 }
 
 fn frames() -> Vec<Frame> {
@@ -42,6 +50,12 @@ fn frames() -> Vec<Frame> {
         Frame::AskHead(node(4)),
         Frame::HeadOf { author: node(5), head: None },
         Frame::HeadOf { author: node(5), head: Some(head(5, 5, false)) },
+        Frame::AskCheckpoint,
+        Frame::Offer(None),
+        Frame::Offer(Some(sealed())),
+        Frame::Votes { step: Step(3600), checkpoint: Hash::from_bytes([3; 32]), votes: sealed().votes },
+        Frame::AskChunk { id: 6, checkpoint: Hash::from_bytes([3; 32]), part: 1, index: 300 },
+        Frame::Chunk { id: 6, bytes: Bytes::from_static(b"chunk") },
     ]
 }
 
@@ -92,6 +106,9 @@ fn hostile_frames_are_refused() {
     refuse(compare(vec![heads(vec![head(3, 1, false), head(3, 2, false)])]));
     refuse(Frame::Heads(vec![head(1, u64::MAX, false)]));
     refuse(Frame::Heads(vec![head(1, 1, false); 8193]));
+    let mut twice = sealed();
+    twice.votes[1] = twice.votes[0];
+    refuse(Frame::Offer(Some(twice)));
     let unknown: Bytes = vec![0x81, 0x18, 77].into();
     assert_eq!(Frame::decode(&unknown), Err(DecodeError::UnknownKind(77)));
     // The head of another author answers nothing.
