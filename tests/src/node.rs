@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::http::{Request, Response};
 use crate::lab::{Lab, Run};
 use crate::process::Process;
@@ -374,6 +375,22 @@ impl<'lab> Node<'lab> {
     /// Why there is no answer.
     pub fn get(&self, path: &str) -> Result<Response, String> {
         Request::get(path).token(&self.token()).send(self.api())
+    }
+
+    /// Its API, for other threads.
+    #[track_caller]
+    pub fn client(&self) -> Api {
+        Api::new(self.api(), self.token())
+    }
+
+    /// The most memory that its process has held, in bytes.
+    #[track_caller]
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no VmHWM in {status}")) * 1024
     }
 
     /// The token of its API.
