@@ -151,7 +151,7 @@ fn islands_that_wrote_have_one_log_and_registry_again() {
     for (island, (mine, theirs)) in islands.iter().zip([(&ends[0], &ends[1]), (&ends[1], &ends[0])]) {
         let expected: BTreeMap<String, u64> = theirs
             .iter()
-            .map(|(author, seq)| (author.clone(), seq - mine.get(author).copied().unwrap_or_default()))
+            .map(|(author, seq)| (author.clone(), seq.saturating_sub(mine.get(author).copied().unwrap_or_default())))
             .filter(|(_, entries)| *entries > 0)
             .collect();
         assert_eq!(expected.values().sum::<u64>() + before.values().sum::<u64>(), theirs.values().sum::<u64>());
