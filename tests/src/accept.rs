@@ -35,9 +35,8 @@ pub fn progress(what: impl FnOnce() -> String) {
 /// same choices again. When processes do what, nobody can repeat.
 pub fn seed(binary: &str, test: &str) -> u64 {
     let given = std::env::var(SEED).ok().map(|seed| seed.parse().expect("OMNIMESH_SEED is a number"));
-    let seed = given.unwrap_or_else(|| {
-        SystemTime::UNIX_EPOCH.elapsed().map_or(1, |now| u64::from(now.subsec_nanos()))
-    });
+    let seed = given
+        .unwrap_or_else(|| SystemTime::UNIX_EPOCH.elapsed().map_or(1, |now| u64::from(now.subsec_nanos())));
     tell(&format!("{test}: {SEED}={seed} cargo test -p omnimesh-tests --test {binary} {test}"));
     seed
 }

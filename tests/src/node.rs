@@ -424,6 +424,24 @@ impl<'lab> Node<'lab> {
         self.restart_with(|spec| spec);
     }
 
+    /// The same where it may not start.
+    ///
+    /// # Errors
+    /// The exit code of a process that ended before it told its addresses; `log` has what it said.
+    #[track_caller]
+    pub fn try_restart(&mut self) -> Result<(), i32> {
+        self.process.kill();
+        self.logs.push(self.log());
+        self.process = self.spec.spawn();
+        let told = wait_for(&format!("{} to tell its addresses or to end", self.name()), SOON, || {
+            let ended = self.process.exit_code();
+            let told = Told::read(&self.log()).map(Ok).or(ended.map(Err));
+            told.ok_or_else(|| "it did neither".to_owned())
+        });
+        self.told = told?;
+        Ok(())
+    }
+
     /// The same, started in another way.
     #[track_caller]
     pub fn restart_with(&mut self, change: impl FnOnce(Spec<'lab>) -> Spec<'lab>) {

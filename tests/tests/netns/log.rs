@@ -151,10 +151,15 @@ fn islands_that_wrote_have_one_log_and_registry_again() {
     for (island, (mine, theirs)) in islands.iter().zip([(&ends[0], &ends[1]), (&ends[1], &ends[0])]) {
         let expected: BTreeMap<String, u64> = theirs
             .iter()
-            .map(|(author, seq)| (author.clone(), seq.saturating_sub(mine.get(author).copied().unwrap_or_default())))
+            .map(|(author, seq)| {
+                (author.clone(), seq.saturating_sub(mine.get(author).copied().unwrap_or_default()))
+            })
             .filter(|(_, entries)| *entries > 0)
             .collect();
-        assert_eq!(expected.values().sum::<u64>() + before.values().sum::<u64>(), theirs.values().sum::<u64>());
+        assert_eq!(
+            expected.values().sum::<u64>() + before.values().sum::<u64>(),
+            theirs.values().sum::<u64>()
+        );
         for host in *island {
             wait_for(&format!("the account of what {} missed", all[*host].name()), SOON, || {
                 let missed = missed(all[*host], reports[*host]);
@@ -168,7 +173,11 @@ fn islands_that_wrote_have_one_log_and_registry_again() {
     let owner = shared["owner"].as_str().expect("an owner").to_owned();
     assert_eq!(shared, json!({"owner": owner, owner.clone(): 1}), "a put replaces the whole entry");
     let both = get("service/both");
-    assert_eq!((&both["left"], &both["right"]), (&json!(true), &json!(true)), "updates of different fields both count");
+    assert_eq!(
+        (&both["left"], &both["right"]),
+        (&json!(true), &json!(true)),
+        "updates of different fields both count"
+    );
     all[0].run(&["registry", "get", "tool/doomed"]).expect(6, &["there is no tool/doomed"]);
     let links = all[4].json(&["registry", "links", "model/shared", "--direction", "in"]);
     assert_eq!(links["links"].as_array().map(Vec::len), Some(2), "{links}");

@@ -22,6 +22,9 @@ const BATCH_MAX: usize = 16;
 const REGISTRY_ONE_IN: u32 = 10;
 const REGISTRY_KEYS: usize = 30;
 
+/// How long the next few entries may take: what a disk that stalls may take, and not what they do.
+const APPENDED_MAX: Duration = Duration::from_secs(300);
+
 /// What the appenders do and have done.
 #[derive(Default)]
 struct Work {
@@ -61,7 +64,7 @@ impl Work {
 
     #[track_caller]
     fn wait_count(&self, least: usize) {
-        wait_for(&format!("{least} acknowledged entries"), 2 * SOON, || {
+        wait_for(&format!("{least} acknowledged entries"), APPENDED_MAX, || {
             let count = self.count();
             check(count >= least, || format!("there are {count}"))
         });
@@ -145,7 +148,8 @@ fn what_was_acknowledged_outlives_kills() {
     let mut nodes: Vec<Node<'_>> = Vec::new();
     for number in 1..=NODES {
         // A port of its own: it has the same after it was killed.
-        let spec = lab.node(&format!("node-{number}")).open("kills").api(&format!("127.0.0.1:{}", lab.port()));
+        let spec =
+            lab.node(&format!("node-{number}")).open("kills").api(&format!("127.0.0.1:{}", lab.port()));
         let spec = match nodes.first() {
             Some(first) => spec.bootstrap(first),
             None => spec,
@@ -174,7 +178,8 @@ fn what_was_acknowledged_outlives_kills() {
     for (node, api) in nodes.iter().zip(&apis) {
         let has = api.all_entries().unwrap();
         for entry in &acknowledged {
-            let found = has.get(&entry.author).and_then(|log| log.get(usize::try_from(entry.seq).unwrap() - 1));
+            let found =
+                has.get(&entry.author).and_then(|log| log.get(usize::try_from(entry.seq).unwrap() - 1));
             assert_eq!(found, Some(entry), "{} lost what was acknowledged", node.name());
         }
         assert_eq!(api.get("log/proofs").unwrap(), json!([]), "nobody contradicted itself");

@@ -11,3 +11,4 @@ mod inspect;
 mod join;
 mod kills;
 mod misuse;
+mod store;
