@@ -69,8 +69,8 @@ pub enum LogError {
         /// What was asked for.
         asked: u64,
     },
-    /// The node keeps no log.
-    #[error("this node keeps no log")]
+    /// The node keeps no log: it has no data directory, and what is acknowledged must outlive the process.
+    #[error("this node keeps no log: it was started without a data directory")]
     NoLog,
     /// The node is stopping.
     #[error("the node is stopping")]

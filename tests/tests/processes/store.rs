@@ -307,3 +307,44 @@ fn a_node_does_not_start_on_a_full_disk_in_silence() {
         assert!(free > 0 || code.is_some(), "it cannot start without room");
     }
 }
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+}
+
+/// A copy of a data directory that is older than what the node wrote: it learns from its peers where it was.
+#[test]
+fn an_old_copy_of_a_node_contradicts_nobody() {
+    let lab = lab!();
+    let mut nodes = mesh(&lab, 2);
+    let mut original = nodes.pop().unwrap();
+    let keeper = nodes.pop().unwrap();
+    let texts = |what: &str| -> Vec<String> { (0..5).map(|number| format!("{what} {number}")).collect() };
+    wait_for("entries", SOON, || original.client().append(&texts("old"), 1).map(drop));
+    original.signal("TERM");
+    assert_eq!(original.wait_exit(), 0);
+    let spec = lab.node("copy").open("test").bootstrap(&keeper);
+    copy_dir(&original.data_dir(), &spec.data_dir());
+    original.restart();
+    original.wait_ready();
+    wait_for("more entries", SOON, || {
+        let (taken, refused) = original.client().append(&texts("new"), 1)?;
+        check(taken.len() == 5, || format!("{refused:?}"))
+    });
+    wait_for("the keeper to have them", SOON, || {
+        check(keeper.view("log/status")?["entries"] == 10, || "not yet".to_owned())
+    });
+    original.kill();
+    let mut copy = spec.start();
+    copy.wait_ready();
+    assert_eq!(copy.peer_id(), original.peer_id());
+    let appended = wait_for("the copy to go on", SOON, || copy.try_json(&["log", "append", "after"]));
+    assert_eq!(appended["seq"], 11);
+    wait_for("equal logs", SOON, || equal(&[keeper.client(), copy.client()]));
+    assert_eq!(keeper.json(&["log", "proofs"]), json!([]));
+}
