@@ -175,6 +175,8 @@ impl LogStore {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<(), Failure>,
     ) -> Result<(), StoreError> {
+        // What is there can be read also while nothing can be written.
+        self.reopen()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = &*database else {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
@@ -211,8 +213,8 @@ impl LogStore {
         }
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
-            let opened = Database::builder().set_cache_size(CACHE_BYTES).open(&self.path);
-            *database = Some(opened.map_err(|error| StoreError::from(Failure::from(error)))?);
+            let open = || Ok(Database::builder().set_cache_size(CACHE_BYTES).open(&self.path)?);
+            *database = Some(guarded(open)?);
         }
         Ok(())
     }

@@ -225,7 +225,7 @@ impl Handler<GetState> for LogActor {
             is_own_log_known: self.state.is_own_log_known(),
             checkpoint: self.state.checkpoint().cloned(),
             adopting: self.state.adopting(),
-            trouble: self.trouble.clone(),
+            trouble: self.unwritable.clone().or_else(|| self.damaged.clone()),
         })
     }
 }

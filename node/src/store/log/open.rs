@@ -1,6 +1,6 @@
 //! Opening the file, and what is found in it.
 
-use std::io;
+use std::{fs, io};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -96,7 +96,11 @@ pub(super) enum Whole {
 pub(super) fn open_whole(path: &Path, mesh: MeshId) -> Result<Whole, OpenError> {
     let name = || path.display().to_string();
     let failed = |reason: String| OpenError::Failed { path: name(), reason };
-    let is_new = !path.exists();
+    let length = fs::metadata(path).map(|file| file.len()).ok();
+    if length == Some(0) {
+        return Ok(Whole::Broken("it is empty".to_owned()));
+    }
+    let is_new = length.is_none();
     let opened =
         catch_unwind(AssertUnwindSafe(|| Database::builder().set_cache_size(CACHE_BYTES).create(path)));
     let mut database = match opened {

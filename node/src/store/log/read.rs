@@ -194,6 +194,16 @@ impl LogStore {
         self.check_heads(&mut Vec::new())
     }
 
+    /// The same, and what was found damaged on the way: those logs are cut.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn logs_and_damage(&self) -> Result<(Vec<StoredLog>, Vec<Damage>), StoreError> {
+        let mut damage = Vec::new();
+        let logs = self.check_heads(&mut damage)?;
+        Ok((logs, damage))
+    }
+
     /// All authors there are.
     ///
     /// # Errors
