@@ -202,6 +202,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_own_append = !tickets.is_empty();
         if is_own_append {
             self.stats.appended += record.entries();
+            self.stats.appended_records += 1;
             out.push(Output::Publish(record.clone()));
             self.answer_appends(now, &record, tickets, out);
         } else {
