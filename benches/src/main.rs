@@ -5,6 +5,9 @@
 //! omnimesh-benches gossip   whole nodes, a process for each   against stock rust-libp2p gossipsub
 //! omnimesh-benches engine   the simulator's engine            against a bare event loop
 //! omnimesh-benches trees    tree mode, simulated              against iroh-gossip in its own simulator
+//! omnimesh-benches log-append     durable appends         against bare redb
+//! omnimesh-benches log-replicate  catching up             against a bare libp2p stream
+//! omnimesh-benches log-reconcile  finding what differs    against negentropy
 //! omnimesh-benches report   all, or --sections of it, as Markdown and as JSON
 //! ```
 //!
@@ -15,6 +18,8 @@
 mod engine;
 mod gates;
 mod gossip;
+mod log;
+mod process;
 mod report;
 mod stats;
 mod trees;
@@ -45,10 +50,20 @@ enum Command {
     Engine(engine::EngineArgs),
     /// Tree mode against iroh-gossip 0.101, each in its own simulator.
     Trees(trees::TreesArgs),
+    /// Durable appends of one node against bare redb with the same batches.
+    LogAppend(log::append::AppendArgs),
+    /// Replication between two nodes against a stream of stock libp2p.
+    LogReplicate(log::replicate::ReplicateArgs),
+    /// Reconciliation against negentropy.
+    LogReconcile(log::reconcile::ReconcileArgs),
     /// Everything, as Markdown on standard output, and as JSON in a file.
     Report {
         /// What of it.
-        #[arg(long, value_delimiter = ',', default_value = "gates,gossip,engine,trees")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "gates,gossip,engine,trees,log-append,log-replicate,log-reconcile"
+        )]
         sections: Vec<Section>,
         #[command(flatten)]
         gates: GatesArgs,
@@ -58,6 +73,12 @@ enum Command {
         engine: engine::EngineArgs,
         #[command(flatten)]
         trees: trees::TreesArgs,
+        #[command(flatten)]
+        append: log::append::AppendArgs,
+        #[command(flatten)]
+        replicate: log::replicate::ReplicateArgs,
+        #[command(flatten)]
+        reconcile: log::reconcile::ReconcileArgs,
         /// Where the JSON goes.
         #[arg(long, default_value = "target/benches.json")]
         json: PathBuf,
@@ -65,6 +86,12 @@ enum Command {
     /// One node of a comparison; started by `gossip`.
     #[command(hide = true)]
     Node(gossip::NodeArgs),
+    /// One node of a comparison; started by `log-replicate`.
+    #[command(hide = true)]
+    LogNode(log::replicate::LogNodeArgs),
+    /// One end of a stream; started by `log-replicate`.
+    #[command(hide = true)]
+    Stream(log::StreamArgs),
 }
 
 /// A part of the report.
@@ -78,6 +105,12 @@ enum Section {
     Engine,
     /// Tree mode.
     Trees,
+    /// Durable appends.
+    LogAppend,
+    /// Replication of the log.
+    LogReplicate,
+    /// Reconciliation of the log.
+    LogReconcile,
 }
 
 /// How long the gates are measured.
@@ -129,7 +162,10 @@ fn run(command: Command) -> Outcome<()> {
         Command::Gossip(args) => print!("{}", report::gossip(&gossip::compare(&args)?)),
         Command::Engine(args) => print!("{}", report::engine(&engine::measure(&args)?)),
         Command::Trees(args) => print!("{}", report::trees(&trees::compare(&args)?)),
-        Command::Report { sections, gates, gossip, engine, trees, json } => {
+        Command::LogAppend(args) => print!("{}", report::append(&log::append::compare(&args)?)),
+        Command::LogReplicate(args) => print!("{}", report::replicate(&log::replicate::compare(&args)?)),
+        Command::LogReconcile(args) => print!("{}", report::reconcile(&log::reconcile::compare(&args)?)),
+        Command::Report { sections, gates, gossip, engine, trees, append, replicate, reconcile, json } => {
             let has = |section| sections.contains(&section);
             let all = report::Report {
                 machine: report::Machine::here(),
@@ -137,6 +173,17 @@ fn run(command: Command) -> Outcome<()> {
                 gossip: if has(Section::Gossip) { gossip::compare(&gossip)? } else { Vec::new() },
                 engine: if has(Section::Engine) { engine::measure(&engine)? } else { Vec::new() },
                 trees: if has(Section::Trees) { trees::compare(&trees)? } else { Vec::new() },
+                append: if has(Section::LogAppend) { log::append::compare(&append)? } else { Vec::new() },
+                replicate: if has(Section::LogReplicate) {
+                    log::replicate::compare(&replicate)?
+                } else {
+                    Vec::new()
+                },
+                reconcile: if has(Section::LogReconcile) {
+                    Some(log::reconcile::compare(&reconcile)?)
+                } else {
+                    None
+                },
             };
             print!("{}", all.markdown());
             if let Some(dir) = json.parent() {
@@ -146,6 +193,8 @@ fn run(command: Command) -> Outcome<()> {
             eprintln!("wrote {}", json.display());
         }
         Command::Node(args) => gossip::node(&args)?,
+        Command::LogNode(args) => log::replicate::node(args)?,
+        Command::Stream(args) => log::stream(&args)?,
     }
     Ok(())
 }

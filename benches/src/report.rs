@@ -8,6 +8,9 @@ use serde::Serialize;
 use crate::engine::Engine;
 use crate::gates::Gates;
 use crate::gossip::Cell;
+use crate::log::append::Append;
+use crate::log::reconcile::{Reconcile, Row};
+use crate::log::replicate::Replicate;
 use crate::stats::Spread;
 use crate::trees::Trees;
 
@@ -19,6 +22,9 @@ pub(crate) struct Report {
     pub(crate) gossip: Vec<Cell>,
     pub(crate) engine: Vec<Engine>,
     pub(crate) trees: Vec<Trees>,
+    pub(crate) append: Vec<Append>,
+    pub(crate) replicate: Vec<Replicate>,
+    pub(crate) reconcile: Option<Reconcile>,
 }
 
 /// Where it was measured.
@@ -50,7 +56,15 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let Machine { cpu, cores, kernel, version } = &self.machine;
         let head = format!("OmniMesh {version}; {cores} cores of {cpu}, Linux {kernel}\n");
-        let sections = [gates(&self.gates), gossip(&self.gossip), engine(&self.engine), trees(&self.trees)];
+        let sections = [
+            gates(&self.gates),
+            gossip(&self.gossip),
+            engine(&self.engine),
+            trees(&self.trees),
+            append(&self.append),
+            replicate(&self.replicate),
+            self.reconcile.as_ref().map(reconcile).unwrap_or_default(),
+        ];
         let asked_for = sections.into_iter().filter(|section| !section.is_empty());
         [head].into_iter().chain(asked_for).collect::<Vec<_>>().join("\n")
     }
@@ -143,6 +157,107 @@ pub(crate) fn trees(all: &[Trees]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The appends as tables.
+pub(crate) fn append(all: &[Append]) -> String {
+    let mut text = String::new();
+    for Append { bytes, callers, entries, records, transaction_us, rows } in all {
+        let _ = writeln!(text, "### Appends: {bytes} B, {callers} callers\n");
+        let _ = writeln!(
+            text,
+            "{} entries in {} records in a transaction, for which redb takes {} µs.\n",
+            spread(entries, 0),
+            spread(records, 1),
+            spread(transaction_us, 0)
+        );
+        let _ = writeln!(text, "| | OmniMesh | redb | ratio |\n|---|---:|---:|---:|");
+        for row in rows {
+            let (ours, bare) = (spread(&row.omnimesh, 0), spread(&row.redb, 0));
+            let _ = writeln!(text, "| {} | {ours} | {bare} | **{}** |", row.what, spread(&row.ratio, 2));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Replication as tables.
+pub(crate) fn replicate(all: &[Replicate]) -> String {
+    let mut text = String::new();
+    for shape in all {
+        let Replicate { bytes, entries, per_record, record_bytes, overhead, seconds, cores, .. } = shape;
+        let _ =
+            writeln!(text, "### Replication: {entries} entries of {bytes} B, {per_record:.1} in a record\n");
+        let [full, behind] = cores;
+        let _ = writeln!(
+            text,
+            "{} s; {} MB/s of entries in {} MB/s of records ({record_bytes:.0} B each, {overhead:.3} bytes received for \
+             each of theirs); {} MB in a transaction; cores used: {} by who has all, {} by who catches up.\n",
+            spread(seconds, 2),
+            spread(&shape.entry_rate, 1),
+            spread(&shape.record_rate, 1),
+            spread(&shape.write_mb, 2),
+            spread(full, 2),
+            spread(behind, 2)
+        );
+        let _ = writeln!(
+            text,
+            "| against | MB/s | share, bytes of records | share, bytes of entries |\n|---|---:|---:|---:|"
+        );
+        for bound in &shape.bounds {
+            let (records, entries) = (spread(&bound.record_share, 2), spread(&bound.entry_share, 2));
+            let _ =
+                writeln!(text, "| {} | {} | **{records}** | {entries} |", bound.what, spread(&bound.rate, 1));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Reconciliation as tables.
+pub(crate) fn reconcile(all: &Reconcile) -> String {
+    let mut text = "### Reconciliation: the same items\n\n".to_owned();
+    reconcile_rows(&mut text, &all.heads, true);
+    text.push_str("### Reconciliation: the same logs of 1000 authors, the latest entries missing\n\n");
+    reconcile_rows(&mut text, &all.entries, false);
+    let round = &all.round;
+    text.push_str("### Reconciliation: a round in which nothing is missing\n\n");
+    let _ = writeln!(
+        text,
+        "{} authors, {} entries: {} frames, {} bytes, {} µs of CPU on both nodes together.",
+        round.authors,
+        round.entries,
+        round.frames,
+        round.bytes,
+        spread(&round.us, 1)
+    );
+    text
+}
+
+fn reconcile_rows(text: &mut String, rows: &[Row], with_bound: bool) {
+    let (bound, line) = if with_bound { (" bound |", "---:|") } else { ("", "") };
+    let _ = writeln!(
+        text,
+        "| items | differ |{bound} OmniMesh, bytes | negentropy, bytes | ratio | round trips | CPU ms | ratio |"
+    );
+    let _ = writeln!(text, "|---:|---:|{line}---:|---:|---:|---:|---:|---:|");
+    for row in rows {
+        let Row { items, differ, ours, theirs, .. } = row;
+        let bound = if with_bound { format!(" {:.0} |", row.bound) } else { String::new() };
+        let _ = writeln!(
+            text,
+            "| {items} | {differ} |{bound} {:.0} | {:.0} | **{}** | {:.0} / {:.0} | {:.2} / {:.2} | {} |",
+            ours.bytes.median,
+            theirs.bytes.median,
+            spread(&row.bytes_ratio, 2),
+            ours.round_trips.median,
+            theirs.round_trips.median,
+            ours.ms.median,
+            theirs.ms.median,
+            spread(&row.time_ratio, 2)
+        );
+    }
+    text.push('\n');
 }
 
 fn spread(of: &Spread, digits: usize) -> String {

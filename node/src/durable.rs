@@ -9,6 +9,7 @@ use omnimesh_protocol::log::{Appended, AuthorHead, Entry, Proof, Record, Report,
 use omnimesh_protocol::registry::{self, Action};
 use omnimesh_protocol::{Hash, NodeId, Seq, Step};
 
+use crate::actors::Links;
 use crate::actors::log::{Append, AppendAll, Change, Found, GetReports, GetState, LogError, LogState, Watch};
 use crate::actors::registry::{Ask, RegistryError, WatchRegistry, Write};
 use crate::feed::Feed;
@@ -124,7 +125,7 @@ impl MeshNode {
         replicas: usize,
     ) -> Result<Appended, LogError> {
         let log = self.links_of_log()?.0;
-        log.send(Append { category, payload, replicas }).await.unwrap_or(Err(LogError::Stopped))
+        Append::to(&log, category, payload, replicas).await
     }
 
     /// The log as it stands.
@@ -256,9 +257,8 @@ impl MeshNode {
         (actix::Addr<crate::actors::log::LogActor>, std::sync::Arc<crate::store::log::LogStore>),
         LogError,
     > {
-        let links = self.0.links().map_err(|_| LogError::Stopped)?;
-        let store = links.files.log.ok_or(LogError::NoLog)?;
-        Ok((links.log.ok_or(LogError::NoLog)?, store))
+        let of_log = |links: &Links| Some((links.log.clone()?, links.files.log.clone()?));
+        self.0.with_links(of_log).map_err(|_| LogError::Stopped)?.ok_or(LogError::NoLog)
     }
 }
 

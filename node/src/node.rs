@@ -176,7 +176,12 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn links(&self) -> Result<Links, Stopped> {
-        self.links.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Stopped)
+        self.with_links(Links::clone)
+    }
+
+    /// What is wanted of the actors, without a copy of all of them.
+    pub(crate) fn with_links<R>(&self, take: impl FnOnce(&Links) -> R) -> Result<R, Stopped> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(take).ok_or(Stopped)
     }
 }
 

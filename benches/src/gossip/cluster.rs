@@ -1,24 +1,19 @@
 //! Node processes of one kind, each connected to all others, and trials with them.
 
-use std::fs;
-use std::process::Stdio;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::node::{Runtime, Side};
 use super::wire::{Load, Order, Reply};
 use crate::Outcome;
+use crate::process::{PATIENCE, Process};
 use crate::stats::quantile;
 
 /// How long after the last message was due those under way may still arrive.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long a cluster may take to come up, and a node to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The share that must arrive for a rate to count as carried.
 const DELIVERED_MIN: f64 = 0.999;
 /// A cluster is at rest if it uses less of one core than this.
@@ -27,7 +22,7 @@ const REST: f64 = 0.15;
 /// The nodes; they end when this is dropped.
 pub(super) struct Cluster {
     pub(super) side: Side,
-    nodes: Vec<Node>,
+    nodes: Vec<Process>,
     round: u32,
 }
 
@@ -57,60 +52,11 @@ impl Trial {
     }
 }
 
-struct Node {
-    process: Child,
-    pid: u32,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Node {
-    fn start(side: Side, runtime: Runtime, index: usize, others: &[String]) -> Outcome<Self> {
-        let side = side.to_possible_value().ok_or("a name")?;
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["node", "--side", side.get_name(), "--runtime", runtime.name(), "--index"])
-            .arg(index.to_string())
-            .args(others)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let pid = process.id().ok_or("a node ended at once")?;
-        let input = process.stdin.take().ok_or("no pipe")?;
-        let output = BufReader::new(process.stdout.take().ok_or("no pipe")?).lines();
-        Ok(Node { process, pid, input, output })
-    }
-
-    async fn order(&mut self, order: Order) -> Outcome<()> {
-        let mut line = serde_json::to_vec(&order)?;
-        line.push(b'\n');
-        Ok(self.input.write_all(&line).await?)
-    }
-
-    async fn reply(&mut self) -> Outcome<Reply> {
-        let line =
-            timeout(PATIENCE, self.output.next_line()).await.map_err(|_| "a node does not answer")??;
-        Ok(serde_json::from_str(&line.ok_or("a node has ended")?)?)
-    }
-
-    /// The next reply before `deadline`, if there is one.
-    async fn reply_before(&mut self, deadline: Instant) -> Outcome<Option<Reply>> {
-        match timeout_at(deadline, self.output.next_line()).await {
-            Err(_) => Ok(None),
-            Ok(line) => Ok(Some(serde_json::from_str(&line?.ok_or("a node has ended")?)?)),
-        }
-    }
-
-    /// CPU time of all its threads so far, in seconds.
-    fn cpu_s(&self) -> Outcome<f64> {
-        let mut ns = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            // A thread may have ended since.
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            ns += text.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(ns).as_secs_f64())
-    }
+fn start(side: Side, runtime: Runtime, index: usize, others: &[String]) -> Outcome<Process> {
+    let side = side.to_possible_value().ok_or("a name")?;
+    let index = index.to_string();
+    let fixed = ["node", "--side", side.get_name(), "--runtime", runtime.name(), "--index", &index];
+    Process::start(fixed.into_iter().chain(others.iter().map(String::as_str)))
 }
 
 impl Cluster {
@@ -118,7 +64,7 @@ impl Cluster {
     pub(super) async fn start(side: Side, runtime: Runtime, count: usize) -> Outcome<Self> {
         let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let mut node = Node::start(side, runtime, index, &addresses)?;
+            let mut node = start(side, runtime, index, &addresses)?;
             let Reply::Listening(address) = node.reply().await? else { return Err("no address".into()) };
             addresses.push(address);
             nodes.push(node);
@@ -192,7 +138,7 @@ impl Cluster {
         self.evaluate(load, first_us, &before, &after).await
     }
 
-    fn publisher(&mut self) -> Outcome<&mut Node> {
+    fn publisher(&mut self) -> Outcome<&mut Process> {
         Ok(self.nodes.first_mut().ok_or("no nodes")?)
     }
 
@@ -269,13 +215,13 @@ impl Cluster {
     }
 
     fn cpu_s(&self) -> Outcome<Vec<f64>> {
-        self.nodes.iter().map(Node::cpu_s).collect()
+        self.nodes.iter().map(Process::cpu_s).collect()
     }
 
     /// Ends the nodes.
     pub(super) async fn stop_all(mut self) -> Outcome<()> {
         for node in &mut self.nodes {
-            node.process.kill().await?;
+            node.kill().await?;
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! A node process: an OmniMesh node or a stock gossipsub node, told what to do line by line.
 
-use std::io::{self, BufRead as _, Write as _};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -12,18 +11,16 @@ use omnimesh_node::{MeshNode, NodeOptions, Subscription};
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::{Identity, Mesh};
 use serde::Serialize;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::wire::{CHANNEL, Order, Reply, Schedule, Tally, now_us};
 use crate::Outcome;
+use crate::process::{orders, say};
 
 /// Messages handed over in one go before the node does anything else.
 const BURST: usize = 64;
 /// Broadcasts under way at once in the OmniMesh publisher: who publishes much does not wait for each answer.
 const WINDOW: usize = 1024;
-/// Orders that wait.
-const ORDERS: usize = 64;
 /// Room of an OmniMesh subscriber: gossipsub has no such bound, so it should not be what is measured.
 const SUBSCRIBER_QUEUE: usize = 16_384;
 
@@ -87,29 +84,8 @@ pub(crate) fn node(args: &NodeArgs) -> Outcome<()> {
     }
 }
 
-fn say(reply: &Reply) -> Outcome<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, reply)?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
-}
-
 fn say_any(reply: Option<Reply>) -> Outcome<()> {
     reply.into_iter().try_for_each(|reply| say(&reply))
-}
-
-/// Orders from standard input; ends with it.
-fn orders() -> mpsc::Receiver<Order> {
-    let (sender, receiver) = mpsc::channel(ORDERS);
-    std::thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
-            let Some(order) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
-            if sender.blocking_send(order).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// Waits until the next message of the schedule is due; for ever if there is none.

@@ -113,6 +113,8 @@ pub(crate) struct LogActor {
     is_flush_due: bool,
     inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
     watchers: Vec<FeedSender<Change>>,
+    /// Applied, and not told to the watchers yet: what was written together is told together.
+    applied: (Vec<Entry>, usize),
     reports: VecDeque<Report>,
     /// Answers of an earlier life of this actor are not for this one.
     life: u64,
@@ -153,6 +155,7 @@ impl LogActor {
             is_flush_due: false,
             inbound: Arc::default(),
             watchers: Vec::new(),
+            applied: Default::default(),
             reports: VecDeque::new(),
             life: 0,
             damaged: None,
@@ -233,6 +236,7 @@ impl LogActor {
             }
         }
         self.out = out;
+        self.tell_applied();
         self.common.observe(events);
         self.flush_if_wanted(ctx);
     }
@@ -341,8 +345,10 @@ impl LogActor {
     fn on_event(&mut self, event: log::Event<PeerId>, events: &mut Vec<Event<PeerId>>) {
         match event {
             log::Event::Applied { record, .. } => {
-                let bytes = record.as_bytes().len();
-                self.tell(&Change::Applied(record.to_entries().collect()), bytes);
+                if !self.watchers.is_empty() {
+                    self.applied.0.extend(record.to_entries());
+                    self.applied.1 += record.as_bytes().len();
+                }
             }
             log::Event::Frozen { proof } => {
                 let (author, fork) = (proof.author(), proof.fork());
@@ -399,7 +405,20 @@ impl LogActor {
         }
     }
 
+    /// Tells watchers of a change, behind all that was applied before it.
     fn tell(&mut self, change: &Change, bytes: usize) {
+        self.tell_applied();
+        self.offer(change, bytes);
+    }
+
+    fn tell_applied(&mut self) {
+        let (entries, bytes) = std::mem::take(&mut self.applied);
+        if !entries.is_empty() {
+            self.offer(&Change::Applied(entries), bytes);
+        }
+    }
+
+    fn offer(&mut self, change: &Change, bytes: usize) {
         self.watchers.retain(|watcher| watcher.offer(change.clone(), bytes).is_ok());
     }
 

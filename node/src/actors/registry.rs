@@ -432,21 +432,20 @@ impl Handler<Write> for RegistryActor {
             Err(error) => return Box::pin(std::future::ready(Err(error)).into_actor(self)),
         };
         let category = Channel::new(CATEGORY).expect("a good name");
-        let append = Append { category, payload: payload.into(), replicas };
         let Some(log) = self.log.upgrade() else {
             return Box::pin(std::future::ready(Err(LogError::Stopped.into())).into_actor(self));
         };
-        let appended = log.send(append).into_actor(self);
+        let append = async move { Append::to(&log, category, payload.into(), replicas).await };
+        let appended = append.into_actor(self);
         Box::pin(appended.then(|appended, actor, _| {
             let (answer, answered) = oneshot::channel();
             let result = match appended {
-                Ok(Ok(appended)) => {
+                Ok(appended) => {
                     actor.waiting.insert(appended.seq, (appended, answer));
                     actor.answer();
                     Ok(())
                 }
-                Ok(Err(error)) => Err(RegistryError::Log(error)),
-                Err(_) => Err(RegistryError::Log(LogError::Stopped)),
+                Err(error) => Err(RegistryError::Log(error)),
             };
             async move {
                 result?;

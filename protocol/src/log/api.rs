@@ -502,6 +502,8 @@ pub struct Stats {
     pub entries: u64,
     /// Own entries appended.
     pub appended: u64,
+    /// Records in which they were written: one signature each.
+    pub appended_records: u64,
     /// Records of others that were applied.
     pub applied: u64,
     /// Of these, records that came by gossip.

@@ -247,7 +247,10 @@ impl Chain {
     pub fn gap_from(&self, from: Seq) -> (Seq, Option<Seq>) {
         let next = self.next();
         let mut from = from.max(next);
-        for ((first, _), waiting) in self.waiting.iter().filter(|((first, _), _)| *first != next) {
+        // Those that wait do not overlap: of those that begin at `from` or before only the nearest can cover it.
+        let nearest = self.waiting.range(..=(from, Hash::from_bytes([0xff; 32]))).next_back();
+        let begin = nearest.map_or((from, Hash::from_bytes([0; 32])), |(key, _)| *key);
+        for ((first, _), waiting) in self.waiting.range(begin..).filter(|((first, _), _)| *first != next) {
             if *first > from {
                 return (from, Some(first.saturating_sub(1)));
             }

@@ -32,7 +32,7 @@ pub struct Config {
 
     /// Bytes of records asked for at once from one peer. Default 256 KiB: guess; a peer gives no more.
     pub fetch_bytes: usize,
-    /// Requests under way to one peer, for together at most four times [`Self::fetch_bytes`]. Default 32: guess, so that
+    /// Requests under way to one peer, for together at most eight times [`Self::fetch_bytes`]. Default 32: guess, so that
     /// many authors of whom little is missing do not take a round trip each.
     pub fetches_per_peer: usize,
     /// Bytes of records that are asked for, being checked, or waiting for what comes before them, because of

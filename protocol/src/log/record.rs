@@ -1,7 +1,8 @@
 //! Records, entries and heads: the words of the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 use bytes::Bytes;
 
 use crate::envelope::{Channel, Envelope, Header, Kind};
@@ -11,6 +12,8 @@ use crate::id::{Hash, MeshId, NodeId, Seq, Step};
 pub const CHANNEL: &str = "_log";
 /// What the hash of an entry that is not its record's last is derived with.
 const ENTRY_CONTEXT: &str = "omnimesh/1/entry";
+/// The same, hashed: it is needed for every entry.
+static ENTRY_KEY: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context(ENTRY_CONTEXT));
 /// What the hash of a head in a fingerprint is derived with.
 const HEAD_CONTEXT: &str = "omnimesh 2026-11 log head";
 /// Bytes of a head on the wire whose log is not frozen.
@@ -123,7 +126,7 @@ impl Record {
         if index.saturating_add(1) >= self.entries() {
             return self.0.digest;
         }
-        let mut hasher = blake3::Hasher::new_derive_key(ENTRY_CONTEXT);
+        let mut hasher = blake3::Hasher::new_from_context_key(&ENTRY_KEY);
         hasher.update(self.0.digest.as_bytes()).update(&index.to_le_bytes());
         Hash::from_bytes(*hasher.finalize().as_bytes())
     }
@@ -131,15 +134,19 @@ impl Record {
     /// Its entries, in order.
     pub fn to_entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let header = self.0.envelope.header();
-        (0_u64..).zip(self.0.envelope.payloads()).map(move |(index, payload)| Entry {
-            author: header.author,
-            seq: header.seq.saturating_add(index),
-            prev: if index == 0 { header.prev } else { Some(self.entry_hash(index - 1)) },
-            hash: self.entry_hash(index),
-            step: header.step,
-            category: header.channel.clone(),
-            timestamp_us: header.timestamp_us,
-            data: payload.clone(),
+        let mut before = header.prev;
+        (0_u64..).zip(self.0.envelope.payloads()).map(move |(index, payload)| {
+            let hash = self.entry_hash(index);
+            Entry {
+                author: header.author,
+                seq: header.seq.saturating_add(index),
+                prev: before.replace(hash),
+                hash,
+                step: header.step,
+                category: header.channel.clone(),
+                timestamp_us: header.timestamp_us,
+                data: payload.clone(),
+            }
         })
     }
 

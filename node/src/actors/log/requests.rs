@@ -12,7 +12,7 @@ use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
 use omnimesh_protocol::{NodeId, Step};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, LogActor, LogError};
+use super::{Answer, Change, LogActor, LogError};
 use crate::actors::gossip::{inbound_stream, lock};
 use crate::feed::{Feed, FeedLimits, feed};
 use crate::store::log::Damage;
@@ -104,23 +104,39 @@ impl Handler<Members> for LogActor {
     }
 }
 
-/// Append an entry to this node's log.
+/// Append an entry to this node's log. The answer has a channel of its own: a future for each that the actor waits for
+/// would cost more than all else that an append does.
 #[derive(Message)]
-#[rtype(result = "Result<Appended, LogError>")]
+#[rtype(result = "()")]
 pub(crate) struct Append {
-    pub(crate) category: Channel,
-    pub(crate) payload: Bytes,
-    pub(crate) replicas: usize,
+    category: Channel,
+    payload: Bytes,
+    replicas: usize,
+    answer: Answer,
+}
+
+impl Append {
+    /// Appends an entry, and waits for what becomes of it.
+    pub(crate) async fn to(
+        log: &Addr<LogActor>,
+        category: Channel,
+        payload: Bytes,
+        replicas: usize,
+    ) -> Result<Appended, LogError> {
+        let (answer, answered) = oneshot::channel();
+        let append = Append { category, payload, replicas, answer };
+        log.send(append).await.map_err(|_| LogError::Stopped)?;
+        answered.await.unwrap_or(Err(LogError::Stopped))
+    }
 }
 
 impl Handler<Append> for LogActor {
-    type Result = ResponseFuture<Result<Appended, LogError>>;
+    type Result = ();
 
-    fn handle(&mut self, append: Append, ctx: &mut Self::Context) -> Self::Result {
-        let Append { category, payload, replicas } = append;
-        let (ticket, answered) = self.take_ticket();
+    fn handle(&mut self, append: Append, ctx: &mut Self::Context) {
+        let Append { category, payload, replicas, answer } = append;
+        let ticket = self.take_ticket(answer);
         self.give(ctx, Input::Append { category, payload, ticket, replicas });
-        Box::pin(async move { answered.await.unwrap_or(Err(LogError::Stopped)) })
     }
 }
 
@@ -140,7 +156,8 @@ impl Handler<AppendAll> for LogActor {
         let AppendAll { category, payloads, replicas } = append;
         let (mut inputs, mut answers) = (Vec::new(), Vec::new());
         for payload in payloads {
-            let (ticket, answered) = self.take_ticket();
+            let (answer, answered) = oneshot::channel();
+            let ticket = self.take_ticket(answer);
             inputs.push(Input::Append { category: category.clone(), payload, ticket, replicas });
             answers.push(answered);
         }
@@ -151,12 +168,11 @@ impl Handler<AppendAll> for LogActor {
 }
 
 impl LogActor {
-    fn take_ticket(&mut self) -> (Ticket, oneshot::Receiver<Result<Appended, LogError>>) {
+    fn take_ticket(&mut self, answer: Answer) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let (answer, answered) = oneshot::channel();
         self.waiting.insert(ticket, answer);
-        (ticket, answered)
+        ticket
     }
 }
 
@@ -182,7 +198,9 @@ impl Handler<Watch> for LogActor {
     type Result = MessageResult<Watch>;
 
     fn handle(&mut self, Watch: Watch, _: &mut Self::Context) -> Self::Result {
-        let limits = FeedLimits { items_max: self.settings.subscriber_queue, ..FeedLimits::default() };
+        // One change may be as large as a write.
+        let bytes_max = self.settings.config.write_bytes_max.saturating_mul(2);
+        let limits = FeedLimits { items_max: self.settings.subscriber_queue, bytes_max };
         let (sender, receiver) = feed(limits);
         self.watchers.push(sender);
         MessageResult(receiver)

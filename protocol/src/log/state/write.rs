@@ -12,8 +12,9 @@ use super::super::checkpoint::{CutHead, StoredCheckpoint};
 use super::super::{AppendError, Change, Event, Head, Output, Proof, Record, StoreError, StoredLog, Token};
 use super::State;
 
-/// Bytes of records in one write, about. Source: guess; a write of that size takes a disk some ten milliseconds.
-const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of records in one write, about. Source: measured by `log-replicate` on a virtual disk: with 4 MiB the disk
+/// waits for more than half of the time. A write of that size takes a disk some ten milliseconds, for which own appends wait.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// A change on its way to disk.
 #[derive(Debug)]
@@ -250,6 +251,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_own_append = !tickets.is_empty();
         if is_own_append {
             self.stats.appended += record.entries();
+            self.stats.appended_records += 1;
             out.push(Output::Publish(record.clone()));
             self.answer_appends(now, &record, tickets, out);
         } else {
