@@ -221,6 +221,8 @@ fn an_old_copy_of_the_own_log_goes_on_behind_the_checkpoint() {
     world.settle(secs(20), "work");
     world.crash(2);
     world.nodes[2].disk = old;
+    // With a slow disk it takes longer than peers are waited for.
+    world.sync = ms(700);
     world.start(2, true);
     world.append(2, b"at once");
     world.connect_all();
@@ -465,6 +467,22 @@ fn liars_about_checkpoints_are_found_out() {
     );
     lied_to(
         prepared,
+        "another state, and gone before it shows",
+        |sealed, parts| {
+            let parts = parts.to_vec();
+            offering(sealed.clone(), move |id, part, index| {
+                if (part, index) > (1, 0) {
+                    return vec![Frame::Decline { id, reason: Decline::Missing, seq: Seq(0) }];
+                }
+                let mut bytes = chunk_of(&parts, part, index).to_vec();
+                bytes[9] ^= u8::from(part == 1);
+                vec![Frame::Chunk { id, bytes: bytes.into() }]
+            })
+        },
+        None,
+    );
+    lied_to(
+        prepared,
         "another cut",
         |sealed, parts| {
             let parts = parts.to_vec();
@@ -506,6 +524,47 @@ fn liars_about_checkpoints_are_found_out() {
         },
         None,
     );
+}
+
+#[test]
+fn a_full_disk_delays_a_checkpoint_and_loses_none() {
+    let mut world = world(14, 3, dropping());
+    world.start_all();
+    work(&mut world, &[0, 1, 2], 11);
+    world.nodes[0].disk_is_full = true;
+    work(&mut world, &[1, 2], 5);
+    assert!(world.nodes[0].sealed.is_empty() && !world.nodes[1].sealed.is_empty());
+    world.nodes[0].disk_is_full = false;
+    world.run(secs(3));
+    assert_eq!(world.nodes[0].sealed, world.nodes[1].sealed);
+    work(&mut world, &[0, 1, 2], 15);
+    world.settle(secs(20), "there is room again");
+    world.check("there is room again");
+    assert_eq!(world.nodes[0].sealed, world.nodes[1].sealed);
+}
+
+#[test]
+fn forged_votes_seal_nothing() {
+    // Three signatures are needed, two nodes are honest, and a third signs in the name of one that is not there.
+    let mut world = world(13, 2, Config { checkpoint_signers: 3, ..dropping() });
+    let absent = identity(2).id();
+    let liar = world.add_liar(Box::new(move |frame, _| match frame {
+        Frame::Votes { step, checkpoint, .. } => {
+            let votes = vec![Vote { signer: absent, signature: [7; 64] }];
+            vec![Frame::Votes { step: *step, checkpoint: *checkpoint, votes }.encode()]
+        }
+        _ => Vec::new(),
+    }));
+    world.start(0, false);
+    world.start(1, false);
+    world.connect_all();
+    work(&mut world, &[0, 1], 30);
+    for node in 0..2 {
+        assert!(world.nodes[node].sealed.is_empty(), "{:?}", world.nodes[node].sealed);
+        assert!(world.state(node).stats().checkpoints_made > 0);
+        assert!(world.nodes[node].misdeeds[&liar].contains(&Misdeed::BadCheckpoint));
+        assert_eq!(floors(&world.nodes[node].disk), 0);
+    }
 }
 
 #[test]
@@ -585,8 +644,8 @@ fn a_fork_below_a_checkpoint_freezes_the_log_behind_the_cut() {
 
 #[test]
 fn a_frozen_node_that_had_no_checkpoint_takes_it() {
-    // One node froze a log at a fork that a checkpoint of the others covers.
-    let mut world = world(10, 4, dropping());
+    // One node froze a log at a fork that a checkpoint of the others covers. Nothing is dropped, so that it lacks nothing else.
+    let mut world = world(10, 4, Config { keep_steps: 0, ..dropping() });
     let author = identity(30);
     let log: Vec<Record> = chain(&author, Step(1000), None, &[1; 10], "one");
     let other = seal(&author, Step(1000), 5, Some(log[3].digest()), &["other".into()]);

@@ -292,7 +292,7 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) {
         match frame {
             Frame::Votes { step, checkpoint, votes } => {
-                self.on_votes(now, from, (step, checkpoint), votes, out)
+                self.on_votes(now, from, (step, checkpoint), votes, out);
             }
             Frame::AskCheckpoint => self.on_ask_checkpoint(now, from, out),
             Frame::Offer(offer) => self.on_offer(now, from, offer, rng, out),
