@@ -173,6 +173,10 @@ impl<P: Copy + Ord + Debug> State<P> {
             let Queued { change, author, head, step, generation, from, is_fetched, tickets } = queued;
             let Some(log) = self.logs.get_mut(&author).filter(|log| log.generation == generation) else {
                 self.refuse_tickets(tickets, &damaged(), out);
+                if let Change::Freeze(proof) = change {
+                    // It is on disk, whatever was found damaged meanwhile: what was applied behind the fork has to go.
+                    out.push(Event::Frozen { proof });
+                }
                 continue;
             };
             (log.stored, log.stored_step) = (head, step);
