@@ -175,7 +175,8 @@ pub enum Timer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Put this record at the end of its author's log. What the store holds of that author at its first sequence
-    /// number or behind is replaced: it is left from a write that failed, or damaged.
+    /// number or behind is replaced: it is left from a write that failed, or damaged. If the entry before it is not
+    /// there, because damage was found meanwhile, the write fails: a hole would be told as a log if the process died.
     Append(Record),
     /// Keep this proof in place of an earlier one, and drop its author's records behind `head`.
     Freeze {

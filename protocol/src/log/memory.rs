@@ -7,14 +7,14 @@
 //!
 //! Records are shared, not copied: a thousand stores of one log cost little more than one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::envelope::Envelope;
 use crate::id::{Hash, NodeId, Seq, Step};
 
-use super::{Change, Head, Proof, Record, StoredLog};
+use super::{Change, Head, Proof, Record, StoreError, StoredLog};
 
 /// All logs that a node has on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,8 +69,40 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Makes a change, for good.
-    pub fn change(&mut self, change: &Change) {
+    /// Answers [`Output::Write`](super::Output::Write): makes all changes, for good, or none.
+    ///
+    /// # Errors
+    /// If a record is to be appended behind one that is not there: damage was found and cut off after the log had asked
+    /// for the write. A hole would stay unnoticed if the process died now.
+    pub fn write(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut written = BTreeSet::new();
+        for change in changes {
+            let Change::Append(record) = change else { continue };
+            let before = record.first().saturating_sub(1);
+            let follows = record.first() == Seq(1)
+                || written.contains(&(record.author(), before))
+                || self.is_whole_to(&record.author(), before);
+            if !follows {
+                return Err(StoreError::Damaged(format!(
+                    "entry {} of {} is missing",
+                    before.0,
+                    record.author()
+                )));
+            }
+            written.insert((record.author(), record.last()));
+        }
+        changes.iter().for_each(|change| self.change(change));
+        Ok(())
+    }
+
+    /// True if a record ends with this entry; a damaged one counts, it is found later.
+    fn is_whole_to(&self, author: &NodeId, seq: Seq) -> bool {
+        let log = self.logs.get(author);
+        let last = log.and_then(|log| log.range(..=seq).next_back());
+        last.is_some_and(|(_, kept)| kept.sound().is_none_or(|record| record.last() == seq))
+    }
+
+    fn change(&mut self, change: &Change) {
         match change {
             Change::Append(record) => {
                 let log = self.logs.entry(record.author()).or_default();
@@ -81,8 +113,11 @@ impl MemoryStore {
             }
             Change::Freeze(proof) => {
                 let log = self.logs.entry(proof.author()).or_default();
+                // A damaged record before the fork stays, to be found and fetched again.
+                let is_behind =
+                    |first: &Seq, kept: &Kept| kept.sound().map_or(*first, Record::last) >= proof.fork();
                 while let Some((first, kept)) = log.last_key_value()
-                    && kept.sound().is_none_or(|record| record.last() >= proof.fork())
+                    && is_behind(first, kept)
                 {
                     let first = *first;
                     log.remove(&first);
@@ -235,7 +270,7 @@ mod tests {
         let mut author = Author::new(1);
         let records = author.branch(None, &[2, 2, 2], 0);
         let mut store = MemoryStore::new();
-        records.iter().for_each(|record| store.change(&Change::Append(record.clone())));
+        records.iter().for_each(|record| store.write(&[Change::Append(record.clone())]).unwrap());
         (store, records)
     }
 
@@ -248,7 +283,7 @@ mod tests {
         assert_eq!(store.read(&author, Seq(2), Seq(9), 1), Ok(vec![all[1].clone()]), "at least one");
         assert_eq!(store.find(&author, Seq(4)), Ok(Some(all[1].clone())));
         assert_eq!(store.find(&author, Seq(7)), Ok(None));
-        store.change(&Change::Append(records[1].clone()));
+        store.write(&[Change::Append(records[1].clone())]).unwrap();
         assert_eq!(store.stored(author).head, records[1].head());
     }
 
@@ -258,7 +293,7 @@ mod tests {
         let author = records[0].author();
         let other = Author::new(1).branch(Some(&records[0]), &[1], 7);
         let proof = Proof::new(&records[1], &other[0]).unwrap();
-        store.change(&Change::Freeze(proof.clone()));
+        store.write(&[Change::Freeze(proof.clone())]).unwrap();
         let (logs, damage) = store.open();
         assert!(damage.is_empty());
         assert_eq!(
@@ -271,6 +306,32 @@ mod tests {
                 proof: Some(proof)
             }]
         );
+    }
+
+    #[test]
+    fn a_write_that_would_leave_a_hole_fails_as_a_whole() {
+        let (mut store, records) = store();
+        let author = records[0].author();
+        store.cut(&Damaged { author, first: Seq(3) });
+        let before = store.clone();
+        let mut other = Author::new(2);
+        let changes = [Change::Append(other.record(1, 1, None, 10, 0)), Change::Append(records[2].clone())];
+        assert!(matches!(store.write(&changes), Err(StoreError::Damaged(_))));
+        assert_eq!(store, before);
+        let whole: Vec<Change> = records[1..].iter().cloned().map(Change::Append).collect();
+        assert_eq!(store.write(&whole), Ok(()));
+        assert_eq!(store.stored(author).head, records[2].head());
+    }
+
+    #[test]
+    fn damage_before_a_fork_is_found_after_the_freeze() {
+        let (mut store, records) = store();
+        let author = records[0].author();
+        let other = Author::new(1).branch(Some(&records[1]), &[1], 7);
+        let proof = Proof::new(&records[2], &other[0]).unwrap();
+        assert!(store.flip(&author, Seq(3), 11));
+        assert_eq!(store.write(&[Change::Freeze(proof)]), Ok(()));
+        assert_eq!(store.verify(&author), Err(Damaged { author, first: Seq(3) }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use omnimesh_protocol::log::{AppendError, Config, Record};
+use omnimesh_protocol::log::{AppendError, Config, Input, Record};
 use omnimesh_protocol::{Seq, Step};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -43,6 +43,32 @@ fn two_records_for_one_place_freeze_the_log_everywhere() {
     world.run(secs(1));
     world.settle(secs(5), "a second record");
     check_frozen(&world, 50, 4, "a second record");
+}
+
+#[test]
+fn a_log_that_is_found_damaged_while_it_is_frozen_is_frozen_all_the_same() {
+    let author = identity(50);
+    let trunk = chain(&author, Step(1000), None, &[1; 10], "a");
+    let other = chain(&author, Step(1000), Some(&trunk[4]), &[1], "b");
+    let mut world = World::new(1, 0, Config::default());
+    for n in 0..3 {
+        world.add(identity(n), disk_of(&trunk));
+    }
+    world.start_all();
+    world.run(secs(1));
+    world.sync = secs(1);
+    world.gossip_to(1, 0, &other[0]);
+    world.run(Duration::from_millis(300));
+    let id = author.id();
+    assert!(world.state(0).proof(&id).is_some() && world.nodes[0].frozen.is_empty(), "it is being written");
+    world.nodes[0].disk.logs.get_mut(&id).unwrap().split_off(&Seq(3));
+    let stored = world.nodes[0].disk.stored(id);
+    world.nodes[0].damage(id);
+    world.give(0, Input::Damaged(stored));
+    world.run(secs(5));
+    assert_eq!(world.nodes[0].frozen.len(), 1, "projections are told");
+    world.settle(secs(20), "damaged and frozen");
+    check_frozen(&world, 50, 6, "damaged and frozen");
 }
 
 /// Each half has one branch and knows of no other.

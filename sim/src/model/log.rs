@@ -13,27 +13,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
-use omnimesh_protocol::envelope::{Channel, Envelope};
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::{self, Change, Damaged, Event, MemoryStore, Output, Record, StoreError, Token};
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
-use omnimesh_protocol::registry::{self, Action, EntryKey, FieldName, Fields, Link, Relation, Value};
+use omnimesh_protocol::registry;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::{MessageId, NodeId, Outbox, Seq, Step, Time};
 
-use super::link::{NodeSet, nanos};
+use super::disk::{Armed, Drive, OF_DISK, pooled};
+use super::link::nanos;
 use super::node::{Ctx, Node, Timer};
 use super::packet::Packet;
 use super::random::{Draw, mix};
-use super::record::Record as Notes;
-use super::shared::Shared;
 use crate::outcome::LogCounts;
-
-/// Draws of a disk, of the registry's workload.
-const OF_DISK: u64 = 0x6469_736b;
-const OF_REGISTRY: u64 = 0x7265_6769;
-/// A flipped bit must not be the end of what only one node has: so many must hold a log to its end.
-const HOLDERS_MIN: u32 = 3;
 
 /// What all nodes need to keep a log.
 #[derive(Debug)]
@@ -41,8 +34,9 @@ pub(super) struct LogSettings {
     pub(super) config: log::Config,
     /// Where durable envelopes are gossiped.
     pub(super) gossiped_on: Channel,
-    entries: Channel,
-    registry: Channel,
+    /// The categories of plain entries, and of those of the registry.
+    pub(super) entries: Channel,
+    pub(super) registry: Channel,
 }
 
 impl LogSettings {
@@ -61,7 +55,7 @@ impl LogSettings {
 #[derive(Debug)]
 pub(super) struct LogPart {
     state: log::State<u32>,
-    registry: registry::State,
+    pub(super) registry: registry::State,
     /// The step that the log was last told.
     told: Option<Step>,
     jobs: BTreeMap<u32, Job>,
@@ -97,42 +91,6 @@ enum Job {
     Verify,
 }
 
-/// What outlives a process.
-#[derive(Debug)]
-pub(super) struct Drive {
-    store: MemoryStore,
-    /// Everything takes so many times as long as elsewhere.
-    factor: f64,
-    slow: Option<(usize, f64)>,
-    full: Option<usize>,
-    armed: Option<Armed>,
-    /// The process is to die with the write that is under way, which survives or not.
-    dying: Option<bool>,
-    draws: u64,
-    /// Flipped records and the faults that did it.
-    flips: Vec<(NodeId, Seq, usize)>,
-}
-
-/// The process dies in its next write.
-#[derive(Clone, Copy, Debug)]
-struct Armed {
-    fault: usize,
-    survives: bool,
-}
-
-/// A record that some node of the shard has written.
-#[derive(Debug)]
-pub(super) struct Pooled {
-    pub(super) record: Record,
-    /// Who has it on disk, or had.
-    pub(super) nodes: NodeSet,
-    /// When honest nodes had it on disk for the first time.
-    pub(super) times: Vec<(u32, u64)>,
-}
-
-/// All records that were written: one body for all nodes.
-pub(super) type Pool = hashbrown::HashMap<MessageId, Pooled>;
-
 /// What a node was asked to append.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -155,87 +113,6 @@ pub(super) fn data_hash(payload: &[u8]) -> u64 {
     let hash = blake3::hash(payload);
     let (word, _) = hash.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
     u64::from_le_bytes(*word)
-}
-
-impl Drive {
-    fn new(shared: &Shared, me: u32) -> Self {
-        let disk = &shared.scenario.disk;
-        let is_slow = Draw::new(shared.seed ^ OF_DISK, u64::from(me), 1).chance(disk.slow_share);
-        Drive {
-            store: MemoryStore::new(),
-            factor: if is_slow { disk.slow_factor } else { 1.0 },
-            slow: None,
-            full: None,
-            armed: None,
-            dying: None,
-            draws: 0,
-            flips: Vec::new(),
-        }
-    }
-
-    /// How long a write of so many bytes takes, or a read.
-    fn takes(&mut self, write: Option<usize>, shared: &Shared, me: u32, notes: &mut Notes) -> u64 {
-        let disk = &shared.scenario.disk;
-        let mut factor = self.factor;
-        if let Some((fault, slower)) = self.slow {
-            factor *= slower;
-            notes.faults[fault] += 1;
-        }
-        let seconds = match write {
-            None => disk.read.as_secs_f64(),
-            Some(bytes) => {
-                self.draws += 1;
-                let mut draw = Draw::new(shared.seed ^ OF_DISK ^ mix(self.draws), u64::from(me), 2);
-                let sync = disk.sync.as_secs_f64() * (disk.sync_sigma * draw.normal()).exp();
-                sync.min(disk.sync_max.as_secs_f64()) + bytes as f64 / disk.bytes_per_s.max(1) as f64
-            }
-        };
-        nanos(std::time::Duration::from_secs_f64((seconds * factor).clamp(0.0, 3_600.0))).max(1)
-    }
-
-    /// Damage was found: the log ends before it. Counts what flipped bits there were.
-    fn on_damage(&mut self, damaged: &Damaged, notes: &mut Notes) -> log::StoredLog {
-        notes.log.damaged += 1;
-        self.flips.retain(|(author, first, fault)| {
-            let is_found = *author == damaged.author && *first >= damaged.first;
-            notes.faults[*fault] += u64::from(is_found);
-            !is_found
-        });
-        self.store.cut(damaged)
-    }
-
-    /// The changes are on disk.
-    fn commit(&mut self, changes: &[Change], ctx: &mut Ctx<'_>) {
-        let is_honest = !ctx.shared.dishonest.contains(ctx.me);
-        for change in changes {
-            self.store.change(change);
-            if let Change::Append(record) = change
-                && let Some(pooled) = ctx.sink.pool.get_mut(&record.envelope().id())
-                && pooled.nodes.insert(ctx.me)
-                && is_honest
-            {
-                pooled.times.push((ctx.me, ctx.now));
-                if record.author() != ctx.shared.id(ctx.me) {
-                    ctx.sink.record.log.applied_bytes += record.as_bytes().len() as u64;
-                }
-            }
-        }
-    }
-}
-
-/// The same record with the body that others of the shard use.
-fn pooled(change: Change, pool: &mut Pool) -> Change {
-    match change {
-        Change::Append(record) => {
-            let of_pool = pool.entry(record.envelope().id()).or_insert_with(|| Pooled {
-                record: record.clone(),
-                nodes: NodeSet::default(),
-                times: Vec::new(),
-            });
-            Change::Append(of_pool.record.clone())
-        }
-        change @ Change::Freeze(_) => change,
-    }
 }
 
 fn apply(state: &mut registry::State, record: &Record, out: &mut Outbox<registry::Change>) {
@@ -323,7 +200,8 @@ impl Node {
             if let Job::Write { changes, .. } = job
                 && survives
             {
-                drive.commit(&changes, ctx);
+                // What no longer fits, as damage was cut off meanwhile, is gone.
+                let _ = drive.commit(&changes, ctx);
             }
         }
     }
@@ -530,10 +408,7 @@ impl Node {
                 Err(StoreError::Full)
             }
             None if drive.dying == Some(false) => Ok(()),
-            None => {
-                drive.commit(changes, ctx);
-                Ok(())
-            }
+            None => drive.commit(changes, ctx),
         };
         self.log(log::Input::Written { token, result }, ctx);
     }
@@ -559,107 +434,9 @@ impl Node {
         }
     }
 
-    // The workload.
-
-    /// Appends what the workload wants at this number.
-    pub(super) fn append(&mut self, number: u32, ctx: &mut Ctx<'_>) {
-        let shared = ctx.shared;
-        let (Some(settings), Some(log)) = (&shared.log, &shared.scenario.log) else { return };
-        let mut draw = Draw::new(shared.seed ^ OF_REGISTRY, u64::from(number), 1);
-        let most = omnimesh_protocol::envelope::payload_bytes_max(settings.config.message_bytes_max);
-        let mut payload = vec![0; log.payload_bytes.clamp(8, most)];
-        payload[..4].copy_from_slice(&number.to_le_bytes());
-        let mut category = settings.entries.clone();
-        if draw.chance(log.registry_share)
-            && let Some(operation) = self.operation(log.registry_keys, &payload, draw, ctx)
-        {
-            (category, payload) = (settings.registry.clone(), operation);
-        }
-        let payload = Bytes::from(payload);
-        let asked = Asked { number, node: ctx.me, at: ctx.now, data: data_hash(&payload) };
-        ctx.sink.record.asked.push(asked);
-        let ticket = Ticket(u64::from(number));
-        self.log(log::Input::Append { category, payload, ticket, replicas: log.replicas }, ctx);
-        self.set_alarm(ctx);
-    }
-
-    /// A change of the registry as this node knows it.
-    fn operation(&mut self, keys: u32, text: &[u8], mut draw: Draw, ctx: &Ctx<'_>) -> Option<Vec<u8>> {
-        let step = self.mesh_step(ctx)?;
-        let part = self.machines_log()?;
-        let mut key = || {
-            let number = draw.next() % u64::from(keys.max(1));
-            EntryKey::new("service", &format!("key-{number}")).expect("a good name")
-        };
-        let (key, other) = (key(), key());
-        // A field of its own makes every payload another one.
-        let unique = FieldName::new("bytes").expect("a good name");
-        let bytes = Value::Bytes(text.to_vec()).encode().ok()?;
-        let fields = Fields::from([(unique, bytes)]);
-        let put = Action::Put { key: key.clone(), ttl: None, fields: fields.clone() };
-        let action = match draw.next() % 20 {
-            0..12 => put.clone(),
-            12..17 => Action::Update { key, ttl: None, fields },
-            _ if key == other => put.clone(),
-            17 => Action::Link(Link {
-                from: key,
-                relation: Relation::new("uses").expect("a good name"),
-                to: other,
-            }),
-            _ => Action::Delete { key },
-        };
-        // What is not there is made.
-        let operation = part.registry.write(action, step).or_else(|_| part.registry.write(put, step)).ok()?;
-        operation.encode().ok()
-    }
-
-    // Faults.
-
-    fn drive_mut(&mut self, ctx: &Ctx<'_>) -> &mut Drive {
-        self.drive.get_or_insert_with(|| Box::new(Drive::new(ctx.shared, ctx.me)))
-    }
-
-    /// The process dies in its next write; or no longer does, because of this fault.
-    pub(super) fn arm(&mut self, fault: usize, survives: Option<bool>, ctx: &Ctx<'_>) {
-        let drive = self.drive_mut(ctx);
-        match survives {
-            Some(survives) => drive.armed = Some(Armed { fault, survives }),
-            None if drive.armed.is_some_and(|armed| armed.fault == fault) => drive.armed = None,
-            None => {}
-        }
-    }
-
-    pub(super) fn slow_disk(&mut self, slow: Option<(usize, f64)>, ctx: &Ctx<'_>) {
-        self.drive_mut(ctx).slow = slow;
-    }
-
-    pub(super) fn full_disk(&mut self, fault: Option<usize>, ctx: &Ctx<'_>) {
-        self.drive_mut(ctx).full = fault;
-    }
-
-    /// Records whose bits may flip: of logs that enough others hold to their end.
-    pub(super) fn flippable(&self, holders: impl Fn(&MessageId) -> u32) -> Vec<(NodeId, Seq)> {
-        let Some(drive) = &self.drive else { return Vec::new() };
-        let mut places = Vec::new();
-        for (author, mut records) in drive.store.logs() {
-            let last = records.next_back().flatten();
-            if last.is_some_and(|last| holders(&last.envelope().id()) >= HOLDERS_MIN) {
-                places.extend(drive.store.places(author).map(|first| (*author, first)));
-            }
-        }
-        places
-    }
-
-    pub(super) fn flip(&mut self, fault: usize, (author, first): (NodeId, Seq), bit: u64, ctx: &Ctx<'_>) {
-        let drive = self.drive_mut(ctx);
-        if drive.store.flip(&author, first, bit) {
-            drive.flips.push((author, first, fault));
-        }
-    }
-
     // What can be seen of it.
 
-    fn machines_log(&mut self) -> Option<&mut LogPart> {
+    pub(super) fn machines_log(&mut self) -> Option<&mut LogPart> {
         self.machines.as_mut()?.log.as_deref_mut()
     }
 
@@ -670,16 +447,6 @@ impl Node {
     pub(super) fn own_log_is_frozen(&mut self, ctx: &Ctx<'_>) -> bool {
         let me = ctx.shared.id(ctx.me);
         self.machines_log().is_some_and(|part| part.state.proof(&me).is_some())
-    }
-
-    /// Appends something that is not of the workload.
-    pub(super) fn append_besides(&mut self, text: &[u8], ctx: &mut Ctx<'_>) {
-        let shared = ctx.shared;
-        let (Some(settings), Some(log)) = (&shared.log, &shared.scenario.log) else { return };
-        let draw = Draw::new(shared.seed ^ OF_REGISTRY, data_hash(text), 2);
-        let Some(payload) = self.operation(log.registry_keys, text, draw, ctx) else { return };
-        let (category, payload) = (settings.registry.clone(), payload.into());
-        self.log(log::Input::Append { category, payload, ticket: Ticket(u64::MAX), replicas: 0 }, ctx);
     }
 }
 
@@ -703,33 +470,4 @@ impl LogPart {
     pub(super) fn registry(&self) -> &registry::State {
         &self.registry
     }
-}
-
-/// Signs a record with a node's key, whatever its log says.
-pub(super) fn forge(
-    (author, step): (u32, Step),
-    before: Option<&Record>,
-    payload: Bytes,
-    shared: &Shared,
-) -> Option<Record> {
-    use omnimesh_protocol::envelope::{Header, Kind, Payloads};
-
-    let settings = shared.log.as_ref()?;
-    let mut patterns = PatternGenerator::new(
-        shared.mesh.secret().clone(),
-        shared.validate.phase_interval,
-        shared.validate.pattern_cache,
-    );
-    let header = Header {
-        mesh: shared.mesh.id(),
-        author: shared.id(author),
-        seq: before.map_or(Seq(1), |before| before.last().saturating_add(1)),
-        step,
-        kind: Kind::Durable,
-        channel: settings.entries.clone(),
-        prev: before.map(Record::digest),
-        timestamp_us: None,
-    };
-    let payloads: Payloads = [payload].into_iter().collect();
-    Record::new(Envelope::seal(&shared.identity(author), patterns.at(step), header, payloads).ok()?)
 }

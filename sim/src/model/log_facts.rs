@@ -8,8 +8,9 @@ use omnimesh_protocol::log::Record;
 use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, MessageId, NodeId};
 
+use super::disk::Pool;
 use super::link::nanos;
-use super::log::{Pool, data_hash};
+use super::log::data_hash;
 use super::node::Node;
 use super::record::Offences;
 use super::shard::Shard;

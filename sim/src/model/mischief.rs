@@ -24,6 +24,8 @@ const KEPT_MAX: usize = 256;
 /// How often those graft who want to be in everybody's mesh.
 const GRAFT_EVERY: Duration = Duration::from_secs(1);
 
+/// Honest peers that are told each of two records, for somebody to be sure to find out.
+const HEARD_MIN: usize = 2;
 /// Records that a log has before it is forked.
 const FORKED_LOG_MIN: usize = 3;
 
@@ -320,7 +322,7 @@ impl Node {
             usize::try_from(rand_core::Rng::next_u64(self.rng()) % (log.len() as u64 + 1)).unwrap_or(0);
         let before = place.checked_sub(1).and_then(|before| log.get(before));
         let step = before.map_or(step, |before| before.step().max(step));
-        let forge = |payload| super::log::forge((ctx.me, step), before, payload, ctx.shared);
+        let forge = |payload| super::log_work::forge((ctx.me, step), before, payload, ctx.shared);
         let (Some(first), Some(second)) = (forge(first), forge(second)) else { return 0 };
         let peers: Vec<u32> = self.ends.iter().filter(|end| end.is_up).map(|end| end.peer).collect();
         if peers.len() < 2 {
@@ -339,7 +341,13 @@ impl Node {
             let message = Message::new(topic.clone(), record.as_bytes().clone());
             self.transmit(*peer, Packet::Gossip(Rpc::of_message(message)), ctx);
         }
-        ctx.sink.record.forkers.push(ctx.me);
+        let is_heard = |peer: &&u32| {
+            !ctx.shared.dishonest.contains(**peer) && ctx.shared.links.cut(ctx.me, **peer).is_none()
+        };
+        let halves = [0, 1].map(|first| peers.iter().skip(first).step_by(2).filter(is_heard).count());
+        if halves.iter().all(|heard| *heard >= HEARD_MIN) {
+            ctx.sink.record.forkers.push(ctx.me);
+        }
         1
     }
 

@@ -22,10 +22,12 @@
 mod checked;
 mod clock;
 mod conclude;
+mod disk;
 mod happening;
 pub(crate) mod link;
 mod log;
 mod log_facts;
+mod log_work;
 mod mischief;
 mod node;
 mod packet;

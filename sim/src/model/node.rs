@@ -15,8 +15,9 @@ use rand_chacha::ChaCha8Rng;
 use smallvec::SmallVec;
 
 use super::clock::Clock;
+use super::disk::Drive;
 use super::link::{Fate, Parcel, Stream};
-use super::log::{Drive, LogPart};
+use super::log::LogPart;
 use super::mischief::Mischief;
 use super::packet::{Packet, digest, size};
 use super::queue::{Due, Event, What};

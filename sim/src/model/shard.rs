@@ -6,7 +6,7 @@ use omnimesh_protocol::validate::{Unverified, Verified};
 use omnimesh_protocol::{MessageId, Outbox, log, step};
 
 use super::checked::Checked;
-use super::log::Pool;
+use super::disk::Pool;
 use super::node::{Ctx, Node};
 use super::queue::{Due, Event, Ring};
 use super::record::Record;

@@ -1,11 +1,12 @@
 //! The run: windows of virtual time, worked off by all shards at once, and between them what concerns more than
 //! one node: starts and deaths, connections, faults, the workload, and looking at it all.
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use omnimesh_protocol::MessageId;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -16,7 +17,7 @@ use super::link::{Cut, Degraded, NodeSet, nanos};
 use super::mischief::{Act, Mischief};
 use super::node::{Ctx, Node};
 use super::person::identity;
-use super::plan::{CANDIDATES, OF_AUTHORS, Plan, stream};
+use super::plan::{OF_AUTHORS, Plan, stream};
 use super::random::{Draw, mix};
 use super::record::{Offences, Record, Sent};
 use super::shard::Shard;
@@ -369,62 +370,6 @@ impl<'a> World<'a> {
         self.away.push((node, now, back));
         if back < u64::MAX {
             self.schedule(back, Control::Start(node));
-        }
-    }
-
-    /// Kills those whose process is to die in a write that is now under way.
-    fn take_down(&mut self, now: u64) {
-        let mut deaths: Vec<(u32, usize)> = Vec::new();
-        for shard in &mut self.shards {
-            deaths.append(&mut shard.sink.deaths);
-        }
-        deaths.sort_unstable();
-        for (node, fault) in deaths {
-            let after = match self.shared.scenario.faults[fault].kind {
-                FaultKind::CrashInWrite { restart_after } | FaultKind::LostTail { restart_after } => {
-                    restart_after
-                }
-                _ => continue,
-            };
-            let back = (now + nanos(after)).div_ceil(GRAIN_NS) * GRAIN_NS;
-            self.kill(node, fault, Some(Duration::from_nanos(back - now)), now);
-            self.exchange();
-        }
-    }
-
-    /// Flips bits in records of the nodes that are hit.
-    fn flip(&mut self, number: usize, records: u32, now: u64) {
-        let who = self.plan.faults[number].clone();
-        self.planned[number] = who.len() as u64 * u64::from(records);
-        for node in who {
-            let pools = || self.shards.iter().map(|shard| &shard.sink.pool);
-            let holders = |id: &MessageId| {
-                pools().filter_map(|pool| pool.get(id)).map(|pooled| pooled.nodes.len()).sum::<u32>()
-            };
-            let mut places = self.node(node).flippable(holders);
-            for _ in 0..records {
-                if places.is_empty() {
-                    break;
-                }
-                let place = places.swap_remove(self.rng.random_range(0..places.len()));
-                let bit = self.rng.random_range(0..u64::MAX);
-                self.with(node, now, |node, ctx| node.flip(number, place, bit, ctx));
-            }
-        }
-    }
-
-    fn append(&mut self, number: u32, now: u64) {
-        let nodes = self.shared.scenario.network.nodes;
-        let mut draw = Draw::new(self.shared.seed, u64::from(number), 0x6170_7065);
-        let authors = &self.plan.log_authors;
-        let candidates: Vec<u32> = match authors.len() {
-            0 => (0..CANDIDATES)
-                .map(|_| u32::try_from(draw.next() % u64::from(nodes)).expect("fewer nodes than 2^32"))
-                .collect(),
-            count => (0..count).map(|next| authors[(number as usize + next) % count]).collect(),
-        };
-        if let Some(author) = candidates.into_iter().find(|node| self.can_publish(*node)) {
-            self.with(author, now, |node, ctx| node.append(number, ctx));
         }
     }
 

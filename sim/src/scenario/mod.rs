@@ -3,6 +3,7 @@
 //! Times are virtual and count from the start of the run. [`ScenarioFile`] reads one from TOML,
 //! [`Scenario::problems`] says what is wrong with one, [`memory`] what it takes.
 
+mod check;
 mod file;
 mod log;
 pub mod memory;
@@ -12,6 +13,7 @@ mod validate;
 
 use std::time::Duration;
 
+pub use check::Check;
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
 pub use log::{Disk, Log};
 pub use problem::{Located, Problem};
@@ -569,137 +571,4 @@ pub enum Victims {
     Publishers,
     /// Every honest node.
     All,
-}
-
-/// What must be true of a run. A check that finds nothing to look at, as no message or no sample, fails: it
-/// must be left out or the scenario mended. [`crate::checkers`] says more.
-///
-/// A *disturbance* is a fault, or an attack on the step ([`AdversaryKind::is_on_step`]). It is over as
-/// [`Fault::over`] says; one without an end is a condition that the mesh must live with, and counts as over as
-/// soon as it begins.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Check {
-    /// Mesh times of honest, connected nodes are within this of each other, in each sample from the first one
-    /// after the last start in which all that are up have a step. Not looked at from the beginning of a
-    /// disturbance until `convergence` (or 10 steps) after it is over. Nodes are connected if they are in one
-    /// island: [`crate::outcome::Sample::island_skew_ms`] counts.
-    Agreement {
-        /// How far apart at most.
-        within: Duration,
-    },
-    /// No honest node's step ever falls while its process lives.
-    Monotone,
-    /// Nothing is delivered that its author did not publish, nothing twice to the same process, and nothing to
-    /// its author.
-    Authentic,
-    /// Every message reaches every honest node that was connected to its author through honest nodes: of all
-    /// pairs of a message and a node of its audience, this part.
-    Delivery {
-        /// The part that must arrive: 1 is all.
-        ratio: f64,
-    },
-    /// After the last disturbance is over, steps agree again and membership is whole (where it is on) within
-    /// this many steps. Steps agree from the first sample on in which all that are up have a step and mesh times
-    /// are within the bound of `agreement` (or one step), unless a later sample is outside. Fulfilled if
-    /// there was no disturbance.
-    Convergence {
-        /// How many.
-        steps: u32,
-    },
-    /// What a node holds stays below this.
-    BoundedMemory {
-        /// Bytes for each node, on average, at the end.
-        bytes_per_node: u64,
-    },
-    /// No honest node shuts out another.
-    NoFalseQuarantine,
-    /// Every entry that was acknowledged to its author, but for the last moments, is on the disk of every honest node
-    /// that is up at the end, has been for so long, and is connected with most others; as it was acknowledged.
-    NoLostEntry {
-        /// How long nodes have to catch up.
-        within: Duration,
-    },
-    /// These nodes hold the same logs, each of which is a chain from its beginning.
-    EqualLogs {
-        /// As for `NoLostEntry`.
-        within: Duration,
-    },
-    /// These nodes have the same registry.
-    EqualRegistries {
-        /// As for `NoLostEntry`.
-        within: Duration,
-    },
-    /// These nodes hold the same logs for frozen, at the same entry and by the same proof; no honest node's log is
-    /// among them, and if somebody signed two records for one place, somebody's log is.
-    SameFreeze {
-        /// As for `NoLostEntry`.
-        within: Duration,
-    },
-    /// Nothing is in an honest node's log but what that node was asked to append, and that once. No record is given to
-    /// anybody that is not as it was written.
-    OnlyWritten,
-    /// What waits in a log for its place or to be written stays below this, in every sample.
-    BoundedBuffers {
-        /// Bytes, at each node.
-        bytes: u64,
-    },
-}
-
-impl Check {
-    /// All checks that need no log, with values that any healthy run fulfils.
-    pub fn all() -> Vec<Check> {
-        vec![
-            Check::Agreement { within: Duration::from_secs(1) },
-            Check::Monotone,
-            Check::Authentic,
-            Check::Delivery { ratio: 1.0 },
-            Check::Convergence { steps: 10 },
-            Check::BoundedMemory { bytes_per_node: 1 << 20 },
-            Check::NoFalseQuarantine,
-        ]
-    }
-
-    /// All checks of the log, with values that any healthy run fulfils.
-    pub fn of_log() -> Vec<Check> {
-        let within = Duration::from_secs(20);
-        vec![
-            Check::NoLostEntry { within },
-            Check::EqualLogs { within },
-            Check::EqualRegistries { within },
-            Check::SameFreeze { within },
-            Check::OnlyWritten,
-            // The bounds of `log::Config`, together.
-            Check::BoundedBuffers { bytes: 64 << 20 },
-        ]
-    }
-
-    /// How long the nodes that it looks at have had to catch up, if it looks at logs.
-    pub const fn within(&self) -> Option<Duration> {
-        match self {
-            Check::NoLostEntry { within }
-            | Check::EqualLogs { within }
-            | Check::EqualRegistries { within }
-            | Check::SameFreeze { within } => Some(*within),
-            _ => None,
-        }
-    }
-
-    /// Its name in a scenario.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Check::Agreement { .. } => "agreement",
-            Check::Monotone => "monotone",
-            Check::Authentic => "authentic",
-            Check::Delivery { .. } => "delivery",
-            Check::Convergence { .. } => "convergence",
-            Check::BoundedMemory { .. } => "bounded_memory",
-            Check::NoFalseQuarantine => "no_false_quarantine",
-            Check::NoLostEntry { .. } => "no_lost_entry",
-            Check::EqualLogs { .. } => "equal_logs",
-            Check::EqualRegistries { .. } => "equal_registries",
-            Check::SameFreeze { .. } => "same_freeze",
-            Check::OnlyWritten => "only_written",
-            Check::BoundedBuffers { .. } => "bounded_buffers",
-        }
-    }
 }

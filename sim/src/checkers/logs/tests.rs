@@ -195,7 +195,7 @@ fn what_nobody_wrote_is_named() {
     let unasked = |facts: &mut LogFacts| drop(facts.appends.remove(2));
     assert_fails(after(unasked, only_written), &["Nobody asked node 0", "entry 3"]);
     let twice = |facts: &mut LogFacts| facts.logs[0].records[2].entries[0].1 = 1;
-    assert_fails(after(twice, only_written), &["Entry 4 of node 0"]);
+    assert_fails(after(twice, only_written), &["entry 4 of node 0 says", "2 times"]);
     let served = |facts: &mut LogFacts| {
         facts.served_unwritten = 2;
         facts.first_served_unwritten = Some(Offence { node: 3, at: seconds(30) });
