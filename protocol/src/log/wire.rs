@@ -431,7 +431,10 @@ impl<'a> Reader<'a> {
             _ => {
                 let author = self.author()?;
                 let head = if self.is_null() { None } else { Some(self.author_head()?) };
-                Frame::HeadOf { author, head: head.filter(|head| head.author == author) }
+                if head.is_some_and(|head| head.author != author) {
+                    return None;
+                }
+                Frame::HeadOf { author, head }
             }
         })
     }
