@@ -2,22 +2,31 @@
 
 use std::fs;
 use std::io;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use omnimesh_protocol::log::{Proof, Record, proof_bytes_max};
+use omnimesh_node::data_dir;
+use omnimesh_protocol::MeshId;
+use omnimesh_protocol::log::{Proof, ProofError, Record, proof_bytes_max};
+use omnimesh_protocol::pattern::PatternGenerator;
 use serde_json::{Value, json};
 
 use crate::cli::{EvidenceCommand, Globals};
 use crate::error::{CliError, Code};
 use crate::output;
+use crate::settings::{self, Flags};
 
 /// The longest envelope that a mesh can be configured for.
 const MESSAGE_BYTES_MAX: usize = 1 << 24;
 
 pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliError> {
     let EvidenceCommand::Verify { file } = what;
+    let tags = |proof: &Proof| -> Result<&'static str, ProofError> {
+        let Some((mesh, mut patterns)) = own_mesh(globals, proof) else { return Ok("not checked") };
+        proof.verify_in_mesh(mesh, &mut patterns).map(|()| "checked")
+    };
     let nothing = |reason: String| {
         CliError::new(Code::Failed, format!("{} proves nothing: {reason}", file.display()))
             .hint("a proof holds two records that one author signed for the same place in its log")
@@ -25,12 +34,13 @@ pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliEr
     let bytes = read(file)?;
     let proof = Proof::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
     proof.verify().map_err(|error| nothing(error.to_string()))?;
+    let tags = tags(&proof).map_err(|error| nothing(error.to_string()))?;
     let (author, fork, id) = (proof.author(), proof.fork(), proof.id());
     let mesh = proof.mesh();
     let [first, second] = proof.records();
     let item = json!({
         "verified": true, "kind": "equivocation", "author": author, "fork": fork, "id": id, "mesh_id": mesh,
-        "records": [view(first), view(second)],
+        "tags": tags, "records": [view(first), view(second)],
     });
     output::record(globals.output, &item, || {
         vec![
@@ -38,11 +48,33 @@ pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliEr
             ("author", author.to_string()),
             ("fork", format!("entry {fork}: from it on the log counts no more")),
             ("mesh id", mesh.to_string()),
+            (
+                "tags",
+                match tags {
+                    "checked" => "checked: a member of the mesh has written both".to_owned(),
+                    _ => {
+                        "not checked: that takes the mesh's secret, in the --data-dir of a member".to_owned()
+                    }
+                },
+            ),
             ("id", id.to_string()),
             ("record", line(first)),
             ("record", line(second)),
         ]
     })
+}
+
+/// The proof's mesh and its patterns, if the data directory has its secret. A proof needs none, so whatever stands in the way is
+/// no error.
+fn own_mesh(globals: &Globals, proof: &Proof) -> Option<(MeshId, PatternGenerator)> {
+    let dir = settings::data_dir(globals).ok()?;
+    let mesh = data_dir::read_mesh(&dir).ok()??.mesh;
+    if mesh.id() != proof.mesh() {
+        return None;
+    }
+    let config = settings::load(globals, &Flags::new(globals)).ok()?.config;
+    let interval = NonZeroU64::new(config.node.phase_interval)?;
+    Some((mesh.id(), PatternGenerator::new(mesh.secret().clone(), interval, NonZeroUsize::MIN)))
 }
 
 fn read(file: &Path) -> Result<Bytes, CliError> {
