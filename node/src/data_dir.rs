@@ -109,6 +109,9 @@ impl DataDirError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            DataDirError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room on that disk".to_owned())
+            }
             DataDirError::Io { .. } | DataDirError::Randomness(_) => None,
             DataDirError::InUse { .. } => {
                 Some("stop that node first, or give this one its own with --data-dir".to_owned())

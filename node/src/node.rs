@@ -26,7 +26,7 @@ use crate::actors::gossip::{self, ChannelPeers, GossipActor};
 use crate::actors::log::{self, LogActor};
 use crate::actors::membership::{self, MembershipActor};
 use crate::actors::observer::{Observed, ObserverActor, Watch};
-use crate::actors::registry::RegistryActor;
+use crate::actors::registry::{self, RegistryActor};
 use crate::actors::swarm::{self, LinkFailed, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
 use crate::actors::{Common, Files, Links};
@@ -223,7 +223,7 @@ impl MeshNode {
         surroundings: Surroundings,
     ) -> Result<MeshNode, StartError> {
         options.config.validate()?;
-        let kept = Kept::load(&options)?;
+        let mut kept = Kept::load(&options)?;
         let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
         swarm_config.log = kept.log.is_some().then(|| settings::log_streams(&options.config));
         if let Some(plug) = &surroundings.plug {
@@ -240,7 +240,7 @@ impl MeshNode {
         api_metrics.register(&mut registry);
         // What fails most, fails before there are actors: those want to be stopped in good order.
         let started = Network::start(peer::keypair(&options.identity), swarm_config, &mut registry).await?;
-        let links = start_actors(&options, &kept, &external, &common, &clock, surroundings)?;
+        let links = start_actors(&options, &mut kept, &external, &common, &clock, surroundings)?;
         common.link(&links);
 
         let NodeOptions { config, data_dir, identity, mesh, .. } = options;
@@ -527,7 +527,7 @@ impl MeshNode {
 
 fn start_actors(
     NodeOptions { config, identity, mesh, is_new, .. }: &NodeOptions,
-    kept: &Kept,
+    kept: &mut Kept,
     external: &[Multiaddr],
     common: &Common,
     clock: &SharedClock,
@@ -589,9 +589,11 @@ fn start_actors(
         external: external.to_vec(),
         is_plugged,
     };
-    let (log, registry) = match &kept.log {
+    let (log, registry) = match &mut kept.log {
         None => (None, None),
         Some((store, opened)) => {
+            // Before the log begins: it has to know what turns out to be damaged.
+            let state = registry::load(store, opened)?;
             let log_settings = log::Settings {
                 config: settings::log(config),
                 identity: identity.clone(),
@@ -607,14 +609,8 @@ fn start_actors(
             let log = LogActor::new(common.clone(), log_settings, clock.clone());
             let log = Supervisor::start(|_| log);
             let (store, address) = (Arc::clone(store), log.clone());
-            let registry = RegistryActor::new(
-                common.clone(),
-                clock.clone(),
-                me,
-                store,
-                &opened.logs,
-                address.downgrade(),
-            )?;
+            let registry =
+                RegistryActor::new(common.clone(), clock.clone(), me, store, state, address.downgrade());
             (Some(log), Some(Supervisor::start(|_| registry)))
         }
     };

@@ -69,8 +69,8 @@ pub enum LogError {
         /// What was asked for.
         asked: u64,
     },
-    /// The node keeps no log.
-    #[error("this node keeps no log")]
+    /// The node keeps no log: it has no data directory, and what is acknowledged must outlive the process.
+    #[error("this node keeps no log: it was started without a data directory")]
     NoLog,
     /// The node is stopping.
     #[error("the node is stopping")]
@@ -114,7 +114,10 @@ pub(crate) struct LogActor {
     reports: VecDeque<Report>,
     /// Answers of an earlier life of this actor are not for this one.
     life: u64,
-    trouble: Option<String>,
+    /// What was found damaged and is not repaired yet.
+    damaged: Option<String>,
+    /// Why nothing can be written.
+    unwritable: Option<String>,
     left: Arc<Left>,
 }
 
@@ -148,7 +151,8 @@ impl LogActor {
             watchers: Vec::new(),
             reports: VecDeque::new(),
             life: 0,
-            trouble: None,
+            damaged: None,
+            unwritable: None,
             left: Arc::default(),
         }
     }
@@ -196,7 +200,7 @@ impl LogActor {
                 Output::Verify { token, records } => self.verify(token, records, ctx),
                 Output::Write { token, changes } => {
                     let store = Arc::clone(&self.settings.store);
-                    self.block(ctx, move || Input::Written { token, result: store.write(&changes) });
+                    self.write(ctx, token, move || store.write(&changes));
                 }
                 Output::Read { token, author, from, to, bytes_max } => {
                     let store = Arc::clone(&self.settings.store);
@@ -269,14 +273,23 @@ impl LogActor {
         }));
     }
 
-    /// Does work on a thread that may block, and gives the machine the answer.
-    fn block(&mut self, ctx: &mut Context<Self>, work: impl FnOnce() -> Input<PeerId> + Send + 'static) {
+    /// Writes on a thread that may block, and tells the machine how that went.
+    fn write(
+        &mut self,
+        ctx: &mut Context<Self>,
+        token: Token,
+        work: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+    ) {
         let life = self.life;
         let done = actix_rt::task::spawn_blocking(work);
-        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
-            Ok(input) if actor.life == life => actor.give(ctx, input),
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "work on the log's disk was not done"),
+        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| {
+            let result = done.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())));
+            if result.is_ok() && actor.unwritable.take().is_some() {
+                tracing::info!("the log can be written again");
+            }
+            if actor.life == life {
+                actor.give(ctx, Input::Written { token, result });
+            }
         }));
     }
 
@@ -309,7 +322,7 @@ impl LogActor {
 
     fn on_damage(&mut self, damage: Damage, ctx: &mut Context<Self>) {
         tracing::error!("{}", damage.what);
-        self.trouble = Some(damage.what.clone());
+        self.damaged = Some(damage.what.clone());
         self.common.observe(vec![Event::Error { kind: "log_damaged", detail: damage.what }]);
         if let Some(log) = damage.log {
             self.give(ctx, Input::Damaged(log));
@@ -336,6 +349,9 @@ impl LogActor {
                 events.push(Event::Error { kind: "log_frozen", detail });
             }
             log::Event::CaughtUp(report) => {
+                if report.authors.values().all(|missed| missed.nobody_has == 0) {
+                    self.damaged = None;
+                }
                 if self.reports.len() >= REPORTS_MAX {
                     self.reports.pop_front();
                 }
@@ -348,7 +364,7 @@ impl LogActor {
             log::Event::WriteFailed { error } => {
                 let detail = format!("{error}; entries are refused until it can be written again");
                 tracing::error!("{detail}");
-                self.trouble = Some(detail.clone());
+                self.unwritable = Some(detail.clone());
                 events.push(Event::Error { kind: "log_write_failed", detail });
             }
             other => tracing::debug!(?other, "log"),

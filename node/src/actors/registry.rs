@@ -20,11 +20,11 @@ use omnimesh_protocol::registry::{self, Action, CATEGORY, State, WriteError};
 use omnimesh_protocol::{NodeId, Outbox, Seq, Step};
 use tokio::sync::oneshot;
 
-use super::log::{Append, Change, LogError, Watch};
+use super::log::{Append, Change, Found, LogError, Watch};
 use super::{Common, MAILBOX};
 use crate::clock::SharedClock;
 use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender, feed};
-use crate::store::log::{LogStore, ReadError};
+use crate::store::log::{Damage, LogStore, Opened, ReadError};
 
 /// Bytes of records read at once when the state is built.
 const READ_BYTES: usize = 1 << 20;
@@ -65,20 +65,16 @@ pub(crate) struct RegistryActor {
 }
 
 impl RegistryActor {
-    /// The registry as the store has it.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
+    /// With the registry as it was loaded.
     pub(crate) fn new(
         common: Common,
         clock: SharedClock,
         me: NodeId,
         store: Arc<LogStore>,
-        logs: &[StoredLog],
+        state: State,
         log: WeakAddr<super::log::LogActor>,
-    ) -> Result<Self, StoreError> {
-        let state = load(&store, logs)?;
-        Ok(RegistryActor {
+    ) -> Self {
+        RegistryActor {
             common,
             clock,
             me,
@@ -89,7 +85,7 @@ impl RegistryActor {
             watchers: Vec::new(),
             waiting: BTreeMap::new(),
             unsaved: 0,
-        })
+        }
     }
 
     /// The step at which answers hold: without one, nothing has expired.
@@ -125,23 +121,37 @@ impl RegistryActor {
     fn replay(&mut self, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
         let read = actix_rt::task::spawn_blocking(move || {
-            let logs = store.logs()?;
+            let Opened { logs, mut damage } = store.logs_and_damage()?;
             let mut entries = Vec::new();
             for log in logs {
-                each_entry(&store, &log, log.base, |entry| entries.push(entry))?;
+                damage.extend(each_entry(&store, &log, log.base, |entry| entries.push(entry))?);
             }
-            Ok::<_, StoreError>(entries)
+            Ok::<_, StoreError>((entries, damage))
         });
-        ctx.wait(read.into_actor(self).map(|read, actor, _| match read {
-            Ok(Ok(entries)) => {
+        ctx.wait(read.into_actor(self).map(|read, actor, ctx| match read {
+            Ok(Ok((entries, damage))) => {
                 for entry in &entries {
                     apply(&mut actor.state, entry, &mut actor.out);
                 }
                 actor.answer();
+                actor.tell_log(damage, ctx);
             }
             Ok(Err(error)) => tracing::error!(%error, "the registry could not be built anew"),
             Err(error) => tracing::error!(%error, "the registry could not be built anew"),
         }));
+    }
+
+    /// The log has to know where the store has cut it.
+    fn tell_log(&self, damage: Vec<Damage>, ctx: &mut Context<Self>) {
+        let Some(log) = self.log.upgrade() else { return };
+        for found in damage {
+            let told = log.send(Found(found)).into_actor(self);
+            ctx.spawn(told.map(|told, _, _| {
+                if let Err(error) = told {
+                    tracing::warn!(%error, "the log was not told what is damaged");
+                }
+            }));
+        }
     }
 
     /// Answers own writes that the state contains.
@@ -182,8 +192,13 @@ fn apply(state: &mut State, entry: &Entry, out: &mut Outbox<registry::Change>) {
     let _ = state.apply(&entry, out);
 }
 
-/// The state from its snapshot, if there is one, and the entries behind it.
-fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
+/// The state from its snapshot, if there is one, and the entries behind it. What is found damaged on the way is cut, and told
+/// in `opened`.
+///
+/// # Errors
+/// If the store cannot be read.
+pub(crate) fn load(store: &LogStore, opened: &mut Opened) -> Result<State, StoreError> {
+    let Opened { logs, damage } = opened;
     let mut state = State::new();
     if let Some(snapshot) = store.snapshot(CATEGORY)?
         && let Err(error) = state.restore(&snapshot)
@@ -199,7 +214,11 @@ fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
     for log in logs {
         let known = state.heads().get(&log.author).map_or(Seq(0), |head| head.seq);
         let from = if is_whole { known.saturating_add(1).max(log.base) } else { log.base };
-        each_entry(store, log, from, |entry| apply(&mut state, &entry, &mut out))?;
+        let found = each_entry(store, log, from, |entry| apply(&mut state, &entry, &mut out))?;
+        if let Some(cut) = found.as_ref().and_then(|found| found.log.clone()) {
+            *log = cut;
+        }
+        damage.extend(found);
         let _ = out.drain();
     }
     Ok(state)
@@ -210,30 +229,31 @@ pub(super) fn end_of(log: &StoredLog) -> Option<Head> {
     (log.head.seq > Seq(0)).then_some(Head { seq: log.head.seq, hash: log.head.digest })
 }
 
-/// Gives each entry of a log from the record that covers `from` on.
+/// Gives each entry of a log from the record that covers `from` on, as far as there is no damage.
 fn each_entry(
     store: &LogStore,
     log: &StoredLog,
     from: Seq,
     mut take: impl FnMut(Entry),
-) -> Result<(), StoreError> {
+) -> Result<Option<Damage>, StoreError> {
     let mut next = from;
-    if from > log.base
-        && let Ok(Some(bytes)) = store.find(log.author, from)
-        && let Some(record) = record_of(&bytes, store)
-    {
-        next = record.last().saturating_add(1);
-        record.to_entries().filter(|entry| entry.seq >= from).for_each(&mut take);
+    if from > log.base && from <= log.head.seq {
+        let found = match store.find(log.author, from) {
+            Ok(found) => found,
+            Err(ReadError::Store(error)) => return Err(error),
+            Err(ReadError::Damaged(damage)) => return Ok(Some(*damage)),
+        };
+        if let Some(record) = found.and_then(|bytes| record_of(&bytes, store)) {
+            next = record.last().saturating_add(1);
+            record.to_entries().filter(|entry| entry.seq >= from).for_each(&mut take);
+        }
     }
     while next <= log.head.seq {
         let records = match store.read(log.author, next, log.head.seq, READ_BYTES) {
             Ok(records) => records,
             Err(ReadError::Store(error)) => return Err(error),
-            // The log finds it too, and what is fetched again comes as a change.
-            Err(ReadError::Damaged(damage)) => {
-                tracing::error!("{}", damage.what);
-                break;
-            }
+            // What is fetched again comes as a change.
+            Err(ReadError::Damaged(damage)) => return Ok(Some(*damage)),
         };
         let Some(last) = records.last().and_then(|bytes| record_of(bytes, store)) else { break };
         next = last.last().saturating_add(1);
@@ -243,7 +263,7 @@ fn each_entry(
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn record_of(bytes: &Bytes, store: &LogStore) -> Option<Record> {

@@ -433,6 +433,16 @@ impl LogStore {
         self.check_heads(&mut Vec::new())
     }
 
+    /// The same, and what was found damaged on the way: those logs are cut.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn logs_and_damage(&self) -> Result<Opened, StoreError> {
+        let mut damage = Vec::new();
+        let logs = self.check_heads(&mut damage)?;
+        Ok(Opened { logs, damage })
+    }
+
     /// All authors there are.
     ///
     /// # Errors
@@ -552,6 +562,8 @@ impl LogStore {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<(), Failure>,
     ) -> Result<(), StoreError> {
+        // What is there can be read also while nothing can be written.
+        self.reopen()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = &*database else {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
@@ -588,8 +600,8 @@ impl LogStore {
         }
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
-            let opened = Database::builder().set_cache_size(CACHE_BYTES).open(&self.path);
-            *database = Some(opened.map_err(|error| StoreError::from(Failure::from(error)))?);
+            let open = || Ok(Database::builder().set_cache_size(CACHE_BYTES).open(&self.path)?);
+            *database = Some(guarded(open)?);
         }
         Ok(())
     }
@@ -705,7 +717,11 @@ enum Whole {
 fn open_whole(path: &Path, mesh: MeshId) -> Result<Whole, OpenError> {
     let name = || path.display().to_string();
     let failed = |reason: String| OpenError::Failed { path: name(), reason };
-    let is_new = !path.exists();
+    let length = fs::metadata(path).map(|file| file.len()).ok();
+    if length == Some(0) {
+        return Ok(Whole::Broken("it is empty".to_owned()));
+    }
+    let is_new = length.is_none();
     let opened =
         catch_unwind(AssertUnwindSafe(|| Database::builder().set_cache_size(CACHE_BYTES).create(path)));
     let mut database = match opened {

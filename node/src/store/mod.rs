@@ -7,6 +7,7 @@
 pub mod log;
 pub mod restore;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use omnimesh_protocol::{Seq, Step};
@@ -43,6 +44,14 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// It is not what was written.
+    #[error("the store {path} is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// How.
+        reason: String,
+    },
     /// It cannot be read or written.
     #[error("cannot {operation} `{what}` in the store: {reason}")]
     Access {
@@ -65,15 +74,33 @@ impl Store {
     /// Opens the store in a data directory, or makes it. Who holds the directory's lock is its only user.
     ///
     /// # Errors
-    /// If the file cannot be opened or is no store.
+    /// If the file cannot be opened, is no store, or is damaged: a sequence number that is lower than it was would have
+    /// the node use it twice.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join(STORE_FILE);
         let error = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
-        let database = Database::create(&path).map_err(|e| error(e.to_string()))?;
-        let write = database.begin_write().map_err(|e| error(e.to_string()))?;
-        write.open_table(STATE).map_err(|e| error(e.to_string()))?;
-        write.commit().map_err(|e| error(e.to_string()))?;
-        Ok(Store { database })
+        let damaged =
+            |reason: &str| StoreError::Damaged { path: path.display().to_string(), reason: reason.into() };
+        let length = path.metadata().map(|file| file.len()).ok();
+        if length == Some(0) {
+            return Err(damaged("it is empty"));
+        }
+        // A page that makes no sense makes redb panic in places.
+        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
+            let mut database = Database::create(&path)?;
+            let is_whole = length.is_none() || database.check_integrity()?;
+            let write = database.begin_write()?;
+            write.open_table(STATE)?;
+            write.commit()?;
+            Ok((database, is_whole))
+        }));
+        match opened {
+            Ok(Ok((database, true))) => Ok(Store { database }),
+            Ok(Ok((_, false))) => Err(damaged("its checksums do not fit")),
+            Ok(Err(redb::Error::Corrupted(reason))) => Err(damaged(&reason)),
+            Ok(Err(failed)) => Err(error(failed.to_string())),
+            Err(_) => Err(damaged("its pages do not fit together")),
+        }
     }
 
     /// The first sequence number that was never reserved; 1 for a new key.

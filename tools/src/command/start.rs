@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use omnimesh_node::data_dir::{DataDir, StoredMesh, read_mesh, read_secret};
-use omnimesh_node::{MeshNode, NodeOptions};
+use omnimesh_node::store::StoreError;
+use omnimesh_node::store::log::OpenError;
+use omnimesh_node::{MeshNode, NodeOptions, StartError};
 use omnimesh_protocol::config::{MESH_NAME_DEFAULT, MeshConfig, SecretHex};
 use omnimesh_protocol::mesh::{Invite, Mesh, MeshSecret};
 
@@ -69,9 +71,8 @@ async fn serve(
 ) -> Result<Stop, CliError> {
     let stop = wait_for_stop(exit_on_stdin_close);
     tokio::pin!(stop);
-    let failed = |error: omnimesh_node::StartError| CliError::new(Code::Failed, error.to_string());
     let node = tokio::select! {
-        node = MeshNode::start(options) => node.map_err(failed)?,
+        node = MeshNode::start(options) => node.map_err(|error| not_started(&error))?,
         stop = &mut stop => return stop,
     };
     announce(&node, mesh, dir);
@@ -93,6 +94,33 @@ async fn serve(
         () = tokio::time::sleep(SHUTDOWN_MAX) => output::tell("some parts did not stop in time"),
     }
     Ok(stop)
+}
+
+/// Why there is no node, and what to do.
+fn not_started(error: &StartError) -> CliError {
+    let (code, hint) = match error {
+        StartError::Log(OpenError::OtherMesh { .. }) => (
+            Code::ConfigInvalid,
+            "each mesh needs a data directory of its own: name another with --data-dir, or move that file away",
+        ),
+        StartError::Log(OpenError::Newer { .. }) => {
+            (Code::Refused, "start the program that wrote it, or a later one; this one does not touch it")
+        }
+        StartError::Store(StoreError::Damaged { .. }) => (
+            Code::Failed,
+            "put the file back from a copy, or move it away: the node then starts without it, and peers refuse what it publishes \
+             until they have forgotten the numbers that it used before (what it appends is not concerned)",
+        ),
+        StartError::Store(_) | StartError::Log(OpenError::Failed { .. }) | StartError::LogStore(_) => {
+            (Code::Failed, "look at the disk of the data directory: its room, its rights, its health")
+        }
+        StartError::DataDir(error) => {
+            let hint = error.hint();
+            return CliError { code: Code::Failed, message: error.to_string(), hint };
+        }
+        _ => return CliError::new(Code::Failed, error.to_string()),
+    };
+    CliError::new(code, error.to_string()).hint(hint)
 }
 
 async fn wait_for_stop(exit_on_stdin_close: bool) -> Result<Stop, CliError> {

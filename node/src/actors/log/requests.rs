@@ -205,7 +205,7 @@ impl Handler<GetState> for LogActor {
             stats: self.state.stats(),
             fingerprint: self.state.fingerprint(),
             is_own_log_known: self.state.is_own_log_known(),
-            trouble: self.trouble.clone(),
+            trouble: self.unwritable.clone().or_else(|| self.damaged.clone()),
         })
     }
 }
