@@ -8,7 +8,7 @@ use omnimesh_protocol::log::{Appended, AuthorHead, Entry, Proof, Record, Report,
 use omnimesh_protocol::registry::{self, Action};
 use omnimesh_protocol::{Hash, NodeId, Seq, Step};
 
-use crate::actors::log::{Append, AppendAll, Found, GetReports, GetState, LogError, LogState};
+use crate::actors::log::{Append, AppendAll, Change, Found, GetReports, GetState, LogError, LogState, Watch};
 use crate::actors::registry::{Ask, RegistryError, WatchRegistry, Write};
 use crate::feed::Feed;
 use crate::node::MeshNode;
@@ -182,6 +182,11 @@ impl MeshNode {
             }
             Err(_) => Err(LogError::Stopped),
         }
+    }
+
+    /// What is added to the log from now on.
+    pub(crate) async fn log_changes(&self) -> Result<Feed<Change>, LogError> {
+        self.links_of_log()?.0.send(Watch).await.map_err(|_| LogError::Stopped)
     }
 
     /// Writes all that the log has at this moment into a new file, while the node goes on. `LogStore::restore` takes it.

@@ -12,7 +12,7 @@ use crate::output::Format;
 
 pub(crate) use durable::{
     AppendArgs, BackupArgs, EvidenceCommand, LinkArgs, ListArgs, LogCommand, PutArgs, ReadArgs,
-    RegistryCommand, RestoreArgs, WalkArgs, WayArgs,
+    RegistryCommand, RestoreArgs, SearchArgs, WalkArgs, WayArgs,
 };
 pub(crate) use sim::{CompareArgs, RerunArgs, RunArgs, ScenarioArgs, SimCommand, SweepArgs, VerifyArgs};
 

@@ -8,11 +8,12 @@ use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MessageId, NodeId, Seq};
 use omnimesh_protocol::log::{Appended, Report};
 use omnimesh_protocol::registry::{
-    self, Action, AsOf, Direction, Entry, EntryKey, LinkView, ListQuery, Page, Relation, WalkQuery, Walked,
+    self, Action, AsOf, Direction, Entry, EntryKey, Found, LinkView, ListQuery, Page, Relation, SearchQuery,
+    WalkQuery, Walked,
 };
 
 use super::types::{
-    Anomaly, Event, Member, Message, Peer, Published, RegistryEvent, Status, StepView, WhyMessage,
+    Anomaly, Event, LogEvent, Member, Message, Peer, Published, RegistryEvent, Status, StepView, WhyMessage,
 };
 use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
@@ -138,6 +139,9 @@ pub trait DurableBackend: Send + Sync + 'static {
     /// What was caught up with, the oldest first.
     fn log_reports(&self) -> Answer<'_, Vec<Report>, LogError>;
 
+    /// What is added to the log from now on, until the feed is dropped.
+    fn log_events(&self) -> Answer<'_, Feed<LogEvent>, LogError>;
+
     /// All that the log has at this moment, as a file without a name.
     fn log_backup(&self) -> Answer<'_, File, LogError>;
 
@@ -149,6 +153,9 @@ pub trait DurableBackend: Send + Sync + 'static {
 
     /// Entries by key.
     fn registry_list(&self, query: ListQuery) -> Answer<'_, registry::Answer<Page>, LogError>;
+
+    /// Entries that have all words of a text, the best first.
+    fn registry_search(&self, query: SearchQuery) -> Answer<'_, registry::Answer<Found>, LogError>;
 
     /// The links of an entry.
     fn registry_links(

@@ -41,7 +41,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 32] = [
+pub(super) const ROUTES: [Route; 34] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
@@ -59,12 +59,14 @@ pub(super) const ROUTES: [Route; 32] = [
     route(Method::POST, "/api/v1/log/entries", |call| Box::pin(log::append(call))),
     route(Method::POST, "/api/v1/log/batches", |call| Box::pin(log::append_batch(call))),
     get("/api/v1/log/entries", |call| Box::pin(log::entries(call))),
+    get("/api/v1/log/events", |call| Box::pin(log::events(call))),
     get("/api/v1/log/heads", |call| Box::pin(log::heads(call))),
     get("/api/v1/log/gaps", |call| Box::pin(log::gaps(call))),
     get("/api/v1/log/status", |call| Box::pin(log::status(call))),
     get("/api/v1/log/proofs", |call| Box::pin(log::proofs(call))),
     get("/api/v1/log/backup", |call| Box::pin(log::backup(call))),
     get("/api/v1/registry", |call| Box::pin(registry::list(call))),
+    get("/api/v1/registry/search", |call| Box::pin(registry::search(call))),
     get("/api/v1/registry/events", |call| Box::pin(registry::events(call))),
     route(Method::POST, "/api/v1/registry/links", |call| Box::pin(registry::link(call))),
     route(Method::DELETE, "/api/v1/registry/links", |call| Box::pin(registry::unlink(call))),

@@ -24,7 +24,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Shared;
 use super::metrics::ApiMetrics;
-use super::types::{Event, Lagged, Message, RegistryEvent};
+use super::types::{Event, Lagged, LogEvent, Message, RegistryEvent};
 use crate::feed::{Feed, FeedItem};
 
 /// The media type of a stream of events.
@@ -47,6 +47,12 @@ impl EventName for Message {
 impl EventName for Event {
     fn event_name(&self) -> &'static str {
         self.event_type.as_str()
+    }
+}
+
+impl EventName for LogEvent {
+    fn event_name(&self) -> &'static str {
+        self.change.as_str()
     }
 }
 

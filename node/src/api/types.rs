@@ -22,13 +22,13 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use log::{
-    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogEntries, LogEntry, LogHead, LogProof,
-    LogStatus, MissedEntries, Source,
+    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogChange, LogEntries, LogEntry, LogEvent,
+    LogHead, LogProof, LogStatus, MissedEntries, Source,
 };
 pub use registry::{
-    AsOfView, EntryView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange, RegistryEntry,
-    RegistryEvent, RegistryLinks, RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten,
-    VersionView, WriteView,
+    AsOfView, EntryView, HitView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange,
+    RegistryEntry, RegistryEvent, RegistryFound, RegistryLinks, RegistryPage, RegistryWalk,
+    RegistryWriteRequest, RegistryWritten, VersionView, WriteView,
 };
 pub use value::{from_json, to_json};
 

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use futures::FutureExt;
 use omnimesh_protocol::log::{Appended, Report, StoreError};
 use omnimesh_protocol::registry::{
-    self, Action, AsOf, Change, Direction, Entry, EntryKey, LinkView, ListQuery, Page, Relation, WalkQuery,
-    Walked,
+    self, Action, AsOf, Change, Direction, Entry, EntryKey, Found, LinkView, ListQuery, Page, Relation,
+    SearchQuery, WalkQuery, Walked,
 };
 use omnimesh_protocol::{NodeId, Seq};
 
 use super::{NodeBackend, translate};
-use crate::actors::log::LogError;
+use crate::actors::log::{self, LogError};
 use crate::actors::registry::RegistryError;
 use crate::api::backend::{Answer, DurableBackend};
-use crate::api::types::RegistryEvent;
+use crate::api::types::{LogEvent, RegistryEvent};
 use crate::durable::{LogPage, LogView};
 use crate::feed::Feed;
 use crate::node::MeshNode;
@@ -82,6 +82,14 @@ impl DurableBackend for NodeBackend {
         async move { self.node()?.log_reports().await }.boxed()
     }
 
+    fn log_events(&self) -> Answer<'_, Feed<LogEvent>, LogError> {
+        async move {
+            let changes = self.node()?.log_changes().await?;
+            Ok(translate(changes, |change| (weight_of_log(&change), LogEvent::from(change))))
+        }
+        .boxed()
+    }
+
     fn log_backup(&self) -> Answer<'_, File, LogError> {
         self.backup().boxed()
     }
@@ -101,6 +109,10 @@ impl DurableBackend for NodeBackend {
 
     fn registry_list(&self, query: ListQuery) -> Answer<'_, registry::Answer<Page>, LogError> {
         async move { self.node()?.registry(move |state, now| state.list(&query, now)).await }.boxed()
+    }
+
+    fn registry_search(&self, query: SearchQuery) -> Answer<'_, registry::Answer<Found>, LogError> {
+        async move { self.node()?.registry(move |state, now| state.search(&query, now)).await }.boxed()
     }
 
     fn registry_links(
@@ -123,6 +135,14 @@ impl DurableBackend for NodeBackend {
             Ok(translate(changes, |change| (weight(&change), RegistryEvent::from(&change))))
         }
         .boxed()
+    }
+}
+
+/// The same of a change of the log.
+fn weight_of_log(change: &log::Change) -> usize {
+    match change {
+        log::Change::Applied(entries) => entries.iter().map(|entry| CHANGE_BYTES + entry.data.len()).sum(),
+        log::Change::Frozen { .. } => CHANGE_BYTES,
     }
 }
 

@@ -112,6 +112,7 @@ mod name;
 mod operation;
 mod query;
 mod rank;
+mod search;
 pub mod service;
 mod sethash;
 mod snapshot;
@@ -131,6 +132,7 @@ pub use query::{
     WALK_ENTRIES_MAX, WalkQuery, Walked,
 };
 pub use rank::{AHEAD_STEPS_MAX, Rank, Tick};
+pub use search::{Found, Hit, SEARCH_ENTRIES_MAX, SEARCH_WORDS_MAX, SearchQuery};
 pub use state::{Change, Counts, State, WriteError};
 pub use value::{Encoded, VALUE_BYTES_MAX, VALUE_DEPTH_MAX, Value};
 pub use versions::{VERSIONS_MAX, Versions};

@@ -2,7 +2,8 @@
 
 use omnimesh_protocol::Step;
 use omnimesh_protocol::registry::{
-    Action, Direction, EntryKind, FieldName, Fields, Filter, ListQuery, Relation, SCAN_MAX, State, WalkQuery,
+    Action, Direction, EntryKind, FieldName, Fields, Filter, ListQuery, Relation, SCAN_MAX, SearchQuery,
+    State, Value, WalkQuery,
 };
 
 use crate::history::{Author, apply_all, fields, key, link, value};
@@ -195,4 +196,70 @@ fn links_say_whether_there_is_something_at_the_other_end() {
     );
     assert_eq!(of(Direction::In, &[Relation::new("uses").unwrap()], 4).len(), 0);
     assert_eq!(of(Direction::Out, &[], 4)[2], "agent/a -uses-> tool/t true");
+}
+
+fn note(author: &mut Author, key_of: &str, fields: Fields) -> crate::history::Written {
+    author.blind(1, Action::Put { key: key(key_of), ttl: None, fields })
+}
+
+fn found(state: &State, text: &str, kind: Option<&str>, limit: usize) -> (Vec<(u64, String)>, usize) {
+    let kind = kind.map(|kind| EntryKind::new(kind).unwrap());
+    let answer = state.search(&SearchQuery { text: text.to_owned(), kind, limit }, Step(1));
+    assert_eq!(answer.as_of, state.as_of(Step(1)));
+    let found = answer.value;
+    assert!(!found.is_cut_short);
+    (found.hits.iter().map(|hit| (hit.score, hit.entry.key.to_string())).collect(), found.matches)
+}
+
+#[test]
+fn a_search_finds_all_words_and_ranks() {
+    let mut author = Author::new(1);
+    let nested = Value::List(vec![
+        Value::Text("Größe XL".to_owned()),
+        Value::Map([("width".to_owned(), Value::Integer(42))].into_iter().collect()),
+        Value::Bytes(b"hidden".to_vec()),
+        Value::Bool(true),
+    ]);
+    let mut state = State::new();
+    apply_all(
+        &mut state,
+        &[
+            note(&mut author, "model/llama-7b", fields([("about", "a small llama")])),
+            note(&mut author, "model/llamas", fields([("about", "none")])),
+            note(&mut author, "dataset/wool", fields([("source", "Llama, llama; LLAMA!")])),
+            note(&mut author, "tool/shirt", fields([("sizes", nested)])),
+        ],
+    );
+    let names = |hits: Vec<(u64, String)>| hits.into_iter().map(|(_, key)| key).collect::<Vec<_>>();
+    // Four for the name and two for the text; three times two; two for a name that only begins so.
+    let (hits, matches) = found(&state, "LLAMA", None, 10);
+    assert_eq!(
+        hits,
+        [(6, "dataset/wool".to_owned()), (6, "model/llama-7b".to_owned()), (2, "model/llamas".to_owned())]
+    );
+    assert_eq!(
+        (matches, found(&state, "llama", None, 1).0.len(), found(&state, "llama", None, 1).1),
+        (3, 1, 3)
+    );
+    assert_eq!(
+        names(found(&state, "llama model", None, 10).0),
+        ["model/llama-7b", "model/llamas"],
+        "all words"
+    );
+    assert_eq!(names(found(&state, "llama small 7b", Some("model"), 10).0), ["model/llama-7b"]);
+    assert_eq!(found(&state, "llama", Some("agent"), 10).1, 0);
+    assert_eq!(names(found(&state, "größe", None, 10).0), ["tool/shirt"], "letters of all alphabets");
+    for word in ["xl", "width", "42", "true", "siz"] {
+        assert_eq!(names(found(&state, word, None, 10).0), ["tool/shirt"], "{word}");
+    }
+    for nothing in ["hidden", "lama", "", "-- !", "llama absent"] {
+        assert_eq!(found(&state, nothing, None, 10), (Vec::new(), 0), "{nothing:?}");
+    }
+    // Gone or expired is not found.
+    apply_all(&mut state, &[author.blind(2, Action::Delete { key: key("dataset/wool") })]);
+    let brief = Action::Put { key: key("note/brief"), ttl: Some(3), fields: fields([("about", "llama")]) };
+    apply_all(&mut state, &[author.blind(2, brief)]);
+    assert_eq!(found(&state, "llama", None, 10).1, 3);
+    let later = state.search(&SearchQuery { text: "llama".to_owned(), kind: None, limit: 10 }, Step(9)).value;
+    assert_eq!(later.matches, 2);
 }

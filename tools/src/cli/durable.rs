@@ -82,6 +82,8 @@ pub(crate) enum RegistryCommand {
     },
     /// List entries by key
     List(ListArgs),
+    /// Find entries by words in their kinds, names and fields, the best first
+    Search(SearchArgs),
     /// Delete an entry and its links
     Delete {
         /// KIND/NAME
@@ -130,6 +132,20 @@ pub(crate) struct ListArgs {
     /// Only entries with this FIELD=VALUE, or with this FIELD
     #[arg(long = "where", value_name = "FIELD=VALUE")]
     pub(crate) filters: Vec<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+}
+
+/// Flags of `registry search`.
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// Words that an entry must all have, or have words that begin so
+    #[arg(required = true)]
+    pub(crate) text: Vec<String>,
+    /// Only entries of this kind
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,

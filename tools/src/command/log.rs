@@ -7,12 +7,11 @@ use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use omnimesh_node::api::types::{
-    AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogEntry, LogHead, LogProof, LogStatus,
-    Payload, PublishRequest,
+    AppendBatch, AppendRequest, BatchResult, CatchUp, Lagged, LogAppended, LogEntry, LogHead, LogProof,
+    LogStatus, Payload, PublishRequest,
 };
 use omnimesh_protocol::{NodeId, Seq, Step};
 use serde::Deserialize;
@@ -21,7 +20,7 @@ use serde_json::Value;
 use super::inspect::{passed_on, typed};
 use super::message::read_stdin;
 use crate::cli::{AppendArgs, Globals, LogCommand, ReadArgs};
-use crate::client::{Client, exit_of_code, segment};
+use crate::client::{Client, EventStream, exit_of_code, segment};
 use crate::error::{CliError, Code};
 use crate::output::{self, Format, printable};
 
@@ -33,8 +32,6 @@ const BATCH: usize = 512;
 const BATCH_BYTES: usize = 96 << 10;
 /// Lines that wait to be sent.
 const LINES_WAITING: usize = 2048;
-/// How often a follower asks for more.
-const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) fn run(globals: &Globals, what: &LogCommand) -> Result<(), CliError> {
     match what {
@@ -189,6 +186,13 @@ struct RawPage {
     next: Option<Seq>,
 }
 
+/// What happened to a log, with the entries as the node sent them.
+#[derive(Deserialize)]
+struct RawEvent {
+    author: NodeId,
+    entries: Vec<Value>,
+}
+
 /// One author's entries that are still to be printed.
 struct Cursor {
     author: NodeId,
@@ -216,12 +220,17 @@ impl<'a> Reader<'a> {
 
     fn run(mut self) -> Result<(), CliError> {
         let from = self.args.from.map(Seq);
+        // Before anything is read: what comes meanwhile is in one or both.
+        let news = if self.args.follow { Some(self.client.events("/api/v1/log/events")?) } else { None };
         let cursors = match &self.args.author {
             Some(author) => {
                 let author = author.parse().map_err(|error| {
                     CliError::new(Code::Usage, format!("{author:?} is not a peer id: {error}"))
                         .hint("`omnimesh log heads` lists the authors")
                 })?;
+                if let Some(from) = from {
+                    self.seen.insert(author, Seq(from.0.saturating_sub(1)));
+                }
                 vec![self.cursor(author, from)?]
             }
             None => {
@@ -235,8 +244,8 @@ impl<'a> Reader<'a> {
             }
         };
         self.merge(cursors)?;
-        if self.args.follow && self.left > 0 {
-            return self.follow();
+        if let Some(news) = news {
+            return self.follow(news);
         }
         match self.globals.output {
             Format::Json if !self.args.follow => output::document(&self.printed),
@@ -305,33 +314,63 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn follow(&mut self) -> Result<(), CliError> {
-        let start = Instant::now();
+    fn follow(&mut self, mut news: EventStream) -> Result<(), CliError> {
         while self.left > 0 {
-            if let Some(timeout) = self.globals.timeout.filter(|timeout| start.elapsed() >= *timeout) {
-                let message = format!("followed the log for {} s", timeout.as_secs_f64());
-                return Err(
-                    CliError::new(Code::Timeout, message).hint("without --timeout it goes on for ever")
-                );
+            let Some(event) = news.next()? else {
+                return Err(CliError::new(Code::Unreachable, "the node ended the stream")
+                    .hint("it was stopped or restarted; follow again when it runs"));
+            };
+            let value: Value = serde_json::from_str(&event.data).map_err(|error| {
+                CliError::new(Code::Failed, format!("the node sent an event that is not understood: {error}"))
+            })?;
+            if event.name == "lagged" {
+                let Lagged { .. } = typed(&value)?;
+                self.catch_up()?;
+                continue;
             }
-            let heads: Vec<LogHead> = self.client.get("/api/v1/log/heads")?;
-            let wanted = self.args.author.as_deref();
-            let mut cursors = Vec::new();
-            for head in
-                heads.iter().filter(|head| wanted.is_none_or(|author| author == head.author.to_string()))
-            {
-                let from =
-                    self.seen.get(&head.author).map_or(head.base, |seen| Seq(seen.0.saturating_add(1)));
-                if head.seq >= from.max(head.base) {
-                    cursors.push(self.cursor(head.author, Some(from.max(head.base)))?);
-                }
+            let RawEvent { author, entries } = typed(&value)?;
+            if self.is_wanted(&author) {
+                self.show_news(author, entries)?;
             }
-            if cursors.is_empty() {
-                thread::sleep(FOLLOW_EVERY);
-            }
-            self.merge(cursors)?;
         }
         Ok(())
+    }
+
+    fn is_wanted(&self, author: &NodeId) -> bool {
+        self.args.author.as_ref().is_none_or(|wanted| *wanted == author.to_string())
+    }
+
+    /// Shows entries that follow on what was seen of their author; where they do not, reads what lies in between.
+    fn show_news(&mut self, author: NodeId, entries: Vec<Value>) -> Result<(), CliError> {
+        for value in entries {
+            let entry: LogEntry = typed(&value)?;
+            let seen = self.seen.get(&author).copied().unwrap_or(Seq(0));
+            if self.left == 0 {
+                return Ok(());
+            }
+            if entry.seq <= seen {
+                continue;
+            }
+            if entry.seq != seen.saturating_add(1) {
+                return self.catch_up();
+            }
+            self.show(&entry, value)?;
+        }
+        Ok(())
+    }
+
+    /// Reads all that has not been seen.
+    fn catch_up(&mut self) -> Result<(), CliError> {
+        let heads: Vec<LogHead> = self.client.get("/api/v1/log/heads")?;
+        let mut cursors = Vec::new();
+        for head in heads.iter().filter(|head| self.is_wanted(&head.author)) {
+            let seen = self.seen.get(&head.author);
+            let from = seen.map_or(head.base, |seen| seen.saturating_add(1)).max(head.base);
+            if head.seq >= from {
+                cursors.push(self.cursor(head.author, Some(from))?);
+            }
+        }
+        self.merge(cursors)
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use omnimesh_node::api::types::{
-    EntryView, Lagged, LinkOfEntry, LinkRequest, ReachedView, RegistryEntry, RegistryEvent, RegistryLinks,
-    RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten,
+    EntryView, HitView, Lagged, LinkOfEntry, LinkRequest, ReachedView, RegistryEntry, RegistryEvent,
+    RegistryFound, RegistryLinks, RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten,
 };
 use serde_json::Value;
 
 use super::inspect::typed;
 use super::log::short_of;
-use crate::cli::{Globals, LinkArgs, ListArgs, PutArgs, RegistryCommand, WalkArgs, WayArgs};
+use crate::cli::{Globals, LinkArgs, ListArgs, PutArgs, RegistryCommand, SearchArgs, WalkArgs, WayArgs};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
 use crate::output::{self, Format};
@@ -50,6 +50,7 @@ pub(super) fn run(globals: &Globals, what: &RegistryCommand) -> Result<(), CliEr
         }
         RegistryCommand::Get { key } => get(globals, &client, key),
         RegistryCommand::List(args) => list(globals, &client, args),
+        RegistryCommand::Search(args) => search(globals, &client, args),
         RegistryCommand::Links(args) => links(globals, &client, args),
         RegistryCommand::Walk(args) => walk(globals, &client, args),
         RegistryCommand::Watch => watch(globals, &client),
@@ -174,6 +175,34 @@ fn list(globals: &Globals, client: &Client, args: &ListArgs) -> Result<(), CliEr
         vec![entry.key.clone(), entry.updated.step.to_string(), expires, fields_of(entry)]
     })?;
     output::tell(&format!("as of step {}, {} authors, heads {}", as_of.step, as_of.authors, as_of.heads));
+    Ok(())
+}
+
+fn search(globals: &Globals, client: &Client, args: &SearchArgs) -> Result<(), CliError> {
+    let mut pairs = vec![("q", args.text.join(" "))];
+    pairs.extend(args.kind.iter().map(|kind| ("kind", kind.clone())));
+    pairs.extend(args.limit.map(|limit| ("limit", limit.to_string())));
+    let value: Value = client.get(&format!("/api/v1/registry/search{}", query(&pairs)))?;
+    let RegistryFound { as_of, hits, matches, cut_short } = typed(&value)?;
+    if cut_short {
+        output::tell("warning: there are more entries than a search looks at; name a --kind");
+    }
+    if globals.output == Format::Json {
+        return output::document(&value);
+    }
+    if globals.output == Format::Ndjson {
+        return value["hits"].as_array().into_iter().flatten().try_for_each(output::line);
+    }
+    output::list(Format::Table, &hits, &["score", "key", "fields"], |hit: &HitView| {
+        vec![hit.score.to_string(), hit.entry.key.clone(), fields_of(&hit.entry)]
+    })?;
+    output::tell(&format!(
+        "{} of {matches} that fit, as of step {}, {} authors, heads {}",
+        hits.len(),
+        as_of.step,
+        as_of.authors,
+        as_of.heads
+    ));
     Ok(())
 }
 

@@ -88,7 +88,14 @@ fn log_paths() -> Value {
         ],
     );
     let simple = |id, summary, ok| operation(id, summary, ok, &errors(&[&[ErrorCode::Refused]]));
+    let events = simple(
+        "logEvents",
+        "What is added to the log from now on: `event` is the change, `data` a LogEvent; `lagged` with a Lagged tells what was \
+         dropped because the reader was slow, and is to be read from `/api/v1/log/entries`",
+        stream("LogEvent"),
+    );
     json!({
+        "/api/v1/log/events": { "get": events },
         "/api/v1/log/entries": { "post": with_body(append, "AppendRequest"), "get": entries },
         "/api/v1/log/batches": { "post": with_body(batch, "AppendBatch") },
         "/api/v1/log/heads": { "get": simple("logHeads", "Where every author's log ends", list("LogHead")) },
@@ -147,7 +154,23 @@ fn registry_paths() -> Value {
         stream("RegistryEvent"),
         &errors(&[&[ErrorCode::Refused]]),
     );
+    let search = operation(
+        "registrySearch",
+        "Entries of which all words of a text are words, or beginnings of words, in kind, name, fields and values; the best \
+         first",
+        ok("RegistryFound"),
+        &errors(&[QUERY]),
+    );
+    let search = with_parameters(
+        search,
+        &[
+            required(query("q", "Words", &string())),
+            query("kind", "Only entries of this kind", &string()),
+            query("limit", "At most so many; unless given 100, and at most 1000", &whole(1)),
+        ],
+    );
     json!({
+        "/api/v1/registry/search": { "get": search },
         "/api/v1/registry": { "get": page },
         "/api/v1/registry/links": { "post": with_body(link, "LinkRequest"), "delete": unlink },
         "/api/v1/registry/events": { "get": events },
@@ -228,6 +251,8 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     add("LogEntry", log_entry());
     add("LogEntries", log_entries());
     add("LogHead", log_head());
+    let added = [("author", string()), ("entries", array("LogEntry")), ("head", count())];
+    add("LogEvent", object(&[&[("change", one_of(&["appended", "frozen"]))], &added[..]].concat(), &[]));
     add("CatchUp", catch_up());
     add("MissedEntries", missed());
     add("Source", object(&[("peer_id", string()), ("entries", count()), ("bytes", count())], &[]));
@@ -242,6 +267,9 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     add("RegistryEntry", object(&[as_of.clone(), ("entry", reference("EntryView"))], &[]));
     let page = [as_of.clone(), ("entries", array("EntryView")), ("next", nullable(string()))];
     add("RegistryPage", object(&page, &[]));
+    add("Hit", object(&[("score", count()), ("entry", reference("EntryView"))], &[]));
+    let found = [("hits", array("Hit")), ("matches", count()), ("cut_short", boolean())];
+    add("RegistryFound", object(&[&[as_of.clone()], &found[..]].concat(), &[]));
     add("LinkName", object(&link_name(), &[]));
     let link = [("created", reference("Write")), ("whole", boolean())];
     add("LinkOfEntry", object(&[&link_name()[..], &link[..]].concat(), &[]));

@@ -10,7 +10,7 @@ use futures::stream;
 use omnimesh_protocol::{NodeId, Seq};
 
 use super::query::Query;
-use super::{Call, DATA};
+use super::{Call, DATA, sse};
 use crate::api::error::ApiError;
 use crate::api::types::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, ErrorCode, LogAppended, LogEntries, LogHead, LogProof,
@@ -78,6 +78,15 @@ pub(super) async fn status(call: Call) -> Result<HttpResponse, ApiError> {
 pub(super) async fn proofs(call: Call) -> Result<HttpResponse, ApiError> {
     let view = call.wait(call.shared.backend.log()).await?;
     Ok(HttpResponse::Ok().json(view.proofs.iter().map(LogProof::from).collect::<Vec<_>>()))
+}
+
+pub(super) async fn events(call: Call) -> Result<HttpResponse, ApiError> {
+    if call.is_head() {
+        return Ok(sse::respond_head());
+    }
+    let slot = call.slot()?;
+    let feed = call.wait(call.shared.backend.log_events()).await?;
+    Ok(sse::respond(&call.shared, slot, feed))
 }
 
 pub(super) async fn backup(call: Call) -> Result<HttpResponse, ApiError> {

@@ -2,16 +2,16 @@
 
 use actix_web::HttpResponse;
 use omnimesh_protocol::registry::{
-    Action, Direction, EntryKey, FieldName, Filter, Link, ListQuery, PAGE_MAX, Relation, WALK_DEPTH_MAX,
-    WALK_ENTRIES_MAX, WalkQuery,
+    Action, Direction, EntryKey, FieldName, Filter, Link, ListQuery, PAGE_MAX, Relation, SearchQuery,
+    WALK_DEPTH_MAX, WALK_ENTRIES_MAX, WalkQuery,
 };
 
 use super::query::Query;
 use super::{Call, sse};
 use crate::api::error::ApiError;
 use crate::api::types::{
-    AsOfView, EntryView, ErrorCode, LinkRequest, LogAppended, RegistryEntry, RegistryLinks, RegistryPage,
-    RegistryWalk, RegistryWriteRequest, RegistryWritten, from_json,
+    AsOfView, EntryView, ErrorCode, LinkRequest, LogAppended, RegistryEntry, RegistryFound, RegistryLinks,
+    RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten, from_json,
 };
 
 /// Entries of a page unless told otherwise.
@@ -75,6 +75,21 @@ pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
     };
     let answer = call.wait(call.shared.backend.registry_list(list)).await?;
     Ok(HttpResponse::Ok().json(RegistryPage::from(answer)))
+}
+
+pub(super) async fn search(call: Call) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(&call, &["q", "kind", "limit"])?;
+    let search = SearchQuery {
+        text: query.required("q")?,
+        kind: query.read("kind")?,
+        limit: query.limit(PAGE_DEFAULT, PAGE_MAX)?,
+    };
+    if search.words().is_empty() {
+        let message = format!("`q` is {:?}, which has no word", search.text);
+        return Err(ApiError::new(ErrorCode::BadRequest, message, "words are made of letters and digits"));
+    }
+    let answer = call.wait(call.shared.backend.registry_search(search)).await?;
+    Ok(HttpResponse::Ok().json(RegistryFound::from(answer)))
 }
 
 /// `field=value`, or `field` alone if only it must be there. The value is JSON; what is none is text.

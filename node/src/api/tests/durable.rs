@@ -10,14 +10,14 @@ use omnimesh_protocol::id::{Hash, NodeId, Seq, Step};
 use omnimesh_protocol::log::{AppendError, Appended, Missed, Recovered, Report, Stats, StoreError};
 use omnimesh_protocol::projection::{EntryRef, Projection};
 use omnimesh_protocol::registry::{
-    self, Action, AsOf, CATEGORY, Direction, EntryKey, Fields, LinkView, ListQuery, Page, Relation, State,
-    WalkQuery, Walked,
+    self, Action, AsOf, CATEGORY, Direction, EntryKey, Fields, Found, LinkView, ListQuery, Page, Relation,
+    SearchQuery, State, WalkQuery, Walked,
 };
 use omnimesh_protocol::{Outbox, log};
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::actors::log::LogError;
+use crate::actors::log::{Change, LogError};
 use crate::actors::registry::RegistryError;
 use crate::api::backend::{Answer, DurableBackend};
 use crate::api::types::*;
@@ -35,6 +35,7 @@ struct Inner {
     entries: Vec<log::Entry>,
     registry: State,
     watchers: Vec<FeedSender<RegistryEvent>>,
+    readers: Vec<FeedSender<LogEvent>>,
 }
 
 impl Default for Kept {
@@ -60,6 +61,8 @@ impl Inner {
             data,
         };
         let appended = Appended { author: ME, seq, hash: entry.hash, step: NOW, replicas: 0 };
+        let event = LogEvent::from(Change::Applied(vec![entry.clone()]));
+        self.readers.retain(|feed| feed.offer(event.clone(), 1).is_ok());
         self.entries.push(entry);
         appended
     }
@@ -138,6 +141,14 @@ impl DurableBackend for Memory {
         futures::future::ready(Ok(vec![sample_report()])).boxed()
     }
 
+    fn log_events(&self) -> Answer<'_, Feed<LogEvent>, LogError> {
+        let (sender, feed) = feed(FeedLimits::default());
+        self.kept.with(|inner| {
+            inner.readers.push(sender);
+            Ok(feed)
+        })
+    }
+
     fn log_backup(&self) -> Answer<'_, File, LogError> {
         let path = std::env::temp_dir().join(format!("omnimesh-api-backup-{}", std::process::id()));
         std::fs::write(&path, "all of it").unwrap();
@@ -154,6 +165,10 @@ impl DurableBackend for Memory {
 
     fn registry_list(&self, query: ListQuery) -> Answer<'_, registry::Answer<Page>, LogError> {
         self.kept.with(|inner| Ok(inner.registry.list(&query, NOW)))
+    }
+
+    fn registry_search(&self, query: SearchQuery) -> Answer<'_, registry::Answer<Found>, LogError> {
+        self.kept.with(|inner| Ok(inner.registry.search(&query, NOW)))
     }
 
     fn registry_links(
@@ -241,6 +256,10 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
     let walk = RegistryWalk::from(inner.registry.walk(&walk, NOW));
     let links = RegistryLinks::from(inner.registry.links(&key("x"), Direction::Out, &[], NOW));
     let page = RegistryPage::from(inner.registry.list(&ListQuery { limit: 1, ..ListQuery::default() }, NOW));
+    let search = SearchQuery { text: "x".to_owned(), kind: None, limit: 9 };
+    let found = RegistryFound::from(inner.registry.search(&search, NOW));
+    let added = LogEvent::from(Change::Applied(inner.entries.clone()));
+    let frozen = LogEvent::from(Change::Frozen { author: ME, end: None });
     let entry_view = EntryView::from(&entry);
     let changed = registry::Change::Entry { old: None, new: Some(Box::new(entry)) };
     let linked = registry::Change::Linked(link.to_link().unwrap());
@@ -258,6 +277,10 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
         ("LogEntry", json!(entries.entries[0])),
         ("LogEntries", json!(entries)),
         ("LogHead", json!(LogHead::from(inner.head()))),
+        ("LogEvent", json!(added)),
+        ("LogEvent", json!(frozen)),
+        ("Hit", json!(found.hits[0])),
+        ("RegistryFound", json!(found)),
         ("CatchUp", json!(report)),
         ("MissedEntries", json!(report.authors[0])),
         ("Source", json!(report.sources[0])),
@@ -309,6 +332,25 @@ async fn entries_are_appended_and_read_in_pages() {
     assert_eq!(behind["entries"], json!([]));
     assert_eq!(rig.get("/api/v1/log/heads").await.json()[0]["seq"], 4);
     assert_eq!(rig.get("/api/v1/log/backup").await.status, 200);
+}
+
+#[tokio::test]
+async fn entries_of_the_registry_are_found_by_words() {
+    let rig = Rig::start();
+    for (name, text) in [("one", "a red fox"), ("two", "foxes, red and grey: red")] {
+        let body = json!({"fields": {"text": text}});
+        assert_eq!(send(&rig, "PUT", &format!("/registry/note/{name}"), &body).await.status, 200);
+    }
+    let found = rig.get("/api/v1/registry/search?q=RED%20fox&kind=note&limit=1").await.json();
+    // Two words that are what was asked for, before three of which one only begins so.
+    assert_eq!(found["hits"][0]["entry"]["key"], "note/two", "{found}");
+    assert_eq!((&found["matches"], &found["hits"][0]["score"]), (&json!(2), &json!(5)));
+    assert_eq!(found["cut_short"], false);
+    assert!(found["as_of"]["heads"].is_string());
+    for bad in ["q=", "q=--", "", "q=x&limit=0", "q=x&kind=Bad", "q=x&page=2"] {
+        let reply = rig.get(&format!("/api/v1/registry/search?{bad}")).await;
+        assert_eq!(reply.status, 400, "{bad}: {reply:?}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use omnimesh_protocol::log::{Appended, Entry, Proof, Report};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ErrorDetail, Payload, PayloadWire, PublishRequest};
+use crate::actors::log::Change;
 use crate::durable::{HeadView, LogPage, LogView};
 
 /// An entry to append: the body of `POST /api/v1/log/entries`; `data` or `data_base64`.
@@ -137,6 +138,59 @@ impl From<LogPage> for LogEntries {
             page;
         let entries = entries.into_iter().map(LogEntry::from).collect();
         LogEntries { author, base, head, frozen, entries, next }
+    }
+}
+
+/// What happened to the log: `GET /api/v1/log/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEvent {
+    /// What.
+    pub change: LogChange,
+    /// Whose log.
+    pub author: NodeId,
+    /// The entries that were added, in order, and are on disk; none if it was frozen.
+    pub entries: Vec<LogEntry>,
+    /// Its last entry now; 0 if there is none left.
+    pub head: Seq,
+}
+
+/// What may happen to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogChange {
+    /// Entries were added.
+    Appended,
+    /// Its author contradicted itself: entries behind the head count no more.
+    Frozen,
+}
+
+impl LogChange {
+    /// Its name in the stream.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LogChange::Appended => "appended",
+            LogChange::Frozen => "frozen",
+        }
+    }
+}
+
+impl From<Change> for LogEvent {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Frozen { author, end } => LogEvent {
+                change: LogChange::Frozen,
+                author,
+                entries: Vec::new(),
+                head: end.map_or(Seq(0), |end| end.seq),
+            },
+            Change::Applied(entries) => LogEvent {
+                change: LogChange::Appended,
+                // A record has at least one.
+                author: entries.first().map_or(NodeId::from_bytes([0; 32]), |entry| entry.author),
+                head: entries.last().map_or(Seq(0), |entry| entry.seq),
+                entries: entries.into_iter().map(LogEntry::from).collect(),
+            },
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use omnimesh_protocol::id::{Hash, NodeId, Seq, Step};
 use omnimesh_protocol::registry::{
-    self, AsOf, Change, Fault, FieldName, Fields, Link, LinkView, Page, Rank, Reached, Walked,
+    self, AsOf, Change, Fault, FieldName, Fields, Found, Hit, Link, LinkView, Page, Rank, Reached, Walked,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -122,6 +122,41 @@ impl From<registry::Answer<Page>> for RegistryPage {
             as_of: answer.as_of.into(),
             entries: answer.value.entries.iter().map(EntryView::from).collect(),
             next: answer.value.next.map(|next| next.to_string()),
+        }
+    }
+}
+
+/// An entry that a search has found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HitView {
+    /// How well it fits; higher is better.
+    pub score: u64,
+    /// The entry.
+    pub entry: EntryView,
+}
+
+/// Entries that have all words of a text: `GET /api/v1/registry/search`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegistryFound {
+    /// Which state they are from.
+    pub as_of: AsOfView,
+    /// The best first.
+    pub hits: Vec<HitView>,
+    /// How many entries fit, those beyond the limit included.
+    pub matches: usize,
+    /// True if there were more entries than a search looks at.
+    pub cut_short: bool,
+}
+
+impl From<registry::Answer<Found>> for RegistryFound {
+    fn from(answer: registry::Answer<Found>) -> Self {
+        let Found { hits, matches, is_cut_short: cut_short } = answer.value;
+        let view = |hit: &Hit| HitView { score: hit.score, entry: EntryView::from(&hit.entry) };
+        RegistryFound {
+            as_of: answer.as_of.into(),
+            hits: hits.iter().map(view).collect(),
+            matches,
+            cut_short,
         }
     }
 }
