@@ -786,6 +786,121 @@ def read_membership_packet(packet, peer):
     return says
 
 
+# ------------------------------------------------------------------------------------------------ 14. The log
+
+def read_bytes(item, length=None):
+    require(is_bytes(item, length), "not bytes, or of the wrong length")
+    return item.hex()
+
+
+def read_head(item):
+    require(is_bytes(item, 72) or is_bytes(item, 104), "not a head")
+    last, proof = int.from_bytes(item[32:40], "little"), item[72:].hex()
+    return {"author": item[:32].hex(), "last": str(last), "digest": item[40:72].hex(), "proof": proof or None}
+
+
+def read_heads(item):
+    require(is_array(item) and len(item) <= 8192, "not heads")
+    return [read_head(each) for each in item]
+
+
+def read_range(item):
+    require(is_array(item, 3), "not a range")
+    lower, upper, content = item
+    require(is_bytes(lower) and len(lower) <= 32, "not a bound")
+    require(upper is None or (is_bytes(upper) and len(upper) <= 32 and lower < upper), "not a bound")
+    says = {"lower": lower.hex(), "upper": None if upper is None else upper.hex(), "fingerprint": None, "heads": None}
+    if is_bytes(content):
+        return {**says, "fingerprint": read_bytes(content, 16)}
+    says["heads"] = read_heads(content)
+    authors = [bytes.fromhex(head["author"]) for head in says["heads"]]
+    require(all(lower <= author and (upper is None or author < upper) for author in authors), "outside the range")
+    require(all(a < b for a, b in zip(authors, authors[1:])), "heads out of order")
+    return says
+
+
+def read_ranges(item):
+    require(is_array(item) and len(item) <= 8192, "not ranges")
+    ranges = [read_range(each) for each in item]
+    for one, following in zip(ranges, ranges[1:]):
+        require(one["upper"] is not None, "a range behind the end")
+        require(bytes.fromhex(one["upper"]) <= bytes.fromhex(following["lower"]), "ranges that overlap")
+    return ranges
+
+
+def read_records(item):
+    require(is_array(item) and len(item) <= 4096, "not records")
+    return [read_bytes(each) for each in item]
+
+
+AUTHOR, NUMBER = lambda item: read_bytes(item, 32), number_of_bits(64)  # noqa: E731
+LOG_FRAMES = [
+    ("Compare", {"round": NUMBER, "ranges": read_ranges}),
+    ("Heads", {"heads": read_heads}),
+    ("Fetch", {"id": NUMBER, "author": AUTHOR, "from": NUMBER, "to": NUMBER, "bytes": NUMBER}),
+    ("Records", {"id": NUMBER, "next": NUMBER, "records": read_records}),
+    ("Decline", {"id": NUMBER, "reason": NUMBER, "seq": NUMBER}),
+    ("Find", {"id": NUMBER, "author": AUTHOR, "seq": NUMBER}),
+    ("AskProof", {"author": AUTHOR}),
+    ("Proof", {"proof": read_bytes}),
+    ("AskHead", {"author": AUTHOR}),
+    ("HeadOf", {"author": AUTHOR, "head": or_null(read_head)}),
+]
+
+
+def read_log_frame(frame):
+    """What a frame says; None if its kind is of a later version."""
+    item = read_cbor(frame)
+    require(is_array(item) and item and is_uint(item[0]), "no kind")
+    if item[0] >= len(LOG_FRAMES):
+        return None
+    name, fields = LOG_FRAMES[item[0]]
+    require(len(item) == 1 + len(fields), "fields are missing, or too many")
+    says = {field: read(value) for (field, read), value in zip(fields.items(), item[1:])}
+    if name == "HeadOf" and says["head"] is not None:
+        require(says["head"]["author"] == says["author"], "a head of another author")
+    return {"kind": name, **says}
+
+
+def head_hash(head):
+    return derive_key("omnimesh 2026-11 log head", head)
+
+
+def fingerprint(heads):
+    total = sum(int.from_bytes(head_hash(head), "little") for head in heads) % 2**256
+    material = le64(len(heads)) + total.to_bytes(32, "little")
+    return derive_key("omnimesh 2026-11 log fingerprint", material)[:16]
+
+
+def read_proof_of_equivocation(data, message_bytes_max=65536):
+    """Author, fork and id. Refused for the reason in the vectors."""
+    try:
+        item = read_cbor(data)
+    except Refused:
+        raise Refused("malformed") from None
+    require(is_array(item) and item and is_uint(item[0]), "malformed")
+    require(item[0] == 1, "unknown_version")
+    require(len(item) == 4 and is_bytes(item[1]) and is_bytes(item[2]) and is_bytes(item[3]), "malformed")
+    _, first, second, check = item
+    require(check == derive_key("omnimesh 2026-11 equivocation check", first + second)[:16], "changed")
+    require(max(len(first), len(second)) <= message_bytes_max, "too_large")
+    records = [Envelope(first), Envelope(second)]
+    for record in records:
+        is_first = record.signed.seq == 1
+        require(record.signed.kind == DURABLE and (record.signed.prev is None) == is_first, "wrong_kind")
+    one, other = (record.signed for record in records)
+    digests = [hash32(record.signed_bytes) for record in records]
+    require(one.author == other.author and one.mesh == other.mesh, "no_contradiction")
+    is_disjoint = one.seq + len(one.payloads) <= other.seq or other.seq + len(other.payloads) <= one.seq
+    require(digests[0] != digests[1] and not is_disjoint, "no_contradiction")
+    require((one.seq, digests[0]) < (other.seq, digests[1]), "not_canonical")
+    require(good_key(one.author), "bad_key")
+    for record in records:
+        result = verify(one.author, signature_input(record.signed_bytes), record.signature)
+        require(result == "valid", "bad_signature")
+    return one.author, one.seq, derive_key("omnimesh 2026-11 equivocation", digests[0] + digests[1])
+
+
 # -------------------------------------------------------------------------------------- 17. Registry entries
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -1353,6 +1468,34 @@ def check_control_frame(case):
         expect(name, fields.get(name), case.get(name, lambda value: value))
 
 
+def check_log_frame(case):
+    frame = check_on_stream(case)
+    try:
+        says = read_log_frame(frame)
+        outcome = "drop" if says is None else "frame"
+    except Refused:
+        outcome, says = "close", None
+    expect("outcome", outcome, case.get("outcome", text))
+    expect("says", says, case.get("says", optional(fields_of)))
+
+
+def check_log_fingerprint(case):
+    heads = case.get("heads", list_of(unhex))
+    expect("hashes", [head_hash(head).hex() for head in heads], case.get("hashes", items_of))
+    expect("fingerprint", fingerprint(heads).hex(), case.get("fingerprint", text))
+
+
+def check_log_proof(case):
+    outcome, says = "good", (None, None, None)
+    try:
+        author, fork, proof_id = read_proof_of_equivocation(case.get("proof", unhex))
+        says = (author.hex(), str(fork), proof_id.hex())
+    except Refused as refused:
+        outcome = str(refused)
+    expect("outcome", outcome, case.get("outcome", text))
+    expect("what it says", list(says), [case.get(name, optional(text)) for name in ("author", "fork", "id")])
+
+
 def check_gossip_frame(case):
     check_says(case, read_gossip_frame, check_on_stream(case))
 
@@ -1442,6 +1585,9 @@ CHECKS = {
     "replay": check_replay,
     "control_frames": check_control_frame,
     "gossip_frames": check_gossip_frame,
+    "log_frames": check_log_frame,
+    "log_fingerprints": check_log_fingerprint,
+    "log_proofs": check_log_proof,
     "membership_packets": check_membership_packet,
     "registry": check_registry_operation,
     "registry_states": check_registry_state,

@@ -17,6 +17,7 @@ mod curve;
 mod draft;
 mod envelopes;
 mod gossip;
+mod log;
 mod membership;
 mod mesh;
 mod names;
