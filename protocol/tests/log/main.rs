@@ -9,6 +9,7 @@ mod forks;
 mod liars;
 mod measure;
 mod network;
+mod quiet;
 mod rules;
 
 /// The seeds of a random test: one if it is given, to replay it.

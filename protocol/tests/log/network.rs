@@ -10,7 +10,7 @@ use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::wire::Frame;
 use omnimesh_protocol::log::{
     AppendError, Appended, AuthorHead, Change, Config, Event, Head, Input, Misdeed, Output, Proof, Record,
-    Report, State, StoreError, Timer, Token,
+    Report, Start, State, StoreError, Timer, Token,
 };
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
@@ -184,6 +184,11 @@ impl World {
 
     pub(crate) fn start(&mut self, node: usize, may_have_written: bool) {
         let start = self.nodes[node].disk.start(may_have_written);
+        self.start_from(node, start);
+    }
+
+    /// Starts a node that finds this, whatever is on its disk.
+    pub(crate) fn start_from(&mut self, node: usize, start: Start) {
         let mut out = Outbox::new();
         let node_state = &mut self.nodes[node];
         node_state.life += 1;
