@@ -42,11 +42,13 @@ pub struct Run {
 }
 
 impl Lab {
-    /// A new place for the command at this path; see [`lab!`](crate::lab).
+    /// A new place for the command at this path, or at the one that `OMNIMESH_BINARY` names, such as one that was built for
+    /// release; see [`lab!`](crate::lab).
     pub fn new(binary: impl Into<PathBuf>) -> Lab {
         let dir = tempfile::Builder::new().prefix("omnimesh-lab-").tempdir();
+        let other = std::env::var_os("OMNIMESH_BINARY").map(PathBuf::from);
         Lab {
-            binary: binary.into(),
+            binary: other.unwrap_or_else(|| binary.into()),
             dir: dir.expect("a temporary directory can be made"),
             runs: AtomicUsize::new(0),
         }

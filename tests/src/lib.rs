@@ -12,12 +12,15 @@
 //! Nothing outlives a test: processes die with their handles, and nodes also end by themselves once the process of the tests is gone.
 //! When a test fails, the ends of its nodes' logs are printed.
 
+pub mod accept;
+mod api;
 pub mod http;
 mod lab;
 mod node;
 mod process;
 mod wait;
 
+pub use api::{Api, Entry, equal};
 pub use lab::{Lab, Run};
 pub use node::{Node, Spec, Subscriber};
 pub use process::Process;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::http::{Request, Response};
 use crate::lab::{Lab, Run};
 use crate::process::Process;
@@ -376,6 +377,22 @@ impl<'lab> Node<'lab> {
         Request::get(path).token(&self.token()).send(self.api())
     }
 
+    /// Its API, for other threads.
+    #[track_caller]
+    pub fn client(&self) -> Api {
+        Api::new(self.api(), self.token())
+    }
+
+    /// The most memory that its process has held, in bytes.
+    #[track_caller]
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no VmHWM in {status}")) * 1024
+    }
+
     /// The token of its API.
     #[track_caller]
     pub fn token(&self) -> String {
@@ -405,6 +422,24 @@ impl<'lab> Node<'lab> {
     #[track_caller]
     pub fn restart(&mut self) {
         self.restart_with(|spec| spec);
+    }
+
+    /// The same where it may not start.
+    ///
+    /// # Errors
+    /// The exit code of a process that ended before it told its addresses; `log` has what it said.
+    #[track_caller]
+    pub fn try_restart(&mut self) -> Result<(), i32> {
+        self.process.kill();
+        self.logs.push(self.log());
+        self.process = self.spec.spawn();
+        let told = wait_for(&format!("{} to tell its addresses or to end", self.name()), SOON, || {
+            let ended = self.process.exit_code();
+            let told = Told::read(&self.log()).map(Ok).or(ended.map(Err));
+            told.ok_or_else(|| "it did neither".to_owned())
+        });
+        self.told = told?;
+        Ok(())
     }
 
     /// The same, started in another way.

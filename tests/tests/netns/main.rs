@@ -13,5 +13,6 @@
 mod cut;
 mod hosts;
 mod join;
+mod log;
 mod loss;
 mod mesh;

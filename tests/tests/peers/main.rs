@@ -4,6 +4,7 @@
 mod common;
 mod floods;
 mod foreign;
+mod forks;
 mod hostile;
 mod interop;
 mod liars;

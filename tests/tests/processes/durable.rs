@@ -7,6 +7,7 @@ use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind};
 use omnimesh_protocol::log::{Proof, Record};
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step};
+use omnimesh_tests::http::Request;
 use omnimesh_tests::{Node, SOON, check, lab, wait_for};
 use serde_json::{Value, json};
 
@@ -107,6 +108,114 @@ fn bad_use_of_the_log_changes_nothing() {
     assert_eq!((run.json()["durable"].clone(), run.json()["seq"].clone()), (json!(true), json!(3)));
 }
 
+/// The same over HTTP, as programs misuse it: each with its status and code, and nothing is changed.
+#[test]
+fn bad_requests_change_nothing() {
+    let lab = lab!();
+    let mut node = lab.node("a").open("x").start();
+    node.wait_ready();
+    wait_for("an entry", SOON, || node.try_json(&["log", "append", "one"]));
+    node.json(&["registry", "put", "model/a", "x=1"]);
+    let (api, own) = (node.client(), node.peer_id().to_owned());
+    let before = api.summary().unwrap();
+    let stranger = Identity::from_seed(&[9; 32]).id().to_string();
+    let deep = format!("{}1{}", "[".repeat(9), "]".repeat(9));
+    let long = "x".repeat(65_536);
+    let fields = |fields: &str| format!("{{\"fields\": {fields}}}");
+    let many: String = (0..65).map(|number| format!("\"f{number}\": 1,")).collect();
+    let many = fields(&format!("{{{}}}", many.trim_end_matches(',')));
+    let link = |from: &str, relation: &str, to: &str| {
+        format!("{{\"from\": \"{from}\", \"relation\": \"{relation}\", \"to\": \"{to}\"}}")
+    };
+    let cases: Vec<(&str, String, String, u16, &str)> = vec![
+        ("POST", "log/entries".into(), format!("{{\"data\": \"{long}\"}}"), 413, "too_large"),
+        ("POST", "log/entries".into(), "{\"dato\": \"x\"}".into(), 400, "invalid_json"),
+        (
+            "POST",
+            "log/entries".into(),
+            "{\"data\": \"x\", \"data_base64\": \"eA==\"}".into(),
+            400,
+            "invalid_json",
+        ),
+        ("POST", "log/entries".into(), "{\"data_base64\": \"!\"}".into(), 400, "invalid_json"),
+        ("POST", "log/entries".into(), "{\"data\": \"x\", \"replicas\": -1}".into(), 400, "invalid_json"),
+        ("GET", format!("log/entries?author={stranger}"), String::new(), 404, "not_found"),
+        ("GET", "log/entries?author=me".into(), String::new(), 400, "bad_request"),
+        ("GET", format!("log/entries?author={own}&from=9"), String::new(), 404, "not_found"),
+        ("GET", format!("log/entries?author={own}&from=0"), String::new(), 404, "not_found"),
+        (
+            "GET",
+            format!("log/entries?author={own}&from=18446744073709551615"),
+            String::new(),
+            404,
+            "not_found",
+        ),
+        ("GET", "log/entries?from=-1".into(), String::new(), 400, "bad_request"),
+        ("GET", "log/entries?limit=0".into(), String::new(), 400, "bad_request"),
+        ("PUT", "registry/Model/x".into(), fields("{}"), 400, "bad_request"),
+        ("PUT", format!("registry/model/{}", "n".repeat(129)), fields("{}"), 400, "bad_request"),
+        ("PUT", "registry/model/a".into(), fields(&format!("{{\"deep\": {deep}}}")), 400, "bad_request"),
+        ("PUT", "registry/model/a".into(), fields("{\"n\": 18446744073709551616}"), 400, "bad_request"),
+        ("PUT", "registry/model/a".into(), fields("{\"\": 1}"), 400, "bad_request"),
+        ("PUT", "registry/model/a".into(), fields("{\"x\": null}"), 400, "bad_request"),
+        ("PUT", "registry/model/a".into(), many, 422, "refused"),
+        ("PUT", "registry/model/a".into(), "{\"field\": {}}".into(), 400, "invalid_json"),
+        ("PATCH", "registry/model/none".into(), fields("{\"x\": 1}"), 404, "not_found"),
+        ("DELETE", "registry/model/none".into(), String::new(), 404, "not_found"),
+        ("POST", "registry/links".into(), link("model/a", "Uses", "model/a"), 400, "bad_request"),
+        ("POST", "registry/links".into(), link("model", "uses", "model/a"), 400, "bad_request"),
+        ("GET", "registry/model/a/walk?direction=up".into(), String::new(), 400, "bad_request"),
+        ("GET", "registry?where=".into(), String::new(), 400, "bad_request"),
+        ("GET", "registry/search?q=%21".into(), String::new(), 400, "bad_request"),
+    ];
+    for (method, path, body, status, code) in cases {
+        let mut request = Request::new(method, &format!("/api/v1/{path}"), &body);
+        if !body.is_empty() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let answer = api.send(request).unwrap();
+        let what = format!("{method} {path} {body:.80}: {} {}", answer.status, answer.body);
+        let error: Value =
+            serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {what}"));
+        assert_eq!((answer.status, &error["error"]["code"]), (status, &json!(code)), "{what}");
+        assert!(error["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{what}");
+    }
+    assert_eq!(api.summary().unwrap(), before, "nothing is changed");
+}
+
+#[test]
+fn the_log_is_followed_as_it_grows() {
+    let lab = lab!();
+    let nodes = mesh(&lab, 2);
+    append_lines(&nodes[0], 3, "before");
+    wait_equal(&nodes[0], &nodes[1]);
+    let dir = nodes[1].data_dir();
+    let follow = |more: &[&str]| {
+        let arguments =
+            ["log", "read", "--follow", "--output", "ndjson", "--data-dir", dir.to_str().unwrap()];
+        lab.start(&[&arguments[..], more].concat())
+    };
+    let author = nodes[0].peer_id();
+    let mut all = follow(&["--limit", "205"]);
+    let mut late = follow(&["--author", author, "--from", "4", "--limit", "200"]);
+    wait_for("what is there", SOON, || check(all.stdout().lines().count() == 3, || all.stdout()));
+    // Faster than a reader of single entries would be.
+    append_lines(&nodes[0], 200, "meanwhile");
+    append_lines(&nodes[1], 2, "of the node itself");
+    for (process, from, count) in [(&mut all, 1, 203), (&mut late, 4, 200)] {
+        assert_eq!(process.wait(SOON), Some(0), "{}", process.stderr());
+        let lines: Vec<Value> =
+            process.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let seqs: Vec<u64> = lines
+            .iter()
+            .filter(|entry| entry["author"] == author)
+            .map(|entry| entry["seq"].as_u64().unwrap())
+            .collect();
+        assert_eq!(seqs, (from..from + count).collect::<Vec<u64>>(), "each once and in order");
+    }
+    nodes[1].run(&["log", "read", "--follow", "--timeout", "1"]).expect(7, &["in time"]);
+}
+
 #[test]
 fn the_registry_is_one_on_all_nodes() {
     let lab = lab!();
@@ -154,6 +263,10 @@ fn the_registry_is_one_on_all_nodes() {
     assert_eq!(list(&["--where", "size=7"]), json!([]));
     assert_eq!(list(&["--kind", "agent", "--prefix", "sc", "--where", "role"]).as_array().unwrap().len(), 1);
     assert_eq!(list(&["--limit", "2"]).as_array().unwrap().len(), 2);
+    let found = nodes[0].json(&["registry", "search", "LLAMA", "8"]);
+    assert_eq!((&found["hits"][0]["entry"]["key"], &found["matches"]), (&json!("model/llama"), &json!(1)));
+    assert_eq!(nodes[0].json(&["registry", "search", "scout", "--kind", "model"])["hits"], json!([]));
+    nodes[0].run(&["registry", "search", "..."]).expect(2, &["no word"]);
     nodes[0].json(&["registry", "unlink", "model/llama", "deployed_on", "infrastructure/rack"]);
     assert_eq!(nodes[0].json(&["registry", "links", "model/llama"])["links"], json!([]));
     nodes[0].json(&["registry", "delete", "model/llama", "--replicas", "1"]);

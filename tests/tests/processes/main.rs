@@ -1,6 +1,7 @@
 //! Nodes as real processes on one machine, as an operator runs them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod away;
 mod clock;
 mod common;
 mod devnet;
@@ -8,4 +9,6 @@ mod durable;
 mod failure;
 mod inspect;
 mod join;
+mod kills;
 mod misuse;
+mod store;
