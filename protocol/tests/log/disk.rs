@@ -110,7 +110,7 @@ impl Disk {
     pub(crate) fn chunk(&self, checkpoint: Hash, part: usize, index: u64) -> Vec<Bytes> {
         let held = self.held.iter().find(|(held, _)| held.sealed.checkpoint.id() == checkpoint);
         let part = held.and_then(|(_, parts)| parts.get(part));
-        let from = usize::try_from(index).unwrap() * CHUNK_BYTES;
+        let from = usize::try_from(index).unwrap_or(usize::MAX).saturating_mul(CHUNK_BYTES);
         let chunk = part.filter(|part| from < part.len());
         chunk.map(|part| part.slice(from..part.len().min(from + CHUNK_BYTES))).into_iter().collect()
     }
