@@ -286,6 +286,17 @@ impl LogActor {
         }));
     }
 
+    /// Does work on a thread that may block, and gives the machine the answer.
+    fn block(&mut self, ctx: &mut Context<Self>, work: impl FnOnce() -> Input<PeerId> + Send + 'static) {
+        let life = self.life;
+        let done = actix_rt::task::spawn_blocking(work);
+        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
+            Ok(input) if actor.life == life => actor.give(ctx, input),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "work on the log's disk was not done"),
+        }));
+    }
+
     /// Writes on a thread that may block, and tells the machine how that went.
     fn write(
         &mut self,

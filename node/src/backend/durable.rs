@@ -142,7 +142,7 @@ impl DurableBackend for NodeBackend {
 fn weight_of_log(change: &log::Change) -> usize {
     match change {
         log::Change::Applied(entries) => entries.iter().map(|entry| CHANGE_BYTES + entry.data.len()).sum(),
-        log::Change::Frozen { .. } => CHANGE_BYTES,
+        log::Change::Frozen { .. } | log::Change::Jumped(_) => CHANGE_BYTES,
     }
 }
 

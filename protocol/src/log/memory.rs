@@ -77,7 +77,13 @@ impl MemoryStore {
     pub fn write(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let mut written = BTreeSet::new();
         for change in changes {
-            let Change::Append(record) = change else { continue };
+            let record = match change {
+                Change::Append(record) => record,
+                Change::Freeze { .. } => continue,
+                Change::Seal(_) | Change::Jump(_) => {
+                    return Err(StoreError::Failed("this store keeps no checkpoints".to_owned()));
+                }
+            };
             let before = record.first().saturating_sub(1);
             let follows = record.first() == Seq(1)
                 || written.contains(&(record.author(), before))
@@ -111,19 +117,14 @@ impl MemoryStore {
                 }
                 log.insert(record.first(), Kept::Sound(record.clone()));
             }
-            Change::Freeze(proof) => {
-                let log = self.logs.entry(proof.author()).or_default();
+            Change::Freeze { proof, head } => {
                 // A damaged record before the fork stays, to be found and fetched again.
-                let is_behind =
-                    |first: &Seq, kept: &Kept| kept.sound().map_or(*first, Record::last) >= proof.fork();
-                while let Some((first, kept)) = log.last_key_value()
-                    && is_behind(first, kept)
-                {
-                    let first = *first;
-                    log.remove(&first);
-                }
+                let log = self.logs.entry(proof.author()).or_default();
+                drop(log.split_off(&head.seq.saturating_add(1)));
                 self.proofs.insert(proof.author(), proof.clone());
             }
+            // Refused before.
+            Change::Seal(_) | Change::Jump(_) => {}
         }
     }
 
@@ -293,7 +294,7 @@ mod tests {
         let author = records[0].author();
         let other = Author::new(1).branch(Some(&records[0]), &[1], 7);
         let proof = Proof::new(&records[1], &other[0]).unwrap();
-        store.write(&[Change::Freeze(proof.clone())]).unwrap();
+        store.write(&[Change::Freeze { proof: proof.clone(), head: records[0].head() }]).unwrap();
         let (logs, damage) = store.open();
         assert!(damage.is_empty());
         assert_eq!(
@@ -330,7 +331,7 @@ mod tests {
         let other = Author::new(1).branch(Some(&records[1]), &[1], 7);
         let proof = Proof::new(&records[2], &other[0]).unwrap();
         assert!(store.flip(&author, Seq(3), 11));
-        assert_eq!(store.write(&[Change::Freeze(proof)]), Ok(()));
+        assert_eq!(store.write(&[Change::Freeze { proof, head: records[1].head() }]), Ok(()));
         assert_eq!(store.verify(&author), Err(Damaged { author, first: Seq(3) }));
     }
 

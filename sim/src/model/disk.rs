@@ -128,7 +128,7 @@ pub(super) fn pooled(change: Change, pool: &mut Pool) -> Change {
             });
             Change::Append(of_pool.record.clone())
         }
-        change @ Change::Freeze(_) => change,
+        change => change,
     }
 }
 

@@ -166,7 +166,7 @@ impl Node {
             shared.validate.phase_interval,
             shared.validate.pattern_cache,
         );
-        let start = log::Start { logs, may_have_written };
+        let start = log::Start { logs, may_have_written, checkpoint: None };
         let mut out = Outbox::new();
         let identity = shared.identity(ctx.me);
         let config = settings.config.clone();
@@ -278,6 +278,11 @@ impl Node {
             Output::Appended { ticket, appended } => note_answer(ticket, Ok(appended), ctx),
             Output::Refused { ticket, error } => note_answer(ticket, Err(error), ctx),
             Output::Event(event) => self.on_log_event(event, ctx),
+            Output::Fold { .. }
+            | Output::Stage { .. }
+            | Output::Open { .. }
+            | Output::ReadChunk { .. }
+            | Output::Truncate { .. } => unreachable!("nobody makes checkpoints here"),
         }
     }
 

@@ -189,7 +189,7 @@ struct RawPage {
 /// What happened to a log, with the entries as the node sent them.
 #[derive(Deserialize)]
 struct RawEvent {
-    author: NodeId,
+    author: Option<NodeId>,
     entries: Vec<Value>,
 }
 
@@ -329,8 +329,10 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let RawEvent { author, entries } = typed(&value)?;
-            if self.is_wanted(&author) {
-                self.show_news(author, entries)?;
+            match author {
+                Some(author) if self.is_wanted(&author) => self.show_news(author, entries)?,
+                Some(_) => {}
+                None => self.catch_up()?,
             }
         }
         Ok(())

@@ -251,8 +251,8 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     add("LogEntry", log_entry());
     add("LogEntries", log_entries());
     add("LogHead", log_head());
-    let added = [("author", string()), ("entries", array("LogEntry")), ("head", count())];
-    add("LogEvent", object(&[&[("change", one_of(&["appended", "frozen"]))], &added[..]].concat(), &[]));
+    let added = [("author", nullable(string())), ("entries", array("LogEntry")), ("head", count())];
+    add("LogEvent", object(&[&[("change", one_of(&["appended", "frozen", "covered"]))], &added[..]].concat(), &[]));
     add("CatchUp", catch_up());
     add("MissedEntries", missed());
     add("Source", object(&[("peer_id", string()), ("entries", count()), ("bytes", count())], &[]));

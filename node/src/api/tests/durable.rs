@@ -271,6 +271,7 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
     let found = RegistryFound::from(inner.registry.search(&search, NOW));
     let added = LogEvent::from(Change::Applied(inner.entries.clone()));
     let frozen = LogEvent::from(Change::Frozen { author: ME, end: None });
+    let covered = LogEvent::from(Change::Jumped(vec![ME]));
     let entry_view = EntryView::from(&entry);
     let changed = registry::Change::Entry { old: None, new: Some(Box::new(entry)) };
     let linked = registry::Change::Linked(link.to_link().unwrap());
@@ -290,6 +291,7 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
         ("LogHead", json!(LogHead::from(inner.head()))),
         ("LogEvent", json!(added)),
         ("LogEvent", json!(frozen)),
+        ("LogEvent", json!(covered)),
         ("Hit", json!(found.hits[0])),
         ("RegistryFound", json!(found)),
         ("CatchUp", json!(report)),

@@ -147,9 +147,9 @@ impl From<LogPage> for LogEntries {
 pub struct LogEvent {
     /// What.
     pub change: LogChange,
-    /// Whose log.
-    pub author: NodeId,
-    /// The entries that were added, in order, and are on disk; none if it was frozen.
+    /// Whose log; none if many changed.
+    pub author: Option<NodeId>,
+    /// The entries that were added, in order, and are on disk.
     pub entries: Vec<LogEntry>,
     /// Its last entry now; 0 if there is none left.
     pub head: Seq,
@@ -163,6 +163,8 @@ pub enum LogChange {
     Appended,
     /// Its author contradicted itself: entries behind the head count no more.
     Frozen,
+    /// A checkpoint stands for entries that had been missing here; `GET /api/v1/log/heads` tells what there is now.
+    Covered,
 }
 
 impl LogChange {
@@ -171,6 +173,7 @@ impl LogChange {
         match self {
             LogChange::Appended => "appended",
             LogChange::Frozen => "frozen",
+            LogChange::Covered => "covered",
         }
     }
 }
@@ -180,17 +183,19 @@ impl From<Change> for LogEvent {
         match change {
             Change::Frozen { author, end } => LogEvent {
                 change: LogChange::Frozen,
-                author,
+                author: Some(author),
                 entries: Vec::new(),
                 head: end.map_or(Seq(0), |end| end.seq),
             },
             Change::Applied(entries) => LogEvent {
                 change: LogChange::Appended,
-                // A record has at least one.
-                author: entries.first().map_or(NodeId::from_bytes([0; 32]), |entry| entry.author),
+                author: entries.first().map(|entry| entry.author),
                 head: entries.last().map_or(Seq(0), |entry| entry.seq),
                 entries: entries.into_iter().map(LogEntry::from).collect(),
             },
+            Change::Jumped(_) => {
+                LogEvent { change: LogChange::Covered, author: None, entries: Vec::new(), head: Seq(0) }
+            }
         }
     }
 }

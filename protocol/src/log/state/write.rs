@@ -210,7 +210,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             let Queued { change, author, head, step, generation, from, is_fetched, tickets } = queued;
             if self.logs.get(&author).is_none_or(|log| log.generation != generation) {
                 self.refuse_tickets(tickets, &damaged(), out);
-                if let Change::Freeze(proof) = change {
+                if let Change::Freeze { proof, .. } = change {
                     // It is on disk, whatever was found damaged meanwhile: what was applied behind the fork has to go.
                     out.push(Event::Frozen { proof });
                 }
