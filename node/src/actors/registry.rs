@@ -15,7 +15,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::log::{Appended, Entry, Record, StoreError, StoredLog};
-use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
+use omnimesh_protocol::projection::{EntryRef, Projection, Replay};
 use omnimesh_protocol::registry::{self, Action, CATEGORY, State, WriteError};
 use omnimesh_protocol::{NodeId, Outbox, Seq, Step};
 use tokio::sync::oneshot;
@@ -193,8 +193,8 @@ fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
     }
     let mut out = Outbox::new();
     let mut is_whole = true;
-    for log in logs.iter().filter(|log| log.proof.is_some()) {
-        is_whole &= state.cut(log.author, end_of(log), &mut out) == Replay::NotNeeded;
+    for proof in logs.iter().filter_map(|log| log.proof.as_ref()) {
+        is_whole &= state.cut(proof.author(), proof.end(), &mut out) == Replay::NotNeeded;
     }
     for log in logs {
         let known = state.heads().get(&log.author).map_or(Seq(0), |head| head.seq);
@@ -203,11 +203,6 @@ fn load(store: &LogStore, logs: &[StoredLog]) -> Result<State, StoreError> {
         let _ = out.drain();
     }
     Ok(state)
-}
-
-/// Where a frozen log ends.
-pub(super) fn end_of(log: &StoredLog) -> Option<Head> {
-    (log.head.seq > Seq(0)).then_some(Head { seq: log.head.seq, hash: log.head.digest })
 }
 
 /// Gives each entry of a log from the record that covers `from` on.
