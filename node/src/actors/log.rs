@@ -365,9 +365,7 @@ impl LogActor {
                 let (author, fork) = (proof.author(), proof.fork());
                 tracing::warn!(%author, fork = fork.0, "a log is frozen: its author has signed two entries for one place");
                 let head = self.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
-                let end = (head.seq > omnimesh_protocol::Seq(0))
-                    .then_some(projection::Head { seq: head.seq, hash: head.digest });
-                self.tell(&Change::Frozen { author, end }, 0);
+                self.tell(&Change::Frozen { author, end: super::registry::end_of(&proof, head) }, 0);
                 let detail = format!(
                     "{author} has signed two entries for one place in its log; it ends before entry {} on every node",
                     fork.0

@@ -14,7 +14,7 @@ use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
-use omnimesh_protocol::log::{Appended, Entry, Record, StoreError, StoredLog};
+use omnimesh_protocol::log::{self, Appended, Entry, Proof, Record, StoreError, StoredLog};
 use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
 use omnimesh_protocol::registry::{self, Action, CATEGORY, State, WriteError};
 use omnimesh_protocol::{NodeId, Outbox, Seq, Step};
@@ -243,8 +243,9 @@ pub(crate) fn load(store: &LogStore, opened: &mut Opened) -> Result<State, Store
     }
     let mut out = Outbox::new();
     let mut is_whole = true;
-    for log in logs.iter().filter(|log| log.proof.is_some()) {
-        is_whole &= state.cut(log.author, end_of(log), &mut out) == Replay::NotNeeded;
+    for log in logs.iter() {
+        let Some(proof) = &log.proof else { continue };
+        is_whole &= state.cut(log.author, end_of(proof, log.head), &mut out) == Replay::NotNeeded;
     }
     if !is_whole {
         let _ = state.merge(&base(store), &mut out);
@@ -326,9 +327,11 @@ struct Batch {
     damage: Vec<Damage>,
 }
 
-/// Where a frozen log ends.
-pub(super) fn end_of(log: &StoredLog) -> Option<Head> {
-    (log.head.seq > Seq(0)).then_some(Head { seq: log.head.seq, hash: log.head.digest })
+/// Where a frozen log ends: before the fork, or where a sealed checkpoint cuts it behind that. The head alone does not
+/// tell: what was damaged is not there yet.
+pub(super) fn end_of(proof: &Proof, head: log::Head) -> Option<Head> {
+    let head = (head.seq > Seq(0)).then_some(Head { seq: head.seq, hash: head.digest });
+    proof.end().max(head)
 }
 
 /// Gives each entry of a log from the record that covers `from` on, as far as there is no damage.

@@ -22,6 +22,8 @@ pub struct MemoryStore {
     /// By the first sequence number of each record.
     logs: BTreeMap<NodeId, BTreeMap<Seq, Kept>>,
     proofs: BTreeMap<NodeId, Proof>,
+    /// How far logs had come, whatever was cut off since because it was damaged.
+    reached: BTreeMap<NodeId, Head>,
 }
 
 /// A record of a log is not what was written.
@@ -116,12 +118,18 @@ impl MemoryStore {
                     drop(log.split_off(&record.first()));
                 }
                 log.insert(record.first(), Kept::Sound(record.clone()));
+                let reached = self.reached.entry(record.author()).or_insert(Head::EMPTY);
+                if record.last() >= reached.seq {
+                    *reached = record.head();
+                }
             }
             Change::Freeze { proof, head } => {
                 // A damaged record before the fork stays, to be found and fetched again.
                 let log = self.logs.entry(proof.author()).or_default();
                 drop(log.split_off(&head.seq.saturating_add(1)));
                 self.proofs.insert(proof.author(), proof.clone());
+                let head = self.stored(proof.author()).head;
+                self.reached.insert(proof.author(), head);
             }
             // Refused before.
             Change::Seal(_) | Change::Jump(_) => {}
@@ -196,6 +204,12 @@ impl MemoryStore {
             drop(log.split_off(&damaged.first));
         }
         self.stored(damaged.author)
+    }
+
+    /// How far an author's log had come before damage was cut off, at this start or an earlier one. A node must not write
+    /// its own log anew from there on: it begins with this as its head, and is told [`Damaged`](super::Input::Damaged).
+    pub fn reached(&self, author: &NodeId) -> Option<Head> {
+        self.reached.get(author).copied()
     }
 
     /// Where an author's log ends: its last record that is whole.
@@ -354,6 +368,7 @@ mod tests {
         assert!(store.flip(&author, Seq(5), 11));
         let (logs, damage) = store.open();
         assert_eq!((logs[0].head, damage.len()), (records[1].head(), 1));
+        assert_eq!(store.reached(&author), Some(records[2].head()), "it had come further");
         assert!(!store.flip(&author, Seq(5), 11), "it is gone");
         assert!(store.flip(&author, Seq(3), 0) && store.flip(&author, Seq(3), 0));
         assert_eq!(store.verify(&author), Ok(()), "flipped back");

@@ -26,6 +26,7 @@ use crate::envelope::{Blob, Envelope};
 use crate::id::{Hash, MeshId, NodeId, Seq};
 use crate::identity::PublicKey;
 use crate::pattern::PatternGenerator;
+use crate::projection;
 use crate::refusal::Refusal;
 use crate::shape;
 
@@ -138,6 +139,12 @@ impl Proof {
     /// The first sequence number that nobody can trust any more: entries from it on are dropped.
     pub fn fork(&self) -> Seq {
         self.first.first()
+    }
+
+    /// The entry before the fork, with which the log ends on every node; `None` if it is frozen from its first entry on. A
+    /// node that is behind gets what is missing up to here, so this, and not its head, is where projections cut.
+    pub fn end(&self) -> Option<projection::Head> {
+        self.first.prev().map(|hash| projection::Head { seq: self.fork().saturating_sub(1), hash })
     }
 
     /// The name of the proof: two proofs of the same records are one, whoever made them.
@@ -274,6 +281,7 @@ mod tests {
         let proof = proof();
         let read = Proof::decode(&proof.encode(), BYTES_MAX).unwrap();
         assert_eq!((&read, read.id(), read.fork()), (&proof, proof.id(), Seq(3)));
+        assert_eq!(read.end().map(|end| end.seq), Some(Seq(2)), "the entry before the fork");
         read.verify().unwrap();
         read.verify_in_mesh(mesh().id(), &mut patterns()).unwrap();
         let other = crate::Mesh::open("other").unwrap();

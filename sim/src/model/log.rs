@@ -16,7 +16,7 @@ use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::{self, Change, Damaged, Event, MemoryStore, Output, Record, StoreError, Token};
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
+use omnimesh_protocol::projection::{EntryRef, Projection, Replay};
 use omnimesh_protocol::registry;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::{MessageId, NodeId, Outbox, Seq, Step, Time};
@@ -130,11 +130,6 @@ fn apply(state: &mut registry::State, record: &Record, out: &mut Outbox<registry
     drop(out.drain());
 }
 
-/// Where a frozen log ends.
-fn end_of(head: log::Head) -> Option<Head> {
-    (head.seq > Seq(0)).then_some(Head { seq: head.seq, hash: head.digest })
-}
-
 fn apply_all(state: &mut registry::State, store: &MemoryStore) {
     let mut out = Outbox::new();
     for (author, _) in store.logs() {
@@ -150,17 +145,28 @@ impl Node {
         let now = self.local(ctx.now);
         let drive = self.drive.get_or_insert_with(|| Box::new(Drive::new(shared, ctx.me)));
         drive.dying = None;
-        let (logs, damage) = drive.store.open();
+        let (mut logs, damage) = drive.store.open();
         for damaged in &damage {
             drive.on_damage(damaged, &mut ctx.sink.record);
         }
         let mut registry = registry::State::new();
         let mut nobody = Outbox::new();
-        for log in logs.iter().filter(|log| log.proof.is_some()) {
+        for proof in logs.iter().filter_map(|log| log.proof.as_ref()) {
             // Everything is applied below.
-            let _ = registry.cut(log.author, end_of(log.head), &mut nobody);
+            let _ = registry.cut(proof.author(), proof.end(), &mut nobody);
         }
         apply_all(&mut registry, &drive.store);
+        // What the own log has lost to damage, in this life or an earlier one, it must not write anew: the machine begins
+        // with where it had come to, and is told of the damage at once.
+        let me = shared.id(ctx.me);
+        let mut inputs = VecDeque::new();
+        if let (Some(own), Some(reached)) =
+            (logs.iter_mut().find(|log| log.author == me), drive.store.reached(&me))
+            && reached.seq > own.head.seq
+        {
+            inputs.push_back(log::Input::Damaged(own.clone()));
+            own.head = reached;
+        }
         let patterns = PatternGenerator::new(
             shared.mesh.secret().clone(),
             shared.validate.phase_interval,
@@ -175,10 +181,10 @@ impl Node {
         if let Some(machines) = &mut self.machines {
             machines.log = Some(Box::new(part));
         }
-        let mut inputs = VecDeque::new();
         for output in out.drain() {
             self.on_log_output(output, &mut inputs, ctx);
         }
+        self.log_all(inputs, ctx);
         self.relay(relay::Input::Subscribe(settings.gossiped_on.clone()), ctx);
         let verify = nanos(shared.scenario.disk.verify);
         if verify > 0 {
@@ -294,8 +300,7 @@ impl Node {
             Event::Applied { record, .. } => apply(&mut part.registry, &record, &mut Outbox::new()),
             Event::Frozen { proof } => {
                 let author = proof.author();
-                let head = part.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
-                let replay = part.registry.cut(author, end_of(head), &mut Outbox::new());
+                let replay = part.registry.cut(author, proof.end(), &mut Outbox::new());
                 if let (Replay::Needed, Some(drive)) = (replay, &self.drive) {
                     apply_all(&mut part.registry, &drive.store);
                 }
