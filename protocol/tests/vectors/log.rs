@@ -214,7 +214,7 @@ fn bad_frames() -> Vec<FrameCase> {
     let me = author(1).id();
     let key = || bytes(me.as_bytes());
     let range = |lower: &[u8], upper: Option<&[u8]>, content: Vec<u8>| {
-        array(&[bytes(lower), upper.map_or(NULL.to_vec(), |upper| bytes(upper)), content])
+        array(&[bytes(lower), upper.map_or(NULL.to_vec(), bytes), content])
     };
     let compare = |ranges: &[Vec<u8>]| array(&[uint(0), uint(1), array(ranges)]);
     let print = || bytes([9; 16]);

@@ -271,7 +271,7 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     add("RegistryPage", object(&page, &[]));
     add("Hit", object(&[("score", count()), ("entry", reference("EntryView"))], &[]));
     let found = [("hits", array("Hit")), ("matches", count()), ("cut_short", boolean())];
-    add("RegistryFound", object(&[&[as_of.clone()], &found[..]].concat(), &[]));
+    add("RegistryFound", object(&[std::slice::from_ref(&as_of), &found[..]].concat(), &[]));
     add("LinkName", object(&link_name(), &[]));
     let link = [("created", reference("Write")), ("whole", boolean())];
     add("LinkOfEntry", object(&[&link_name()[..], &link[..]].concat(), &[]));
