@@ -74,11 +74,7 @@ enum Command {
         #[command(flatten)]
         trees: trees::TreesArgs,
         #[command(flatten)]
-        append: log::append::AppendArgs,
-        #[command(flatten)]
-        replicate: log::replicate::ReplicateArgs,
-        #[command(flatten)]
-        reconcile: log::reconcile::ReconcileArgs,
+        log: Box<log::LogArgs>,
         /// Where the JSON goes.
         #[arg(long, default_value = "target/benches.json")]
         json: PathBuf,
@@ -165,7 +161,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::LogAppend(args) => print!("{}", report::append(&log::append::compare(&args)?)),
         Command::LogReplicate(args) => print!("{}", report::replicate(&log::replicate::compare(&args)?)),
         Command::LogReconcile(args) => print!("{}", report::reconcile(&log::reconcile::compare(&args)?)),
-        Command::Report { sections, gates, gossip, engine, trees, append, replicate, reconcile, json } => {
+        Command::Report { sections, gates, gossip, engine, trees, log, json } => {
             let has = |section| sections.contains(&section);
             let all = report::Report {
                 machine: report::Machine::here(),
@@ -173,14 +169,14 @@ fn run(command: Command) -> Outcome<()> {
                 gossip: if has(Section::Gossip) { gossip::compare(&gossip)? } else { Vec::new() },
                 engine: if has(Section::Engine) { engine::measure(&engine)? } else { Vec::new() },
                 trees: if has(Section::Trees) { trees::compare(&trees)? } else { Vec::new() },
-                append: if has(Section::LogAppend) { log::append::compare(&append)? } else { Vec::new() },
+                append: if has(Section::LogAppend) { log::append::compare(&log.append)? } else { Vec::new() },
                 replicate: if has(Section::LogReplicate) {
-                    log::replicate::compare(&replicate)?
+                    log::replicate::compare(&log.replicate)?
                 } else {
                     Vec::new()
                 },
                 reconcile: if has(Section::LogReconcile) {
-                    Some(log::reconcile::compare(&reconcile)?)
+                    Some(log::reconcile::compare(&log.reconcile)?)
                 } else {
                     None
                 },

@@ -16,7 +16,7 @@
 //! Decoding checks shape alone. Whether to believe it is for [`crate::validate`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::de::Visitor;
@@ -154,7 +154,21 @@ pub struct Envelope {
     signature: [u8; 64],
     header: Header,
     payloads: Payloads,
+    digest: Digest,
 }
+
+/// The hash of the signed bytes, computed once: the signature, the chain and the store all ask for it. It follows from the
+/// bytes, so whether it is there already makes no difference between two envelopes.
+#[derive(Clone, Default)]
+struct Digest(OnceLock<Hash>);
+
+impl PartialEq for Digest {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Digest {}
 
 /// What cannot be put into an envelope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -187,9 +201,10 @@ impl Envelope {
         header.author = identity.id();
         let signed = Bytes::from(encode_signed(&header, &payloads));
         let tag = *blake3::keyed_hash(pattern.tag_key(), &signed).as_bytes();
-        let signature = identity.sign(&signature_input(&Hash::of(&signed)));
+        let digest = Hash::of(&signed);
+        let signature = identity.sign(&signature_input(&digest));
         let bytes = encode_outer(&signed, &tag, &signature);
-        Ok(Envelope { bytes, signed, tag, signature, header, payloads })
+        Ok(Envelope { bytes, signed, tag, signature, header, payloads, digest: Digest(digest.into()) })
     }
 
     /// Reads an envelope of at most `bytes_max` bytes.
@@ -223,6 +238,7 @@ impl Envelope {
             header: Header { mesh, author, seq, step, kind, channel, prev, timestamp_us },
             payloads: payloads.0.iter().map(|payload| bytes.slice_ref(payload)).collect(),
             bytes: bytes.clone(),
+            digest: Digest::default(),
         })
     }
 
@@ -263,7 +279,7 @@ impl Envelope {
 
     /// The hash of the signed bytes, which the author's next durable envelope names.
     pub fn digest(&self) -> Hash {
-        Hash::of(&self.signed)
+        *self.digest.0.get_or_init(|| Hash::of(&self.signed))
     }
 
     /// True if the author knew the pattern of the step. Constant time.

@@ -7,4 +7,15 @@ pub(crate) mod replicate;
 mod store;
 mod stream;
 
+/// What of the log is compared.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogArgs {
+    #[command(flatten)]
+    pub(crate) append: append::AppendArgs,
+    #[command(flatten)]
+    pub(crate) replicate: replicate::ReplicateArgs,
+    #[command(flatten)]
+    pub(crate) reconcile: reconcile::ReconcileArgs,
+}
+
 pub(crate) use stream::{StreamArgs, run as stream};

@@ -269,7 +269,7 @@ fn id_of(head: &AuthorHead) -> Id {
 fn ours_of(behind: &HeadSet, ahead: &HeadSet) -> Outcome<Cost> {
     let began = Instant::now();
     let mut cost = Cost { bytes: 0, round_trips: 0, took: Duration::ZERO };
-    let (mut known, mut messages) = (0, 0);
+    let (mut known, mut messages) = (0, 0_usize);
     let mut ranges = vec![behind.all()];
     loop {
         let frame = Frame::Compare { round: 1, ranges };
@@ -288,12 +288,12 @@ fn ours_of(behind: &HeadSet, ahead: &HeadSet) -> Outcome<Cost> {
             };
             if is_ahead {
                 known += heads.len();
-                cost.round_trips = (messages + 1) / 2;
+                cost.round_trips = messages.div_ceil(2);
             }
         }
         if !is_ahead && !answer.theirs.is_empty() {
             known += answer.theirs.len();
-            cost.round_trips = messages / 2;
+            cost.round_trips = messages.div_ceil(2);
         }
         ranges = answer.ranges;
         if messages > MESSAGES_MAX {

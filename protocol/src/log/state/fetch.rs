@@ -21,8 +21,8 @@ use super::records::Checking;
 
 /// Authors that are looked at in one go for something to ask. Source: guess, some 50 µs.
 const LOOK_MAX: usize = 64;
-/// Bytes asked of one peer at once, in requests of full size. Source: measured by `log-replicate`; with fewer a peer on
-/// loopback waits for requests.
+/// Bytes asked of one peer at once, in requests of full size. Source: guess; 2 MiB in a round trip of 5 ms are 400 MB/s, more
+/// than is written to disk.
 const FULL_REQUESTS: usize = 8;
 /// Bytes of an entry while nothing is known of an author's. Source: a record of one entry of 200 bytes.
 const ENTRY_BYTES: usize = 430;

@@ -12,8 +12,8 @@ use super::super::checkpoint::{CutHead, StoredCheckpoint};
 use super::super::{AppendError, Change, Event, Head, Output, Proof, Record, StoreError, StoredLog, Token};
 use super::State;
 
-/// Bytes of records in one write, about. Source: measured by `log-replicate` on a virtual disk: with 4 MiB the disk
-/// waits for more than half of the time. A write of that size takes a disk some ten milliseconds, for which own appends wait.
+/// Bytes of records in one write, about. Source: writes of 4 MiB, each waited for, came to 160 MB/s on a virtual disk, of
+/// 16 MiB to 400. Own appends wait for the write under way, so it is not more.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// A change on its way to disk.
