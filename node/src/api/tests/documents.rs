@@ -52,9 +52,13 @@ async fn head_is_answered_wherever_get_is() {
 }
 
 fn concrete(path: &str) -> String {
-    path.replace("{kind}", "model")
+    // A search without a word is none.
+    let query = if path.ends_with("/search") { "?q=news" } else { "" };
+    let path = path
+        .replace("{kind}", "model")
         .replace("{name}", "news")
-        .replace("{id}", &MessageId::of(b"known").to_string())
+        .replace("{id}", &MessageId::of(b"known").to_string());
+    path + query
 }
 
 #[tokio::test]
