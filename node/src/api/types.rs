@@ -23,8 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use log::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogChange, LogCheckpoint, LogEntries,
-    LogEntry, LogEvent,
-    LogHead, LogProof, LogStatus, MissedEntries, Source,
+    LogEntry, LogEvent, LogHead, LogProof, LogStatus, MissedEntries, Source,
 };
 pub use registry::{
     AsOfView, EntryView, HitView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange,

@@ -252,7 +252,10 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     add("LogEntries", log_entries());
     add("LogHead", log_head());
     let added = [("author", nullable(string())), ("entries", array("LogEntry")), ("head", count())];
-    add("LogEvent", object(&[&[("change", one_of(&["appended", "frozen", "covered"]))], &added[..]].concat(), &[]));
+    add(
+        "LogEvent",
+        object(&[&[("change", one_of(&["appended", "frozen", "covered"]))], &added[..]].concat(), &[]),
+    );
     add("CatchUp", catch_up());
     add("MissedEntries", missed());
     add("Source", object(&[("peer_id", string()), ("entries", count()), ("bytes", count())], &[]));

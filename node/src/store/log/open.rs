@@ -1,10 +1,10 @@
 //! Opening the file, and what is found in it.
 
-use std::{fs, io};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, RwLock};
+use std::{fs, io};
 
 use omnimesh_protocol::log::{StoreError, StoredLog};
 use omnimesh_protocol::{MeshId, NodeId};
