@@ -252,7 +252,7 @@ fn bad_frames() -> Vec<FrameCase> {
     ];
     let mut cases: Vec<FrameCase> =
         close.iter().map(|(comment, bytes)| frame_case(comment, "close", bytes, None)).collect();
-    cases.push(frame_case("kind 10", "drop", &array(&[uint(10), uint(1)]), None));
+    cases.push(frame_case("kind 15", "drop", &array(&[uint(15), uint(1)]), None));
     cases.push(frame_case("kind 2^64 - 1", "drop", &array(&[uint(u64::MAX), cbor::text("x")]), None));
     cases
 }

@@ -216,6 +216,7 @@ fn every_kind_can_be_written() {
             "churn" => "rate_per_s = 1\naway_ms = 10",
             "degrade" => "loss = 0.1",
             "slow" => "frame_ms = 1",
+            "crash_in_write" | "lost_tail" => "restart_after_ms = 1",
             "clock_jump" => "by_ms = 1",
             "clock_drift" => "drift_ppm = -10",
             _ => "",
