@@ -599,6 +599,7 @@ fn start_actors(
         Some((store, opened)) => {
             // Before the log begins: it has to know what turns out to be damaged.
             let state = registry::load(store, opened)?;
+            let reached = store.reached(me)?;
             let log_settings = log::Settings {
                 config: settings::log(config),
                 identity: identity.clone(),
@@ -609,9 +610,11 @@ fn start_actors(
                 start: Start {
                     logs: opened.logs.clone(),
                     may_have_written: !*is_new,
+                    reached,
                     checkpoint: opened.checkpoint.clone(),
                 },
                 damage: opened.damage.clone(),
+                gaps: store.gaps()?.into_iter().collect(),
                 subscriber_queue: config.limits.subscriber_queue,
                 pool: Arc::clone(&gossip_settings.pool),
             };

@@ -367,7 +367,7 @@ impl Pair {
                 settings.node.phase_interval.try_into()?,
                 std::num::NonZeroUsize::MIN,
             );
-            let start = Start { logs: logs.to_vec(), may_have_written: false, checkpoint: None };
+            let start = Start { logs: logs.to_vec(), may_have_written: false, ..Start::default() };
             let identity = Identity::from_seed(&[seed; 32]);
             let mut out = Outbox::new();
             let config = log::Config::default();

@@ -9,7 +9,7 @@
 mod checkpoint;
 mod requests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ use omnimesh_protocol::log::{
 };
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::validate::Unverified;
-use omnimesh_protocol::{Identity, Mesh, Outbox, Step, projection};
+use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Step, projection};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -44,6 +44,8 @@ pub(crate) use requests::{
 
 /// Reports of what was caught up with that are kept for people.
 const REPORTS_MAX: usize = 32;
+/// Bytes of sound records that are taken at once from behind a gap.
+const KEPT_BYTES: usize = 1 << 20;
 /// Batches of this many signatures and more are split among the pool's threads.
 const PARALLEL_BATCH: usize = 8;
 
@@ -63,7 +65,7 @@ pub enum LogError {
     #[error("the log of {author} has entries {base} to {head}; {asked} was asked for")]
     OutOfRange {
         /// Whose log.
-        author: omnimesh_protocol::NodeId,
+        author: NodeId,
         /// Its first entry here.
         base: u64,
         /// Its last entry.
@@ -93,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) start: Start,
     /// What was found damaged when the store was opened.
     pub(crate) damage: Vec<Damage>,
+    /// Logs that end before something that was damaged, at this start or an earlier one.
+    pub(crate) gaps: BTreeSet<NodeId>,
     pub(crate) subscriber_queue: usize,
     pub(crate) pool: Arc<rayon::ThreadPool>,
 }
@@ -120,6 +124,8 @@ pub(crate) struct LogActor {
     life: u64,
     /// What was found damaged and is not repaired yet.
     damaged: Option<String>,
+    /// Logs that end before something that was damaged.
+    gaps: BTreeSet<NodeId>,
     /// Why nothing can be written.
     unwritable: Option<String>,
     left: Arc<Left>,
@@ -131,15 +137,16 @@ pub(crate) enum Change {
     /// Entries were added, and are on disk.
     Applied(Vec<Entry>),
     /// A log was frozen, and ends with this entry, if there is any left.
-    Frozen { author: omnimesh_protocol::NodeId, end: Option<projection::Head> },
+    Frozen { author: NodeId, end: Option<projection::Head> },
     /// A checkpoint stands for entries of these logs that come no more: the base has them.
-    Jumped(Vec<omnimesh_protocol::NodeId>),
+    Jumped(Vec<NodeId>),
 }
 
 impl LogActor {
     pub(crate) fn new(common: Common, settings: Settings, clock: SharedClock) -> Self {
         let mut out = Outbox::new();
         let state = Self::state(&common, &settings, &mut out);
+        let gaps = settings.gaps.clone();
         LogActor {
             common,
             settings,
@@ -159,6 +166,7 @@ impl LogActor {
             reports: VecDeque::new(),
             life: 0,
             damaged: None,
+            gaps,
             unwritable: None,
             left: Arc::default(),
         }
@@ -313,6 +321,32 @@ impl LogActor {
             }
             if actor.life == life {
                 actor.give(ctx, Input::Written { token, result });
+                actor.fill_gaps(ctx);
+            }
+        }));
+    }
+
+    /// Gives the machine what the store holds behind a record that had been damaged, once that is there again.
+    pub(super) fn fill_gaps(&mut self, ctx: &mut Context<Self>) {
+        if self.gaps.is_empty() {
+            return;
+        }
+        let (store, authors, life) = (Arc::clone(&self.settings.store), self.gaps.clone(), self.life);
+        let read = actix_rt::task::spawn_blocking(move || {
+            let read = |author| Ok::<_, StoreError>((author, store.kept(author, KEPT_BYTES)?));
+            authors.into_iter().map(read).collect::<Result<Vec<_>, _>>()
+        });
+        ctx.spawn(read.into_actor(self).map(move |read, actor, ctx| {
+            if actor.life != life {
+                return;
+            }
+            let Ok(Ok(read)) = read else { return tracing::warn!("what is behind damage could not be read") };
+            for (author, kept) in read {
+                match kept {
+                    None => drop(actor.gaps.remove(&author)),
+                    Some(records) if records.is_empty() => {}
+                    Some(records) => actor.give(ctx, Input::Kept(records)),
+                }
             }
         }));
     }
@@ -349,6 +383,7 @@ impl LogActor {
         self.damaged = Some(damage.what.clone());
         self.common.observe(vec![Event::Error { kind: "log_damaged", detail: damage.what }]);
         if let Some(log) = damage.log {
+            self.gaps.insert(log.author);
             self.give(ctx, Input::Damaged(log));
         }
     }
@@ -523,9 +558,11 @@ impl Supervised for LogActor {
         self.left = Arc::default();
         // What is on disk now, and not what was there at the start.
         let store = &self.settings.store;
-        match store.logs().and_then(|logs| Ok((logs, store.checkpoint()?))) {
-            Ok((logs, checkpoint)) => {
-                self.settings.start = Start { logs, may_have_written: true, checkpoint }
+        let read =
+            store.logs().and_then(|logs| Ok((logs, store.reached(self.state.me())?, store.checkpoint()?)));
+        match read {
+            Ok((logs, reached, checkpoint)) => {
+                self.settings.start = Start { logs, may_have_written: true, reached, checkpoint }
             }
             Err(error) => tracing::error!(%error, "the log could not be read again"),
         }

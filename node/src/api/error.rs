@@ -167,6 +167,11 @@ impl From<LogError> for ApiError {
             LogError::Append(AppendError::NotSynchronised | AppendError::Behind) => {
                 again(ErrorCode::NotReady, "`/readyz` answers 200 once the node is ready")
             }
+            LogError::Append(AppendError::Lost { .. }) => ApiError::new(
+                ErrorCode::NotReady,
+                message,
+                "`omnimesh log status` tells what was found damaged",
+            ),
             LogError::Append(AppendError::Frozen(_) | AppendError::Exhausted) => ApiError::new(
                 ErrorCode::Refused,
                 message,

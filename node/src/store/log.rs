@@ -6,7 +6,7 @@
 //! ```text
 //!   meta     "format" │ "mesh"              this program's number, and whose entries these are
 //!   records  (author, first seq)  ─►  checksum ‖ record      one signed envelope each
-//!   logs     author               ─►  checksum ‖ base ‖ head ‖ digest ‖ step [‖ digest ‖ step before the base]
+//!   logs     author               ─►  checksum ‖ base ‖ head ‖ digest ‖ step [‖ digest ‖ step before the base] [‖ reached]
 //!   proofs   author               ─►  checksum ‖ proof
 //!   snapshots name                ─►  checksum ‖ bytes       the registry as it was, and the base
 //!   checkpoints id                ─►  checksum ‖ sealed checkpoint
@@ -18,8 +18,10 @@
 //!
 //! Nothing is served that is not what was written. Every value carries a checksum over itself and its key; records of
 //! an author are contiguous, so that one that has vanished is missed too. What is found damaged is reported once: the
-//! author's log is cut before it, in the same breath, and the log fetches the rest from peers again. A file whose
-//! structure is broken is put aside, and what can still be read of it is carried over.
+//! author's log ends before it, in the same breath, and the log fetches the rest from peers again. How far it had come
+//! stays known (*reached*), so that a node never signs a number of its own log twice; and sound records behind the damage
+//! stay, and count again once the gap is filled. A file whose structure is broken is put aside, and what can still be
+//! read of it is carried over.
 //!
 //! Methods block for the disk; there is one writer at a time.
 
@@ -239,11 +241,18 @@ struct Row {
     log: StoredLog,
     /// The digest and step of the record before the base, if that is not the beginning.
     floor: (Hash, Step),
+    /// How far the log had come before damage cut it; not beyond the head if nothing of it is missing.
+    reached: Seq,
 }
 
 impl Row {
     fn new(log: StoredLog) -> Self {
-        Row { log, floor: (Head::EMPTY.digest, Step(0)) }
+        Row { log, floor: (Head::EMPTY.digest, Step(0)), reached: Seq(0) }
+    }
+
+    /// True if there may be sound records behind a gap.
+    fn has_gap(&self) -> bool {
+        self.reached > self.log.head.seq
     }
 
     /// What the first record comes behind.
@@ -256,11 +265,11 @@ impl Row {
     }
 }
 
-/// Bytes of where a log ends, and of what comes before its base.
-const LOG_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8;
+/// Bytes of where a log ends, of what comes before its base, and of how far it had come.
+const LOG_BYTES: usize = 8 + 8 + 32 + 8 + (32 + 8) + 8;
 
 fn put_row(row: &Row, logs: &mut Table<'_, &'static [u8; 32], &'static [u8]>) -> Result<(), Failure> {
-    let Row { log, floor } = row;
+    let Row { log, floor, reached } = row;
     let author = log.author.as_bytes();
     let mut value = Vec::with_capacity(LOG_BYTES);
     value.extend(log.base.0.to_le_bytes());
@@ -270,6 +279,9 @@ fn put_row(row: &Row, logs: &mut Table<'_, &'static [u8; 32], &'static [u8]>) ->
     if log.base > Seq(1) {
         value.extend(floor.0.as_bytes());
         value.extend(floor.1.0.to_le_bytes());
+    }
+    if row.has_gap() {
+        value.extend(reached.0.to_le_bytes());
     }
     logs.insert(author, sealed(author, &value).as_slice())?;
     Ok(())
@@ -285,9 +297,15 @@ fn decode_row(author: &NodeId, value: &[u8]) -> Option<Row> {
     let base = Seq(u64::from_le_bytes(*base));
     let step = Step(u64::from_le_bytes(*step));
     let mut row = Row::new(StoredLog { author: *author, base, head, step, proof: None });
+    let mut rest = rest;
+    if base > Seq(1) {
+        let (digest, behind) = rest.split_first_chunk::<32>()?;
+        let (step, behind) = behind.split_first_chunk::<8>()?;
+        row.floor = (Hash::from_bytes(*digest), Step(u64::from_le_bytes(*step)));
+        rest = behind;
+    }
     if !rest.is_empty() {
-        let (digest, step) = rest.split_first_chunk::<32>()?;
-        row.floor = (Hash::from_bytes(*digest), Step(u64::from_le_bytes(step.try_into().ok()?)));
+        row.reached = Seq(u64::from_le_bytes(rest.try_into().ok()?));
     }
     Some(row)
 }

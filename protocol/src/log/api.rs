@@ -36,6 +36,8 @@ pub struct Start {
     /// True if this key may have written before: always, but for a key made just now. The node then asks its peers for
     /// the end of its own log before it appends, for the data directory may be an old copy.
     pub may_have_written: bool,
+    /// How far the own log had come, whatever was found damaged since: no number up to there is signed again.
+    pub reached: Seq,
     /// The newest sealed checkpoint that the store holds whole.
     pub checkpoint: Option<StoredCheckpoint>,
 }
@@ -130,6 +132,8 @@ pub enum Input<P> {
     /// The store has found that an author's log is damaged, and that it ends here for now. What is missing is fetched
     /// again.
     Damaged(StoredLog),
+    /// The store has filled a gap that damage had left in a log, and holds these records behind it. They are written anew.
+    Kept(Vec<Record>),
     /// The store has dropped an author's entries below `base`, because of [`Output::Truncate`].
     Truncated {
         /// Whose.
@@ -177,6 +181,7 @@ pub enum Change {
     /// Put this record at the end of its author's log. What the store holds of that author at its first sequence
     /// number or behind is replaced: it is left from a write that failed, or damaged. If the entry before it is not
     /// there, because damage was found meanwhile, the write fails: a hole would be told as a log if the process died.
+    /// Sound records behind damage stay until the record before them is there again: see [`Input::Kept`].
     Append(Record),
     /// Keep this proof in place of an earlier one, and drop its author's records behind `head`.
     Freeze {
@@ -385,6 +390,18 @@ pub enum AppendError {
     /// between would contradict them.
     #[error("this node has lost entries of its own log and is looking for them among its peers; try again")]
     Behind,
+    /// Entries of the own log were damaged on disk, and nobody who is there has them. To sign their numbers again would
+    /// contradict them.
+    #[error(
+        "entries {from} to {to} of this node's own log were damaged on disk, and no connected peer has them; connect a \
+         node that has them, restore a backup, or make a new key"
+    )]
+    Lost {
+        /// The first that is missing.
+        from: Seq,
+        /// How far the log had come.
+        to: Seq,
+    },
     /// Sequence numbers ran out.
     #[error("no sequence number is left")]
     Exhausted,

@@ -23,7 +23,9 @@ pub struct MemoryStore {
     logs: BTreeMap<NodeId, BTreeMap<Seq, Kept>>,
     proofs: BTreeMap<NodeId, Proof>,
     /// How far logs had come, whatever was cut off since because it was damaged.
-    reached: BTreeMap<NodeId, Head>,
+    reached: BTreeMap<NodeId, Seq>,
+    /// Sound records that came behind a damaged one.
+    kept: BTreeMap<NodeId, BTreeMap<Seq, Record>>,
 }
 
 /// A record of a log is not what was written.
@@ -116,20 +118,24 @@ impl MemoryStore {
                 let log = self.logs.entry(record.author()).or_default();
                 if log.last_key_value().is_some_and(|(last, _)| *last >= record.first()) {
                     drop(log.split_off(&record.first()));
+                    self.kept.remove(&record.author());
                 }
                 log.insert(record.first(), Kept::Sound(record.clone()));
-                let reached = self.reached.entry(record.author()).or_insert(Head::EMPTY);
-                if record.last() >= reached.seq {
-                    *reached = record.head();
-                }
+                let reached = self.reached.entry(record.author()).or_default();
+                *reached = record.last().max(*reached);
+                self.keep(&record.author(), |first, kept| {
+                    let is_next = first == record.last().saturating_add(1);
+                    first > record.last() && (!is_next || kept.prev() == Some(record.digest()))
+                });
             }
             Change::Freeze { proof, head } => {
                 // A damaged record before the fork stays, to be found and fetched again.
                 let log = self.logs.entry(proof.author()).or_default();
                 drop(log.split_off(&head.seq.saturating_add(1)));
                 self.proofs.insert(proof.author(), proof.clone());
-                let head = self.stored(proof.author()).head;
-                self.reached.insert(proof.author(), head);
+                let end = self.stored(proof.author()).head.seq;
+                self.reached.insert(proof.author(), end);
+                self.keep(&proof.author(), |_, kept| kept.last() <= head.seq);
             }
             // Refused before.
             Change::Seal(_) | Change::Jump(_) => {}
@@ -198,18 +204,50 @@ impl MemoryStore {
         }
     }
 
-    /// Drops what is damaged and what comes behind it; the log ends before it from now on.
+    /// Drops what is damaged; the log ends before it from now on. Sound records behind it are [kept](Self::kept).
     pub fn cut(&mut self, damaged: &Damaged) -> StoredLog {
-        if let Some(log) = self.logs.get_mut(&damaged.author) {
-            drop(log.split_off(&damaged.first));
-        }
+        let Some(log) = self.logs.get_mut(&damaged.author) else { return self.stored(damaged.author) };
+        let behind = log.split_off(&damaged.first);
+        let sound = behind.into_iter().filter_map(|(first, kept)| Some((first, kept.sound()?.clone())));
+        self.kept.entry(damaged.author).or_default().extend(sound);
+        self.keep(&damaged.author, |_, _| true);
         self.stored(damaged.author)
     }
 
-    /// How far an author's log had come before damage was cut off, at this start or an earlier one. A node must not write
-    /// its own log anew from there on: it begins with this as its head, and is told [`Damaged`](super::Input::Damaged).
-    pub fn reached(&self, author: &NodeId) -> Option<Head> {
-        self.reached.get(author).copied()
+    /// Keeps of an author's records behind a gap what is to be kept.
+    fn keep(&mut self, author: &NodeId, is_kept: impl Fn(Seq, &Record) -> bool) {
+        if let Some(kept) = self.kept.get_mut(author) {
+            kept.retain(|first, record| is_kept(*first, record));
+            if kept.is_empty() {
+                self.kept.remove(author);
+            }
+        }
+    }
+
+    /// Logs that end before something that was damaged, with sound records behind it.
+    pub fn gaps(&self) -> impl Iterator<Item = NodeId> {
+        self.kept.keys().copied()
+    }
+
+    /// Records that follow the end of a log and do not count yet, because something before them had been damaged: none as
+    /// long as that is missing. For [`Input::Kept`](super::Input::Kept).
+    pub fn kept(&self, author: &NodeId) -> Vec<Record> {
+        let mut head = self.stored(*author).head;
+        let mut found = Vec::new();
+        for record in self.kept.get(author).into_iter().flat_map(BTreeMap::values) {
+            if record.first() != head.seq.saturating_add(1) || record.prev() != head.as_prev() {
+                break;
+            }
+            head = record.head();
+            found.push(record.clone());
+        }
+        found
+    }
+
+    /// How far an author's log had come before damage was cut off, at this start or an earlier one. A node signs no number
+    /// of its own log up to there: see [`Start::reached`](super::Start::reached).
+    pub fn reached(&self, author: &NodeId) -> Seq {
+        self.reached.get(author).copied().unwrap_or_default()
     }
 
     /// Where an author's log ends: its last record that is whole.
@@ -339,6 +377,25 @@ mod tests {
     }
 
     #[test]
+    fn sound_records_behind_damage_follow_once_the_gap_is_filled() {
+        let (mut store, records) = store();
+        let author = records[0].author();
+        assert!(store.flip(&author, Seq(1), 3));
+        store.cut(&Damaged { author, first: Seq(1) });
+        assert_eq!((store.stored(author).head, store.reached(&author)), (Head::EMPTY, Seq(6)));
+        assert_eq!((store.gaps().collect::<Vec<_>>(), store.kept(&author)), (vec![author], vec![]));
+        let mut other = store.clone();
+        store.write(&[Change::Append(records[0].clone())]).unwrap();
+        assert_eq!(store.kept(&author), records[1..]);
+        records[1..].iter().for_each(|record| store.write(&[Change::Append(record.clone())]).unwrap());
+        assert_eq!((store.gaps().count(), store.stored(author).head), (0, records[2].head()));
+        // Another history of the same author: what is kept does not follow it.
+        let fork = Author::new(1).branch(None, &[2], 7);
+        other.write(&[Change::Append(fork[0].clone())]).unwrap();
+        assert_eq!(other.kept(&author), []);
+    }
+
+    #[test]
     fn damage_before_a_fork_is_found_after_the_freeze() {
         let (mut store, records) = store();
         let author = records[0].author();
@@ -368,7 +425,7 @@ mod tests {
         assert!(store.flip(&author, Seq(5), 11));
         let (logs, damage) = store.open();
         assert_eq!((logs[0].head, damage.len()), (records[1].head(), 1));
-        assert_eq!(store.reached(&author), Some(records[2].head()), "it had come further");
+        assert_eq!(store.reached(&author), records[2].last(), "it had come further");
         assert!(!store.flip(&author, Seq(5), 11), "it is gone");
         assert!(store.flip(&author, Seq(3), 0) && store.flip(&author, Seq(3), 0));
         assert_eq!(store.verify(&author), Ok(()), "flipped back");

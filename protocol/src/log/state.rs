@@ -149,7 +149,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         out: &mut Outbox<Output<P>>,
     ) -> Self {
         let gates = RecordGates::new(&config, mesh, patterns);
-        let own = Own::new(start.may_have_written);
+        let own = Own::new(start.may_have_written, start.reached);
         let mut state = State {
             config,
             identity,
@@ -217,6 +217,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             Input::Read { token, result } => self.on_read(now, token, result, rng, out),
             Input::Verified { token, results } => self.on_verified(now, token, results, rng, out),
             Input::Damaged(stored) => self.on_damaged(now, &stored, out),
+            Input::Kept(records) => self.on_kept(now, records, rng, out),
             Input::Truncated { author, base } => {
                 if let Some(log) = self.logs.get_mut(&author) {
                     log.base = log.base.max(base);
@@ -478,6 +479,15 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) {
         if let Some(record) = Record::new(envelope) {
             self.take(now, Some(from), record, false, rng, out);
+        }
+    }
+
+    fn on_kept(&mut self, now: Time, records: Vec<Record>, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
+        for record in records {
+            let is_next = |log: &Log| record.first() == log.chain.next();
+            if self.log(&record.author()).is_some_and(is_next) {
+                self.take(now, None, record, false, rng, out);
+            }
         }
     }
 

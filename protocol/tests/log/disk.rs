@@ -177,7 +177,7 @@ impl Disk {
         let authors: BTreeSet<NodeId> = authors.copied().collect();
         let logs = authors.into_iter().map(|author| self.stored(author)).collect();
         let checkpoint = self.held.last().map(|(held, _)| held.clone());
-        Start { logs, may_have_written, checkpoint }
+        Start { logs, may_have_written, checkpoint, ..Start::default() }
     }
 
     pub(crate) fn stored(&self, author: NodeId) -> StoredLog {

@@ -27,7 +27,7 @@ fn two_that_have_all() -> World {
     let mut world = World::new(1, 0, Config::default());
     for node in 0..2 {
         world.add(identity(node), Disk::default());
-        world.start_from(node, Start { logs: logs.clone(), may_have_written: false, checkpoint: None });
+        world.start_from(node, Start { logs: logs.clone(), may_have_written: false, ..Start::default() });
     }
     world.connect_all();
     world

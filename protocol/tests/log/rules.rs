@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnimesh_protocol::log::{AppendError, Config, Input};
+use omnimesh_protocol::log::{AppendError, Config, Input, Start};
 use omnimesh_protocol::{Seq, Step};
 
 use crate::disk::{chain, disk_of, seal};
@@ -297,6 +297,45 @@ fn a_damaged_log_is_fetched_again() {
     world.give(1, Input::Damaged(stored));
     world.settle(secs(10), "damaged");
     world.check("damaged");
+}
+
+/// The store knows how far the own log had come, and has no more of it than its beginning.
+#[test]
+fn a_node_signs_no_number_again_that_was_damaged_on_its_disk() {
+    let mut world = World::new(1, 2, Config::default());
+    let log = long_log(0, 6, 1);
+    world.nodes[0].disk = disk_of(&log[..2]);
+    world.start_from(0, Start { reached: Seq(5), ..world.nodes[0].disk.start(true) });
+    world.start(1, false);
+    world.connect_all();
+    world.run(secs(20));
+    assert!(world.state(0).is_own_log_known(), "nobody has more");
+    world.append(0, b"x");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].refused, [AppendError::Lost { from: Seq(3), to: Seq(5) }]);
+    for record in &log[2..5] {
+        world.gossip_to(1, 0, record);
+    }
+    world.run(secs(1));
+    world.append(0, b"x");
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(6), "what was lost is there again");
+}
+
+#[test]
+fn what_the_store_holds_behind_a_gap_counts_once_the_gap_is_filled() {
+    let mut world = World::new(1, 1, Config::default());
+    let log = long_log(0, 6, 1);
+    world.nodes[0].disk = disk_of(&log[..3]);
+    world.start_from(0, Start { reached: Seq(6), ..world.nodes[0].disk.start(true) });
+    world.give(0, Input::Kept(log[4..].to_vec()));
+    world.run(secs(1));
+    assert_eq!(world.state(0).head(&identity(0).id()).unwrap().head.seq, Seq(3), "there is a gap");
+    world.give(0, Input::Kept(log[3..].to_vec()));
+    world.append(0, b"x");
+    world.run(secs(10));
+    assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(7));
+    world.check("kept");
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Node {
         let now = self.local(ctx.now);
         let drive = self.drive.get_or_insert_with(|| Box::new(Drive::new(shared, ctx.me)));
         drive.dying = None;
-        let (mut logs, damage) = drive.store.open();
+        let (logs, damage) = drive.store.open();
         for damaged in &damage {
             drive.on_damage(damaged, &mut ctx.sink.record);
         }
@@ -156,23 +156,15 @@ impl Node {
             let _ = registry.cut(proof.author(), proof.end(), &mut nobody);
         }
         apply_all(&mut registry, &drive.store);
-        // What the own log has lost to damage, in this life or an earlier one, it must not write anew: the machine begins
-        // with where it had come to, and is told of the damage at once.
-        let me = shared.id(ctx.me);
-        let mut inputs = VecDeque::new();
-        if let (Some(own), Some(reached)) =
-            (logs.iter_mut().find(|log| log.author == me), drive.store.reached(&me))
-            && reached.seq > own.head.seq
-        {
-            inputs.push_back(log::Input::Damaged(own.clone()));
-            own.head = reached;
-        }
+        let reached = drive.store.reached(&shared.id(ctx.me));
+        let mut inputs: VecDeque<_> =
+            drive.store.gaps().map(|author| log::Input::Kept(drive.store.kept(&author))).collect();
         let patterns = PatternGenerator::new(
             shared.mesh.secret().clone(),
             shared.validate.phase_interval,
             shared.validate.pattern_cache,
         );
-        let start = log::Start { logs, may_have_written, checkpoint: None };
+        let start = log::Start { logs, may_have_written, reached, checkpoint: None };
         let mut out = Outbox::new();
         let identity = shared.identity(ctx.me);
         let config = settings.config.clone();
@@ -420,7 +412,11 @@ impl Node {
             None if drive.dying == Some(false) => Ok(()),
             None => drive.commit(changes, ctx),
         };
-        self.log(log::Input::Written { token, result }, ctx);
+        // A record that had been damaged may be there again.
+        let kept: Vec<_> =
+            drive.store.gaps().map(|author| log::Input::Kept(drive.store.kept(&author))).collect();
+        let written = log::Input::Written { token, result };
+        self.log_all(std::iter::once(written).chain(kept).collect(), ctx);
     }
 
     fn on_read(&mut self, token: Token, read: Result<Vec<Bytes>, Damaged>, ctx: &mut Ctx<'_>) {

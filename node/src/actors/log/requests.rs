@@ -34,6 +34,7 @@ impl Handler<Begin> for LogActor {
             // The logs that the machine began with are cut already.
             self.on_damage(Damage { log: None, ..damage }, ctx);
         }
+        self.fill_gaps(ctx);
     }
 }
 

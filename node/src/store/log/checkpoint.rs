@@ -406,6 +406,11 @@ impl LogStore {
                         authors.pop();
                         continue;
                     };
+                    let end = end.min(row.log.head.seq);
+                    if row.log.base > end {
+                        authors.pop();
+                        continue;
+                    }
                     let range = (author.as_bytes(), row.log.base.0)..=(author.as_bytes(), end.0);
                     let mut last: Option<Record> = None;
                     let (mut bytes, mut is_all) = (0, true);
@@ -432,7 +437,8 @@ impl LogStore {
                             .retain_in((author.as_bytes(), 0)..(author.as_bytes(), base.0), |_, _| false)?;
                         let mut log = row.log;
                         log.base = base;
-                        put_row(&Row { log, floor: (last.digest(), last.step()) }, &mut logs)?;
+                        let floor = (last.digest(), last.step());
+                        put_row(&Row { log, floor, reached: row.reached }, &mut logs)?;
                         shortened.insert(author, base);
                         self.freed.fetch_add(bytes, Ordering::Relaxed);
                     }

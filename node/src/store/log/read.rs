@@ -4,7 +4,9 @@ use bytes::Bytes;
 use omnimesh_protocol::log::{Head, Record, StoreError, StoredLog};
 use omnimesh_protocol::{NodeId, Seq, Step};
 
-use super::{Damage, LOGS, LogStore, PROOFS, RECORDS, ReadError, Row, SNAPSHOTS, opened, put_row, stored};
+use super::{
+    Damage, LOGS, LogStore, PROOFS, RECORDS, ReadError, Row, SNAPSHOTS, decode_row, opened, put_row, stored,
+};
 
 impl LogStore {
     /// The author's records whose first sequence number is in `from..=to`, in order, up to `bytes_max` bytes but at
@@ -81,17 +83,19 @@ impl LogStore {
         }
     }
 
-    /// Reads a log from its beginning and compares everything; where that breaks off, the log ends from now on.
+    /// Reads a log from its beginning and compares everything; where that breaks off, the log ends from now on. What does
+    /// not fit goes; sound records behind it stay.
     pub(super) fn cut_at_damage(&self, author: NodeId, what: &str) -> Result<Damage, StoreError> {
         let scan = self.scan(author)?;
         let log = scan.log.clone();
         self.with_write(|write| {
             let mut records = write.open_table(RECORDS)?;
             let mut logs = write.open_table(LOGS)?;
-            let behind = log.head.seq.saturating_add(1).max(log.base).0;
-            records.retain_in((author.as_bytes(), behind)..=(author.as_bytes(), u64::MAX), |_, _| false)?;
+            if let Some(first) = scan.misfit {
+                records.remove((author.as_bytes(), first.0))?;
+            }
             let floor = (scan.before.0.digest, scan.before.1);
-            put_row(&Row { log: log.clone(), floor }, &mut logs)
+            put_row(&Row { log: log.clone(), floor, reached: scan.reached }, &mut logs)
         })?;
         let what = format!(
             "{what} of {author} is damaged: {}; it ends at {} for now, and the rest is fetched from peers",
@@ -104,7 +108,8 @@ impl LogStore {
     /// Follows a log from its base.
     pub(super) fn scan(&self, author: NodeId) -> Result<Scan, StoreError> {
         let empty = StoredLog { author, base: Seq(1), head: Head::EMPTY, step: Step(0), proof: None };
-        let mut scan = Scan { log: empty, before: (Head::EMPTY, Step(0)), reason: None };
+        let mut scan =
+            Scan { log: empty, before: (Head::EMPTY, Step(0)), reached: Seq(0), misfit: None, reason: None };
         self.with_read(|read| {
             let (records, logs, proofs) =
                 (read.open_table(RECORDS)?, read.open_table(LOGS)?, read.open_table(PROOFS)?);
@@ -116,8 +121,18 @@ impl LogStore {
                 scan.log.base = row.log.base;
                 scan.before = row.before();
                 (scan.log.head, scan.log.step) = scan.before;
+                scan.reached = row.reached.max(row.log.head.seq);
             }
             let mut rows = records.range((author.as_bytes(), 0)..=(author.as_bytes(), u64::MAX))?;
+            if let Some(last) = rows.next_back() {
+                // Where the log ended may be what is damaged.
+                let (key, value) = last?;
+                let first = key.value().1;
+                let end =
+                    self.record(&author, first, value.value()).map_or(Seq(first), |record| record.last());
+                scan.reached = scan.reached.max(end);
+                rows = records.range((author.as_bytes(), 0)..=(author.as_bytes(), u64::MAX))?;
+            }
             let mut previous = None::<Record>;
             loop {
                 let expected =
@@ -134,6 +149,7 @@ impl LogStore {
                 }
                 let (key, value) = next?;
                 let Some(record) = self.record(&author, key.value().1, value.value()) else {
+                    scan.misfit = Some(Seq(key.value().1));
                     scan.reason = Some(format!("the record at {} does not fit its checksum", key.value().1));
                     return Ok(());
                 };
@@ -144,12 +160,14 @@ impl LogStore {
                         .prev()
                         .map_or(Head::EMPTY, |digest| Head { seq: record.first().saturating_sub(1), digest });
                 } else if record.first() != expected {
+                    scan.misfit = Some(record.first()).filter(|first| *first < expected);
                     scan.reason = Some(format!("entry {} is missing", expected.0));
                     return Ok(());
                 }
                 if let Some(previous) = &previous
                     && record.prev() != Some(previous.digest())
                 {
+                    scan.misfit = Some(record.first());
                     scan.reason =
                         Some(format!("entry {} does not follow the one before it", record.first().0));
                     return Ok(());
@@ -184,6 +202,74 @@ impl LogStore {
             Ok(())
         })?;
         Ok(found)
+    }
+
+    /// How far an author's log had come, whatever was found damaged since; 0 if there is nothing of it. A node signs no
+    /// number of its own log up to there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn reached(&self, author: NodeId) -> Result<Seq, StoreError> {
+        let mut reached = Seq(0);
+        self.with_read(|read| {
+            let row = stored(author, &read.open_table(LOGS)?)?;
+            reached = row.map_or(Seq(0), |row| row.reached.max(row.log.head.seq));
+            Ok(())
+        })?;
+        Ok(reached)
+    }
+
+    /// Authors whose logs end before something that was damaged: there may be sound records behind it.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn gaps(&self) -> Result<Vec<NodeId>, StoreError> {
+        let mut authors = Vec::new();
+        self.with_read(|read| {
+            for row in read.open_table(LOGS)?.range::<&[u8; 32]>(..)? {
+                let (key, value) = row?;
+                let author = NodeId::from_bytes(*key.value());
+                if decode_row(&author, value.value()).is_some_and(|row| row.has_gap()) {
+                    authors.push(author);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(authors)
+    }
+
+    /// Records that follow the end of a log and do not count yet, because something before them had been damaged: in order,
+    /// up to `bytes_max` bytes but at least one. `None` if there is no gap.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn kept(&self, author: NodeId, bytes_max: usize) -> Result<Option<Vec<Record>>, StoreError> {
+        let mut kept = None;
+        self.with_read(|read| {
+            let (records, logs) = (read.open_table(RECORDS)?, read.open_table(LOGS)?);
+            let Some(row) = stored(author, &logs)?.filter(Row::has_gap) else { return Ok(()) };
+            let (mut end, mut bytes, mut found) = (row.log.head, 0, Vec::new());
+            let behind = (author.as_bytes(), end.seq.saturating_add(1).0)..=(author.as_bytes(), u64::MAX);
+            for row in records.range(behind)? {
+                let (key, value) = row?;
+                let record = self.record(&author, key.value().1, value.value());
+                let next = end.seq.saturating_add(1);
+                let Some(record) =
+                    record.filter(|record| record.first() == next && record.prev() == end.as_prev())
+                else {
+                    break;
+                };
+                bytes += record.as_bytes().len();
+                if bytes > bytes_max && !found.is_empty() {
+                    break;
+                }
+                end = record.head();
+                found.push(record);
+            }
+            kept = Some(found);
+            Ok(())
+        })?;
+        Ok(kept)
     }
 
     /// Where all logs end now.
@@ -241,6 +327,10 @@ pub(super) struct Scan {
     pub(super) log: StoredLog,
     /// What comes before its base.
     pub(super) before: (Head, Step),
+    /// How far it had come.
+    pub(super) reached: Seq,
+    /// The record that is in the way.
+    misfit: Option<Seq>,
     /// Why it goes no further, if it should.
     reason: Option<String>,
 }

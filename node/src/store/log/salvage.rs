@@ -13,7 +13,6 @@ use omnimesh_protocol::{MeshId, NodeId, Seq};
 use redb::{Database, ReadTransaction, WriteTransaction};
 
 use super::open::{Whole, open_whole};
-use super::write::append;
 use super::{
     CACHE_BYTES, CHECKPOINTS, CHUNKS, Damage, Failure, LOGS, LogStore, META, OpenError, PROOFS, RECORDS, Row,
     SNAPSHOTS, guarded, put_row, sealed,
@@ -71,13 +70,13 @@ fn carry_over(broken: &Path, into: &Database, message_bytes_max: usize) -> usize
                 }
                 let (before, step) = scan.before;
                 let log = StoredLog { head: before, step, ..scan.log.clone() };
-                put_row(&Row { log, floor: (before.digest, step) }, &mut logs)?;
+                put_row(&Row { log, floor: (before.digest, step), reached: scan.reached }, &mut logs)?;
                 while next <= scan.log.head.seq {
                     let Ok(Some(bytes)) = store.find_unchecked(author, next) else { break };
                     let envelope = Envelope::decode(&bytes, message_bytes_max).ok();
                     let Some(record) = envelope.and_then(Record::new) else { break };
                     next = record.last().saturating_add(1);
-                    append(&record, &mut records, &mut logs)?;
+                    store.append(&record, &mut records, &mut logs)?;
                     saved += 1;
                 }
             }

@@ -194,12 +194,7 @@ fn damage_within_the_database_is_found_and_cut() {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = open(dir.path());
         append_all(&store, &records);
-        {
-            let database = store.database.read().unwrap();
-            let write = database.as_ref().unwrap().begin_write().unwrap();
-            damage(&mut write.open_table(RECORDS).unwrap());
-            write.commit().unwrap();
-        }
+        tamper(&store, |write| damage(&mut write.open_table(RECORDS).unwrap()));
         // Not in the way of what is asked for: served.
         assert_eq!(store.find(author, Seq(1)).unwrap().as_ref(), Some(records[0].as_bytes()), "{name}");
         let Err(ReadError::Damaged(found)) = all(&store, author) else { panic!("{name} was served") };
@@ -212,6 +207,157 @@ fn damage_within_the_database_is_found_and_cut() {
         assert_eq!(all(&store, author).unwrap(), bytes_of(&records), "{name}");
         assert_eq!(store.verify(author).unwrap(), None, "{name}");
     }
+}
+
+/// Changes tables of the file behind the store's back.
+fn tamper(store: &LogStore, change: impl FnOnce(&redb::WriteTransaction)) {
+    let database = store.database.read().unwrap();
+    let write = database.as_ref().unwrap().begin_write().unwrap();
+    change(&write);
+    write.commit().unwrap();
+}
+
+fn flip(store: &LogStore, record: &Record) {
+    tamper(store, |write| {
+        let (author, first) = (record.author(), record.first().0);
+        let mut table = write.open_table(RECORDS).unwrap();
+        let mut value = table.get((author.as_bytes(), first)).unwrap().unwrap().value().to_vec();
+        value[40] ^= 4;
+        table.insert((author.as_bytes(), first), value.as_slice()).unwrap();
+    });
+}
+
+fn append_one(store: &LogStore, record: &Record) -> Result<(), StoreError> {
+    store.write(&[Change::Append(record.clone())])
+}
+
+/// A write that was under way when damage was found would leave a hole.
+#[test]
+fn a_write_that_would_leave_a_hole_fails_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let (records, other) = (chain(1, 10), chain(2, 1));
+    let author = records[0].author();
+    assert!(matches!(append_one(&store, &records[1]), Err(StoreError::Damaged(_))), "nothing is before it");
+    append_all(&store, &records[..8]);
+    flip(&store, &records[6]);
+    assert!(store.verify(author).unwrap().is_some());
+    let changes = [Change::Append(other[0].clone()), Change::Append(records[8].clone())];
+    let Err(StoreError::Damaged(what)) = store.write(&changes) else { panic!("there is a hole") };
+    assert!(what.contains(&author.to_string()), "{what}");
+    assert_eq!(store.logs().unwrap().len(), 1, "nothing of it is there");
+    append_all(&store, &records[6..]);
+    assert_eq!(all(&store, author).unwrap(), bytes_of(&records));
+    // Between the ends of records there is no place either.
+    let three = records.iter().find(|record| record.entries() == 3).unwrap();
+    let within = records.iter().position(|record| record.first() > three.first()).unwrap();
+    let short = resealed_at(&records[within], three.first().saturating_add(1));
+    assert!(matches!(append_one(&store, &short), Err(StoreError::Damaged(_))));
+}
+
+/// The record with another first number.
+fn resealed_at(record: &Record, first: Seq) -> Record {
+    let (mesh, identity) = (mesh(), Identity::from_seed(&[1; 32]));
+    let interval = NonZeroU64::new(1000).unwrap();
+    let mut patterns = PatternGenerator::new(mesh.secret().clone(), interval, NonZeroUsize::MIN);
+    let header = Header { seq: first, ..record.envelope().header().clone() };
+    let pattern = patterns.at(header.step);
+    Record::new(Envelope::seal(&identity, pattern, header, ["else".into()].into_iter().collect()).unwrap())
+        .unwrap()
+}
+
+/// Or the node would sign numbers of its own log twice.
+#[test]
+fn how_far_a_log_had_come_survives_damage_and_restarts() {
+    type Damage<'a> = (&'a str, &'a dyn Fn(&LogStore, &[Record]));
+    let damages: [Damage<'_>; 3] = [
+        ("its last record", &|store, records| flip(store, &records[9])),
+        ("a record in the middle", &|store, records| flip(store, &records[4])),
+        ("where it ends", &|store, records| {
+            tamper(store, |write| {
+                let mut logs = write.open_table(LOGS).unwrap();
+                logs.insert(records[0].author().as_bytes(), b"nothing that makes sense".as_slice()).unwrap();
+            });
+            flip(store, &records[8]);
+        }),
+    ];
+    for (name, damage) in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let records = chain(1, 10);
+        let author = records[0].author();
+        {
+            let (store, _) = open(dir.path());
+            append_all(&store, &records);
+            damage(&store, &records);
+        }
+        for start in 0..3 {
+            let (store, _) = open(dir.path());
+            let _ = store.verify(author).unwrap();
+            assert!(store.log(author).unwrap().unwrap().head.seq < records[9].last(), "{name}");
+            assert_eq!(store.reached(author).unwrap(), records[9].last(), "{name}, start {start}");
+            assert_eq!(store.gaps().unwrap(), [author], "{name}");
+        }
+        let (store, _) = open(dir.path());
+        let end = store.log(author).unwrap().unwrap().head.seq;
+        for record in records.iter().filter(|record| record.first() > end) {
+            append_one(&store, record).unwrap();
+        }
+        assert_eq!(all(&store, author).unwrap(), bytes_of(&records), "{name}");
+        assert_eq!((store.reached(author).unwrap(), store.gaps().unwrap()), (records[9].last(), vec![]));
+    }
+}
+
+/// What was acknowledged and has no copy elsewhere is not lost because something before it was.
+#[test]
+fn sound_records_behind_damage_count_again_once_the_gap_is_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let records = chain(1, 10);
+    let author = records[0].author();
+    append_all(&store, &records);
+    flip(&store, &records[3]);
+    flip(&store, &records[7]);
+    assert!(store.verify(author).unwrap().is_some());
+    assert_eq!(all(&store, author).unwrap(), bytes_of(&records[..3]), "what is behind it is not served");
+    assert_eq!(store.find(author, records[5].first()).unwrap(), None);
+    assert_eq!(store.kept(author, usize::MAX).unwrap(), Some(vec![]), "the gap is there");
+    drop(store);
+    let (store, opened) = open(dir.path());
+    assert_eq!(opened.damage, [], "it was told before");
+    append_one(&store, &records[3]).unwrap();
+    assert_eq!(store.kept(author, 1).unwrap(), Some(records[4..5].to_vec()), "at least one");
+    assert_eq!(store.kept(author, usize::MAX).unwrap(), Some(records[4..7].to_vec()));
+    for record in &records[4..8] {
+        append_one(&store, record).unwrap();
+    }
+    assert_eq!(store.kept(author, usize::MAX).unwrap(), Some(records[8..].to_vec()));
+    append_all(&store, &records[8..]);
+    assert_eq!(store.kept(author, usize::MAX).unwrap(), None);
+    assert_eq!(all(&store, author).unwrap(), bytes_of(&records));
+    // Behind what another history has put there, nothing follows.
+    flip(&store, &records[3]);
+    assert!(store.verify(author).unwrap().is_some());
+    append_one(&store, &resealed(&records[3], "else")).unwrap();
+    assert_eq!(store.kept(author, usize::MAX).unwrap(), Some(vec![]));
+}
+
+/// Freezing a log does not hide what is damaged before the fork.
+#[test]
+fn damage_before_a_fork_is_found_after_the_freeze() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let records = chain(1, 10);
+    append_all(&store, &records);
+    flip(&store, &records[5]);
+    let proof = Proof::new(&records[6], &resealed(&records[6], "else")).unwrap();
+    store.write(&[Change::Freeze { proof: proof.clone(), head: records[5].head() }]).unwrap();
+    drop(store);
+    let (store, opened) = open(dir.path());
+    assert_eq!(opened.damage.len(), 1);
+    let log = &opened.logs[0];
+    assert_eq!((log.head, log.step, &log.proof), (records[4].head(), records[4].step(), &Some(proof)));
+    append_one(&store, &records[5]).unwrap();
+    assert_eq!(all(&store, records[0].author()).unwrap(), bytes_of(&records[..6]));
 }
 
 /// Whatever byte of the file is wrong, and wherever it ends: what is served is what was written, in order from the

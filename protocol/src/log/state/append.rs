@@ -12,7 +12,7 @@ use crate::machine::Outbox;
 use crate::time::Time;
 
 use super::super::chain::Offered;
-use super::super::{AppendError, Appended, AuthorHead, Config, Event, Head, Output, Record, StoreError};
+use super::super::{AppendError, Appended, AuthorHead, Config, Event, Head, Output, Record};
 use super::State;
 
 /// Own heads remembered, to know what others' words about them mean. Source: guess, some seconds of full load.
@@ -64,12 +64,12 @@ pub(super) struct Own<P> {
     recent: BTreeMap<Seq, Hash>,
     /// How far others have the own log on disk.
     replicas: BTreeMap<NodeId, Seq>,
-    /// The log was damaged: appends wait until it reaches this head again.
+    /// How far the log had come before it was damaged: nothing is appended until it has come there again.
     floor: Seq,
 }
 
 impl<P: Copy + Ord> Own<P> {
-    pub(super) fn new(may_have_written: bool) -> Self {
+    pub(super) fn new(may_have_written: bool, reached: Seq) -> Self {
         let asking = Phase::Asking {
             deadline: None,
             settle: None,
@@ -84,7 +84,7 @@ impl<P: Copy + Ord> Own<P> {
             replicating: VecDeque::new(),
             recent: BTreeMap::new(),
             replicas: BTreeMap::new(),
-            floor: Seq(0),
+            floor: reached,
         }
     }
 
@@ -271,8 +271,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return Err(AppendError::Behind);
         }
         if head.seq < self.own.floor {
-            let text = "entries of this node's own log are lost and no peer has them".to_owned();
-            return Err(AppendError::Store(StoreError::Damaged(text)));
+            return Err(AppendError::Lost { from: head.seq.saturating_add(1), to: self.own.floor });
         }
         let step = step.max(own_step);
         let header = Header {
