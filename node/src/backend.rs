@@ -172,15 +172,19 @@ impl NodeBackend {
     async fn read_anomalies(&self) -> Result<Vec<types::Anomaly>, BackendError> {
         let inner = self.inner()?;
         let anomalies = inner.links()?.observer.send(GetAnomalies).await.map_err(stopped)?;
-        let view = |anomaly: observer::Anomaly| types::Anomaly {
+        let view = |anomaly: observer::Finding| types::Anomaly {
             id: format!("{}:{}", anomaly.accused, anomaly.kind.code()),
             kind: anomaly.kind,
             accused: anomaly.accused,
-            reporter: inner.me,
+            reporter: anomaly.reporter,
             step: anomaly.last_step,
-            severity: if anomaly.is_fault { types::Severity::Warning } else { types::Severity::Info },
-            evidence: None,
-            detail: format!("{} times since step {}: {}", anomaly.count, anomaly.first_step, anomaly.detail),
+            severity: match anomaly.severity {
+                observer::Severity::Info => types::Severity::Info,
+                observer::Severity::Warning => types::Severity::Warning,
+                observer::Severity::Critical => types::Severity::Critical,
+            },
+            evidence: anomaly.evidence.map(|id| id.to_string()),
+            detail: format!("{} times since step {}: {}", anomaly.count, anomaly.first_step, anomaly.reason),
         };
         Ok(anomalies.into_iter().map(view).collect())
     }

@@ -618,7 +618,17 @@ fn start_actors(
             (Some(log), Some(Supervisor::start(|_| registry)))
         }
     };
-    let observer = ObserverActor::new(common.clone(), observer::Config::default(), clock.clone());
+    let observer_start = observer::Start {
+        identity: identity.clone(),
+        mesh: mesh.clone(),
+        phase_interval: settings::phase_interval(config),
+        message_bytes_max: config.gossip.message_bytes_max,
+        step_interval: settings::step(config).step_interval,
+        node_of: crate::swarm::peer::node_id,
+        saved: Vec::new(),
+    };
+    let observer =
+        ObserverActor::new(common.clone(), observer::Config::default(), observer_start, clock.clone());
     let membership = MembershipActor::new(common.clone(), settings::membership(config), me);
     let gossip = GossipActor::new(common.clone(), gossip_settings, clock.clone());
     let author = AuthorActor::new(common.clone(), author_settings, clock.clone(), kept.seq);

@@ -183,7 +183,7 @@ impl GossipActor {
                 relay::Output::Verified { id, from, envelope, is_subscribed } => {
                     events.push(self.deliver(id, from, &envelope, is_subscribed));
                 }
-                relay::Output::Refused { id, from, channel, author, reason } => {
+                relay::Output::Refused { id, from, channel, author, reason, .. } => {
                     events.push(Event::Refused { id, channel, author, from, reason });
                 }
             }

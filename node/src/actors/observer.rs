@@ -3,7 +3,7 @@
 use actix::prelude::*;
 use libp2p::PeerId;
 use omnimesh_protocol::event::Event;
-use omnimesh_protocol::observer::{self, Anomaly, Config, MonitorInput, NetworkMetrics, Story};
+use omnimesh_protocol::observer::{self, Config, Finding, MonitorInput, NetworkMetrics, Start, Story};
 use omnimesh_protocol::{MessageId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
 
@@ -31,24 +31,63 @@ pub struct Observed {
 pub(crate) struct ObserverActor {
     pub(super) common: Common,
     config: Config,
+    start: Start<PeerId>,
     clock: SharedClock,
     state: observer::State<PeerId>,
+    out: Outbox<observer::Output<PeerId>>,
     rng: ChaCha20Rng,
     watchers: Vec<FeedSender<Observed>>,
 }
 
 impl ObserverActor {
-    pub(crate) fn new(common: Common, config: Config, clock: SharedClock) -> Self {
-        let state = observer::State::new(&config);
-        ObserverActor { common, config, clock, state, rng: super::rng(), watchers: Vec::new() }
+    pub(crate) fn new(common: Common, config: Config, start: Start<PeerId>, clock: SharedClock) -> Self {
+        let mut out = Outbox::new();
+        let state = observer::State::new(config.clone(), start.clone(), common.now(), &mut out);
+        ObserverActor { common, config, start, clock, state, out, rng: super::rng(), watchers: Vec::new() }
+    }
+
+    fn give(&mut self, ctx: &mut Context<Self>, inputs: impl IntoIterator<Item = Input>) {
+        let common = self.common.clone();
+        common.guard("observer", ctx, || {
+            let now = self.common.now();
+            for input in inputs {
+                self.state.handle(now, input, &mut self.rng, &mut self.out);
+            }
+        });
+        self.carry_out(ctx);
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+        for output in self.out.drain() {
+            match output {
+                observer::Output::Timer { at, timer } => {
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
+                        actor.give(ctx, [observer::Input::Timer(timer)]);
+                    });
+                }
+                observer::Output::Found(finding) => {
+                    tracing::warn!(
+                        kind = finding.kind.code(),
+                        accused = finding.accused,
+                        count = finding.count,
+                        "{}",
+                        finding.reason
+                    );
+                }
+                output => tracing::debug!(?output, "the observer only watches"),
+            }
+        }
     }
 }
+
+type Input = observer::Input<PeerId>;
 
 impl Actor for ObserverActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(OBSERVER_MAILBOX);
+        self.carry_out(ctx);
     }
 }
 
@@ -57,7 +96,9 @@ impl Supervised for ObserverActor {
         if self.common.is_stopping() {
             return ctx.stop();
         }
-        self.state = observer::State::new(&self.config);
+        self.out = Outbox::new();
+        let (config, start) = (self.config.clone(), self.start.clone());
+        self.state = observer::State::new(config, start, self.common.now(), &mut self.out);
     }
 }
 
@@ -80,13 +121,8 @@ impl Handler<Observe> for ObserverActor {
                 })
             });
         }
-        let common = self.common.clone();
-        common.guard("observer", ctx, || {
-            for event in events {
-                let input = observer::Input::Event(step.unwrap_or_default(), event);
-                self.state.handle(now, input, &mut self.rng, &mut Outbox::new());
-            }
-        });
+        let step = step.unwrap_or_default();
+        self.give(ctx, events.into_iter().map(|event| observer::Input::Event(step, event)));
     }
 }
 
@@ -98,9 +134,8 @@ pub(crate) struct Sizes(pub(crate) MonitorInput);
 impl Handler<Sizes> for ObserverActor {
     type Result = ();
 
-    fn handle(&mut self, Sizes(sizes): Sizes, _: &mut Self::Context) {
-        let now = self.common.now();
-        self.state.handle(now, observer::Input::Sizes(sizes), &mut self.rng, &mut Outbox::new());
+    fn handle(&mut self, Sizes(sizes): Sizes, ctx: &mut Self::Context) {
+        self.give(ctx, [observer::Input::Sizes(sizes)]);
     }
 }
 
@@ -135,14 +170,14 @@ impl Handler<GetStory> for ObserverActor {
 
 /// What went wrong, oldest first.
 #[derive(Message)]
-#[rtype(result = "Vec<Anomaly>")]
+#[rtype(result = "Vec<Finding>")]
 pub(crate) struct GetAnomalies;
 
 impl Handler<GetAnomalies> for ObserverActor {
     type Result = MessageResult<GetAnomalies>;
 
     fn handle(&mut self, _: GetAnomalies, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.state.anomalies().collect())
+        MessageResult(self.state.anomalies())
     }
 }
 
