@@ -12,7 +12,7 @@ use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Change, LogActor, LogError};
-use crate::actors::gossip::{inbound_stream, lock};
+use crate::actors::gossip::{Hearing, inbound_stream, lock};
 use crate::feed::{Feed, FeedLimits, feed};
 use crate::store::log::Damage;
 use crate::swarm::{Inbound, Outbound};
@@ -33,6 +33,18 @@ impl Handler<Begin> for LogActor {
             // The logs that the machine began with are cut already.
             self.on_damage(Damage { log: None, ..damage }, ctx);
         }
+    }
+}
+
+impl Handler<Hearing> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, hearing: Hearing, ctx: &mut Self::Context) {
+        let input = match hearing {
+            Hearing::Quarantine(node) => Input::Quarantine(node),
+            Hearing::Lift(node) => Input::Lift(node),
+        };
+        self.give(ctx, input);
     }
 }
 
