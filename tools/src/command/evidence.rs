@@ -6,7 +6,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use omnimesh_protocol::log::{Proof, Record, proof_bytes_max};
+use omnimesh_protocol::log::{Record, proof_bytes_max};
+use omnimesh_protocol::observer::evidence::Evidence;
 use serde_json::{Value, json};
 
 use crate::cli::{EvidenceCommand, Globals};
@@ -23,8 +24,9 @@ pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliEr
             .hint("a proof holds two records that one author signed for the same place in its log")
     };
     let bytes = read(file)?;
-    let proof = Proof::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
-    proof.verify().map_err(|error| nothing(error.to_string()))?;
+    let evidence = Evidence::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
+    evidence.verify_signatures(MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
+    let Evidence::Log(proof) = evidence else { return show(globals, &evidence) };
     let (author, fork, id) = (proof.author(), proof.fork(), proof.id());
     let mesh = proof.mesh();
     let [first, second] = proof.records();
@@ -41,6 +43,25 @@ pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliEr
             ("id", id.to_string()),
             ("record", line(first)),
             ("record", line(second)),
+        ]
+    })
+}
+
+/// Evidence that is not about a log.
+fn show(globals: &Globals, evidence: &Evidence) -> Result<(), CliError> {
+    let (kind, author) = (evidence.kind().code(), evidence.accused());
+    let (id, mesh, step) = (evidence.id(), evidence.mesh(), evidence.step());
+    let item = json!({
+        "verified": true, "kind": kind, "author": author, "step": step, "id": id, "mesh_id": mesh,
+        "detail": evidence.says(),
+    });
+    output::record(globals.output, &item, || {
+        vec![
+            ("verified", format!("yes: {}", evidence.says())),
+            ("author", author.to_string()),
+            ("last step", step.to_string()),
+            ("mesh id", mesh.to_string()),
+            ("id", id.to_string()),
         ]
     })
 }
