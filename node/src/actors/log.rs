@@ -363,10 +363,10 @@ impl LogActor {
             }
             log::Event::Frozen { proof } => {
                 let (author, fork) = (proof.author(), proof.fork());
-                self.common.notice(vec![observer::Input::Proof(proof)]);
                 tracing::warn!(%author, fork = fork.0, "a log is frozen: its author has signed two entries for one place");
                 let head = self.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
                 self.tell(&Change::Frozen { author, end: super::registry::end_of(&proof, head) }, 0);
+                self.common.notice(vec![observer::Input::Proof(proof)]);
                 let detail = format!(
                     "{author} has signed two entries for one place in its log; it ends before entry {} on every node",
                     fork.0

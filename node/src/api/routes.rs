@@ -41,7 +41,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 12] = [
+pub(super) const ROUTES: [Route; 37] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },

@@ -75,6 +75,16 @@ impl Pair {
         Some(Pair { first: first.clone(), second: second.clone() })
     }
 
+    fn verify_signatures(&self) -> Result<(), EvidenceError> {
+        let author = self.first.header().author;
+        let key = PublicKey::new(&author).ok_or(EvidenceError::Envelope(Refusal::BadKey))?;
+        if self.envelopes().iter().all(|envelope| envelope.is_signed_by(&key)) {
+            Ok(())
+        } else {
+            Err(EvidenceError::Envelope(Refusal::BadSignature))
+        }
+    }
+
     /// The two, in their order.
     pub fn envelopes(&self) -> [&Envelope; 2] {
         [&self.first, &self.second]
@@ -314,6 +324,32 @@ impl Evidence {
         self.verify_within(mesh, patterns, message_bytes_max, 0)
     }
 
+    /// Checks what can be checked without the mesh secret: signatures, and whether what is signed contradicts itself.
+    /// Whoever signs a contradiction has misbehaved, in whichever mesh.
+    ///
+    /// # Errors
+    /// Why it convinces nobody; [`EvidenceError::Unknown`] of an accusation that may be false by its tags only.
+    pub fn verify_signatures(&self, message_bytes_max: usize) -> Result<(), EvidenceError> {
+        self.verify_signatures_within(message_bytes_max, 0)
+    }
+
+    fn verify_signatures_within(&self, message_bytes_max: usize, depth: usize) -> Result<(), EvidenceError> {
+        match self {
+            Evidence::Log(proof) => Ok(proof.verify()?),
+            Evidence::Pair(pair) => pair.verify_signatures(),
+            Evidence::FalseAccusation(accusation) => {
+                if !accusation.is_signed() {
+                    return Err(EvidenceError::NotSigned);
+                }
+                let inner = Evidence::decode_within(accusation.evidence(), message_bytes_max, depth + 1);
+                match inner.and_then(|inner| inner.verify_signatures_within(message_bytes_max, depth + 1)) {
+                    Err(error) if error.is_conclusive() && error != EvidenceError::NotFalse => Ok(()),
+                    _ => Err(EvidenceError::Unknown),
+                }
+            }
+        }
+    }
+
     pub(super) fn verify_within(
         &self,
         mesh: MeshId,
@@ -332,12 +368,7 @@ impl Evidence {
                         return Err(EvidenceError::Envelope(Refusal::BadPattern));
                     }
                 }
-                let key = PublicKey::new(&self.accused()).ok_or(EvidenceError::Envelope(Refusal::BadKey))?;
-                if pair.envelopes().iter().all(|envelope| envelope.is_signed_by(&key)) {
-                    Ok(())
-                } else {
-                    Err(EvidenceError::Envelope(Refusal::BadSignature))
-                }
+                pair.verify_signatures()
             }
             Evidence::FalseAccusation(accusation) => {
                 if !accusation.is_signed() {
@@ -416,6 +447,7 @@ mod tests {
             assert_eq!(&read, evidence);
             assert_eq!((read.accused(), read.step(), read.id()), (accused, Step(step), evidence.id()));
             assert_eq!(verify(&read), Ok(()));
+            assert_eq!(read.verify_signatures(BYTES_MAX), Ok(()), "without the secret, too");
             let other = crate::Mesh::open("other").unwrap();
             let elsewhere = read.verify(other.id(), &mut patterns(), BYTES_MAX);
             assert_eq!(elsewhere, Err(EvidenceError::WrongMesh));
