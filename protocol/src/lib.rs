@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod author;
+pub mod compute;
 pub mod config;
 pub mod control;
 pub mod dialer;

@@ -16,7 +16,7 @@ const FLOAT: u8 = 0xfb;
 
 /// One item as it stands in the bytes; arrays and maps by how many items follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Item<'a> {
+pub(crate) enum Item<'a> {
     Null,
     Bool(bool),
     Unsigned(u64),
@@ -29,25 +29,25 @@ pub(super) enum Item<'a> {
     Map(u64),
 }
 
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Reader { rest: bytes }
     }
 
     /// What has not been read yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    pub(super) fn finish(self) -> Result<(), Fault> {
+    pub(crate) fn finish(self) -> Result<(), Fault> {
         if self.rest.is_empty() { Ok(()) } else { Err(Fault::TrailingBytes) }
     }
 
-    pub(super) fn item(&mut self) -> Result<Item<'a>, Fault> {
+    pub(crate) fn item(&mut self) -> Result<Item<'a>, Fault> {
         let first = self.take::<1>()?[0];
         match first {
             FALSE => return Ok(Item::Bool(false)),
@@ -71,39 +71,43 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn unsigned(&mut self) -> Result<u64, Fault> {
+    pub(crate) fn unsigned(&mut self) -> Result<u64, Fault> {
         if let Item::Unsigned(n) = self.item()? { Ok(n) } else { Err(Fault::Malformed) }
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, Fault> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, Fault> {
         if let Item::Text(text) = self.item()? { Ok(text) } else { Err(Fault::Malformed) }
     }
 
-    pub(super) fn fixed_bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    pub(crate) fn byte_string(&mut self) -> Result<&'a [u8], Fault> {
+        if let Item::Bytes(bytes) = self.item()? { Ok(bytes) } else { Err(Fault::Malformed) }
+    }
+
+    pub(crate) fn fixed_bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let Item::Bytes(bytes) = self.item()? else { return Err(Fault::Malformed) };
         bytes.try_into().map_err(|_| Fault::Malformed)
     }
 
-    pub(super) fn bool(&mut self) -> Result<bool, Fault> {
+    pub(crate) fn bool(&mut self) -> Result<bool, Fault> {
         if let Item::Bool(value) = self.item()? { Ok(value) } else { Err(Fault::Malformed) }
     }
 
     /// An array's head; how many items follow.
-    pub(super) fn array(&mut self) -> Result<u64, Fault> {
+    pub(crate) fn array(&mut self) -> Result<u64, Fault> {
         if let Item::Array(items) = self.item()? { Ok(items) } else { Err(Fault::Malformed) }
     }
 
     /// The head of an array of exactly this many items.
-    pub(super) fn array_of(&mut self, items: u64) -> Result<(), Fault> {
+    pub(crate) fn array_of(&mut self, items: u64) -> Result<(), Fault> {
         if self.array()? == items { Ok(()) } else { Err(Fault::Malformed) }
     }
 
-    pub(super) fn map(&mut self) -> Result<u64, Fault> {
+    pub(crate) fn map(&mut self) -> Result<u64, Fault> {
         if let Item::Map(pairs) = self.item()? { Ok(pairs) } else { Err(Fault::Malformed) }
     }
 
     /// Takes a null, if that is what comes next.
-    pub(super) fn null(&mut self) -> bool {
+    pub(crate) fn null(&mut self) -> bool {
         match self.rest.split_first() {
             Some((&NULL, rest)) => {
                 self.rest = rest;
@@ -151,16 +155,16 @@ impl<'a> Reader<'a> {
 
 /// Writes items one after another.
 #[derive(Default)]
-pub(super) struct Writer {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Writer {
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn unsigned(&mut self, value: u64) {
+    pub(crate) fn unsigned(&mut self, value: u64) {
         self.head(UNSIGNED, value);
     }
 
-    pub(super) fn integer(&mut self, value: i64) {
+    pub(crate) fn integer(&mut self, value: i64) {
         if value < 0 {
             self.head(NEGATIVE, !value.cast_unsigned());
         } else {
@@ -169,41 +173,41 @@ impl Writer {
     }
 
     /// The caller has made sure that the value is finite.
-    pub(super) fn float(&mut self, value: f64) {
+    pub(crate) fn float(&mut self, value: f64) {
         // Adding zero makes the negative zero a positive one.
         let bits = (value + 0.0).to_bits();
         self.bytes.push(FLOAT);
         self.bytes.extend_from_slice(&bits.to_be_bytes());
     }
 
-    pub(super) fn bytes(&mut self, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.head(BYTES, value.len() as u64);
         self.bytes.extend_from_slice(value);
     }
 
-    pub(super) fn text(&mut self, value: &str) {
+    pub(crate) fn text(&mut self, value: &str) {
         self.head(TEXT, value.len() as u64);
         self.bytes.extend_from_slice(value.as_bytes());
     }
 
-    pub(super) fn array(&mut self, items: usize) {
+    pub(crate) fn array(&mut self, items: usize) {
         self.head(ARRAY, items as u64);
     }
 
-    pub(super) fn map(&mut self, pairs: usize) {
+    pub(crate) fn map(&mut self, pairs: usize) {
         self.head(MAP, pairs as u64);
     }
 
-    pub(super) fn bool(&mut self, value: bool) {
+    pub(crate) fn bool(&mut self, value: bool) {
         self.bytes.push(if value { TRUE } else { FALSE });
     }
 
-    pub(super) fn null(&mut self) {
+    pub(crate) fn null(&mut self) {
         self.bytes.push(NULL);
     }
 
     /// An item that is encoded already.
-    pub(super) fn raw(&mut self, item: &[u8]) {
+    pub(crate) fn raw(&mut self, item: &[u8]) {
         self.bytes.extend_from_slice(item);
     }
 
@@ -229,7 +233,7 @@ impl Writer {
 }
 
 /// The order of map keys: that of their encodings, which is shorter first, then by bytes.
-pub(super) fn key_order(a: &str, b: &str) -> std::cmp::Ordering {
+pub(crate) fn key_order(a: &str, b: &str) -> std::cmp::Ordering {
     a.len().cmp(&b.len()).then_with(|| a.as_bytes().cmp(b.as_bytes()))
 }
 

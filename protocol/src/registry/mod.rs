@@ -105,7 +105,7 @@
 //! Who may write what (all members may write everything), search, and checking whether services are well
 //! ([`service`] has the conventions).
 
-mod cbor;
+pub(crate) mod cbor;
 mod entry;
 mod fault;
 mod name;
@@ -117,7 +117,7 @@ pub mod service;
 mod sethash;
 mod snapshot;
 mod state;
-mod value;
+pub(crate) mod value;
 mod versions;
 
 pub use entry::{Entry, Field};

@@ -112,7 +112,7 @@ impl Value {
 }
 
 /// The next key of a map, which must come after the last one.
-pub(super) fn next_key<'a>(reader: &mut Reader<'a>, last: &mut Option<&'a str>) -> Result<&'a str, Fault> {
+pub(crate) fn next_key<'a>(reader: &mut Reader<'a>, last: &mut Option<&'a str>) -> Result<&'a str, Fault> {
     let key = reader.text()?;
     if last.is_some_and(|last| key_order(last, key).is_ge()) {
         return Err(Fault::NotCanonical);
@@ -175,7 +175,7 @@ impl Encoded {
     }
 
     /// Takes the next value, checked.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
         let start = reader.rest();
         skip(reader, VALUE_DEPTH_MAX)?;
         let (value, _) = start.split_at(start.len() - reader.rest().len());

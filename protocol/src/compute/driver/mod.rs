@@ -1,0 +1,48 @@
+//! The driver: has the tasks of a job done.
+//!
+//! ```text
+//!               ┌───────────── ledger: READY ◄──────────────── entries of the log ◄───────────┐
+//!               ▼                                                                            │
+//!   place ─► Assign ─► worker ─► Results ─► votes ─► majority? ─yes─► commits ─Flush─► Append ┘
+//!     ▲                   │                            │ tie: one more voter
+//!     │                   └─► Failed, silence ─────────┤
+//!     └──────── backoff, another worker, fallback ◄────┘            straggler ─► a second attempt
+//! ```
+//!
+//! Every node has a driver and the whole [`ledger`](super::ledger); it is active for the jobs that it holds the lease
+//! of. What it knows beyond the ledger (attempts, votes, waits) dies with it; the next driver begins with what is READY, and
+//! workers answer from memory what they have done already.
+//!
+//! # Whose result counts
+//! A task with redundancy r is done by r different workers. A result counts when more than half of those asked, and of
+//! r at least, have signed it. When all have answered and none has that, one more is asked, up to
+//! [`Config::voters_extra`]. So while a majority of those asked is honest, and the operation deterministic, no wrong
+//! result is accepted. Who has signed another result is reported with what everybody has signed ([`Finding`]), loses its votes
+//! on other tasks of the job, is not asked again for this job, and less for others. With redundancy 1 a random share of the
+//! tasks ([`JobSpec::spot_check_per_mille`](super::job::JobSpec::spot_check_per_mille)) is done as with 2.
+//!
+//! # Failures
+//! What the task itself has failed with counts against its retries, then its fallback is tried. What the worker has
+//! failed with (it died, is silent, has no room, cannot fetch) does not; the task goes to another one, at
+//! most [`Config::losses_max`] times. So every task ends, and with the job's deadline every job.
+//!
+//! # Outputs that were lost
+//! An output lives where it was made. When nobody has it any more, and a task that reads it says so, its task is run
+//! again, and has to make the same output.
+//!
+//! # Invariants ([`State::check_invariants`])
+//! Each attempt belongs to one task; a worker is asked once for a task at a time; the number of attempts of a task is bounded by
+//! its voters and copies; nothing is committed twice by one driver while its first commit counts.
+//!
+//! # Not here
+//! Streams, signatures and blobs: the shell's. Doing tasks: [`worker`](super::worker).
+
+mod api;
+mod duty;
+mod place;
+mod results;
+mod run;
+mod state;
+
+pub use api::{Config, Event, Finding, Input, Output, Refusal, Timer};
+pub use state::{Progress, State};

@@ -1,0 +1,171 @@
+//! What a driver knows of a job beyond the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::compute::id::{AttemptId, BlobRef, TaskKey, TaskRef};
+use crate::compute::ledger::{Commit, Part};
+use crate::compute::placement::{Times, Unplaced};
+use crate::compute::statement::VerifiedResults;
+use crate::id::{Hash, NodeId};
+use crate::time::Time;
+
+/// Durations that are remembered for each family. Default: guess.
+const TIMES_MAX: usize = 256;
+
+/// A job that this node drives.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Tasks that want a worker.
+    pub(super) wants: BTreeSet<TaskRef>,
+    pub(super) active: BTreeMap<TaskRef, Active>,
+    /// How long the tasks of each family take.
+    pub(super) times: Vec<Times>,
+    /// Who was wrong in this job.
+    pub(super) banned: BTreeSet<NodeId>,
+    /// What is not in the log yet.
+    pub(super) commits: Vec<Commit>,
+    /// Entries under way that this job waits for.
+    pub(super) in_flight: usize,
+    pub(super) is_finishing: bool,
+    pub(super) is_cancelling: bool,
+    /// Tasks that wait for an output to be made again, by the task that makes it.
+    pub(super) blocked: BTreeMap<TaskRef, BTreeSet<TaskRef>>,
+    /// Why the last task that could not be placed was not.
+    pub(super) held: Option<(TaskRef, Unplaced)>,
+    pub(super) attempts: usize,
+    /// Where the search for a task that can be placed goes on, if those at the front cannot.
+    pub(super) cursor: TaskRef,
+}
+
+impl Run {
+    pub(super) fn new(families: usize, banned: BTreeSet<NodeId>) -> Self {
+        Run {
+            wants: BTreeSet::new(),
+            active: BTreeMap::new(),
+            times: (0..families).map(|_| Times::new(TIMES_MAX)).collect(),
+            banned,
+            commits: Vec::new(),
+            in_flight: 0,
+            is_finishing: false,
+            is_cancelling: false,
+            blocked: BTreeMap::new(),
+            held: None,
+            attempts: 0,
+            cursor: TaskRef::default(),
+        }
+    }
+
+    /// The median duration of a family.
+    pub(super) fn typical(&self, task: TaskRef) -> Option<Duration> {
+        self.times.get(usize::from(task.task))?.quantile(500)
+    }
+
+    /// Brings the list of those that want a worker up to date with what this task needs.
+    pub(super) fn settle(&mut self, task: TaskRef, now: Time) {
+        let needs = self.active.get(&task).is_some_and(|active| active.needs(now) > 0);
+        if needs {
+            self.wants.insert(task);
+        } else {
+            self.wants.remove(&task);
+        }
+    }
+}
+
+/// What becomes of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Workers are asked.
+    Open,
+    /// It is to be tried again then.
+    Waiting(Time),
+    /// Outputs that it reads are being made again.
+    Blocked,
+    /// The outcome is on its way into the log.
+    Decided(Option<Hash>),
+}
+
+/// A task that is being done.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) key: TaskKey,
+    pub(super) inputs: Hash,
+    pub(super) stage: u8,
+    pub(super) parts: Arc<[Part]>,
+    /// The blobs that it reads.
+    pub(super) blobs: Vec<BlobRef>,
+    pub(super) phase: Phase,
+    pub(super) attempts: SmallVec<[Attempt; 1]>,
+    pub(super) votes: SmallVec<[Vote; 1]>,
+    /// How many have to be asked at least.
+    pub(super) redundancy: u8,
+    /// How many are asked by now: more after ties.
+    pub(super) voters: u8,
+    /// Additional attempts for stragglers, that were wanted so far and have not come back.
+    pub(super) copies: u8,
+    pub(super) failures: u8,
+    pub(super) losses: u16,
+    /// Who has failed: others are asked first.
+    pub(super) failed_on: SmallVec<[NodeId; 1]>,
+    /// The output is known; it is only to be made again.
+    pub(super) restores: Option<BlobRef>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub(super) id: AttemptId,
+    pub(super) worker: NodeId,
+    pub(super) assigned: Time,
+    pub(super) started: Option<Time>,
+    /// It was found to take long, and another one was asked for.
+    pub(super) is_straggler: bool,
+}
+
+impl Attempt {
+    pub(super) fn since(&self, now: Time) -> Duration {
+        now.since(self.started.unwrap_or(self.assigned))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Vote {
+    pub(super) worker: NodeId,
+    pub(super) result: BlobRef,
+    pub(super) signed: VerifiedResults,
+    pub(super) cpu_ms: u64,
+    pub(super) wall_ms: u64,
+}
+
+impl Active {
+    /// How many more workers have to be asked.
+    pub(super) fn needs(&self, now: Time) -> usize {
+        let is_open = match self.phase {
+            Phase::Open => true,
+            Phase::Waiting(until) => until <= now,
+            Phase::Blocked | Phase::Decided(_) => false,
+        };
+        let wanted = usize::from(self.voters) + usize::from(self.copies);
+        if is_open { wanted.saturating_sub(self.votes.len() + self.attempts.len()) } else { 0 }
+    }
+
+    /// Who has done it, or is at it.
+    pub(super) fn has_asked(&self, node: &NodeId) -> bool {
+        self.attempts.iter().any(|attempt| attempt.worker == *node)
+            || self.votes.iter().any(|vote| vote.worker == *node)
+    }
+
+    /// The result that a strict majority of those asked has signed.
+    pub(super) fn majority(&self) -> Option<BlobRef> {
+        let asked = self.votes.len().max(usize::from(self.redundancy));
+        let votes = |result: &BlobRef| self.votes.iter().filter(|vote| vote.result == *result).count();
+        self.votes.iter().map(|vote| vote.result).find(|result| votes(result) * 2 > asked)
+    }
+
+    /// How many different results there are.
+    pub(super) fn results(&self) -> usize {
+        self.votes.iter().map(|vote| vote.result).collect::<BTreeSet<_>>().len()
+    }
+}

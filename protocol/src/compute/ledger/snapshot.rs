@@ -1,0 +1,251 @@
+//! The bytes of a whole ledger.
+//!
+//! ```text
+//! snapshot = body ‖ derive_key("omnimesh 2026-11 ledger snapshot", body)
+//! body     = [ 1, floor, [ head, … ], [ cut, … ], [ job, … ] ]
+//! head     = [ author, seq, hash ]                cut = [ author, seq, hash ] | [ author, 0, null ]
+//! job      = [ id, submission, [ take, … ], [ [ author, until ], … ], [ [ round, stamp ], … ], [ cancel, … ],
+//!              [ [ round, stamp ], … ], [ record, … ], [ [ author, seq ], … ] ]
+//! submission = null | [ stamp, spec ]             cancel = [ round, stamp, reason, text ]
+//! record   = [ stamp, round, commit ]             take = [ first, last ]   stamp, first, last = [ step, author, seq ]
+//! ```
+//!
+//! Every list is sorted by what comes first in its items; records by task, then stamp. There is one encoding only: a
+//! reader encodes what it has read once more and compares.
+
+use std::sync::Arc;
+
+use crate::compute::id::{JobId, narrow};
+use crate::compute::job::{JobSpec, Plan, Quota, list};
+use crate::id::{Hash, NodeId, Seq, Step};
+use crate::projection::{Head, SnapshotError, Stamp};
+use crate::registry::Fault;
+use crate::registry::cbor::{Reader, Writer};
+
+use super::cell::{JobCell, Record, Submission};
+use super::operation::{CancelReason, Commit};
+use super::state::State;
+
+const VERSION: u64 = 1;
+const CONTEXT: &str = "omnimesh 2026-11 ledger snapshot";
+const CELL_CONTEXT: &str = "omnimesh 2026-11 ledger job";
+
+fn checksum(body: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new_derive_key(CONTEXT).update(body).finalize().as_bytes()
+}
+
+/// Equal for jobs of which the same is kept.
+pub(super) fn cell_digest(job: &JobId, cell: &JobCell) -> Hash {
+    let mut writer = Writer::default();
+    write_cell(job, cell, &mut writer);
+    Hash::from_bytes(
+        *blake3::Hasher::new_derive_key(CELL_CONTEXT).update(&writer.bytes).finalize().as_bytes(),
+    )
+}
+
+pub(super) fn encode(state: &State) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.array(5);
+    writer.unsigned(VERSION);
+    writer.unsigned(state.floor.0);
+    writer.array(state.heads.len());
+    state.heads.iter().for_each(|(author, head)| write_head(author, Some(head), &mut writer));
+    writer.array(state.cuts.len());
+    state.cuts.iter().for_each(|(author, end)| write_head(author, end.as_ref(), &mut writer));
+    writer.array(state.jobs.len());
+    state.jobs.iter().for_each(|(job, cell)| write_cell(job, cell, &mut writer));
+    let checksum = checksum(&writer.bytes);
+    writer.bytes.extend_from_slice(&checksum);
+    writer.bytes
+}
+
+fn write_head(author: &NodeId, head: Option<&Head>, writer: &mut Writer) {
+    writer.array(3);
+    writer.bytes(author.as_bytes());
+    match head {
+        Some(head) => {
+            writer.unsigned(head.seq.0);
+            writer.bytes(head.hash.as_bytes());
+        }
+        None => {
+            writer.unsigned(0);
+            writer.null();
+        }
+    }
+}
+
+fn write_stamp(stamp: &Stamp, writer: &mut Writer) {
+    writer.array(3);
+    writer.unsigned(stamp.step.0);
+    writer.bytes(stamp.author.as_bytes());
+    writer.unsigned(stamp.seq.0);
+}
+
+fn write_cell(job: &JobId, cell: &JobCell, writer: &mut Writer) {
+    writer.array(9);
+    writer.bytes(job.as_bytes());
+    match &cell.submission {
+        Some(submission) => {
+            writer.array(2);
+            write_stamp(&submission.stamp, writer);
+            writer.bytes(&submission.spec.encode());
+        }
+        None => writer.null(),
+    }
+    writer.array(cell.takes.len());
+    for (first, last) in cell.takes.values() {
+        writer.array(2);
+        write_stamp(first, writer);
+        write_stamp(last, writer);
+    }
+    writer.array(cell.until.len());
+    for (author, until) in &cell.until {
+        writer.array(2);
+        writer.bytes(author.as_bytes());
+        writer.unsigned(until.0);
+    }
+    writer.array(cell.rounds.len());
+    for (round, stamp) in &cell.rounds {
+        writer.array(2);
+        writer.unsigned(u64::from(*round));
+        write_stamp(stamp, writer);
+    }
+    writer.array(cell.cancels.len());
+    for (round, (stamp, reason, detail)) in &cell.cancels {
+        writer.array(4);
+        writer.unsigned(u64::from(*round));
+        write_stamp(stamp, writer);
+        writer.unsigned(reason.number());
+        writer.text(detail);
+    }
+    writer.array(cell.finishes.len());
+    for (round, stamp) in &cell.finishes {
+        writer.array(2);
+        writer.unsigned(u64::from(*round));
+        write_stamp(stamp, writer);
+    }
+    writer.array(cell.commits.values().map(Vec::len).sum());
+    for record in cell.commits.values().flatten() {
+        writer.array(3);
+        write_stamp(&record.stamp, writer);
+        writer.unsigned(u64::from(record.round));
+        record.commit.write(writer);
+    }
+    writer.array(cell.versions.len());
+    for (author, seq) in &cell.versions {
+        writer.array(2);
+        writer.bytes(author.as_bytes());
+        writer.unsigned(seq.0);
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
+    let (body, check) = bytes.split_last_chunk::<32>().ok_or(SnapshotError::Checksum)?;
+    if checksum(body) != *check {
+        return Err(SnapshotError::Checksum);
+    }
+    let malformed = |fault: Fault| SnapshotError::Malformed(fault.code());
+    let mut reader = Reader::new(body);
+    reader.array_of(5).map_err(malformed)?;
+    let version = reader.unsigned().map_err(malformed)?;
+    if version != VERSION {
+        return Err(SnapshotError::UnknownVersion(version));
+    }
+    let mut state = read_state(&mut reader).map_err(malformed)?;
+    reader.finish().map_err(malformed)?;
+    state.derive();
+    if encode(&state) != bytes {
+        return Err(SnapshotError::Malformed(Fault::NotCanonical.code()));
+    }
+    Ok(state)
+}
+
+fn read_state(reader: &mut Reader<'_>) -> Result<State, Fault> {
+    let mut state = State::new();
+    state.floor = Step(reader.unsigned()?);
+    for (author, head) in list(reader, read_head)? {
+        state.heads.insert(author, head.ok_or(Fault::Malformed)?);
+    }
+    state.cuts.extend(list(reader, read_head)?);
+    state.jobs.extend(list(reader, read_cell)?);
+    Ok(state)
+}
+
+fn node(reader: &mut Reader<'_>) -> Result<NodeId, Fault> {
+    Ok(NodeId::from_bytes(reader.fixed_bytes()?))
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<(NodeId, Option<Head>), Fault> {
+    reader.array_of(3)?;
+    let author = node(reader)?;
+    let seq = Seq(reader.unsigned()?);
+    if reader.null() {
+        return Ok((author, None));
+    }
+    if seq.0 == 0 {
+        return Err(Fault::Malformed);
+    }
+    Ok((author, Some(Head { seq, hash: Hash::from_bytes(reader.fixed_bytes()?) })))
+}
+
+fn read_stamp(reader: &mut Reader<'_>) -> Result<Stamp, Fault> {
+    reader.array_of(3)?;
+    let step = Step(reader.unsigned()?);
+    let author = node(reader)?;
+    Ok(Stamp { step, author, seq: Seq(reader.unsigned()?) })
+}
+
+fn read_cell(reader: &mut Reader<'_>) -> Result<(JobId, JobCell), Fault> {
+    reader.array_of(9)?;
+    let job = JobId::read(reader)?;
+    let mut cell = JobCell::default();
+    if !reader.null() {
+        reader.array_of(2)?;
+        let stamp = read_stamp(reader)?;
+        let bytes = reader.byte_string()?;
+        if JobId::of(&stamp.author, bytes) != job {
+            return Err(Fault::Malformed);
+        }
+        let spec = JobSpec::decode(bytes)?;
+        let plan = Plan::new(&spec, &Quota::MOST).map_err(|_| Fault::Malformed)?;
+        cell.submission = Some(Submission { stamp, spec: Arc::new(spec), plan: Arc::new(plan) });
+    }
+    cell.takes.extend(list(reader, |reader| {
+        reader.array_of(2)?;
+        let (first, last) = (read_stamp(reader)?, read_stamp(reader)?);
+        if first.author == last.author { Ok((first.author, (first, last))) } else { Err(Fault::Malformed) }
+    })?);
+    cell.until.extend(list(reader, |reader| {
+        reader.array_of(2)?;
+        Ok((node(reader)?, Step(reader.unsigned()?)))
+    })?);
+    cell.rounds.extend(list(reader, read_round)?);
+    cell.cancels.extend(list(reader, |reader| {
+        reader.array_of(4)?;
+        let round = narrow(reader.unsigned()?)?;
+        let stamp = read_stamp(reader)?;
+        let reason = CancelReason::from_number(reader.unsigned()?);
+        Ok((round, (stamp, reason, reader.text()?.to_owned())))
+    })?);
+    cell.finishes.extend(list(reader, read_round)?);
+    for record in list(reader, read_record)? {
+        cell.commits.entry(record.commit.task).or_default().push(record);
+    }
+    cell.commits.values_mut().for_each(|records| records.sort_by_key(|record| record.stamp));
+    cell.versions.extend(list(reader, |reader| {
+        reader.array_of(2)?;
+        Ok((node(reader)?, Seq(reader.unsigned()?)))
+    })?);
+    Ok((job, cell))
+}
+
+fn read_round(reader: &mut Reader<'_>) -> Result<(u32, Stamp), Fault> {
+    reader.array_of(2)?;
+    Ok((narrow(reader.unsigned()?)?, read_stamp(reader)?))
+}
+
+fn read_record(reader: &mut Reader<'_>) -> Result<Record, Fault> {
+    reader.array_of(3)?;
+    let stamp = read_stamp(reader)?;
+    Ok(Record { stamp, round: narrow(reader.unsigned()?)?, commit: Commit::read(reader)? })
+}

@@ -1,0 +1,171 @@
+//! The rules of a worker, one by one.
+
+use std::sync::Arc;
+
+use omnimesh_protocol::compute::job::{Action, Limits, Params};
+use omnimesh_protocol::compute::ledger::FailReason;
+use omnimesh_protocol::compute::wire::{Assignment, Frame};
+use omnimesh_protocol::compute::worker::{Config, Done, Input, Output, RunId, State};
+use omnimesh_protocol::compute::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
+use omnimesh_protocol::{Identity, NodeId, Outbox, Time};
+use rand_core::SeedableRng;
+
+use crate::mesh::MESH;
+
+struct Bench {
+    state: State,
+    rng: rand_chacha::ChaCha8Rng,
+}
+
+const A: NodeId = NodeId::from_bytes([1; 32]);
+const B: NodeId = NodeId::from_bytes([2; 32]);
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        let identity = Identity::from_seed(&[9; 32]);
+        let state = State::new(config, identity, MESH, Time::ZERO, &mut Outbox::new());
+        let mut bench = Bench { state, rng: rand_chacha::ChaCha8Rng::seed_from_u64(0) };
+        bench.give(Input::Connected(A));
+        bench.give(Input::Connected(B));
+        bench
+    }
+
+    /// What comes of an input, and of the flush after it.
+    fn give(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Outbox::new();
+        self.state.handle(Time::ZERO, input, &mut self.rng, &mut out);
+        self.state.check_invariants();
+        self.state.handle(Time::ZERO, Input::Flush, &mut self.rng, &mut out);
+        assert!(!self.state.wants_flush());
+        out.drain().collect()
+    }
+
+    fn assign(&mut self, from: NodeId, attempt: u64, key: u8) -> Vec<Output> {
+        self.give(Input::Assign { from, assignments: vec![assignment(attempt, key)] })
+    }
+}
+
+fn assignment(attempt: u64, key: u8) -> Assignment {
+    Assignment {
+        attempt: AttemptId(attempt),
+        job: JobId::from_bytes([7; 32]),
+        task: TaskRef::new(0, u32::from(key)),
+        key: TaskKey::from_bytes([key; 32]),
+        action: Arc::new(Action { operation: "hash".to_owned(), program: None, params: Params::new() }),
+        parts: [].into(),
+        limits: Limits { memory_bytes: 100, ..Limits::default() },
+    }
+}
+
+fn runs(outputs: &[Output]) -> Vec<RunId> {
+    let run = |output: &Output| if let Output::Run { run, .. } = output { Some(*run) } else { None };
+    outputs.iter().filter_map(run).collect()
+}
+
+fn results(outputs: &[Output]) -> Vec<(NodeId, u64)> {
+    let mut found = Vec::new();
+    for output in outputs {
+        if let Output::Send { to, frame } = output
+            && let Some(signed) = frame.signed_results(MESH, Identity::from_seed(&[9; 32]).id())
+        {
+            assert!(signed.verify().is_some());
+            let Frame::Results { items, .. } = frame else { unreachable!() };
+            found.extend(items.iter().map(|item| (*to, item.attempt.0)));
+        }
+    }
+    found
+}
+
+fn failures(outputs: &[Output]) -> Vec<(NodeId, u64, FailReason)> {
+    let mut found = Vec::new();
+    for output in outputs {
+        if let Output::Send { to, frame: Frame::Failed(failures) } = output {
+            found.extend(failures.iter().map(|failure| (*to, failure.attempt.0, failure.reason)));
+        }
+    }
+    found
+}
+
+fn done() -> Done {
+    Done::Output { result: BlobRef::of(b"r"), cpu_ms: 1, wall_ms: 1 }
+}
+
+#[test]
+fn the_same_work_is_done_once_for_all_who_ask() {
+    let mut bench = Bench::new(Config::default());
+    let run = runs(&bench.assign(A, 1, 5))[0];
+    assert!(runs(&bench.assign(B, 8, 5)).is_empty());
+    assert_eq!(results(&bench.give(Input::Done { run, done: done() })), [(A, 1), (B, 8)]);
+    // Later it is answered from memory, and a second answer of the run does nothing.
+    assert_eq!(results(&bench.assign(B, 9, 5)), [(B, 9)]);
+    assert!(bench.give(Input::Done { run, done: done() }).is_empty());
+    assert_eq!(bench.state.stats().runs, 1);
+}
+
+#[test]
+fn failures_are_not_remembered() {
+    let mut bench = Bench::new(Config::default());
+    let run = runs(&bench.assign(A, 1, 5))[0];
+    let failed = Done::Failed { reason: FailReason::Program, detail: "é".repeat(500), missing: Vec::new() };
+    assert_eq!(failures(&bench.give(Input::Done { run, done: failed })), [(A, 1, FailReason::Program)]);
+    assert_eq!(runs(&bench.assign(A, 2, 5)).len(), 1);
+}
+
+#[test]
+fn slots_queue_and_memory_are_bounds() {
+    let config = Config { slots: 2, queue_max: 1, memory_bytes: 250, ..Config::default() };
+    let mut bench = Bench::new(config);
+    let first = runs(&bench.assign(A, 1, 1))[0];
+    assert_eq!(runs(&bench.assign(A, 2, 2)).len(), 1);
+    assert!(runs(&bench.assign(A, 3, 3)).is_empty(), "it waits for a slot");
+    assert_eq!(failures(&bench.assign(A, 4, 4)), [(A, 4, FailReason::Busy)]);
+    let outputs = bench.give(Input::Done { run: first, done: done() });
+    assert_eq!(runs(&outputs).len(), 1);
+    // Who was refused hears that there is room.
+    let offers =
+        outputs.iter().filter(|output| matches!(output, Output::Send { to: A, frame: Frame::Offer(_) }));
+    assert_eq!(offers.count(), 1);
+    // More memory than there is at all is refused; more than there is now waits.
+    let mut large = assignment(5, 5);
+    large.limits.memory_bytes = 251;
+    let outputs = bench.give(Input::Assign { from: A, assignments: vec![large.clone()] });
+    assert_eq!(failures(&outputs), [(A, 5, FailReason::Unavailable)]);
+    let mut bench = Bench::new(Config { slots: 4, memory_bytes: 250, ..Config::default() });
+    for key in 0..3 {
+        bench.assign(A, u64::from(key), key);
+    }
+    assert_eq!(bench.state.stats().runs, 2);
+}
+
+#[test]
+fn what_nobody_wants_is_stopped() {
+    let mut bench = Bench::new(Config::default());
+    let run = runs(&bench.assign(A, 1, 5))[0];
+    bench.assign(B, 2, 5);
+    let cancel = |from, attempt| Input::Cancel { from, attempts: vec![AttemptId(attempt)] };
+    // Nobody cancels for another.
+    assert!(bench.give(cancel(B, 1)).is_empty());
+    assert!(bench.give(cancel(A, 1)).is_empty());
+    assert_eq!(bench.give(cancel(B, 2)), [Output::Stop(run)]);
+    assert_eq!(bench.state.active(), 0);
+}
+
+#[test]
+fn work_of_a_driver_that_dies_goes_on_and_is_there_for_the_next() {
+    let mut bench = Bench::new(Config { slots: 1, ..Config::default() });
+    let run = runs(&bench.assign(A, 1, 5))[0];
+    bench.assign(A, 2, 6);
+    bench.give(Input::Disconnected(A));
+    assert_eq!(bench.state.active(), 1, "what waited is dropped, what runs goes on");
+    assert!(results(&bench.give(Input::Done { run, done: done() })).is_empty());
+    assert_eq!(results(&bench.assign(B, 7, 5)), [(B, 7)]);
+}
+
+#[test]
+fn who_drains_takes_nothing_and_says_so() {
+    let mut bench = Bench::new(Config::default());
+    let outputs = bench.give(Input::Drain(true));
+    let is_offer = |output: &Output| matches!(output, Output::Send { frame: Frame::Offer(offer), .. } if offer.room == 0);
+    assert_eq!(outputs.iter().filter(|output| is_offer(output)).count(), 2);
+    assert_eq!(failures(&bench.assign(A, 1, 1)), [(A, 1, FailReason::Unavailable)]);
+}
