@@ -69,12 +69,11 @@ fn workers_die_and_come_back() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut mesh = Mesh::new(seed, Options { frame_loss: 0.01, ..Options::default() });
         // Never the submitter; at most five at once.
-        for round in 0..6 {
-            let at = 6000 + round * 7000;
+        for (round, at) in (0..6).zip((6000..).step_by(7000)) {
             for node in [1 + round % 7, 1 + (round + 3) % 7] {
-                mesh.crash_at(at + rng.random_range(0..3000), node as usize);
+                mesh.crash_at(at + rng.random_range(0..3000), node);
                 if rng.random_bool(0.7) {
-                    mesh.restart_at(at + rng.random_range(4000..15_000), node as usize);
+                    mesh.restart_at(at + rng.random_range(4000..15_000), node);
                 }
             }
         }

@@ -272,11 +272,11 @@ proptest! {
         let mut bytes = JOB.as_bytes().to_vec();
         let place = place % bytes.len();
         bytes[place] = byte;
-        if let Ok(text) = String::from_utf8(bytes) {
-            if let Ok((spec, plan)) = read_toml(&text) {
-                prop_assert_eq!(JobSpec::decode(&spec.encode()), Ok(spec.clone()));
-                prop_assert_eq!(Plan::new(&spec, &Quota::default()), Ok(plan));
-            }
+        if let Ok(text) = String::from_utf8(bytes)
+            && let Ok((spec, plan)) = read_toml(&text)
+        {
+            prop_assert_eq!(JobSpec::decode(&spec.encode()), Ok(spec.clone()));
+            prop_assert_eq!(Plan::new(&spec, &Quota::default()), Ok(plan));
         }
     }
 

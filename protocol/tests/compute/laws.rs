@@ -203,7 +203,7 @@ fn model(history: &[Written]) -> Vec<(TaskRef, Option<BlobRef>, bool)> {
             _ => None,
         })
         .collect();
-    let round = (1..).take_while(|round| rounds.contains(round)).count() as u32;
+    let round = (1..).take_while(|round| rounds.contains(round)).last().unwrap_or(0);
     let may = |written: &Written| {
         written.author == 0
             || history.iter().any(|other| {

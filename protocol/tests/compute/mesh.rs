@@ -298,7 +298,7 @@ impl Mesh {
                 driver::Output::Finding(finding) => self.findings.push(finding),
                 driver::Output::Replay => panic!("no log is cut here"),
                 driver::Output::Timer { at, timer } => {
-                    self.at(at, What::DriverTimer(node, incarnation, timer))
+                    self.at(at, What::DriverTimer(node, incarnation, timer));
                 }
                 driver::Output::Submitted { ticket, .. }
                 | driver::Output::Accepted { ticket }
@@ -316,7 +316,7 @@ impl Mesh {
                 worker::Output::Stop(_) => {}
                 worker::Output::Send { to, frame } => self.send(node, self.places[&to], frame),
                 worker::Output::Timer { at, timer } => {
-                    self.at(at, What::WorkerTimer(node, incarnation, timer))
+                    self.at(at, What::WorkerTimer(node, incarnation, timer));
                 }
             }
         }

@@ -377,7 +377,7 @@ mod tests {
     }
 
     fn content(length: usize) -> Vec<u8> {
-        (0..length).map(|place| (place * 131 % 241) as u8).collect()
+        (0..length).map(|place| u8::try_from(place * 131 % 241).unwrap()).collect()
     }
 
     /// Peers that hold parts, are slow, silent, lie, or decline: whatever they do, the content is right in the end, if

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     fn bytes(length: usize) -> Vec<u8> {
-        (0..length).map(|place| (place * 31 % 251) as u8).collect()
+        (0..length).map(|place| u8::try_from(place * 31 % 251).unwrap()).collect()
     }
 
     #[test]

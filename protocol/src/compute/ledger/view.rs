@@ -468,10 +468,11 @@ impl<'a> JobView<'a> {
             match slot {
                 Slot::Blob { blob, from, to, align } => parts.push(Part::Blob { blob, from, to, align }),
                 Slot::Outputs { task, from, to } => {
-                    parts.extend((from..to).map(|chunk| match self.output(TaskRef::new(task, chunk)) {
+                    let part = |chunk| match self.output(TaskRef::new(task, chunk)) {
                         Some(blob) => Part::Blob { blob, from: 0, to: blob.size, align: Align::Byte },
                         None => Part::Missing,
-                    }))
+                    };
+                    parts.extend((from..to).map(part));
                 }
             }
         }
