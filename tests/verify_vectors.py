@@ -1230,7 +1230,9 @@ class EvidenceJudge:
         require(items[0] == 1, "unknown")
         require(len(items) > 1 and (is_bytes(items[1]) or is_uint(items[1])), "malformed")
         if is_bytes(items[1]):
-            require(len(items) == 3 and is_bytes(items[2]), "malformed")
+            require(len(items) == 4 and is_bytes(items[2]) and is_bytes(items[3]), "malformed")
+            check = derive_key("omnimesh 2026-11 equivocation check", items[1] + items[2])[:16]
+            require(items[3] == check, "changed")
             return self.judge_pair(items[1], items[2], DURABLE)
         require(items[1] == 1 or items[1] == 2 and depth < 2, "unknown")
         require(len(items) == (4 if items[1] == 1 else 3), "malformed")

@@ -106,7 +106,9 @@ fn cases() -> Vec<Case> {
     let [first, second] = envelopes.clone();
     let durable = |salt: u8| draft(|d| (d.seq, d.kind, d.payloads) = (1, 1, vec![vec![salt]]));
     let log = |[first, second]: [Vec<u8>; 2]| {
-        cbor::array(&[cbor::uint(1), cbor::bytes(first), cbor::bytes(second)])
+        let both = [&first[..], &second[..]].concat();
+        let check = blake3::derive_key("omnimesh 2026-11 equivocation check", &both);
+        cbor::array(&[cbor::uint(1), cbor::bytes(first), cbor::bytes(second), cbor::bytes(&check[..16])])
     };
     let records = ordered(&durable(1), &durable(2));
     let bundle = draft(|d| (d.seq, d.payloads) = (5, vec![vec![1], vec![2], vec![3]]));
@@ -120,6 +122,7 @@ fn cases() -> Vec<Case> {
         case("one number on two channels", pair(ordered(&one, &news))),
         case("one number in two steps, of two phases", pair(ordered(&one, &later))),
         case("a forked log, as section 14 has it", log(records.clone())),
+        case("a forked log, changed afterwards", changed(log(records.clone()))),
         case("a false accusation", of_false(&accusation(2, 1_005, &forged))),
         case("an accusation with bytes that are no evidence", of_false(&accusation(2, 1_005, b""))),
         case(

@@ -217,26 +217,30 @@ fn every_kind_can_be_written() {
             "degrade" => "loss = 0.1",
             "slow" => "frame_ms = 1",
             "crash_in_write" | "lost_tail" => "restart_after_ms = 1",
+            "slow_disk" => "factor = 2",
             "clock_jump" => "by_ms = 1",
             "clock_drift" => "drift_ppm = -10",
             _ => "",
         };
-        let text = format!("[[faults]]\nkind = \"{kind}\"\nat_ms = 1\ncount = 3\n{own}");
+        let text = format!(
+            "duration_ms = 90_000\n[log]\n[[faults]]\nkind = \"{kind}\"\nat_ms = 1\ncount = 3\n{own}"
+        );
         assert_eq!(parse(&text).unwrap().scenario.faults[0].kind.name(), kind);
     }
     for kind in AdversaryKind::NAMES {
         let own = match kind {
             "replay" => "after_ms = 5",
             "rush" | "two_faced" => "by_ms = 5",
-            "equivocate" | "flood" | "outsider" => "rate_per_s = 5",
+            "equivocate" | "flood" | "outsider" | "fork" => "rate_per_s = 5",
             "sybil" | "cold_boot" => "dials = 5",
             _ => "",
         };
-        let text = format!("[[adversaries]]\nkind = \"{kind}\"\nshare = 0.3\n{own}");
+        let text =
+            format!("duration_ms = 90_000\n[log]\n[[adversaries]]\nkind = \"{kind}\"\nshare = 0.3\n{own}");
         assert_eq!(parse(&text).unwrap().scenario.adversaries[0].kind.name(), kind);
     }
     for kind in Check::NAMES {
-        let text = format!("[[checks]]\nkind = \"{kind}\"");
+        let text = format!("duration_ms = 90_000\n[log]\n[[checks]]\nkind = \"{kind}\"");
         assert_eq!(parse(&text).unwrap().scenario.checks[0].name(), kind);
     }
 }
