@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::compute::id::BlobRef;
 use crate::registry::Encoded;
 
-/// What a job is: the form in which it goes into the log. Made of a file by [`read`](super::read), or by hand.
+/// What a job is: the form in which it goes into the log. Made of a file by [`read`](fn@super::read), or by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
     /// For people; 1 to 64 of `A–Z a–z 0–9 _ - .`.

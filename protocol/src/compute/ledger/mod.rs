@@ -14,7 +14,7 @@
 //!
 //! # Which commit counts
 //! A task may be committed more than once: a driver was believed dead, or two halves of a mesh went on alone. Each
-//! commit names the digest of what the task has read ([`inputs`]). Of those whose inputs are what the ledger
+//! commit names the digest of what the task has read. Of those whose inputs are what the ledger
 //! says by now,
 //!
 //! 1. a success counts before a failure,
