@@ -12,7 +12,7 @@
 //! shut it out again; what it signs later does. The end is counted in steps, which all nodes share and which go on
 //! while a node is down.
 //!
-//! **Bounds.** [`QUARANTINED_MAX`](crate::validate::QUARANTINED_MAX) keys; one more pushes out the one that would end
+//! **Bounds.** [`crate::validate::QUARANTINED_MAX`] keys; one more pushes out the one that would end
 //! first, and one that this node had never heard of before any other: keys that were made to be convicted push out
 //! each other only. As many pardons; one more pushes out the one with the lowest step.
 

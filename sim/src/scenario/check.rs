@@ -5,8 +5,8 @@ use std::time::Duration;
 /// What must be true of a run. A check that finds nothing to look at, as no message or no sample, fails: it
 /// must be left out or the scenario mended. [`crate::checkers`] says more.
 ///
-/// A *disturbance* is a fault, or an attack on the step ([`AdversaryKind::is_on_step`]). It is over as
-/// [`Fault::over`] says; one without an end is a condition that the mesh must live with, and counts as over as
+/// A *disturbance* is a fault, or an attack on the step ([`super::AdversaryKind::is_on_step`]). It is over as
+/// [`super::Fault::over`] says; one without an end is a condition that the mesh must live with, and counts as over as
 /// soon as it begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Check {

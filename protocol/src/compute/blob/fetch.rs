@@ -141,7 +141,7 @@ struct Holder {
     asked: BTreeMap<u64, Time>,
 }
 
-/// One blob that is being fetched. See the [module](self).
+/// One blob that is being fetched. See the module.
 #[derive(Clone, Debug)]
 pub struct Fetch {
     config: FetchConfig,
