@@ -360,12 +360,20 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             let what = (AnomalyKind::DuplicateIdentity, false, Detail::Places { one, other });
             self.note(now, &self.subject(&peer), what, (Weight::None, 0.0), out);
         }
+        self.note_company();
         self.prompt_announcements(now, rng);
+    }
+
+    /// Between two words of the surroundings, who is connected is known here.
+    fn note_company(&mut self) {
+        let (peers, others) = (self.neighbours.len(), self.sizes.members_known.saturating_sub(1));
+        self.doubt.on_company(peers, others.max(peers));
     }
 
     fn on_disconnected(&mut self, peer: &P, ip: Option<IpAddr>, is_last: bool) {
         if is_last {
             self.neighbours.remove(peer);
+            self.note_company();
         } else if let (Some(neighbour), Some(ip)) = (self.neighbours.get_mut(peer), ip) {
             neighbour.whereabouts.on_disconnected(ip);
         }

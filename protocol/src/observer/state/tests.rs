@@ -246,6 +246,18 @@ fn a_node_that_doubts_itself_holds_nothing_against_others() {
 }
 
 #[test]
+fn who_is_connected_is_company() {
+    let mut bench = Bench::with(Config::default(), BTreeMap::new());
+    bench.give(Input::Skew(Some(Duration::ZERO)));
+    let doubt = |bench: &Bench| bench.state.doubt().value(bench.now);
+    assert_eq!(doubt(&bench), 1.0, "alone");
+    bench.give(Input::Connected { peer: 1, ip: None, is_inbound: true });
+    assert_eq!(doubt(&bench), 0.0, "nobody else is known of");
+    bench.give(Input::Disconnected { peer: 1, ip: None, is_last: true });
+    assert_eq!(doubt(&bench), 1.0);
+}
+
+#[test]
 fn what_everybody_does_is_this_nodes_own_fault() {
     let mut bench = Bench::new();
     for _ in 0..30 {
