@@ -12,11 +12,13 @@ use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Stream as EventStream;
 use omnimesh_protocol::membership::Member;
 use omnimesh_protocol::observer::{self, MonitorInput, NetworkMetrics, Outcome};
-use omnimesh_protocol::{MessageId, Phase, Step, Time};
+use omnimesh_protocol::{MessageId, NodeId, Phase, Step, Time};
 
 use crate::actors::author::{self, Broadcast, BroadcastError};
 use crate::actors::log::LogError;
-use crate::actors::observer::{GetAnomalies, GetMetrics, GetStory, Observed, Sizes, Watch};
+use crate::actors::observer::{
+    GetAnomalies, GetMetrics, GetQuarantines, GetStory, GetWhyPeer, LiftQuarantine, Observed, Sizes, Watch,
+};
 use crate::actors::{gossip, membership, swarm, sync};
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
 use crate::api::types;
@@ -172,17 +174,27 @@ impl NodeBackend {
     async fn read_anomalies(&self) -> Result<Vec<types::Anomaly>, BackendError> {
         let inner = self.inner()?;
         let anomalies = inner.links()?.observer.send(GetAnomalies).await.map_err(stopped)?;
-        let view = |anomaly: observer::Anomaly| types::Anomaly {
-            id: format!("{}:{}", anomaly.accused, anomaly.kind.code()),
-            kind: anomaly.kind,
-            accused: anomaly.accused,
-            reporter: inner.me,
-            step: anomaly.last_step,
-            severity: if anomaly.is_fault { types::Severity::Warning } else { types::Severity::Info },
-            evidence: None,
-            detail: format!("{} times since step {}: {}", anomaly.count, anomaly.first_step, anomaly.detail),
-        };
-        Ok(anomalies.into_iter().map(view).collect())
+        Ok(anomalies.into_iter().map(anomaly_view).collect())
+    }
+
+    async fn read_quarantines(&self) -> Result<Vec<types::Quarantine>, BackendError> {
+        let inner = self.inner()?;
+        let all = inner.links()?.observer.send(GetQuarantines).await.map_err(stopped)?;
+        Ok(all.into_iter().map(|(node, sentence)| quarantine_view(node, &sentence)).collect())
+    }
+
+    async fn do_lift(&self, peer: NodeId) -> Result<Option<types::Quarantine>, BackendError> {
+        let known = self.read_quarantines().await?.into_iter().find(|known| known.peer_id == peer);
+        let inner = self.inner()?;
+        let was_in = inner.links()?.observer.send(LiftQuarantine(peer)).await.map_err(stopped)?;
+        Ok(known.filter(|_| was_in))
+    }
+
+    async fn read_why_peer(&self, peer: String) -> Result<Option<types::WhyPeer>, BackendError> {
+        let Ok(id) = peer.parse::<libp2p::PeerId>() else { return Ok(None) };
+        let inner = self.inner()?;
+        let why = inner.links()?.observer.send(GetWhyPeer(id)).await.map_err(stopped)?;
+        Ok(Some(why_peer_view(peer, why)))
     }
 
     async fn do_publish(&self, channel: Channel, payload: Bytes) -> Result<types::Published, PublishError> {
@@ -255,6 +267,18 @@ impl Backend for NodeBackend {
 
     fn step(&self) -> Answer<'_, types::StepView> {
         self.read_step().boxed()
+    }
+
+    fn quarantines(&self) -> Answer<'_, Vec<types::Quarantine>> {
+        self.read_quarantines().boxed()
+    }
+
+    fn lift(&self, peer: NodeId) -> Answer<'_, Option<types::Quarantine>> {
+        self.do_lift(peer).boxed()
+    }
+
+    fn why_peer(&self, peer: String) -> Answer<'_, Option<types::WhyPeer>> {
+        self.read_why_peer(peer).boxed()
     }
 
     fn anomalies(&self) -> Answer<'_, Vec<types::Anomaly>> {
@@ -430,5 +454,56 @@ fn explain(outcome: Outcome) -> (types::Outcome, Option<String>, String) {
             let text = format!("refused, and its bringer blamed: {reason}");
             (types::Outcome::Refused, Some(reason.code().to_owned()), text)
         }
+    }
+}
+
+fn anomaly_view(anomaly: observer::Finding) -> types::Anomaly {
+    types::Anomaly {
+        id: format!("{}:{}", anomaly.accused, anomaly.kind.code()),
+        kind: anomaly.kind,
+        accused: anomaly.accused,
+        reporter: anomaly.reporter,
+        step: anomaly.last_step,
+        severity: match anomaly.severity {
+            observer::Severity::Info => types::Severity::Info,
+            observer::Severity::Warning => types::Severity::Warning,
+            observer::Severity::Critical => types::Severity::Critical,
+        },
+        evidence: anomaly.evidence.map(|id| id.to_string()),
+        detail: format!("{} times since step {}: {}", anomaly.count, anomaly.first_step, anomaly.reason),
+    }
+}
+
+fn quarantine_view(peer_id: NodeId, sentence: &observer::Sentence) -> types::Quarantine {
+    types::Quarantine {
+        peer_id,
+        kind: sentence.kind,
+        evidence: sentence.evidence.map(|id| id.to_string()),
+        since: sentence.since,
+        until: sentence.until,
+    }
+}
+
+fn why_peer_view(peer_id: String, why: observer::why::WhyPeer) -> types::WhyPeer {
+    let [good, suspicion, fault] = why.sums;
+    let history = why.history.iter().map(|change| types::TrustChange {
+        ago_ms: u64::try_from(why.at.since(change.at).as_millis()).unwrap_or(u64::MAX),
+        trust: change.trust,
+        cause: change.cause,
+    });
+    let node = peer_id.parse::<NodeId>().ok();
+    types::WhyPeer {
+        standing: why.standing(),
+        way_back: why.way_back(),
+        trust: why.trust,
+        score: why.score,
+        good,
+        suspicion,
+        fault,
+        doubt: why.doubt,
+        history: history.collect(),
+        quarantine: node.zip(why.quarantine.as_ref()).map(|(node, sentence)| quarantine_view(node, sentence)),
+        findings: why.findings.into_iter().map(anomaly_view).collect(),
+        peer_id,
     }
 }

@@ -194,6 +194,7 @@ struct Kept {
     offset: Option<omnimesh_protocol::step::SavedOffset>,
     book: Vec<omnimesh_protocol::dialer::BookEntry>,
     log: Option<(Arc<LogStore>, Opened)>,
+    observer: Vec<(bytes::Bytes, bytes::Bytes)>,
 }
 
 impl Kept {
@@ -207,6 +208,7 @@ impl Kept {
             mark: store.step_mark()?,
             offset: store.clock_offset()?,
             book: store.address_book()?.unwrap_or_default(),
+            observer: store.observer_entries()?,
             store: Some(Arc::new(store)),
             log: Some((Arc::new(log), opened)),
         })
@@ -276,6 +278,7 @@ impl MeshNode {
         let (begin, gossip_frames, log_frames) = swarm::Begin::split(started);
         let own = own_addresses(&listening, &node.0.external);
         // The mailboxes are empty: each of these is taken.
+        let _ = links.observer.try_send(crate::actors::observer::Begin);
         let _ = links.membership.try_send(membership::Begin(own));
         let _ = links.sync.try_send(sync::Begin);
         let _ = links.author.try_send(author::Begin);
@@ -626,7 +629,22 @@ fn start_actors(
             (Some(log), Some(Supervisor::start(|_| registry)))
         }
     };
-    let observer = ObserverActor::new(common.clone(), observer::Config::default(), clock.clone());
+    let observer_start = observer::Start {
+        identity: identity.clone(),
+        mesh: mesh.clone(),
+        phase_interval: settings::phase_interval(config),
+        message_bytes_max: config.gossip.message_bytes_max,
+        step_interval: settings::step(config).step_interval,
+        node_of: crate::swarm::peer::node_id,
+        saved: kept.observer.clone(),
+    };
+    let observer = ObserverActor::new(
+        common.clone(),
+        observer::Config::default(),
+        observer_start,
+        clock.clone(),
+        kept.store.clone(),
+    );
     let membership = MembershipActor::new(common.clone(), settings::membership(config), me);
     let gossip = GossipActor::new(common.clone(), gossip_settings, clock.clone());
     let author = AuthorActor::new(common.clone(), author_settings, clock.clone(), kept.seq);

@@ -136,6 +136,8 @@ pub enum Output<P> {
         author: Option<NodeId>,
         /// The gate.
         reason: Refusal,
+        /// The message, if its number was used before: its author may contradict itself.
+        replayed: Option<Bytes>,
     },
 }
 
@@ -314,7 +316,8 @@ impl<P: PeerName> State<P> {
                 None
             }
             Err((reason, author)) => {
-                out.push(Output::Refused { id, from, channel: Some(channel), author, reason });
+                let replayed = (reason == Refusal::Replay).then(|| data.clone());
+                out.push(Output::Refused { id, from, channel: Some(channel), author, reason, replayed });
                 Some(verdict_of(reason))
             }
         }
@@ -329,6 +332,8 @@ impl<P: PeerName> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         let Some(Pending { from, topic, channel, author, .. }) = self.pending.remove(&id) else { return };
+        // Of two messages with one number that are checked at the same time, the second is found out here.
+        let data = result.as_ref().ok().map(|verified| verified.as_bytes().clone());
         let committed = match (result, self.now) {
             // An own record may be one that this node has lost.
             (Ok(_), _) if author == self.me && channel.as_str() != log::CHANNEL => {
@@ -351,7 +356,8 @@ impl<P: PeerName> State<P> {
             Err(reason) => {
                 // A signature that is not the author's says nothing about the author.
                 let author = (!reason.is_forwarders_fault()).then_some(author);
-                out.push(Output::Refused { id, from, channel: Some(channel), author, reason });
+                let replayed = data.filter(|_| reason == Refusal::Replay);
+                out.push(Output::Refused { id, from, channel: Some(channel), author, reason, replayed });
                 verdict_of(reason)
             }
         };

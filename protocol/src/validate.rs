@@ -108,6 +108,11 @@ impl Unverified {
 }
 
 impl Verified {
+    /// The message, as it came.
+    pub(crate) fn as_bytes(&self) -> &Bytes {
+        self.envelope.as_bytes()
+    }
+
     /// A durable message does not wait for [`Validator::commit`]: whether it is new is for its author's chain.
     pub fn into_record(self) -> Option<Record> {
         Record::new(self.envelope)

@@ -81,7 +81,10 @@ pub(crate) enum Command {
     /// Show the node's metrics
     Metrics,
     /// List what ought not to be
-    Anomalies,
+    Anomalies(AnomaliesArgs),
+    /// Who is shut out, and letting somebody in again
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Publish a message on a channel
     Publish(PublishArgs),
     /// Print the messages of a channel as they arrive
@@ -180,6 +183,32 @@ pub(crate) struct SubscribeArgs {
     /// Stop after this many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+}
+
+/// Flags of `anomalies`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AnomaliesArgs {
+    /// Only of this kind, such as equivocation
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only against this peer
+    #[arg(long, value_name = "PEER")]
+    pub(crate) accused: Option<String>,
+    /// Only as bad as this, or worse
+    #[arg(long, value_name = "SEVERITY", value_parser = ["info", "warning", "critical"])]
+    pub(crate) severity: Option<String>,
+}
+
+/// What can be done with quarantines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List the keys that are shut out, for what and for how long
+    List,
+    /// Let somebody in again at this node; what it signed until now is pardoned
+    Lift {
+        /// The peer's id
+        peer: String,
+    },
 }
 
 /// What `why` explains.

@@ -150,6 +150,32 @@ impl AuthorActor {
         }));
     }
 
+    /// Submits a payload, to be sealed with what else waits; where the answer will be.
+    fn submit(
+        &mut self,
+        channel: Channel,
+        payload: Bytes,
+        ctx: &mut Context<Self>,
+    ) -> oneshot::Receiver<Result<Published, BroadcastError>> {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let (answer, answered) = oneshot::channel();
+        self.waiting.insert(ticket, answer);
+        self.give(ctx, author::Input::Submit { channel, payload, ticket });
+        let is_due = match self.flush {
+            Flush::Idle => !self.state.is_idle(),
+            Flush::Begun | Flush::Soon => false,
+            Flush::Later => {
+                let now = self.common.now();
+                self.state.flush_at(now) <= now
+            }
+        };
+        if is_due {
+            self.flush_soon(ctx);
+        }
+        answered
+    }
+
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
         let outputs: Vec<_> = self.out.drain().collect();
         for output in outputs {
@@ -229,6 +255,22 @@ impl Handler<Begin> for AuthorActor {
     }
 }
 
+/// Publish a payload of the protocol's own; nobody waits for an answer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Utter {
+    pub(crate) channel: Channel,
+    pub(crate) payload: Bytes,
+}
+
+impl Handler<Utter> for AuthorActor {
+    type Result = ();
+
+    fn handle(&mut self, Utter { channel, payload }: Utter, ctx: &mut Self::Context) {
+        drop(self.submit(channel, payload, ctx));
+    }
+}
+
 /// Publish a payload.
 #[derive(Message)]
 #[rtype(result = "Result<Published, BroadcastError>")]
@@ -241,22 +283,7 @@ impl Handler<Broadcast> for AuthorActor {
     type Result = ResponseFuture<Result<Published, BroadcastError>>;
 
     fn handle(&mut self, Broadcast { channel, payload }: Broadcast, ctx: &mut Self::Context) -> Self::Result {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        let (answer, answered) = oneshot::channel();
-        self.waiting.insert(ticket, answer);
-        self.give(ctx, author::Input::Submit { channel, payload, ticket });
-        let is_due = match self.flush {
-            Flush::Idle => !self.state.is_idle(),
-            Flush::Begun | Flush::Soon => false,
-            Flush::Later => {
-                let now = self.common.now();
-                self.state.flush_at(now) <= now
-            }
-        };
-        if is_due {
-            self.flush_soon(ctx);
-        }
+        let answered = self.submit(channel, payload, ctx);
         Box::pin(async move { answered.await.unwrap_or(Err(BroadcastError::Stopped)) })
     }
 }

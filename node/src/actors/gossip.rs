@@ -15,6 +15,7 @@ use libp2p::PeerId;
 use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::gossip::{self, Rpc, wire};
+use omnimesh_protocol::observer;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::validate::{self, Unverified, Validator};
 use omnimesh_protocol::{Mesh, MessageId, NodeId, Outbox, Seq, Step};
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 
 use super::author::{Answer, BroadcastError, Published};
 use super::early::Early;
+use super::observer::Remind;
 use super::swarm::Disconnect;
 use super::verify::{self, Checked, Verifier};
 use super::{Common, MAILBOX, Mailbox, log};
@@ -33,12 +35,15 @@ use crate::swarm::{Class, Inbound, Outbound};
 
 pub use requests::ChannelPeers;
 pub(crate) use requests::{
-    Begin, GetChannelPeers, GetScores, GetSnapshot, PeerDown, PeerUp, Publish, Snapshot, Subscribe,
+    AppScore, Begin, GetChannelPeers, GetScores, GetSnapshot, Hearing, PeerDown, PeerUp, Publish, Snapshot,
+    Subscribe,
 };
 
 /// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
 /// done once, and the batch to verify is as large as it can be without waiting.
 const READS_MAX: usize = 64;
+/// How often the observer is told what the router has counted of its peers.
+const CONTRIBUTIONS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the actor starts, and restarts, with.
 #[derive(Debug)]
@@ -169,12 +174,13 @@ impl GossipActor {
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
         let mut out = std::mem::take(&mut self.out);
         let mut unverified = Vec::new();
-        let mut events = Vec::new();
+        let (mut events, mut noticed) = (Vec::new(), Vec::new());
         for output in out.drain() {
             match output {
                 relay::Output::Gossip(output) => self.carry_out_gossip(output, ctx, &mut events),
                 relay::Output::Verify { id, message } => unverified.push((id, message)),
                 relay::Output::Verified { from, envelope, .. } if envelope.header().kind == Kind::Durable => {
+                    noticed.push(observer::Input::Durable { author: envelope.header().author, from });
                     // What a full mailbox sheds, reconciliation brings.
                     if let Some(log) = &self.common.links().log {
                         self.common.send(Mailbox::Log, log, log::Gossiped { from, envelope });
@@ -182,15 +188,28 @@ impl GossipActor {
                 }
                 relay::Output::Verified { id, from, envelope, is_subscribed } => {
                     events.push(self.deliver(id, from, &envelope, is_subscribed));
+                    self.notice_message(envelope, &mut noticed);
                 }
-                relay::Output::Refused { id, from, channel, author, reason } => {
+                relay::Output::Refused { id, from, channel, author, reason, replayed } => {
+                    noticed.extend(replayed.map(|data| observer::Input::Replayed { from, data }));
                     events.push(Event::Refused { id, channel, author, from, reason });
                 }
             }
         }
         self.out = out;
         self.common.observe(events);
+        self.common.notice(noticed);
         self.verify(unverified, ctx);
+    }
+
+    /// Shows an accepted message to the observer, and what is in it if it is for the observer.
+    fn notice_message(&self, envelope: Envelope, noticed: &mut Vec<observer::Input<PeerId>>) {
+        let author = envelope.header().author;
+        if envelope.header().channel.as_str() == observer::accusation::CHANNEL {
+            let payloads = envelope.payloads().iter().cloned();
+            noticed.extend(payloads.map(|payload| observer::Input::Accused { author, payload }));
+        }
+        noticed.push(observer::Input::Message(envelope));
     }
 
     fn carry_out_gossip(
@@ -401,10 +420,11 @@ impl GossipActor {
         }
     }
 
-    /// The log's channel has no subscriber of its own.
-    fn subscribe_log(&mut self, ctx: &mut Context<Self>) {
-        if self.settings.keeps_log {
-            let channel = Channel::new(omnimesh_protocol::log::CHANNEL).expect("a good name");
+    /// The channels of the protocol itself have no subscribers of their own.
+    fn subscribe_own(&mut self, ctx: &mut Context<Self>) {
+        let log = self.settings.keeps_log.then_some(omnimesh_protocol::log::CHANNEL);
+        for name in log.into_iter().chain([observer::accusation::CHANNEL]) {
+            let channel = Channel::new(name).expect("a good name");
             self.give(ctx, relay::Input::Subscribe(channel));
         }
     }
@@ -437,6 +457,10 @@ impl Actor for GossipActor {
         ctx.run_interval(Duration::from_secs(1), |actor, ctx| {
             actor.counters.frames_early_shed += actor.early.forget_old(actor.common.now());
             actor.forget_gone_subscribers(ctx);
+        });
+        ctx.run_interval(CONTRIBUTIONS_EVERY, |actor, _| {
+            let contributions = actor.state.gossip().contributions().collect();
+            actor.common.notice(vec![observer::Input::Contributions(contributions)]);
         });
         if self.common.is_linked() {
             self.carry_out(ctx);
@@ -478,7 +502,8 @@ impl Supervised for GossipActor {
         self.carry_out(ctx);
         let channels: Vec<_> = self.subscribers.keys().cloned().map(relay::Input::Subscribe).collect();
         self.give_all_if_any(ctx, channels.into_iter());
-        self.subscribe_log(ctx);
+        self.subscribe_own(ctx);
+        self.common.send(Mailbox::Observer, &self.common.links().observer, Remind);
         // Peers tell their subscriptions when they connect, and only then: connect anew.
         for peer in std::mem::take(&mut self.links).into_keys() {
             self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));

@@ -24,7 +24,7 @@ use omnimesh_protocol::log::{
 };
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::validate::Unverified;
-use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Step, projection};
+use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Step, observer, projection};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -401,6 +401,7 @@ impl LogActor {
                 tracing::warn!(%author, fork = fork.0, "a log is frozen: its author has signed two entries for one place");
                 let head = self.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
                 self.tell(&Change::Frozen { author, end: super::registry::end_of(&proof, head) }, 0);
+                self.common.notice(vec![observer::Input::Proof(proof)]);
                 let detail = format!(
                     "{author} has signed two entries for one place in its log; it ends before entry {} on every node",
                     fork.0
@@ -575,6 +576,7 @@ impl Supervised for LogActor {
         for peer in std::mem::take(&mut self.peers).into_keys() {
             self.common.send(Mailbox::Swarm, &self.common.links().swarm, super::swarm::Disconnect(peer));
         }
+        self.common.send(Mailbox::Observer, &self.common.links().observer, super::observer::Remind);
         self.carry_out(ctx);
     }
 }

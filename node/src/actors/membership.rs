@@ -7,7 +7,7 @@ use bytes::Bytes;
 use omnimesh_protocol::control::Frame;
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::membership::{self, Config, Counts, Local, Member};
-use omnimesh_protocol::{NodeId, Outbox, Step, Time};
+use omnimesh_protocol::{NodeId, Outbox, Step, Time, observer};
 use rand_chacha::ChaCha20Rng;
 
 use super::swarm::{MemberAddresses, MemberGone, Reintroduce, SendControl};
@@ -23,6 +23,8 @@ pub(crate) struct MembershipActor {
     state: Option<membership::State>,
     rng: ChaCha20Rng,
     out: Outbox<membership::Output>,
+    /// The score that the observer was told.
+    health: u8,
 }
 
 impl MembershipActor {
@@ -35,6 +37,7 @@ impl MembershipActor {
             state: None,
             rng: super::rng(),
             out: Outbox::new(),
+            health: 0,
         }
     }
 
@@ -97,6 +100,10 @@ impl MembershipActor {
             self.common.send(Mailbox::Log, log, super::log::Members(state.counts().alive));
         }
         self.common.observe(events);
+        let health = self.state.as_ref().map_or(0, membership::State::local_health);
+        if std::mem::replace(&mut self.health, health) != health {
+            self.common.notice(vec![observer::Input::Health(health)]);
+        }
     }
 }
 

@@ -50,7 +50,7 @@ use author::AuthorActor;
 use gossip::GossipActor;
 use log::LogActor;
 use membership::MembershipActor;
-use observer::{Observe, ObserverActor};
+use observer::{Notice, Observe, ObserverActor};
 use registry::RegistryActor;
 use swarm::SwarmActor;
 use sync::SyncActor;
@@ -127,6 +127,7 @@ pub(crate) struct WeakLinks {
     pub(crate) gossip: WeakAddr<GossipActor>,
     pub(crate) sync: WeakAddr<SyncActor>,
     pub(crate) membership: WeakAddr<MembershipActor>,
+    pub(crate) author: WeakAddr<AuthorActor>,
     pub(crate) observer: WeakAddr<ObserverActor>,
     pub(crate) log: Option<WeakAddr<LogActor>>,
 }
@@ -138,6 +139,7 @@ impl Links {
             gossip: self.gossip.downgrade(),
             sync: self.sync.downgrade(),
             membership: self.membership.downgrade(),
+            author: self.author.downgrade(),
             observer: self.observer.downgrade(),
             log: self.log.as_ref().map(Addr::downgrade),
         }
@@ -190,16 +192,18 @@ pub(crate) enum Mailbox {
     Gossip,
     Sync,
     Membership,
+    Author,
     Observer,
     Log,
 }
 
 impl Mailbox {
-    pub(crate) const ALL: [Mailbox; 6] = [
+    pub(crate) const ALL: [Mailbox; 7] = [
         Mailbox::Swarm,
         Mailbox::Gossip,
         Mailbox::Sync,
         Mailbox::Membership,
+        Mailbox::Author,
         Mailbox::Observer,
         Mailbox::Log,
     ];
@@ -210,6 +214,7 @@ impl Mailbox {
             Mailbox::Gossip => "gossip",
             Mailbox::Sync => "sync",
             Mailbox::Membership => "membership",
+            Mailbox::Author => "author",
             Mailbox::Observer => "observer",
             Mailbox::Log => "log",
         }
@@ -270,6 +275,13 @@ impl Common {
     pub(crate) fn observe(&self, events: Vec<Event<libp2p::PeerId>>) {
         if !events.is_empty() {
             self.send(Mailbox::Observer, &self.links().observer, Observe(events));
+        }
+    }
+
+    /// Tells the observer what is not for people.
+    pub(crate) fn notice(&self, inputs: Vec<observer::Noticed>) {
+        if !inputs.is_empty() {
+            self.send(Mailbox::Observer, &self.links().observer, Notice(inputs));
         }
     }
 

@@ -1,15 +1,27 @@
 //! The observer: the shell of [`omnimesh_protocol::observer`]; hands events to those who watch.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
+use bytes::Bytes;
 use libp2p::PeerId;
+use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Event;
-use omnimesh_protocol::observer::{self, Anomaly, Config, MonitorInput, NetworkMetrics, Story};
-use omnimesh_protocol::{MessageId, Outbox, Step, Time};
+use omnimesh_protocol::observer::why::WhyPeer;
+use omnimesh_protocol::observer::{
+    self, Config, Finding, MonitorInput, NetworkMetrics, Sentence, Start, Story,
+};
+use omnimesh_protocol::{MessageId, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
 
-use super::{Common, MAILBOX};
+use super::author::Utter;
+use super::gossip::{AppScore, Hearing};
+use super::swarm::Disconnect;
+use super::{Common, MAILBOX, Mailbox};
 use crate::clock::{SharedClock, wall_ms};
 use crate::feed::{Feed, FeedLimits, FeedSender, feed};
+use crate::store::Store;
+use crate::swarm::peer;
 
 /// Messages that wait for the observer: it comes last, and loses rather than holds up.
 const OBSERVER_MAILBOX: usize = 4 * MAILBOX;
@@ -31,24 +43,146 @@ pub struct Observed {
 pub(crate) struct ObserverActor {
     pub(super) common: Common,
     config: Config,
+    start: Start<PeerId>,
     clock: SharedClock,
     state: observer::State<PeerId>,
+    out: Outbox<observer::Output<PeerId>>,
     rng: ChaCha20Rng,
     watchers: Vec<FeedSender<Observed>>,
+    store: Option<Arc<Store>>,
+    changes: Vec<(Bytes, Option<Bytes>)>,
+    is_saving: bool,
 }
 
 impl ObserverActor {
-    pub(crate) fn new(common: Common, config: Config, clock: SharedClock) -> Self {
-        let state = observer::State::new(&config);
-        ObserverActor { common, config, clock, state, rng: super::rng(), watchers: Vec::new() }
+    pub(crate) fn new(
+        common: Common,
+        config: Config,
+        start: Start<PeerId>,
+        clock: SharedClock,
+        store: Option<Arc<Store>>,
+    ) -> Self {
+        let mut out = Outbox::new();
+        let state = observer::State::new(config.clone(), start.clone(), common.now(), &mut out);
+        ObserverActor {
+            common,
+            config,
+            start,
+            clock,
+            state,
+            out,
+            rng: super::rng(),
+            watchers: Vec::new(),
+            store,
+            changes: Vec::new(),
+            is_saving: false,
+        }
+    }
+
+    fn give(&mut self, ctx: &mut Context<Self>, inputs: impl IntoIterator<Item = Input>) {
+        let common = self.common.clone();
+        common.guard("observer", ctx, || {
+            let now = self.common.now();
+            for input in inputs {
+                self.state.handle(now, input, &mut self.rng, &mut self.out);
+            }
+        });
+        self.carry_out(ctx);
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+        let outputs: Vec<_> = self.out.drain().collect();
+        for output in outputs {
+            match output {
+                observer::Output::Timer { at, timer } => {
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
+                        actor.give(ctx, [observer::Input::Timer(timer)]);
+                    });
+                }
+                observer::Output::Found(finding) => tell(&finding),
+                observer::Output::Quarantine { node, sentence } => {
+                    tracing::warn!(%node, until = ?sentence.until, "in quarantine");
+                    self.set_hearing(Hearing::Quarantine(node));
+                    self.disconnect(peer::peer_id(&node));
+                }
+                observer::Output::Release { node, reason } => {
+                    tracing::warn!(%node, reason = reason.code(), "no longer in quarantine");
+                    self.set_hearing(Hearing::Lift(node));
+                }
+                observer::Output::Refuse { peer, reason } => {
+                    let (detail, reason) = (reason.to_string(), reason.code());
+                    self.common.observe(vec![Event::PeerRefused { peer, reason, detail }]);
+                    self.disconnect(peer);
+                }
+                observer::Output::AppScore { peer, score } => {
+                    let links = self.common.links();
+                    self.common.send(Mailbox::Gossip, &links.gossip, AppScore { peer, score });
+                }
+                observer::Output::Publish(payload) => {
+                    let channel = Channel::new(observer::accusation::CHANNEL).expect("a good name");
+                    let links = self.common.links();
+                    self.common.send(Mailbox::Author, &links.author, Utter { channel, payload });
+                }
+                observer::Output::Put { key, value } => self.changes.push((key, Some(value))),
+                observer::Output::Delete { key } => self.changes.push((key, None)),
+            }
+        }
+        self.save(ctx);
+    }
+
+    fn set_hearing(&self, hearing: Hearing) {
+        let links = self.common.links();
+        self.common.send(Mailbox::Gossip, &links.gossip, hearing);
+        if let Some(log) = &links.log {
+            self.common.send(Mailbox::Log, log, hearing);
+        }
+    }
+
+    fn disconnect(&self, peer: PeerId) {
+        self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
+    }
+
+    /// Writes what is to be kept, in order, one write at a time.
+    fn save(&mut self, ctx: &mut Context<Self>) {
+        let Some(store) = self.store.clone() else { return self.changes.clear() };
+        if self.is_saving || self.changes.is_empty() {
+            return;
+        }
+        self.is_saving = true;
+        let changes = std::mem::take(&mut self.changes);
+        let write = actix_rt::task::spawn_blocking(move || store.save_observer(&changes));
+        ctx.spawn(write.into_actor(self).map(|written, actor, ctx| {
+            actor.is_saving = false;
+            if let Ok(Err(error)) = written {
+                actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+            }
+            actor.save(ctx);
+        }));
     }
 }
+
+/// Says something to people.
+fn tell(finding: &Finding) {
+    let Finding { kind, accused, count, reason, severity, .. } = finding;
+    match severity {
+        observer::Severity::Info => tracing::debug!(kind = kind.code(), accused, count, "{reason}"),
+        _ => tracing::warn!(kind = kind.code(), accused, count, "{reason}"),
+    }
+}
+
+/// What the observer is told besides events.
+pub(crate) type Noticed = observer::Input<PeerId>;
+
+type Input = Noticed;
 
 impl Actor for ObserverActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(OBSERVER_MAILBOX);
+        if self.common.is_linked() {
+            self.carry_out(ctx);
+        }
     }
 }
 
@@ -57,7 +191,53 @@ impl Supervised for ObserverActor {
         if self.common.is_stopping() {
             return ctx.stop();
         }
-        self.state = observer::State::new(&self.config);
+        self.out = Outbox::new();
+        if let Some(saved) = self.store.as_ref().and_then(|store| store.observer_entries().ok()) {
+            self.start.saved = saved;
+        }
+        let (config, start) = (self.config.clone(), self.start.clone());
+        self.state = observer::State::new(config, start, self.common.now(), &mut self.out);
+    }
+}
+
+/// All actors are linked: begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Begin;
+
+impl Handler<Begin> for ObserverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Begin, ctx: &mut Self::Context) {
+        self.carry_out(ctx);
+    }
+}
+
+/// Say again who is in quarantine: an actor has begun anew.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Remind;
+
+impl Handler<Remind> for ObserverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Remind, _: &mut Self::Context) {
+        let nodes: Vec<NodeId> = self.state.quarantined().map(|(node, _)| *node).collect();
+        nodes.into_iter().for_each(|node| self.set_hearing(Hearing::Quarantine(node)));
+    }
+}
+
+/// This happened; not for people.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Notice(pub(crate) Vec<Noticed>);
+
+impl Handler<Notice> for ObserverActor {
+    type Result = ();
+
+    fn handle(&mut self, Notice(inputs): Notice, ctx: &mut Self::Context) {
+        let step = self.clock.step(self.common.now()).map(observer::Input::Step);
+        self.give(ctx, step.into_iter().chain(inputs));
     }
 }
 
@@ -80,13 +260,8 @@ impl Handler<Observe> for ObserverActor {
                 })
             });
         }
-        let common = self.common.clone();
-        common.guard("observer", ctx, || {
-            for event in events {
-                let input = observer::Input::Event(step.unwrap_or_default(), event);
-                self.state.handle(now, input, &mut self.rng, &mut Outbox::new());
-            }
-        });
+        let step = step.unwrap_or_default();
+        self.give(ctx, events.into_iter().map(|event| observer::Input::Event(step, event)));
     }
 }
 
@@ -98,9 +273,8 @@ pub(crate) struct Sizes(pub(crate) MonitorInput);
 impl Handler<Sizes> for ObserverActor {
     type Result = ();
 
-    fn handle(&mut self, Sizes(sizes): Sizes, _: &mut Self::Context) {
-        let now = self.common.now();
-        self.state.handle(now, observer::Input::Sizes(sizes), &mut self.rng, &mut Outbox::new());
+    fn handle(&mut self, Sizes(sizes): Sizes, ctx: &mut Self::Context) {
+        self.give(ctx, [observer::Input::Sizes(sizes)]);
     }
 }
 
@@ -135,14 +309,14 @@ impl Handler<GetStory> for ObserverActor {
 
 /// What went wrong, oldest first.
 #[derive(Message)]
-#[rtype(result = "Vec<Anomaly>")]
+#[rtype(result = "Vec<Finding>")]
 pub(crate) struct GetAnomalies;
 
 impl Handler<GetAnomalies> for ObserverActor {
     type Result = MessageResult<GetAnomalies>;
 
     fn handle(&mut self, _: GetAnomalies, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.state.anomalies().collect())
+        MessageResult(self.state.anomalies())
     }
 }
 
@@ -156,5 +330,46 @@ impl Handler<GetMetrics> for ObserverActor {
 
     fn handle(&mut self, _: GetMetrics, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.state.metrics(self.common.now()))
+    }
+}
+
+/// Why this node thinks of a peer what it does.
+#[derive(Message)]
+#[rtype(result = "WhyPeer")]
+pub(crate) struct GetWhyPeer(pub(crate) PeerId);
+
+impl Handler<GetWhyPeer> for ObserverActor {
+    type Result = MessageResult<GetWhyPeer>;
+
+    fn handle(&mut self, GetWhyPeer(peer): GetWhyPeer, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.state.why_peer(self.common.now(), &self.state.subject_of(&peer)))
+    }
+}
+
+/// Who is in quarantine.
+#[derive(Message)]
+#[rtype(result = "Vec<(NodeId, Sentence)>")]
+pub(crate) struct GetQuarantines;
+
+impl Handler<GetQuarantines> for ObserverActor {
+    type Result = MessageResult<GetQuarantines>;
+
+    fn handle(&mut self, _: GetQuarantines, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.state.quarantined().map(|(node, sentence)| (*node, *sentence)).collect())
+    }
+}
+
+/// An operator ends a quarantine; true if there was one.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(crate) struct LiftQuarantine(pub(crate) NodeId);
+
+impl Handler<LiftQuarantine> for ObserverActor {
+    type Result = bool;
+
+    fn handle(&mut self, LiftQuarantine(node): LiftQuarantine, ctx: &mut Self::Context) -> Self::Result {
+        let is_in = self.state.quarantined().any(|(known, _)| *known == node);
+        self.give(ctx, [observer::Input::Lift(node)]);
+        is_in
     }
 }

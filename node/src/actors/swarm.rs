@@ -17,6 +17,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use omnimesh_protocol::control::{DecodeError, Frame};
 use omnimesh_protocol::dialer::{self, BookEntry, DialId};
 use omnimesh_protocol::event::Event as MeshEvent;
+use omnimesh_protocol::observer;
 use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
@@ -399,6 +400,8 @@ impl SwarmActor {
         connections: u32,
         ctx: &mut Context<Self>,
     ) {
+        let (ip, is_inbound) = (ip_of(&address), !outbound);
+        self.common.notice(vec![observer::Input::Connected { peer, ip, is_inbound }]);
         let dial = outbound.then(|| self.take_dial(Some(peer), std::slice::from_ref(&address))).flatten();
         if connections > 1 {
             // The dialer already counts the peer; its dial is answered all the same.
@@ -458,6 +461,7 @@ impl SwarmActor {
         self.common.send(Mailbox::Gossip, &links.gossip, gossip_actor::PeerDown(peer));
         self.part_from_log(peer);
         self.common.observe(vec![MeshEvent::PeerDown { peer, detail: reason }]);
+        self.common.notice(vec![observer::Input::Disconnected { peer, ip: None, is_last: true }]);
         if let Some(peer) = peer::node_id(&peer) {
             self.admit(ctx, admission::Input::Disconnected { peer });
             self.dial(ctx, dialer::Input::Disconnected { peer });

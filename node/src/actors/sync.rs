@@ -10,8 +10,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use omnimesh_protocol::control::Frame;
 use omnimesh_protocol::event::Event;
+use omnimesh_protocol::observer::detect::drift::Reading;
 use omnimesh_protocol::step::{self, Config, SavedOffset, Start, StepSync};
-use omnimesh_protocol::{NodeId, Outbox, Phase, Step};
+use omnimesh_protocol::{NodeId, Outbox, Phase, Step, observer};
 use rand_chacha::ChaCha20Rng;
 
 use super::membership::Claim;
@@ -105,6 +106,7 @@ impl SyncActor {
         self.clock.set(state.clock().filter(|_| self.is_shown).cloned());
         let mut events = Vec::new();
         let mut steps = Vec::new();
+        let mut skew = None;
         for output in self.out.drain() {
             match output {
                 step::Output::Send { to, frame } => {
@@ -117,7 +119,12 @@ impl SyncActor {
                     });
                 }
                 step::Output::Step { step } => steps.push(step),
-                step::Output::Event(event) => events.extend(describe(event)),
+                step::Output::Event(event) => {
+                    if let step::Event::Reconciled { skew_ns, .. } = &event {
+                        skew = Some(Duration::from_nanos(*skew_ns));
+                    }
+                    events.extend(describe(event));
+                }
                 step::Output::Outlier { peer, by_ns } => events.push(Event::Step {
                     what: "outlier",
                     detail: format!("{peer} claims a mesh time that is off by {} ms", by_ns / 1_000_000),
@@ -128,6 +135,32 @@ impl SyncActor {
             self.on_step(step, &mut events, ctx);
         }
         self.common.observe(events);
+        if skew.is_some() {
+            let readings = self.readings();
+            let inputs = vec![observer::Input::Skew(skew), observer::Input::Clocks(readings)];
+            self.common.notice(inputs);
+        }
+    }
+
+    /// What the clocks of peers said in the last round, against the own.
+    fn readings(&self) -> Vec<Reading<libp2p::PeerId>> {
+        let now = self.common.now();
+        let Some(state) = &self.state else { return Vec::new() };
+        let Some(own) = state.mesh_time(now) else { return Vec::new() };
+        let recent =
+            state.claims().filter(|(_, claim)| now.since(claim.at) <= self.settings.config.round_interval);
+        let reading = |(node, claim): (NodeId, step::Claim)| {
+            let passed = now.since(claim.at).saturating_add(claim.rtt / 2);
+            let passed_ns = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+            let theirs = i128::from(claim.mesh_time_ns) + i128::from(passed_ns);
+            let ahead_ns = (theirs - i128::from(own)).clamp(i64::MIN.into(), i64::MAX.into());
+            Reading {
+                peer: crate::swarm::peer::peer_id(&node),
+                ahead_ns: i64::try_from(ahead_ns).unwrap_or(0),
+                error_ns: u64::try_from((claim.rtt / 2).as_nanos()).unwrap_or(u64::MAX),
+            }
+        };
+        recent.map(reading).collect()
     }
 
     fn on_step(&mut self, step: Step, events: &mut Vec<Event<libp2p::PeerId>>, ctx: &mut Context<Self>) {

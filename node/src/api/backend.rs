@@ -13,7 +13,8 @@ use omnimesh_protocol::registry::{
 };
 
 use super::types::{
-    Anomaly, Event, LogEvent, Member, Message, Peer, Published, RegistryEvent, Status, StepView, WhyMessage,
+    Anomaly, Event, LogEvent, Member, Message, Peer, Published, Quarantine, RegistryEvent, Status, StepView,
+    WhyMessage, WhyPeer,
 };
 use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
@@ -47,6 +48,15 @@ pub trait Backend: DurableBackend {
 
     /// The last anomalies, newest last.
     fn anomalies(&self) -> Answer<'_, Vec<Anomaly>>;
+
+    /// Who is shut out.
+    fn quarantines(&self) -> Answer<'_, Vec<Quarantine>>;
+
+    /// Lets somebody in again; what it was shut out for, `None` if it was not.
+    fn lift(&self, peer: NodeId) -> Answer<'_, Option<Quarantine>>;
+
+    /// Why this node thinks of a peer what it does; `None` if that is no name of a peer.
+    fn why_peer(&self, peer: String) -> Answer<'_, Option<WhyPeer>>;
 
     /// Publishes an ephemeral message.
     fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError>;

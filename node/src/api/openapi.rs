@@ -6,7 +6,7 @@ use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
 use super::error::status_of;
-use super::types::ErrorCode;
+use super::types::{AnomalyKind, ErrorCode};
 
 /// Every code that the API answers with.
 const CODES: [ErrorCode; 19] = [
@@ -98,6 +98,27 @@ fn node_paths() -> Value {
         },
         "/api/v1/invite": {
             "get": operation("invite", "The invite token, which holds the mesh secret", ok("Invite"), BACKEND),
+        },
+        "/api/v1/quarantine": {
+            "get": operation("quarantines", "Who is shut out, and for how long", list("Quarantine"), BACKEND),
+        },
+        "/api/v1/quarantine/{peer}": {
+            "parameters": [parameter("peer", "The peer's id", &string())],
+            "delete": operation(
+                "liftQuarantine",
+                "Lets somebody in again, who is pardoned for all that it signed until now",
+                ok("Quarantine"),
+                &[BACKEND, &[ErrorCode::BadRequest, ErrorCode::NotFound]].concat(),
+            ),
+        },
+        "/api/v1/why/peers/{id}": {
+            "parameters": [parameter("id", "The peer's id", &string())],
+            "get": operation(
+                "whyPeer",
+                "Why this node thinks of a peer what it does, and the way back",
+                ok("WhyPeer"),
+                &[BACKEND, &[ErrorCode::BadRequest]].concat(),
+            ),
         },
         "/api/v1/why/messages/{id}": {
             "parameters": [parameter("id", "The message's id", &hex(40))],
@@ -251,6 +272,9 @@ fn schemas() -> Value {
     add("Published", published());
     add("Lagged", object(&[("lost", count())], &[]));
     add("Anomaly", anomaly());
+    add("Quarantine", quarantine());
+    add("TrustChange", trust_change());
+    add("WhyPeer", why_peer());
     add("WhyMessage", why_message());
     add("WhyRecord", why_record());
     add("Invite", object(&[("invite", string())], &[]));
@@ -399,30 +423,66 @@ fn published() -> Value {
 }
 
 fn anomaly() -> Value {
-    let kinds = [
-        "bad_pattern",
-        "bad_signature",
-        "replay",
-        "stale_step",
-        "future_step",
-        "equivocation",
-        "flood",
-        "silence",
-        "latency",
-        "malformed",
-        "result_mismatch",
-        "wrong_mesh",
-    ];
     object(
         &[
             ("id", string()),
-            ("kind", one_of(&kinds)),
+            ("kind", kind()),
             ("accused", string()),
             ("reporter", string()),
             ("step", count()),
             ("severity", one_of(&["info", "warning", "critical"])),
             ("evidence", nullable(string())),
             ("detail", string()),
+        ],
+        &[],
+    )
+}
+
+fn kind() -> Value {
+    let kinds: Vec<&str> = AnomalyKind::ALL.iter().map(|kind| kind.code()).collect();
+    one_of(&kinds)
+}
+
+/// A kind, or null.
+fn kind_or_null() -> Value {
+    let mut names: Vec<Value> = AnomalyKind::ALL.iter().map(|kind| kind.code().into()).collect();
+    names.push(Value::Null);
+    json!({ "type": ["string", "null"], "enum": names })
+}
+
+fn quarantine() -> Value {
+    object(
+        &[
+            ("peer_id", string()),
+            ("kind", kind_or_null()),
+            ("evidence", nullable(string())),
+            ("since", count()),
+            ("until", nullable(count())),
+        ],
+        &[],
+    )
+}
+
+fn trust_change() -> Value {
+    object(&[("ago_ms", count()), ("trust", number()), ("cause", kind_or_null())], &[])
+}
+
+fn why_peer() -> Value {
+    let of = |schema: &str| json!({ "type": "array", "items": reference(schema) });
+    object(
+        &[
+            ("peer_id", string()),
+            ("standing", string()),
+            ("trust", number()),
+            ("score", number()),
+            ("good", number()),
+            ("suspicion", number()),
+            ("fault", number()),
+            ("doubt", number()),
+            ("findings", of("Anomaly")),
+            ("history", of("TrustChange")),
+            ("quarantine", json!({ "type": ["object", "null"] })),
+            ("way_back", strings()),
         ],
         &[],
     )

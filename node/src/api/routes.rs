@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use omnimesh_protocol::envelope::Channel;
-use omnimesh_protocol::id::MessageId;
+use omnimesh_protocol::id::{MessageId, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -41,7 +41,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 34] = [
+pub(super) const ROUTES: [Route; 37] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
@@ -54,6 +54,9 @@ pub(super) const ROUTES: [Route; 34] = [
     get("/api/v1/events", |call| Box::pin(events(call))),
     get("/api/v1/invite", |call| Box::pin(invite(call))),
     get("/api/v1/why/messages/{id}", |call| Box::pin(why_message(call))),
+    get("/api/v1/why/peers/{id}", |call| Box::pin(why_peer(call))),
+    get("/api/v1/quarantine", |call| Box::pin(quarantines(call))),
+    route(Method::DELETE, "/api/v1/quarantine/{peer}", |call| Box::pin(lift(call))),
     route(Method::POST, "/api/v1/channels/{name}/messages", |call| Box::pin(publish(call))),
     get("/api/v1/channels/{name}/events", |call| Box::pin(subscribe(call))),
     route(Method::POST, "/api/v1/log/entries", |call| Box::pin(log::append(call))),
@@ -329,6 +332,36 @@ async fn why_message(call: Call) -> Result<HttpResponse, ApiError> {
             ErrorCode::NotFound,
             "this node knows nothing of that message",
             "it never arrived here, or it was so long ago that it is forgotten; ask the node that published it",
+        )),
+    }
+}
+
+async fn why_peer(call: Call) -> Result<HttpResponse, ApiError> {
+    match call.wait(call.shared.backend.why_peer(call.part("id").to_owned())).await? {
+        Some(why) => Ok(HttpResponse::Ok().json(why)),
+        None => Err(ApiError::new(
+            ErrorCode::BadRequest,
+            "that is not the id of a peer",
+            "`members` and `peers` list those that this node knows",
+        )),
+    }
+}
+
+async fn quarantines(call: Call) -> Result<HttpResponse, ApiError> {
+    call.json(call.shared.backend.quarantines()).await
+}
+
+async fn lift(call: Call) -> Result<HttpResponse, ApiError> {
+    let peer: NodeId = call.part("peer").parse().map_err(|error| {
+        let message = format!("the id of the peer is none: {error}");
+        ApiError::new(ErrorCode::BadRequest, message, "`quarantine list` shows who is in quarantine")
+    })?;
+    match call.wait(call.shared.backend.lift(peer)).await? {
+        Some(quarantine) => Ok(HttpResponse::Ok().json(quarantine)),
+        None => Err(ApiError::new(
+            ErrorCode::NotFound,
+            "that peer is not in quarantine at this node",
+            "`quarantine list` shows who is",
         )),
     }
 }

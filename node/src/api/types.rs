@@ -223,6 +223,61 @@ pub enum Severity {
     Critical,
 }
 
+/// A key that is shut out: `GET /api/v1/quarantine` answers a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Whose key.
+    pub peer_id: NodeId,
+    /// For what; none if an operator said so.
+    pub kind: Option<AnomalyKind>,
+    /// The id of what proves it to anybody.
+    pub evidence: Option<String>,
+    /// Since when.
+    pub since: Step,
+    /// When it is over; none: not by itself.
+    pub until: Option<Step>,
+}
+
+/// Why this node thinks of a peer what it does: `GET /api/v1/why/peers/{id}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhyPeer {
+    /// Who.
+    pub peer_id: String,
+    /// What follows from it, in a sentence.
+    pub standing: String,
+    /// 0 to 1; 0.5 for a stranger.
+    pub trust: f64,
+    /// What gossip is told.
+    pub score: f64,
+    /// What trust is made of.
+    pub good: f64,
+    /// See `good`.
+    pub suspicion: f64,
+    /// See `good`.
+    pub fault: f64,
+    /// How much this node doubts itself, 0 to 1.
+    pub doubt: f64,
+    /// What it did, newest last.
+    pub findings: Vec<Anomaly>,
+    /// How trust came to be what it is, oldest first.
+    pub history: Vec<TrustChange>,
+    /// If it is shut out.
+    pub quarantine: Option<Quarantine>,
+    /// How it comes back, a sentence each; none if it need not.
+    pub way_back: Vec<String>,
+}
+
+/// A change of trust.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrustChange {
+    /// How long ago, in milliseconds.
+    pub ago_ms: u64,
+    /// What it came to.
+    pub trust: f64,
+    /// By what; none: by good conduct.
+    pub cause: Option<AnomalyKind>,
+}
+
 /// What happened to a message at this node: `GET /api/v1/why/messages/{id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WhyMessage {

@@ -10,8 +10,9 @@ pub mod restore;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use bytes::Bytes;
 use omnimesh_protocol::{Seq, Step};
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The database's file in the data directory.
@@ -19,6 +20,8 @@ pub const STORE_FILE: &str = "node.redb";
 
 /// One table of small documents, CBOR by name.
 const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
+/// What the observer keeps: evidence, quarantines, pardons.
+const OBSERVER: TableDefinition<&[u8], &[u8]> = TableDefinition::new("observer");
 const SEQ: &str = "seq_reserved";
 const MARK: &str = "step_mark";
 const OFFSET: &str = "clock_offset";
@@ -167,6 +170,49 @@ impl Store {
         self.write(BOOK, book)
     }
 
+    /// What the observer of an earlier run left.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn observer_entries(&self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let what = "observer";
+        let error = |reason: String| StoreError::Access { operation: "read", what, reason };
+        let read = self.database.begin_read().map_err(|e| error(e.to_string()))?;
+        let table = match read.open_table(OBSERVER) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(e) => return Err(error(e.to_string())),
+        };
+        let entries = table.iter().map_err(|e| error(e.to_string()))?;
+        let entry = |entry: Result<_, redb::StorageError>| {
+            let (key, value): (redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>) =
+                entry.map_err(|e| error(e.to_string()))?;
+            Ok((Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
+        };
+        entries.map(entry).collect()
+    }
+
+    /// Keeps what the observer wants kept, in one transaction; without a value: keeps it no longer.
+    ///
+    /// # Errors
+    /// If it cannot be written; then nothing has changed.
+    pub fn save_observer(&self, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+        let what = "observer";
+        let error = |reason: String| StoreError::Access { operation: "write", what, reason };
+        let write = self.database.begin_write().map_err(|e| error(e.to_string()))?;
+        {
+            let mut table = write.open_table(OBSERVER).map_err(|e| error(e.to_string()))?;
+            for (key, value) in changes {
+                let changed = match value {
+                    Some(value) => table.insert(key.as_ref(), value.as_ref()),
+                    None => table.remove(key.as_ref()),
+                };
+                changed.map_err(|e| error(e.to_string()))?;
+            }
+        }
+        write.commit().map_err(|e| error(e.to_string()))
+    }
+
     fn read<T: DeserializeOwned>(&self, what: &'static str) -> Result<Option<T>, StoreError> {
         let error = |reason: String| StoreError::Access { operation: "read", what, reason };
         let read = self.database.begin_read().map_err(|e| error(e.to_string()))?;
@@ -202,10 +248,15 @@ mod tests {
             store.save_seq_reserved(Seq(65_537)).unwrap();
             store.save_step_mark(mark).unwrap();
             store.save_address_book(&vec!["a".to_owned()]).unwrap();
+            assert_eq!(store.observer_entries().unwrap(), []);
+            let key = |key| Bytes::from_static(key);
+            store.save_observer(&[(key(b"a"), Some(key(b"1"))), (key(b"b"), Some(key(b"2")))]).unwrap();
+            store.save_observer(&[(key(b"a"), None)]).unwrap();
         }
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.seq_reserved().unwrap(), Seq(65_537));
         assert_eq!(store.step_mark().unwrap(), Some(mark));
+        assert_eq!(store.observer_entries().unwrap(), [(Bytes::from_static(b"b"), Bytes::from_static(b"2"))]);
         assert_eq!(store.address_book::<Vec<String>>().unwrap(), Some(vec!["a".to_owned()]));
     }
 

@@ -231,6 +231,20 @@ pub enum PruneReason {
     Gone,
 }
 
+/// What a peer has brought since we know it; only ever more. For the observer: one that brings nothing of what there
+/// is does not forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contribution<P> {
+    /// The peer.
+    pub peer: P,
+    /// Copies of messages that it brought, good or bad.
+    pub copies: u64,
+    /// Messages that it told of in IHAVE.
+    pub told: u64,
+    /// Messages of others that were accepted in topics while it was in our mesh of them.
+    pub expected: u64,
+}
+
 /// Something an operator may want to see.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<P> {

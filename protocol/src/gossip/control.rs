@@ -50,6 +50,9 @@ impl<P: PeerName> State<P> {
         }
         let told: usize = control.ihave.iter().map(|ihave| ihave.ids.len()).sum();
         self.stats.ihave_received += told as u64;
+        if let Some(brought) = self.peers.get_mut(slot).brought() {
+            brought.told += told as u64;
+        }
         self.stats.iwant_received += control.iwant.len() as u64;
         let threshold = self.config.score.as_ref().map_or(f64::NEG_INFINITY, |score| score.gossip_threshold);
         if self.score_of(slot) < threshold {

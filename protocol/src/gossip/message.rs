@@ -23,6 +23,9 @@ impl<P: PeerName> State<P> {
             self.stats.unwanted += 1;
             return;
         };
+        if let Some(brought) = self.peers.get_mut(slot).brought() {
+            brought.copies += 1;
+        }
         let id = message.id();
         let key = self.keys.of_message(&id, self.topics.get(ix).key);
         // Kept, whoever brought it.
@@ -201,6 +204,9 @@ impl<P: PeerName> State<P> {
         let (tree, mut has_lazy) = (self.tree_of(message.data()), false);
         for at in 0..self.topics.get(ix).mesh.len() {
             let Some(&slot) = self.topics.get(ix).mesh.get(at) else { return };
+            if let Some(brought) = self.peers.get_mut(slot).brought() {
+                brought.expected += 1;
+            }
             if senders.contains(&self.peers.link(slot)) {
                 continue;
             }

@@ -79,8 +79,8 @@ use rand_core::Rng;
 use smallvec::SmallVec;
 
 pub use api::{
-    Class, Direction, DisconnectReason, Event, Input, Output, PeerName, Protocol, PruneReason, PublishError,
-    Timer, Verdict,
+    Class, Contribution, Direction, DisconnectReason, Event, Input, Output, PeerName, Protocol, PruneReason,
+    PublishError, Timer, Verdict,
 };
 pub use config::{Config, ConfigError, ScoreConfig, TopicScore, TreeConfig};
 pub use rpc::{Choke, Control, IHave, Message, Prune, Rpc, Subscription, Topic, TopicError};
@@ -90,7 +90,7 @@ use crate::{Outbox, Time};
 use cache::{Keys, Messages, RotatingSet};
 use peers::{Link, Peer, Peers, Slot};
 use repair::Repair;
-use score::PeerScore;
+use score::{Brought, PeerScore};
 use topics::{TopicIx, Topics};
 use wire::Refused;
 
@@ -221,6 +221,15 @@ impl<P: PeerName> State<P> {
     /// The score of a peer that we know, as of the last input; zero if scoring is off.
     pub fn score(&self, peer: &P) -> Option<f64> {
         self.peers.find(peer).map(|slot| self.score_of(slot))
+    }
+
+    /// What the connected peers have brought, by place; nothing if peers are not judged.
+    pub fn contributions(&self) -> impl Iterator<Item = Contribution<P>> {
+        let connected = self.peers.iter().filter(|(_, peer)| peer.is_connected);
+        connected.filter_map(|(_, peer)| {
+            let Brought { copies, told, expected } = peer.score.as_ref()?.brought;
+            Some(Contribution { peer: peer.name, copies, told, expected })
+        })
     }
 
     /// Messages that wait for a verdict.

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Protocol;
-use super::score::PeerScore;
+use super::score::{Brought, PeerScore};
 use super::topics::TopicIx;
 
 /// A place in the table of peers; taken again when its peer is forgotten.
@@ -72,6 +72,11 @@ impl<P> Peer<P> {
             recent: Recent::default(),
             score,
         }
+    }
+
+    /// What is counted of it, if peers are judged.
+    pub(super) fn brought(&mut self) -> Option<&mut Brought> {
+        self.score.as_deref_mut().map(|score| &mut score.brought)
     }
 
     /// Connected and welcome.

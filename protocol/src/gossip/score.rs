@@ -24,7 +24,20 @@ pub(super) struct PeerScore {
     pub(super) offences: f64,
     /// Once it is gone: until when this is kept.
     pub(super) retained_until: Time,
+    /// Of no weight here: for the observer.
+    pub(super) brought: Brought,
     topics: SmallVec<[TopicCounters; 1]>,
+}
+
+/// What a peer brought since we know it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Brought {
+    /// Copies of messages, good or bad.
+    pub(super) copies: u64,
+    /// Ids that it told in IHAVE.
+    pub(super) told: u64,
+    /// Messages accepted in topics while it was in their mesh.
+    pub(super) expected: u64,
 }
 
 /// The counters of one peer in one topic.

@@ -315,6 +315,12 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.logs.get(author)?.chain.proof()
     }
 
+    /// True if nothing of this author is fetched: it is in quarantine, and its log is open. A frozen log is fetched up to
+    /// its fork all the same, by those too who come later: what comes before the fork counts, and all are to have it.
+    fn is_shut_out(&self, author: &NodeId) -> bool {
+        self.gates.is_quarantined(author) && self.proof(author).is_none()
+    }
+
     /// The newest sealed checkpoint that is on disk whole.
     pub fn checkpoint(&self) -> Option<&Sealed> {
         self.checkpoints.sealed()

@@ -74,6 +74,16 @@ impl<P: Clone> Ledger<P> {
         Ledger { stories }
     }
 
+    /// How many stories there are.
+    pub fn len(&self) -> usize {
+        self.stories.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.stories.is_empty()
+    }
+
     /// The story of a message.
     pub fn story(&self, id: &MessageId) -> Option<&Story<P>> {
         self.stories.peek(id)

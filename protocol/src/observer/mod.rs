@@ -1,273 +1,299 @@
-//! The observer: remembers what happened to messages and peers, so that people can ask why.
+//! The observer: sees who misbehaves, says why, proves it where it can be proved, and says what to do about it.
 //!
 //! ```text
-//! Event ──► State ──► ledger    what happened to a message, by id              (why message)
-//!                 ├─► anomalies what peers did wrong, by (accused, kind)       (anomalies)
-//!                 └─► monitor   rates, latencies, health                       (metrics)
+//!              ┌► ledger     what happened to a message, by id                                 (why message)
+//! Event ───────┼► monitor    rates, latencies, health                                          (metrics)
+//!              └► detectors ─► findings ─► trust ──► AppScore: gossip's P5                     (anomalies, why peer)
+//! Message, Replayed ─► kept envelopes ─┐    ▲
+//! Proof (of a log) ────────────────────┼► evidence ─► Quarantine, at once ─► Publish on _evidence
+//! Accused (a payload of _evidence) ────┘
+//! Clocks, Contributions, Health … ─► detectors; and doubt, which takes from what is held against others
 //! ```
 //!
-//! It only watches: nothing of the protocol depends on it. All three memories are bounded and forget the
-//! oldest first.
+//! Three strengths of what is seen, by what follows from it:
+//!
+//! | strength | examples | follows |
+//! |---|---|---|
+//! | suspicion | late, slow, silent, floods, brings nothing | less local trust, down to out of the gossip mesh; forgotten in minutes; nothing from a node that doubts itself |
+//! | fault | forwards what is forged | less local trust, down to the graylist; forgotten in an hour |
+//! | proof | equivocates, accuses falsely | quarantine on every node, until its time is over or somebody lifts it |
+//!
+//! It only watches: what it wants done comes out as [`Output`], and nothing of the protocol depends on it.
+//!
+//! **Bounds.** Every table has a bound in [`Config`] and forgets the oldest first; [`State::bytes`] stays below
+//! [`Config::bytes_max`] whatever any number of keys do. **Invariants**: [`State::check_invariants`].
 
+pub mod accusation;
+pub mod audit;
+pub mod detect;
+pub mod doubt;
+pub mod evidence;
+pub mod finding;
 mod ledger;
 mod monitor;
+pub mod places;
+pub mod probe;
+pub mod quarantine;
+mod records;
+pub mod saved;
+mod state;
+pub mod statistics;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod trust;
+pub mod why;
 
-use std::fmt::Display;
-use std::hash::Hash;
-use std::num::NonZeroUsize;
+use std::net::IpAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
-use lru::LruCache;
-use rand_core::Rng;
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
 
+use crate::envelope::Envelope;
 use crate::event::Event;
-use crate::id::Step;
-use crate::machine::Outbox;
-use crate::refusal::Refusal;
+use crate::gossip::Contribution;
+use crate::id::{NodeId, Step};
+use crate::identity::Identity;
+use crate::log::Proof;
+use crate::mesh::Mesh;
 use crate::time::Time;
 
+pub use finding::{AnomalyKind, Detail, Finding, Severity, Subject};
 pub use ledger::{Ledger, Outcome, Record, Story};
 pub use monitor::{LatencySummary, MonitorInput, NetworkMetrics, PerformanceMonitor};
+pub use quarantine::{Released, Sentence};
+pub use state::State;
 
-/// Bounds of the observer.
+/// Bounds and limits of the observer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Messages whose story is remembered, about 300 bytes each.
+    /// Messages whose story is remembered, about 300 bytes each. Default 16,384 (guess: a minute of messages at some
+    /// hundreds per second).
     pub messages_max: NonZeroUsize,
-    /// Pairs of accused and kind that are remembered.
-    pub anomalies_max: NonZeroUsize,
+    /// Accused that are remembered, at most some 3,000 bytes each. Default 4,096 (guess: more than one connects to).
+    pub subjects_max: NonZeroUsize,
+    /// Authors whose rhythm and pace are known, 200 bytes each. Default 8,192 (guess). Of more authors than that, those
+    /// that wrote least recently are not seen to be silent or slow.
+    pub authors_max: NonZeroUsize,
+    /// Connected peers that are compared. Default 1,024, as many as the router has.
+    pub peers_max: usize,
+    /// Bytes of evidence kept. Default 16 MiB; above it, no new evidence is kept, though it counts.
+    pub evidence_bytes_max: usize,
+    /// What is no flood.
+    pub flood: detect::flood::Config,
+    /// The memory for equivocation.
+    pub equivocation: detect::equivocation::Config,
+    /// How trust fades.
+    pub trust: trust::Config,
+    /// How long quarantines last.
+    pub quarantine: quarantine::Config,
+    /// New keys by address.
+    pub places: places::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        // Guesses: a minute of messages at some hundreds per second, and more peers than one connects to.
         let count = |n| NonZeroUsize::new(n).expect("not zero");
-        Config { messages_max: count(16_384), anomalies_max: count(1024) }
+        Config {
+            messages_max: count(16_384),
+            subjects_max: count(4_096),
+            authors_max: count(8_192),
+            peers_max: 1_024,
+            evidence_bytes_max: 16 << 20,
+            flood: detect::flood::Config::default(),
+            equivocation: detect::equivocation::Config::default(),
+            trust: trust::Config::default(),
+            quarantine: quarantine::Config::default(),
+            places: places::Config::default(),
+        }
     }
+}
+
+impl Config {
+    /// The most bytes that an observer of these bounds uses.
+    pub fn bytes_max(&self) -> usize {
+        const STORY: usize = 1_024;
+        const SUBJECT: usize = 6 * 1_024;
+        const AUTHOR: usize = 256;
+        const PEER: usize = 1_024;
+        const PLACE: usize = 160;
+        self.messages_max.get() * STORY
+            + self.subjects_max.get() * SUBJECT
+            + self.authors_max.get() * AUTHOR
+            + self.peers_max * PEER
+            + self.evidence_bytes_max
+            + self.equivocation.bytes_max
+            + (2 * self.places.places_max.get() + self.places.keys_max.get()) * PLACE
+            + 2 * crate::validate::QUARANTINED_MAX * PLACE
+    }
+}
+
+/// What an observer is born with. `P` names a connected peer.
+#[derive(Clone, Debug)]
+pub struct Start<P> {
+    /// This node, who signs accusations.
+    pub identity: Identity,
+    /// Its mesh.
+    pub mesh: Mesh,
+    /// Steps in a phase, of the mesh.
+    pub phase_interval: NonZeroU64,
+    /// The largest envelope of the mesh.
+    pub message_bytes_max: usize,
+    /// The length of a step.
+    pub step_interval: Duration,
+    /// The key of a peer, if its name is one.
+    pub node_of: fn(&P) -> Option<NodeId>,
+    /// What [`Output::Put`] gave to keep, in any order.
+    pub saved: Vec<(Bytes, Bytes)>,
 }
 
 /// What the observer is told.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variants are the common ones")]
 pub enum Input<P> {
     /// Something happened, in this step.
     Event(Step, Event<P>),
     /// The surroundings have changed.
     Sizes(MonitorInput),
+    /// This ephemeral message was accepted.
+    Message(Envelope),
+    /// A durable message came by gossip and was verified.
+    Durable {
+        /// Who wrote it.
+        author: NodeId,
+        /// Who brought it.
+        from: P,
+    },
+    /// This ephemeral message passed the tag, and was refused because its number was used before.
+    Replayed {
+        /// Who brought it.
+        from: P,
+        /// The message.
+        data: Bytes,
+    },
+    /// The log is shown that an author has forked its log. The proof is verified.
+    Proof(Proof),
+    /// A payload came on channel [`accusation::CHANNEL`].
+    Accused {
+        /// The author of the envelope.
+        author: NodeId,
+        /// The payload.
+        payload: Bytes,
+    },
+    /// What the clocks of some peers said in a round of the step protocol.
+    Clocks(Vec<detect::drift::Reading<P>>),
+    /// What the router has counted of its peers; to be given every few seconds.
+    Contributions(Vec<Contribution<P>>),
+    /// A connection with a peer began; there may be several.
+    Connected {
+        /// The peer.
+        peer: P,
+        /// Where it is.
+        ip: Option<IpAddr>,
+        /// True if it made the connection: what this node dials it has chosen.
+        is_inbound: bool,
+    },
+    /// One connection with a peer ended.
+    Disconnected {
+        /// The peer.
+        peer: P,
+        /// Where it was.
+        ip: Option<IpAddr>,
+        /// True if it was the last.
+        is_last: bool,
+    },
+    /// The health score of the membership protocol.
+    Health(u8),
+    /// How far the own clock is from the mesh's; `None`: it has no step.
+    Skew(Option<Duration>),
+    /// The mesh has come to this step.
+    Step(Step),
+    /// An operator shuts somebody out, on this node only.
+    Quarantine(NodeId),
+    /// An operator ends a quarantine.
+    Lift(NodeId),
+    /// A timer that was asked for.
+    Timer(Timer),
 }
 
-/// The observer asks for nothing yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {}
+/// When to look around again; one that is not the last asked for does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timer(u64);
 
-/// Declares the kinds once: variant and code.
-macro_rules! anomaly_kinds {
-    ($($(#[$doc:meta])* $variant:ident => $code:literal;)*) => {
-        /// The kinds of anomalies.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum AnomalyKind {
-            $($(#[$doc])* #[serde(rename = $code)] $variant,)*
+/// What the observer wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output<P> {
+    /// Refuse what this key writes, end its connections and make no new ones.
+    Quarantine {
+        /// Who.
+        node: NodeId,
+        /// For what, and how long.
+        sentence: Sentence,
+    },
+    /// Listen to this key again.
+    Release {
+        /// Who.
+        node: NodeId,
+        /// Why.
+        reason: Released,
+    },
+    /// End the connections of this peer.
+    Refuse {
+        /// Who.
+        peer: P,
+        /// Why.
+        reason: Gate,
+    },
+    /// What gossip is to think of a peer (P5).
+    AppScore {
+        /// Who.
+        peer: P,
+        /// How much.
+        score: f64,
+    },
+    /// Something that people should be told: the first of its kind, the tenth, the hundredth, and what is proved.
+    Found(Finding),
+    /// Publish this payload on channel [`accusation::CHANNEL`], in an envelope of its own.
+    Publish(Bytes),
+    /// Keep this over a restart.
+    Put {
+        /// Its name.
+        key: Bytes,
+        /// It.
+        value: Bytes,
+    },
+    /// Keep this no longer.
+    Delete {
+        /// Its name.
+        key: Bytes,
+    },
+    /// Hand `timer` back at that time.
+    Timer {
+        /// When.
+        at: Time,
+        /// What.
+        timer: Timer,
+    },
+}
+
+/// Why a connection is not wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Gate {
+    /// Its key is in quarantine.
+    #[error("its key is in quarantine")]
+    Quarantined,
+    /// Too many new keys come from where it is.
+    #[error(transparent)]
+    Keys(#[from] places::TooManyKeys),
+}
+
+impl Gate {
+    /// A stable code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Gate::Quarantined => "quarantined",
+            Gate::Keys(_) => "too_many_keys",
         }
-
-        impl AnomalyKind {
-            /// The stable name.
-            pub const fn code(self) -> &'static str {
-                match self { $(AnomalyKind::$variant => $code),* }
-            }
-        }
-    };
-}
-
-anomaly_kinds! {
-    /// A tag that does not fit the step's pattern.
-    BadPattern => "bad_pattern";
-    /// A signature that is not the author's.
-    BadSignature => "bad_signature";
-    /// A message that was seen before.
-    Replay => "replay";
-    /// A step before the window.
-    StaleStep => "stale_step";
-    /// A step after the window.
-    FutureStep => "future_step";
-    /// Two messages of one author with one sequence number.
-    Equivocation => "equivocation";
-    /// More than the limits allow.
-    Flood => "flood";
-    /// Nothing from one who should speak.
-    Silence => "silence";
-    /// Far slower than its like.
-    Latency => "latency";
-    /// Bytes that are no message.
-    Malformed => "malformed";
-    /// A result that the majority does not have.
-    ResultMismatch => "result_mismatch";
-    /// A message or a peer of another mesh.
-    WrongMesh => "wrong_mesh";
-}
-
-impl AnomalyKind {
-    /// What a refusal says about who brought the message; `None` if nothing.
-    pub fn of(reason: Refusal) -> Option<Self> {
-        Some(match reason {
-            Refusal::TooLarge
-            | Refusal::Truncated
-            | Refusal::TrailingBytes
-            | Refusal::TooDeep
-            | Refusal::NotCanonical
-            | Refusal::Malformed
-            | Refusal::UnknownVersion
-            | Refusal::WrongChannel
-            | Refusal::WrongKind => AnomalyKind::Malformed,
-            Refusal::WrongMesh => AnomalyKind::WrongMesh,
-            Refusal::StaleStep => AnomalyKind::StaleStep,
-            Refusal::FutureStep => AnomalyKind::FutureStep,
-            Refusal::BadPattern => AnomalyKind::BadPattern,
-            Refusal::Replay | Refusal::NotProvablyNew => AnomalyKind::Replay,
-            Refusal::BadKey | Refusal::BadSignature => AnomalyKind::BadSignature,
-            Refusal::NotSynchronised | Refusal::Quarantined => return None,
-        })
-    }
-}
-
-/// What one peer did wrong in one way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anomaly {
-    /// In which way.
-    pub kind: AnomalyKind,
-    /// Whom it is held against: the peer that brought it.
-    pub accused: String,
-    /// When first.
-    pub first_step: Step,
-    /// When last.
-    pub last_step: Step,
-    /// How often.
-    pub count: u64,
-    /// True if an honest peer cannot have done it.
-    pub is_fault: bool,
-    /// The last one, for people.
-    pub detail: String,
-}
-
-/// What is kept of an anomaly. Its text is made only when somebody reads it: under a flood of bad messages,
-/// making it would cost several times as much as refusing them.
-#[derive(Debug)]
-struct Kept<P> {
-    first_step: Step,
-    last_step: Step,
-    count: u64,
-    is_fault: bool,
-    last: Event<P>,
-}
-
-/// The observer's state.
-#[derive(Debug)]
-pub struct State<P: Hash + Eq> {
-    ledger: Ledger<P>,
-    anomalies: LruCache<(P, AnomalyKind), Kept<P>>,
-    monitor: PerformanceMonitor,
-}
-
-impl<P: Display + Clone + Hash + Eq> State<P> {
-    /// An observer that has seen nothing.
-    pub fn new(config: &Config) -> Self {
-        let mut anomalies = LruCache::unbounded();
-        anomalies.resize(config.anomalies_max);
-        State { ledger: Ledger::new(config.messages_max), anomalies, monitor: PerformanceMonitor::default() }
-    }
-
-    /// The one mutator.
-    pub fn handle(&mut self, now: Time, input: Input<P>, _rng: &mut impl Rng, _out: &mut Outbox<Output>) {
-        match input {
-            Input::Sizes(sizes) => self.monitor.on_sizes(sizes),
-            Input::Event(step, event) => {
-                self.monitor.on_event(now, &event);
-                self.ledger.on_event(now, step, &event);
-                self.on_anomaly(step, event);
-            }
-        }
-    }
-
-    fn on_anomaly(&mut self, step: Step, event: Event<P>) {
-        let (accused, kind, is_fault) = match &event {
-            Event::Refused { from, reason, .. } => match AnomalyKind::of(*reason) {
-                Some(kind) => (from.clone(), kind, reason.is_forwarders_fault()),
-                None => return,
-            },
-            Event::BadFrame { from, .. } => (from.clone(), AnomalyKind::Malformed, true),
-            Event::PeerRefused { peer, reason: "wrong_mesh" | "bad_proof", .. } => {
-                (peer.clone(), AnomalyKind::WrongMesh, false)
-            }
-            _ => return,
-        };
-        match self.anomalies.get_mut(&(accused.clone(), kind)) {
-            Some(kept) => {
-                kept.last_step = step;
-                kept.count = kept.count.saturating_add(1);
-                kept.is_fault |= is_fault;
-                kept.last = event;
-            }
-            None => {
-                let kept = Kept { first_step: step, last_step: step, count: 1, is_fault, last: event };
-                self.anomalies.put((accused, kind), kept);
-            }
-        }
-    }
-
-    /// What happened to a message; `None` if it was never seen or is forgotten.
-    pub fn story(&self, id: &crate::id::MessageId) -> Option<&Story<P>> {
-        self.ledger.story(id)
-    }
-
-    /// What went wrong, oldest first.
-    pub fn anomalies(&self) -> impl Iterator<Item = Anomaly> {
-        self.anomalies.iter().rev().map(|((accused, kind), kept)| Anomaly {
-            kind: *kind,
-            accused: accused.to_string(),
-            first_step: kept.first_step,
-            last_step: kept.last_step,
-            count: kept.count,
-            is_fault: kept.is_fault,
-            detail: kept.last.to_string(),
-        })
-    }
-
-    /// Rates, latencies and health at `now`.
-    pub fn metrics(&self, now: Time) -> NetworkMetrics {
-        self.monitor.metrics(now)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::MessageId;
-    use rand_chacha::ChaCha8Rng;
-    use rand_core::SeedableRng;
-
-    fn refused(n: u8, from: u32, reason: Refusal) -> Event<u32> {
-        Event::Refused { id: MessageId::of(&[n]), channel: None, author: None, from, reason }
-    }
-
-    #[test]
-    fn anomalies_are_counted_by_accused_and_kind_and_bounded() {
-        let count = |n| NonZeroUsize::new(n).unwrap();
-        let mut state = State::new(&Config { messages_max: count(8), anomalies_max: count(2) });
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut give = |state: &mut State<u32>, step, event| {
-            state.handle(Time::ZERO, Input::Event(Step(step), event), &mut rng, &mut Outbox::new());
-        };
-        give(&mut state, 1, refused(1, 7, Refusal::BadPattern));
-        give(&mut state, 2, refused(2, 7, Refusal::BadPattern));
-        give(&mut state, 2, refused(3, 7, Refusal::NotSynchronised));
-        give(&mut state, 3, refused(4, 8, Refusal::Replay));
-        let seen: Vec<_> = state.anomalies().map(|a| (a.accused, a.kind, a.count, a.is_fault)).collect();
-        let expected = [("7", AnomalyKind::BadPattern, 2, true), ("8", AnomalyKind::Replay, 1, false)];
-        assert_eq!(seen, expected.map(|(who, kind, count, fault)| (who.to_owned(), kind, count, fault)));
-        let last = state.anomalies().next().map(|a| (a.first_step, a.last_step, a.detail));
-        let detail = refused(2, 7, Refusal::BadPattern).to_string();
-        assert_eq!(last, Some((Step(1), Step(2), detail)));
-        give(&mut state, 4, refused(5, 9, Refusal::Truncated));
-        assert_eq!(state.anomalies().count(), 2);
-        let story = state.story(&MessageId::of(&[4])).unwrap();
-        assert_eq!(story.records[0].outcome, Outcome::Ignored(Refusal::Replay));
     }
 }

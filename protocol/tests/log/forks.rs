@@ -116,6 +116,28 @@ fn a_frozen_log_stays_frozen_after_a_restart_and_comes_frozen_to_new_nodes() {
     check_frozen(&world, 50, 21, "after a restart");
 }
 
+/// What comes before a fork is fetched although its author is in quarantine: nodes that were there before have it.
+#[test]
+fn a_frozen_log_comes_to_those_too_who_shut_its_author_out() {
+    let author = identity(50);
+    let trunk = chain(&author, Step(1000), None, &[1; 10], "a");
+    let other = chain(&author, Step(1000), Some(&trunk[6]), &[1], "b");
+    let mut world = World::new(1, 0, Config::default());
+    for n in 0..3 {
+        world.add(identity(n), disk_of(&trunk));
+    }
+    world.start_all();
+    world.gossip_to(1, 0, &other[0]);
+    world.settle(secs(20), "frozen");
+    let late = world.add(identity(3), Disk::default());
+    world.start(late, false);
+    (0..=late).for_each(|node| world.give(node, Input::Quarantine(author.id())));
+    (0..late).for_each(|node| world.connect(late, node));
+    world.settle(secs(20), "and the newcomer");
+    check_frozen(&world, 50, 8, "and the newcomer");
+    assert_eq!(world.state(late).head(&author.id()).map(|head| head.head.seq), Some(Seq(7)));
+}
+
 #[test]
 fn a_node_whose_key_was_copied_stops_appending() {
     let mut world = World::new(1, 3, Config::default());

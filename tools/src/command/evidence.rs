@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use omnimesh_node::data_dir;
 use omnimesh_protocol::MeshId;
 use omnimesh_protocol::log::{Proof, ProofError, Record, proof_bytes_max};
+use omnimesh_protocol::observer::evidence::Evidence;
 use omnimesh_protocol::pattern::PatternGenerator;
 use serde_json::{Value, json};
 
@@ -32,8 +33,9 @@ pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliEr
             .hint("a proof holds two records that one author signed for the same place in its log")
     };
     let bytes = read(file)?;
-    let proof = Proof::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
-    proof.verify().map_err(|error| nothing(error.to_string()))?;
+    let evidence = Evidence::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
+    evidence.verify_signatures(MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
+    let Evidence::Log(proof) = evidence else { return show(globals, &evidence) };
     let tags = tags(&proof).map_err(|error| nothing(error.to_string()))?;
     let (author, fork, id) = (proof.author(), proof.fork(), proof.id());
     let mesh = proof.mesh();
@@ -75,6 +77,25 @@ fn own_mesh(globals: &Globals, proof: &Proof) -> Option<(MeshId, PatternGenerato
     let config = settings::load(globals, &Flags::new(globals)).ok()?.config;
     let interval = NonZeroU64::new(config.node.phase_interval)?;
     Some((mesh.id(), PatternGenerator::new(mesh.secret().clone(), interval, NonZeroUsize::MIN)))
+}
+
+/// Evidence that is not about a log.
+fn show(globals: &Globals, evidence: &Evidence) -> Result<(), CliError> {
+    let (kind, author) = (evidence.kind().code(), evidence.accused());
+    let (id, mesh, step) = (evidence.id(), evidence.mesh(), evidence.step());
+    let item = json!({
+        "verified": true, "kind": kind, "author": author, "step": step, "id": id, "mesh_id": mesh,
+        "detail": evidence.says(),
+    });
+    output::record(globals.output, &item, || {
+        vec![
+            ("verified", format!("yes: {}", evidence.says())),
+            ("author", author.to_string()),
+            ("last step", step.to_string()),
+            ("mesh id", mesh.to_string()),
+            ("id", id.to_string()),
+        ]
+    })
 }
 
 fn read(file: &Path) -> Result<Bytes, CliError> {

@@ -3,14 +3,15 @@
 //! JSON is passed on as the node sent it, so that fields of a later version are not lost; tables are made
 //! from the fields that are known.
 
+use omnimesh_node::api::types::WhyPeer as Reasons;
 use omnimesh_node::api::types::{
-    Anomaly, InviteView, Member, MemberState, Outcome, Peer, Status, StepView, WhyMessage, WhyRecord,
+    InviteView, Member, MemberState, Outcome, Peer, Status, StepView, WhyMessage, WhyRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::{Globals, WhyCommand};
+use crate::cli::{AnomaliesArgs, Globals, QuarantineCommand, WhyCommand};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
 use crate::output::{self, Format, millis};
@@ -100,18 +101,46 @@ pub(super) fn step(globals: &Globals) -> Result<(), CliError> {
     })
 }
 
-pub(super) fn anomalies(globals: &Globals) -> Result<(), CliError> {
+pub(super) fn anomalies(globals: &Globals, args: &AnomaliesArgs) -> Result<(), CliError> {
+    let values: Vec<Value> = Client::new(globals)?.get("/api/v1/anomalies")?;
+    let is_text = |value: &Value, wanted: &Option<String>| wanted.as_deref().is_none_or(|text| value == text);
+    let levels = ["info", "warning", "critical"];
+    let level = |name: &str| levels.iter().position(|level| *level == name).unwrap_or(0);
+    let least = args.severity.as_deref().map_or(0, level);
+    let values: Vec<Value> = values
+        .into_iter()
+        .filter(|value| is_text(&value["kind"], &args.kind) && is_text(&value["accused"], &args.accused))
+        .filter(|value| level(value["severity"].as_str().unwrap_or_default()) >= least)
+        .collect();
     let heads = ["step", "kind", "severity", "accused", "reporter", "detail"];
-    passed_on::<Anomaly>(globals, "/api/v1/anomalies", &heads, |anomaly| {
-        vec![
-            anomaly.step.to_string(),
-            name(&anomaly.kind),
-            name(&anomaly.severity),
-            anomaly.accused.clone(),
-            anomaly.reporter.to_string(),
-            anomaly.detail.clone(),
-        ]
+    output::list(globals.output, &values, &heads, |value| {
+        let fields = ["step", "kind", "severity", "accused", "reporter", "detail"];
+        fields.iter().map(|field| output::cell(value.get(*field))).collect()
     })
+}
+
+pub(super) fn quarantine(globals: &Globals, what: &QuarantineCommand) -> Result<(), CliError> {
+    let client = Client::new(globals)?;
+    match what {
+        QuarantineCommand::List => {
+            let all: Vec<Value> = client.get("/api/v1/quarantine")?;
+            let heads = ["peer id", "for", "since step", "until step", "evidence"];
+            output::list(globals.output, &all, &heads, |value| {
+                let fields = ["peer_id", "kind", "since", "until", "evidence"];
+                fields.iter().map(|field| output::cell(value.get(*field))).collect()
+            })
+        }
+        QuarantineCommand::Lift { peer } => {
+            let lifted: Value = client.delete(&format!("/api/v1/quarantine/{}", segment(peer)))?;
+            output::record(globals.output, &lifted, || {
+                vec![
+                    ("lifted", peer.clone()),
+                    ("was in for", output::cell(lifted.get("kind"))),
+                    ("since step", output::cell(lifted.get("since"))),
+                ]
+            })
+        }
+    }
 }
 
 pub(super) fn metrics(globals: &Globals) -> Result<(), CliError> {
@@ -171,6 +200,7 @@ struct WhyPeer {
     member: Option<Value>,
     connection: Option<Value>,
     anomalies: Vec<Value>,
+    why: Reasons,
 }
 
 fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError> {
@@ -178,16 +208,22 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
         let items: Vec<Value> = client.get(path)?;
         Ok(items.into_iter().filter(|item| item[field] == id).collect())
     };
-    let why = WhyPeer {
-        peer_id: id.to_owned(),
-        member: with("/api/v1/members", "peer_id")?.pop(),
-        connection: with("/api/v1/peers", "peer_id")?.pop(),
-        anomalies: with("/api/v1/anomalies", "accused")?,
-    };
-    if why.member.is_none() && why.connection.is_none() && why.anomalies.is_empty() {
+    // Who is no peer id is not known by any list either.
+    let known = with("/api/v1/members", "peer_id")?.pop();
+    let connection = with("/api/v1/peers", "peer_id")?.pop();
+    let anomalies = with("/api/v1/anomalies", "accused")?;
+    let is_quarantined = !with("/api/v1/quarantine", "peer_id")?.is_empty();
+    if known.is_none() && connection.is_none() && anomalies.is_empty() && !is_quarantined {
         return Err(CliError::new(Code::NotFound, format!("this node knows no peer {id:?}"))
             .hint("`omnimesh members` and `omnimesh peers` list those it knows"));
     }
+    let why = WhyPeer {
+        peer_id: id.to_owned(),
+        member: known,
+        connection,
+        anomalies,
+        why: client.get(&format!("/api/v1/why/peers/{}", segment(id)))?,
+    };
     if globals.output.is_json() {
         return output::record(globals.output, &why, Vec::new);
     }
@@ -209,9 +245,28 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
             ("peer", why.peer_id.clone()),
             ("member", member),
             ("connection", connection),
+            ("standing", why.why.standing.clone()),
+            ("trust", format!("{:.2} (a stranger has 0.50)", why.why.trust)),
+            (
+                "made of",
+                format!(
+                    "good {:.2}, suspicion {:.2}, fault {:.2}",
+                    why.why.good, why.why.suspicion, why.why.fault
+                ),
+            ),
+            ("gossip is told", format!("{:.2}", why.why.score)),
+            ("own doubt", format!("{:.2}", why.why.doubt)),
             ("anomalies", why.anomalies.len().to_string()),
         ]
     })?;
+    for way in &why.why.way_back {
+        output::text(&format!("way back: {way}"))?;
+    }
+    for change in &why.why.history {
+        let cause = change.cause.map_or("good conduct", |cause| cause.code());
+        let ago = change.ago_ms / 1000;
+        output::text(&format!("{ago} s ago: trust {:.2} after {cause}", change.trust))?;
+    }
     if why.anomalies.is_empty() {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use libp2p::PeerId;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::pattern::CacheStats;
 use omnimesh_protocol::refusal::Refusal;
-use omnimesh_protocol::{gossip, relay};
+use omnimesh_protocol::{NodeId, gossip, relay};
 use tokio::sync::mpsc;
 
 use super::{Counters, GossipActor, Link, inbound_stream, lock};
@@ -30,7 +30,7 @@ impl Handler<Begin> for GossipActor {
         *lock(&self.inbound) = Some(receiver);
         ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
         self.carry_out(ctx);
-        self.subscribe_log(ctx);
+        self.subscribe_own(ctx);
     }
 }
 
@@ -77,6 +77,42 @@ impl Handler<PeerDown> for GossipActor {
         if self.links.remove(&peer).is_some() {
             self.give(ctx, relay::Input::Gossip(gossip::Input::Disconnected { peer }));
         }
+    }
+}
+
+/// What the observer thinks of a peer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AppScore {
+    pub(crate) peer: PeerId,
+    pub(crate) score: f64,
+}
+
+impl Handler<AppScore> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, AppScore { peer, score }: AppScore, ctx: &mut Self::Context) {
+        self.give(ctx, relay::Input::Gossip(gossip::Input::AppScore { peer, score }));
+    }
+}
+
+/// Listen to this author no longer, or again.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum Hearing {
+    Quarantine(NodeId),
+    Lift(NodeId),
+}
+
+impl Handler<Hearing> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, hearing: Hearing, ctx: &mut Self::Context) {
+        let input = match hearing {
+            Hearing::Quarantine(node) => relay::Input::Quarantine(node),
+            Hearing::Lift(node) => relay::Input::Lift(node),
+        };
+        self.give(ctx, input);
     }
 }
 

@@ -13,7 +13,7 @@ use omnimesh_protocol::{NodeId, Step};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Change, LogActor, LogError};
-use crate::actors::gossip::{inbound_stream, lock};
+use crate::actors::gossip::{Hearing, inbound_stream, lock};
 use crate::feed::{Feed, FeedLimits, feed};
 use crate::store::log::Damage;
 use crate::swarm::{Inbound, Outbound};
@@ -35,6 +35,18 @@ impl Handler<Begin> for LogActor {
             self.on_damage(Damage { log: None, ..damage }, ctx);
         }
         self.fill_gaps(ctx);
+    }
+}
+
+impl Handler<Hearing> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, hearing: Hearing, ctx: &mut Self::Context) {
+        let input = match hearing {
+            Hearing::Quarantine(node) => Input::Quarantine(node),
+            Hearing::Lift(node) => Input::Lift(node),
+        };
+        self.give(ctx, input);
     }
 }
 

@@ -104,6 +104,19 @@ impl Backend for Memory {
         self.answer(Ok(vec![sample_anomaly()]))
     }
 
+    fn quarantines(&self) -> Answer<'_, Vec<Quarantine>> {
+        self.answer(Ok(vec![sample_quarantine()]))
+    }
+
+    fn lift(&self, peer: NodeId) -> Answer<'_, Option<Quarantine>> {
+        let quarantine = sample_quarantine();
+        self.answer(Ok((quarantine.peer_id == peer).then_some(quarantine)))
+    }
+
+    fn why_peer(&self, peer: String) -> Answer<'_, Option<WhyPeer>> {
+        self.answer(Ok((!peer.is_empty()).then(sample_why_peer)))
+    }
+
     fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError> {
         self.answer(match channel.as_str() {
             _ if payload.len() > PAYLOAD_BYTES_MAX => Err(PublishError::TooLarge {
@@ -203,6 +216,33 @@ pub(super) fn sample_step() -> StepView {
         offset_ms: -1.5,
         skew_ms: 0.5,
         samples: 3,
+    }
+}
+
+pub(super) fn sample_quarantine() -> Quarantine {
+    Quarantine {
+        peer_id: NodeId::from_bytes([1; 32]),
+        kind: Some(AnomalyKind::Equivocation),
+        evidence: Some("00".to_owned()),
+        since: Step(5),
+        until: None,
+    }
+}
+
+pub(super) fn sample_why_peer() -> WhyPeer {
+    WhyPeer {
+        peer_id: "QmPeer".to_owned(),
+        standing: "like a stranger".to_owned(),
+        trust: 0.5,
+        score: 0.0,
+        good: 0.0,
+        suspicion: 0.0,
+        fault: 0.0,
+        doubt: 0.0,
+        findings: vec![sample_anomaly()],
+        history: vec![TrustChange { ago_ms: 5, trust: 0.5, cause: None }],
+        quarantine: None,
+        way_back: vec!["time".to_owned()],
     }
 }
 

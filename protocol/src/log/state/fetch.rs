@@ -342,6 +342,9 @@ impl<P: Copy + Ord + Debug> State<P> {
     ) -> Result<Vec<Unverified>, Result<Refusal, Misdeed>> {
         let Some(request) = self.requests.get(&id) else { return Ok(Vec::new()) };
         let (author, from, to) = (request.author, request.from, request.to);
+        if self.is_shut_out(&author) {
+            return Err(Ok(Refusal::Quarantined));
+        }
         let mut before: Option<Record> = None;
         let mut unverified = Vec::with_capacity(records.len());
         for bytes in records {

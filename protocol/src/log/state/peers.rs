@@ -240,10 +240,10 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_behind = to > chain.map_or(Seq(0), |chain| chain.head().seq);
         let grace = self.config.gossip_grace;
         let fresh = self.config.round_timeout;
-        let is_quarantined = self.gates.is_quarantined(&author);
+        let is_shut_out = self.is_shut_out(&author);
         let Some(state) = self.peers.get_mut(&peer) else { return };
         if !is_behind
-            || is_quarantined
+            || is_shut_out
             || (state.claims.len() >= CLAIMS_MAX && !state.claims.contains_key(&author))
         {
             return;

@@ -1,0 +1,187 @@
+//! Never forwarding: a mesh neighbour that brings nothing of what the others bring.
+//!
+//! In a window, for each neighbour: the messages of others that it brought, whether first or as one more copy, or told of
+//! by a lazy link, against all that came in topics while it was in their mesh, and that it did not write. It is told if
+//! that share is below 2 %, below a twentieth of the median neighbour's, and the median is 10 % or more. What it wrote
+//! itself and what was refused does not count.
+//!
+//! A neighbour whose only link is this node has nothing to bring and looks the same: that is a suspicion, which takes it
+//! out of the mesh, where it still gets everything by gossip. So there must be three neighbours to compare.
+
+use std::time::Duration;
+
+use super::super::statistics::lower_median;
+use crate::time::Time;
+
+/// How long a window is at least. The router's heartbeat is a second; guess.
+pub const WINDOW: Duration = Duration::from_secs(20);
+/// Messages in a window at least: of fewer, honest ones may have brought none.
+pub const MESSAGES_MIN: u64 = 40;
+/// After so long the window begins anew, whatever came.
+const WINDOW_MAX: Duration = Duration::from_secs(600);
+/// Neighbours that can be compared.
+const NEIGHBOURS_MIN: usize = 3;
+/// The share in thousandths below which one is looked at.
+const LITTLE: u64 = 20;
+/// The share in thousandths that the median must have.
+const MEDIAN_MIN: i64 = 100;
+
+/// What is counted of a neighbour, always growing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Copies and words of messages.
+    pub brought: u64,
+    /// Of these, refused ones and those that it wrote itself.
+    pub void: u64,
+    /// Messages that came in topics while it was in their mesh.
+    pub expected: u64,
+    /// Messages that it wrote, whoever brought them.
+    pub wrote: u64,
+}
+
+/// A neighbour's part of the window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share {
+    /// The counts when the window began; `None` if it was not there then.
+    begun: Option<Counts>,
+}
+
+impl Share {
+    /// Begins a window.
+    pub fn begin(&mut self, counts: Counts) {
+        self.begun = Some(counts);
+    }
+
+    /// What it brought, and what there was of others.
+    pub fn end(&self, counts: Counts) -> Option<(u64, u64)> {
+        let begun = self.begun?;
+        let since = |field: fn(&Counts) -> u64| field(&counts).saturating_sub(field(&begun));
+        let brought = since(|c| c.brought).saturating_sub(since(|c| c.void));
+        Some((brought, since(|c| c.expected).saturating_sub(since(|c| c.wrote))))
+    }
+}
+
+/// The window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Window {
+    since: Time,
+    heard: u64,
+}
+
+/// Whether the window is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No.
+    Open,
+    /// Enough messages came: compare.
+    Over,
+    /// Too little came for too long.
+    Stale,
+}
+
+impl Window {
+    /// A message came.
+    pub fn on_message(&mut self) {
+        self.heard = self.heard.saturating_add(1);
+    }
+
+    /// Where it stands.
+    pub fn phase(&self, now: Time) -> Phase {
+        match now.since(self.since) {
+            passed if passed >= WINDOW && self.heard >= MESSAGES_MIN => Phase::Over,
+            passed if passed >= WINDOW_MAX => Phase::Stale,
+            _ => Phase::Open,
+        }
+    }
+
+    /// Begins anew.
+    pub fn begin(&mut self, now: Time) {
+        *self = Window { since: now, heard: 0 };
+    }
+}
+
+/// What came of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Too little came to tell.
+    Unknown,
+    /// It brings its part.
+    Useful,
+    /// Not much, but not nothing.
+    Poor,
+    /// It brought so much of so much; the median in percent.
+    Withholds {
+        /// What it brought.
+        brought: u64,
+        /// What there was.
+        of: u64,
+        /// What the median neighbour brought, in percent.
+        others_percent: u64,
+    },
+}
+
+/// Compares neighbours: what each brought, of how much. As many verdicts; none if there is too little to compare.
+pub fn compare(shares: &[(u64, u64)]) -> Vec<Verdict> {
+    let per_mille = |(brought, of): &(u64, u64)| {
+        // More was told of than came: all of it and more.
+        i64::try_from(brought.saturating_mul(1000).checked_div(*of).unwrap_or(0).min(1_000_000)).unwrap_or(0)
+    };
+    let tells = |share: &&(u64, u64)| share.1 >= MESSAGES_MIN / 2;
+    let mut sorted: Vec<i64> = shares.iter().filter(tells).map(per_mille).collect();
+    let median = lower_median(&mut sorted).unwrap_or(0);
+    if sorted.len() < NEIGHBOURS_MIN || median < MEDIAN_MIN {
+        return Vec::new();
+    }
+    let verdict = |share: &(u64, u64)| {
+        let (brought, of) = *share;
+        let part = per_mille(share);
+        if !tells(&share) {
+            Verdict::Unknown
+        } else if part * 2 >= median {
+            Verdict::Useful
+        } else if part < i64::try_from(LITTLE).unwrap_or(0) && part * 20 < median {
+            let others_percent = u64::try_from(median / 10).unwrap_or(0);
+            Verdict::Withholds { brought, of, others_percent }
+        } else {
+            Verdict::Poor
+        }
+    };
+    shares.iter().map(verdict).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_brings_nothing_is_told() {
+        let verdicts = compare(&[(500, 1000), (300, 1000), (5, 1000), (80, 1000), (700, 1000)]);
+        let withholds = Verdict::Withholds { brought: 5, of: 1000, others_percent: 30 };
+        assert_eq!(verdicts, [Verdict::Useful, Verdict::Useful, withholds, Verdict::Poor, Verdict::Useful]);
+        assert_eq!(compare(&[(0, 100), (90, 100)]), [], "two are too few");
+        assert_eq!(
+            compare(&[(0, 100), (1, 100), (2, 100), (90, 100)]),
+            [],
+            "where nobody brings, nobody withholds"
+        );
+        assert_eq!(
+            compare(&[(1, 10), (0, 0), (u64::MAX, 100), (100, 100), (90, 100)])[..2],
+            [Verdict::Unknown; 2]
+        );
+    }
+
+    #[test]
+    fn own_words_and_junk_are_no_forwarding() {
+        let (mut share, mut window) = (Share::default(), Window::default());
+        window.begin(Time::from_millis(1_000));
+        share.begin(Counts { brought: 10, void: 5, expected: 100, wrote: 5 });
+        (0..100).for_each(|_| window.on_message());
+        assert_eq!(window.phase(Time::from_millis(20_000)), Phase::Open);
+        assert_eq!(window.phase(Time::from_millis(21_000)), Phase::Over);
+        let counts = Counts { brought: 60, void: 45, expected: 200, wrote: 35 };
+        assert_eq!(share.end(counts), Some((10, 70)));
+        assert_eq!(Share::default().end(counts), None);
+        window.begin(Time::from_millis(1_000));
+        assert_eq!(window.phase(Time::from_millis(601_000)), Phase::Stale);
+    }
+}

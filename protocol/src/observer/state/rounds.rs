@@ -1,0 +1,150 @@
+//! What is looked at every second, and every few.
+
+use std::fmt::Display;
+use std::hash::Hash as StdHash;
+use std::time::Duration;
+
+use rand_core::Rng;
+
+use super::super::detect::drift::{self, Reading};
+use super::super::detect::forwarding::{self, Phase, Verdict};
+use super::super::detect::latency;
+use super::super::finding::{AnomalyKind, Detail, Subject};
+use super::super::{Output, trust};
+use super::State;
+use crate::gossip::Contribution;
+use crate::id::NodeId;
+use crate::machine::Outbox;
+use crate::time::{Time, nanos};
+
+/// Time between two comparisons of all authors.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// What a message of somebody else is worth to who brings it first.
+const GOOD_PER_FIRST: f64 = 0.02;
+/// What it is worth to have brought one's part in a window.
+const GOOD_PER_WINDOW: f64 = 0.5;
+/// Changes of a score that are not worth telling.
+const SCORE_STEP: f64 = 0.5;
+
+impl<P: Display + Clone + Ord + StdHash> State<P> {
+    pub(super) fn on_tick(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output<P>>) {
+        self.doubt.on_lag(now, now.since(self.due));
+        self.on_scores(now, out);
+        if now.since(self.compared) >= COMPARE_EVERY {
+            self.compared = now;
+            self.compare_authors(now, out);
+        }
+        self.announce_due(now, rng, out);
+        self.arm(now, out);
+    }
+
+    /// Tells the router what has changed in trust, and sees that who is connected is forgotten last.
+    fn on_scores(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+        let peers: Vec<P> = self.neighbours.keys().cloned().collect();
+        for peer in peers {
+            let subject = self.subject(&peer);
+            let Some(neighbour) = self.neighbours.get_mut(&peer) else { continue };
+            let first = std::mem::take(&mut neighbour.first);
+            if first > 0 {
+                self.records.praise(now, &subject, GOOD_PER_FIRST * f64::from(first));
+            }
+            self.records.touch(&subject);
+            let score = trust::app_score(self.records.trust(now, &subject));
+            if (score - neighbour.told_score).abs() >= SCORE_STEP {
+                neighbour.told_score = score;
+                out.push(Output::AppScore { peer, score });
+            }
+        }
+    }
+
+    /// Silence and latency.
+    fn compare_authors(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+        let (mut silent, mut expected, mut old) = (Vec::new(), 0_usize, 0_usize);
+        let mut levels: Vec<(NodeId, i64)> = Vec::new();
+        for (author, stats) in self.authors.iter_mut() {
+            expected += usize::from(stats.rhythm.is_expected());
+            old += usize::from(stats.rhythm.is_silent());
+            if let Some(found) = stats.rhythm.poll_silence(now) {
+                silent.push((*author, found));
+            }
+            levels.extend(stats.pace.take_level().map(|level| (*author, level)));
+        }
+        // If most are silent, it is this node that does not hear.
+        if (silent.len() + old) * 2 <= expected {
+            for (author, (for_ms, usual_ms)) in silent {
+                let detail = Detail::Silent { for_ms, usual_ms };
+                self.suspect(now, &Subject::Node(author), AnomalyKind::Silence, detail, out);
+            }
+        }
+        let mut sorted: Vec<i64> = levels.iter().map(|(_, level)| *level).collect();
+        let Some((median, limit)) = latency::slow_limit(&mut sorted) else { return };
+        for (author, level) in levels.into_iter().filter(|(_, level)| *level > limit) {
+            let detail = Detail::Slow { ms: latency::level_ms(level), median_ms: latency::level_ms(median) };
+            self.suspect(now, &Subject::Node(author), AnomalyKind::Latency, detail, out);
+        }
+    }
+
+    pub(super) fn on_clocks(&mut self, now: Time, readings: &[Reading<P>], out: &mut Outbox<Output<P>>) {
+        let Some(middle_ns) = drift::middle(readings) else { return };
+        let step_ns = nanos(self.step_interval);
+        for reading in readings {
+            let Some(neighbour) = self.neighbours.get_mut(&reading.peer) else { continue };
+            if let Some(ahead_ns) = neighbour.drift.add(reading, middle_ns, step_ns) {
+                let detail = Detail::Drift { ahead_ms: ahead_ns / 1_000_000 };
+                let subject = self.subject(&reading.peer);
+                self.suspect(now, &subject, AnomalyKind::StepDrift, detail, out);
+            }
+        }
+    }
+
+    pub(super) fn on_contributions(
+        &mut self,
+        now: Time,
+        contributions: &[Contribution<P>],
+        out: &mut Outbox<Output<P>>,
+    ) {
+        for contribution in contributions {
+            let Some(neighbour) = self.neighbours.get_mut(&contribution.peer) else { continue };
+            neighbour.counts.brought = contribution.copies.saturating_add(contribution.told);
+            let wrote = neighbour.node.and_then(|node| self.authors.peek(&node)).map(|stats| stats.wrote);
+            // An author that was forgotten begins anew; what it wrote never counts down.
+            neighbour.counts.wrote = neighbour.counts.wrote.max(wrote.unwrap_or(0));
+            neighbour.counts.expected = contribution.expected;
+        }
+        match self.window.phase(now) {
+            Phase::Open => return,
+            Phase::Stale => {}
+            Phase::Over => self.compare_neighbours(now, out),
+        }
+        self.window.begin(now);
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.share.begin(neighbour.counts);
+        }
+    }
+
+    fn compare_neighbours(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+        let of = |(peer, n): (&P, &super::Neighbour)| Some((peer.clone(), n.share.end(n.counts)?));
+        let (peers, shares): (Vec<P>, Vec<(u64, u64)>) = self.neighbours.iter().filter_map(of).unzip();
+        for (peer, verdict) in peers.iter().zip(forwarding::compare(&shares)) {
+            let subject = self.subject(peer);
+            match verdict {
+                Verdict::Useful => self.records.praise(now, &subject, GOOD_PER_WINDOW),
+                Verdict::Poor | Verdict::Unknown => {}
+                Verdict::Withholds { brought, of, others_percent } => {
+                    let detail = Detail::Withheld { brought, of, others_percent };
+                    self.suspect(now, &subject, AnomalyKind::NeverForwards, detail, out);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_are_no_rarer_than_windows() {
+        assert!(COMPARE_EVERY <= forwarding::WINDOW);
+    }
+}
