@@ -1,5 +1,6 @@
 //! What the API asks of the node.
 
+mod blob;
 mod durable;
 
 use std::sync::{Arc, Weak};

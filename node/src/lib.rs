@@ -6,6 +6,7 @@
 mod actors;
 pub mod api;
 mod backend;
+mod blob;
 mod clock;
 pub mod data_dir;
 mod durable;
@@ -20,6 +21,7 @@ pub mod store;
 pub mod swarm;
 
 pub use actors::author::{BroadcastError, Published};
+pub use actors::blob::GetError;
 pub use actors::gossip::ChannelPeers;
 pub use actors::log::LogError;
 pub use actors::observer::Observed;

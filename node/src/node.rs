@@ -22,6 +22,7 @@ use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step, observer};
 use prometheus_client::registry::Registry;
 
 use crate::actors::author::{self, AuthorActor, Broadcast, BroadcastError, Published};
+use crate::actors::blob::{self, BlobActor};
 use crate::actors::gossip::{self, ChannelPeers, GossipActor};
 use crate::actors::log::{self, LogActor};
 use crate::actors::membership::{self, MembershipActor};
@@ -39,6 +40,7 @@ use crate::feed::{Feed, FeedItem};
 use crate::message::Message;
 use crate::metrics::Latest;
 use crate::settings::{self, SettingError};
+use crate::store::blob::{BlobError, BlobStore};
 use crate::store::log::{LogStore, OpenError, Opened};
 use crate::store::{StepMark, Store, StoreError};
 use crate::swarm::{LinkEnd, Network, peer};
@@ -105,6 +107,9 @@ pub enum StartError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The blobs cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
     /// The log cannot be read.
     #[error(transparent)]
     LogStore(#[from] omnimesh_protocol::log::StoreError),
@@ -194,6 +199,7 @@ struct Kept {
     offset: Option<omnimesh_protocol::step::SavedOffset>,
     book: Vec<omnimesh_protocol::dialer::BookEntry>,
     log: Option<(Arc<LogStore>, Opened)>,
+    blobs: Option<Arc<BlobStore>>,
     observer: Vec<(bytes::Bytes, bytes::Bytes)>,
 }
 
@@ -211,6 +217,7 @@ impl Kept {
             observer: store.observer_entries()?,
             store: Some(Arc::new(store)),
             log: Some((Arc::new(log), opened)),
+            blobs: Some(Arc::new(BlobStore::open(dir, options.config.compute.blob_bytes)?)),
         })
     }
 }
@@ -233,6 +240,7 @@ impl MeshNode {
         let mut kept = Kept::load(&options)?;
         let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
         swarm_config.log = kept.log.is_some().then(|| settings::log_streams(&options.config));
+        swarm_config.blob = kept.blobs.is_some().then(settings::blob_streams);
         if let Some(plug) = &surroundings.plug {
             settings::plug_in(&mut swarm_config, plug.end.clone());
         }
@@ -275,7 +283,7 @@ impl MeshNode {
             node.shutdown().await;
             return Err(error);
         }
-        let (begin, gossip_frames, log_frames) = swarm::Begin::split(started);
+        let (begin, [gossip_frames, log_frames, blob_frames]) = swarm::Begin::split(started);
         let own = own_addresses(&listening, &node.0.external);
         // The mailboxes are empty: each of these is taken.
         let _ = links.observer.try_send(crate::actors::observer::Begin);
@@ -285,6 +293,9 @@ impl MeshNode {
         let _ = links.gossip.try_send(gossip::Begin(gossip_frames));
         if let Some(log_actor) = &links.log {
             let _ = log_actor.try_send(log::Begin(log_frames));
+        }
+        if let Some(blobs) = &links.blobs {
+            let _ = blobs.try_send(blob::Begin(blob_frames));
         }
         let _ = links.swarm.try_send(begin);
         Ok(node)
@@ -659,9 +670,14 @@ fn start_actors(
         swarm: Supervisor::start(|_| swarm),
         log,
         registry,
+        blobs: kept.blobs.clone().map(|store| {
+            let blobs = BlobActor::new(common.clone(), store);
+            Supervisor::start(|_| blobs)
+        }),
         files: Files {
             store: kept.store.clone(),
             log: kept.log.as_ref().map(|(store, _)| Arc::clone(store)),
+            blobs: kept.blobs.clone(),
         },
     })
 }

@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use libp2p::Multiaddr;
+use omnimesh_protocol::compute::blob::wire::FRAME_BYTES_MAX;
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
@@ -251,6 +252,18 @@ pub(crate) fn log_streams(config: &Config) -> swarm::StreamConfig {
         frame_bytes_max: log::frame_bytes_max(log.message_bytes_max),
         queue_bytes: log.serve_queue_bytes_max.saturating_mul(2),
         queue_frames: config.limits.outbound_queue,
+        ..swarm::StreamConfig::default()
+    }
+}
+
+/// The streams that carry blobs: a peer's queue has room for all the groups that are served to it at once.
+pub(crate) fn blob_streams() -> swarm::StreamConfig {
+    swarm::StreamConfig {
+        frame_bytes_max: FRAME_BYTES_MAX,
+        queue_bytes: FRAME_BYTES_MAX + (32 << 20),
+        queue_frames: 1024,
+        inbound_batches: 64,
+        inbound_bytes: 64 << 20,
         ..swarm::StreamConfig::default()
     }
 }

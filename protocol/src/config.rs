@@ -37,6 +37,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Checkpoints of the durable log, and what is dropped because of them.
     pub checkpoints: CheckpointsConfig,
+    /// Blobs, and what jobs may take.
+    pub compute: ComputeConfig,
     /// The HTTP API.
     pub api: ApiConfig,
     /// What the process logs.
@@ -388,6 +390,20 @@ impl Default for CheckpointsConfig {
             keep_steps: 0,
             keep_bytes: 0,
         }
+    }
+}
+
+/// Blobs, and what jobs may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ComputeConfig {
+    /// Bytes of blobs that are kept; what was used longest ago goes first, what is pinned stays. Default 4 GiB: guess.
+    pub blob_bytes: u64,
+}
+
+impl Default for ComputeConfig {
+    fn default() -> Self {
+        ComputeConfig { blob_bytes: 4 << 30 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod blob;
 mod durable;
 mod sim;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::output::Format;
 
+pub(crate) use blob::{BlobCommand, GetArgs};
 pub(crate) use durable::{
     AppendArgs, BackupArgs, EvidenceCommand, LinkArgs, ListArgs, LogCommand, PutArgs, ReadArgs,
     RegistryCommand, RestoreArgs, SearchArgs, WalkArgs, WayArgs,
@@ -98,6 +100,9 @@ pub(crate) enum Command {
     /// Replicated entries and links between them
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Content by its hash: put it here, get it from whoever has it
+    #[command(subcommand)]
+    Blob(BlobCommand),
     /// Copy the log of the running node into a file; without its identity and the mesh secret
     Backup(BackupArgs),
     /// Put a log that was backed up into the data directory of a node that does not run and has none

@@ -178,6 +178,22 @@ impl Client {
         }
     }
 
+    /// Sends content as it is, and reads the JSON document that comes back. Without a timeout it may take its time.
+    pub(crate) fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: impl io::Read,
+    ) -> Result<T, CliError> {
+        let mut request = self.agent.post(self.url(path)).header("Content-Type", "application/octet-stream");
+        if let Some(token) = self.bearer() {
+            request = request.header("Authorization", token.as_str());
+        }
+        let request = request.config().timeout_global(self.timeout).build();
+        let mut content = content;
+        let answer = self.body(request.send(ureq::SendBody::from_reader(&mut content)))?;
+        self.json(&answer)
+    }
+
     /// Opens a stream of events; without a timeout it lasts until either side ends it.
     pub(crate) fn events(&self, path: &str) -> Result<EventStream, CliError> {
         let mut request = self.agent.get(self.url(path)).header("Accept", "text/event-stream");

@@ -17,6 +17,7 @@
 //! machine and the same address; the swarm tells it again who is connected.
 
 pub(crate) mod author;
+pub(crate) mod blob;
 mod early;
 pub(crate) mod gossip;
 pub(crate) mod log;
@@ -44,9 +45,11 @@ use tokio::sync::watch;
 
 use crate::clock::Epoch;
 use crate::store::Store;
+use crate::store::blob::BlobStore;
 use crate::store::log::LogStore;
 
 use author::AuthorActor;
+use blob::BlobActor;
 use gossip::GossipActor;
 use log::LogActor;
 use membership::MembershipActor;
@@ -81,6 +84,7 @@ macro_rules! can_stop {
 
 can_stop!(
     AuthorActor,
+    BlobActor,
     GossipActor,
     LogActor,
     MembershipActor,
@@ -102,6 +106,8 @@ pub(crate) struct Links {
     /// None of nodes that keep no log, and so no registry.
     pub(crate) log: Option<Addr<LogActor>>,
     pub(crate) registry: Option<Addr<RegistryActor>>,
+    /// None of nodes that have no data directory.
+    pub(crate) blobs: Option<Addr<BlobActor>>,
     pub(crate) files: Files,
 }
 
@@ -110,6 +116,7 @@ pub(crate) struct Links {
 pub(crate) struct Files {
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) log: Option<Arc<LogStore>>,
+    pub(crate) blobs: Option<Arc<BlobStore>>,
 }
 
 impl Files {
@@ -117,6 +124,7 @@ impl Files {
     fn are_free(&self) -> bool {
         self.store.as_ref().is_none_or(|store| Arc::strong_count(store) == 1)
             && self.log.as_ref().is_none_or(|log| Arc::strong_count(log) == 1)
+            && self.blobs.as_ref().is_none_or(|blobs| Arc::strong_count(blobs) == 1)
     }
 }
 
@@ -130,6 +138,7 @@ pub(crate) struct WeakLinks {
     pub(crate) author: WeakAddr<AuthorActor>,
     pub(crate) observer: WeakAddr<ObserverActor>,
     pub(crate) log: Option<WeakAddr<LogActor>>,
+    pub(crate) blobs: Option<WeakAddr<BlobActor>>,
 }
 
 impl Links {
@@ -142,6 +151,7 @@ impl Links {
             author: self.author.downgrade(),
             observer: self.observer.downgrade(),
             log: self.log.as_ref().map(Addr::downgrade),
+            blobs: self.blobs.as_ref().map(Addr::downgrade),
         }
     }
 
@@ -160,6 +170,9 @@ impl Links {
         }
         if let Some(registry) = &self.registry {
             let _ = registry.try_send(Stop);
+        }
+        if let Some(blobs) = &self.blobs {
+            let _ = blobs.try_send(Stop);
         }
         let files = self.files.clone();
         drop(self);
@@ -195,10 +208,11 @@ pub(crate) enum Mailbox {
     Author,
     Observer,
     Log,
+    Blobs,
 }
 
 impl Mailbox {
-    pub(crate) const ALL: [Mailbox; 7] = [
+    pub(crate) const ALL: [Mailbox; 8] = [
         Mailbox::Swarm,
         Mailbox::Gossip,
         Mailbox::Sync,
@@ -206,6 +220,7 @@ impl Mailbox {
         Mailbox::Author,
         Mailbox::Observer,
         Mailbox::Log,
+        Mailbox::Blobs,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -217,6 +232,7 @@ impl Mailbox {
             Mailbox::Author => "author",
             Mailbox::Observer => "observer",
             Mailbox::Log => "log",
+            Mailbox::Blobs => "blobs",
         }
     }
 }

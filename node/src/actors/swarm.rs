@@ -22,7 +22,9 @@ use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, log as log_actor, membership, sync};
+use super::{
+    Common, MAILBOX, Mailbox, blob as blob_actor, gossip as gossip_actor, log as log_actor, membership, sync,
+};
 use crate::store::Store;
 use crate::swarm::{
     Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer,
@@ -77,6 +79,7 @@ pub(crate) struct PeerInfo {
     control: Option<Outbound>,
     gossip_outbound: Option<Outbound>,
     log: Option<Outbound>,
+    blob: Option<Outbound>,
 }
 
 #[derive(Debug)]
@@ -168,6 +171,7 @@ impl SwarmActor {
                     info.is_member = false;
                 }
                 self.part_from_log(peer::peer_id(&peer));
+                self.part_from_blobs(peer::peer_id(&peer));
                 let links = self.common.links();
                 self.common.send(Mailbox::Sync, &links.sync, sync::MemberDisconnected(peer));
                 self.common.send(
@@ -211,6 +215,7 @@ impl SwarmActor {
         let links = self.common.links();
         self.common.send(Mailbox::Sync, &links.sync, sync::MemberConnected(member));
         self.introduce_to_log(peer::peer_id(&member));
+        self.introduce_to_blobs(peer::peer_id(&member));
         self.answer_awaited(&peer::peer_id(&member));
         if self.settings.is_plugged {
             return;
@@ -426,6 +431,7 @@ impl SwarmActor {
                 control: None,
                 gossip_outbound: None,
                 log: None,
+                blob: None,
             },
         );
         match peer::node_id(&peer) {
@@ -460,6 +466,7 @@ impl SwarmActor {
         let links = self.common.links();
         self.common.send(Mailbox::Gossip, &links.gossip, gossip_actor::PeerDown(peer));
         self.part_from_log(peer);
+        self.part_from_blobs(peer);
         self.common.observe(vec![MeshEvent::PeerDown { peer, detail: reason }]);
         self.common.notice(vec![observer::Input::Disconnected { peer, ip: None, is_last: true }]);
         if let Some(peer) = peer::node_id(&peer) {
@@ -555,6 +562,10 @@ impl SwarmActor {
                 info.log = Some(outbound);
                 self.introduce_to_log(peer);
             }
+            StreamKind::Blob => {
+                info.blob = Some(outbound);
+                self.introduce_to_blobs(peer);
+            }
         }
     }
 
@@ -587,6 +598,23 @@ impl SwarmActor {
         }
     }
 
+    /// The same to the blobs.
+    fn introduce_to_blobs(&self, peer: PeerId) {
+        let Some((node, info)) = peer::node_id(&peer).zip(self.peers.get(&peer)) else { return };
+        let (true, Some(outbound), Some(blobs)) = (info.is_member, &info.blob, &self.common.links().blobs)
+        else {
+            return;
+        };
+        let up = blob_actor::PeerUp { peer, node, outbound: outbound.clone() };
+        self.common.send(Mailbox::Blobs, blobs, up);
+    }
+
+    fn part_from_blobs(&self, peer: PeerId) {
+        if let Some(blobs) = &self.common.links().blobs {
+            self.common.send(Mailbox::Blobs, blobs, blob_actor::PeerDown(peer));
+        }
+    }
+
     fn on_stream_down(&mut self, peer: PeerId, kind: StreamKind, reason: &DownReason) {
         tracing::debug!(%peer, kind = kind.name(), %reason, "stream down");
         let Some(info) = self.peers.get_mut(&peer) else { return };
@@ -599,6 +627,10 @@ impl SwarmActor {
             StreamKind::Log => {
                 info.log = None;
                 self.part_from_log(peer);
+            }
+            StreamKind::Blob => {
+                info.blob = None;
+                self.part_from_blobs(peer);
             }
         }
     }

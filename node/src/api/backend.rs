@@ -1,9 +1,12 @@
 //! What the API needs of the node: the seam between them.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use omnimesh_protocol::Hash;
+use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MessageId, NodeId, Seq};
 use omnimesh_protocol::log::{Appended, Report};
@@ -16,10 +19,12 @@ use super::types::{
     Anomaly, Event, LogEvent, Member, Message, Peer, Published, Quarantine, RegistryEvent, Status, StepView,
     WhyMessage, WhyPeer,
 };
+use crate::actors::blob::GetError;
 use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
 use crate::durable::{LogPage, LogView};
 use crate::feed::Feed;
+use crate::store::blob::BlobStore;
 
 /// An answer that may take a while; the API gives up after its `request_timeout`.
 pub type Answer<'a, T, E = BackendError> = BoxFuture<'a, Result<T, E>>;
@@ -27,7 +32,7 @@ pub type Answer<'a, T, E = BackendError> = BoxFuture<'a, Result<T, E>>;
 /// The node behind the API.
 ///
 /// Every answer is bounded: lists by the node's own limits, feeds by [`crate::feed::FeedLimits`].
-pub trait Backend: DurableBackend {
+pub trait Backend: DurableBackend + BlobBackend {
     /// Whether the node takes part in the mesh; must not wait, for `/readyz` asks it.
     ///
     /// # Errors
@@ -124,6 +129,18 @@ pub enum PublishError {
     /// The node has no answer.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+/// Content by its hash.
+pub trait BlobBackend: Send + Sync + 'static {
+    /// The blobs on disk.
+    ///
+    /// # Errors
+    /// If the node keeps none.
+    fn blob_store(&self) -> Result<Arc<BlobStore>, GetError>;
+
+    /// Has a blob on disk here, from other nodes if need be.
+    fn blob_get(&self, hash: Hash) -> Answer<'_, BlobRef, GetError>;
 }
 
 /// What a node keeps: its log, and the registry that is made of it.

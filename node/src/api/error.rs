@@ -6,14 +6,17 @@ use std::time::Duration;
 use actix_web::body::BoxBody;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
+use omnimesh_protocol::compute::blob::CacheError;
 use omnimesh_protocol::envelope::ChannelError;
 use omnimesh_protocol::log::{AppendError, StoreError};
 use omnimesh_protocol::registry::{Fault, WriteError};
 
 use super::backend::{BackendError, NotReady, PublishError};
 use super::types::{ErrorBody, ErrorCode, ErrorDetail};
+use crate::actors::blob::GetError;
 use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
+use crate::store::blob::BlobError;
 
 /// An error answer: a code, which fixes the status, the cause and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,5 +228,31 @@ impl From<Fault> for ApiError {
             _ => "",
         };
         ApiError::new(code, fault.to_string(), hint)
+    }
+}
+
+impl From<GetError> for ApiError {
+    fn from(error: GetError) -> Self {
+        let message = error.to_string();
+        let (code, hint) = match error {
+            GetError::NotFound(_) | GetError::Fetch { .. } => (
+                ErrorCode::NotFound,
+                "`omnimesh members` shows who is connected; on the node that has it, `omnimesh blob list` shows it",
+            ),
+            GetError::Store(BlobError::Cache(CacheError::Unknown)) => {
+                (ErrorCode::NotFound, "`omnimesh blob list` shows what is here, and what is pinned")
+            }
+            GetError::Store(BlobError::Cache(CacheError::Full { .. })) => {
+                (ErrorCode::StorageFull, "`omnimesh blob list` shows what is pinned")
+            }
+            GetError::Store(BlobError::DiskFull) => (ErrorCode::StorageFull, "make room there and try again"),
+            GetError::Store(BlobError::Disk { .. } | BlobError::Damaged { .. }) => {
+                (ErrorCode::Internal, "the node's log tells more")
+            }
+            GetError::Busy => (ErrorCode::Overloaded, "try again in a moment"),
+            GetError::NoStore => (ErrorCode::Refused, "start the node with a data directory"),
+            GetError::Stopped => (ErrorCode::Stopping, ""),
+        };
+        ApiError::new(code, message, hint)
     }
 }

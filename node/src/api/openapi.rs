@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document of the API, written by hand: tests check it against the routes and the documents.
 
+mod blob;
 mod durable;
 
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
@@ -61,6 +62,7 @@ pub(super) fn document() -> Value {
 fn paths() -> Value {
     let mut paths = node_paths();
     if let Value::Object(paths) = &mut paths {
+        blob::add_paths(paths);
         durable::add_paths(paths);
     }
     paths
@@ -280,6 +282,7 @@ fn schemas() -> Value {
     add("Invite", object(&[("invite", string())], &[]));
     add("Event", event());
     add("Error", error());
+    blob::add_schemas(&mut schemas);
     durable::add_schemas(&mut schemas);
     Value::Object(schemas)
 }

@@ -1,5 +1,6 @@
 //! The routes: one table, from which the router is built and which the OpenAPI document is checked against.
 
+mod blob;
 mod log;
 mod query;
 mod registry;
@@ -41,7 +42,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 37] = [
+pub(super) const ROUTES: [Route; 43] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
@@ -68,6 +69,12 @@ pub(super) const ROUTES: [Route; 37] = [
     get("/api/v1/log/status", |call| Box::pin(log::status(call))),
     get("/api/v1/log/proofs", |call| Box::pin(log::proofs(call))),
     get("/api/v1/log/backup", |call| Box::pin(log::backup(call))),
+    get("/api/v1/blobs", |call| Box::pin(blob::list(call))),
+    route(Method::POST, "/api/v1/blobs", |call| Box::pin(blob::put(call))),
+    get("/api/v1/blobs/{hash}", |call| Box::pin(blob::get(call))),
+    route(Method::DELETE, "/api/v1/blobs/{hash}", |call| Box::pin(blob::remove(call))),
+    route(Method::PUT, "/api/v1/blobs/{hash}/pin", |call| Box::pin(blob::pin(call))),
+    route(Method::DELETE, "/api/v1/blobs/{hash}/pin", |call| Box::pin(blob::unpin(call))),
     get("/api/v1/registry", |call| Box::pin(registry::list(call))),
     get("/api/v1/registry/search", |call| Box::pin(registry::search(call))),
     get("/api/v1/registry/events", |call| Box::pin(registry::events(call))),

@@ -7,6 +7,7 @@
 //! Peer ids of peers that need not be members are plain text: a stock libp2p peer may have a key that is
 //! not Ed25519. Ids of authors and members are [`NodeId`]s, in JSON the same text.
 
+mod blob;
 mod log;
 mod registry;
 mod value;
@@ -21,6 +22,7 @@ pub use omnimesh_protocol::observer::AnomalyKind;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use blob::{Blob, BlobPut};
 pub use log::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogChange, LogCheckpoint, LogEntries,
     LogEntry, LogEvent, LogHead, LogProof, LogStatus, MissedEntries, Source,

@@ -4,6 +4,7 @@
 //! `save_*` returned `Ok` for is there after `kill -9`. Writes are few (one in eight steps, and one in tens of
 //! thousands of messages), so they are made in place on a thread that may block.
 
+pub mod blob;
 pub mod log;
 pub mod restore;
 

@@ -44,6 +44,12 @@ pub fn log_protocol(mesh: &MeshId) -> StreamProtocol {
         .expect("a name that starts with a slash is a protocol")
 }
 
+/// The blob protocol of a mesh.
+pub fn blob_protocol(mesh: &MeshId) -> StreamProtocol {
+    StreamProtocol::try_from_owned(omnimesh_protocol::compute::blob::wire::protocol_name(*mesh))
+        .expect("a name that starts with a slash is a protocol")
+}
+
 /// The Kademlia protocol of a mesh.
 pub fn kad_protocol(mesh: &MeshId) -> StreamProtocol {
     mesh_protocol(mesh, "kad")
@@ -62,6 +68,7 @@ pub(super) struct MeshBehaviour {
     pub(super) gossip: streams::Behaviour,
     pub(super) control: streams::Behaviour,
     pub(super) log: Toggle<streams::Behaviour>,
+    pub(super) blob: Toggle<streams::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
@@ -75,6 +82,7 @@ impl MeshBehaviour {
         gossip: streams::Settings,
         control: streams::Settings,
         log: Option<streams::Settings>,
+        blob: Option<streams::Settings>,
     ) -> Result<Self, Error> {
         let local = keypair.public().to_peer_id();
         let mdns = if config.mdns {
@@ -94,6 +102,7 @@ impl MeshBehaviour {
             gossip: streams::Behaviour::new(gossip),
             control: streams::Behaviour::new(control),
             log: log.map(streams::Behaviour::new).into(),
+            blob: blob.map(streams::Behaviour::new).into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             kad: config.kademlia.then(|| kademlia(local, &config.mesh)).into(),
@@ -105,7 +114,9 @@ impl MeshBehaviour {
     pub(super) fn is_writing(&self) -> bool {
         self.gossip.is_writing()
             || self.control.is_writing()
-            || self.log.as_ref().is_some_and(streams::Behaviour::is_writing)
+            || [&self.log, &self.blob]
+                .into_iter()
+                .any(|streams| streams.as_ref().is_some_and(streams::Behaviour::is_writing))
     }
 }
 

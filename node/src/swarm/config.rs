@@ -35,6 +35,8 @@ pub struct Config {
     pub control: StreamConfig,
     /// The streams that carry the durable log, if the node keeps one.
     pub log: Option<StreamConfig>,
+    /// The streams that carry blobs, if the node keeps any.
+    pub blob: Option<StreamConfig>,
     /// How often each connection is pinged. Too low costs traffic, too high finds dead connections late.
     pub ping_interval: Duration,
     /// How long a ping may take. A connection on which two pings in a row fail is closed: after a cut cable
@@ -61,6 +63,7 @@ impl Config {
                 ..StreamConfig::default()
             },
             log: None,
+            blob: None,
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(10),
         }

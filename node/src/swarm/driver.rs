@@ -150,8 +150,8 @@ impl Driver {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.gossip.finish();
         behaviour.control.finish();
-        if let Some(log) = behaviour.log.as_mut() {
-            log.finish();
+        for streams in [behaviour.log.as_mut(), behaviour.blob.as_mut()].into_iter().flatten() {
+            streams.finish();
         }
         let written = async {
             while self.swarm.behaviour().is_writing() {
@@ -342,7 +342,8 @@ impl Driver {
         match event {
             MeshBehaviourEvent::Gossip(event)
             | MeshBehaviourEvent::Control(event)
-            | MeshBehaviourEvent::Log(event) => self.emit(event),
+            | MeshBehaviourEvent::Log(event)
+            | MeshBehaviourEvent::Blob(event) => self.emit(event),
             MeshBehaviourEvent::Identify(event) => {
                 self.recorder.record(&event);
                 if let identify::Event::Received { connection_id, peer_id, info } = event {

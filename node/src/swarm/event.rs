@@ -17,6 +17,8 @@ pub enum StreamKind {
     Control,
     /// OmniMesh's own: the durable log's comparisons and records.
     Log,
+    /// OmniMesh's own: content by its hash.
+    Blob,
 }
 
 impl StreamKind {
@@ -26,6 +28,7 @@ impl StreamKind {
             StreamKind::Gossip => "gossip",
             StreamKind::Control => "control",
             StreamKind::Log => "log",
+            StreamKind::Blob => "blob",
         }
     }
 }

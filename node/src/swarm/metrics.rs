@@ -17,6 +17,7 @@ pub(super) struct Metrics {
     pub(super) gossip: Arc<StreamMetrics>,
     pub(super) control: Arc<StreamMetrics>,
     pub(super) log: Arc<StreamMetrics>,
+    pub(super) blob: Arc<StreamMetrics>,
     /// Events dropped because nobody took them.
     pub(super) events_dropped: Counter,
 }
@@ -44,6 +45,7 @@ impl Metrics {
             gossip: Arc::new(families.of(StreamKind::Gossip)),
             control: Arc::new(families.of(StreamKind::Control)),
             log: Arc::new(families.of(StreamKind::Log)),
+            blob: Arc::new(families.of(StreamKind::Blob)),
             events_dropped,
         }
     }
@@ -53,6 +55,7 @@ impl Metrics {
             StreamKind::Gossip => &self.gossip,
             StreamKind::Control => &self.control,
             StreamKind::Log => &self.log,
+            StreamKind::Blob => &self.blob,
         }
     }
 }

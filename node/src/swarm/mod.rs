@@ -38,7 +38,9 @@ mod queue;
 mod streams;
 mod transport;
 
-pub use behaviour::{GOSSIP_PROTOCOLS, PROTOCOL_VERSION, control_protocol, kad_protocol, log_protocol};
+pub use behaviour::{
+    GOSSIP_PROTOCOLS, PROTOCOL_VERSION, blob_protocol, control_protocol, kad_protocol, log_protocol,
+};
 pub use config::{Config, Limits, StreamConfig, TransportKind};
 pub use event::{DialFailure, DownReason, Event, Held, Inbound, Malformed, Source, StreamKind};
 pub use links::{Carry, LinkEnd, LinkLaw, Links, Security};

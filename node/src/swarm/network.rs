@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, control_protocol, log_protocol};
+use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, blob_protocol, control_protocol, log_protocol};
 use super::config::Config;
 use super::driver::Driver;
 use super::event::{Event, Inbound, StreamKind};
@@ -87,6 +87,8 @@ pub struct Started {
     pub control: mpsc::Receiver<Inbound>,
     /// Frames of log streams; none come if the node keeps no log.
     pub log: mpsc::Receiver<Inbound>,
+    /// Frames of blob streams; none come if the node keeps no blobs.
+    pub blob: mpsc::Receiver<Inbound>,
     /// Where it listens, with the ports that were taken for 0.
     pub listening: Vec<Multiaddr>,
 }
@@ -123,12 +125,15 @@ impl Network {
         let (control_sink, control) = mpsc::channel(config.control.inbound_batches);
         let (log_sink, log) = mpsc::channel(config.log.map_or(1, |log| log.inbound_batches));
         let log_settings = config.log.map(|_| settings(StreamKind::Log, &config, log_sink, &metrics));
+        let (blob_sink, blob) = mpsc::channel(config.blob.map_or(1, |blob| blob.inbound_batches));
+        let blob_settings = config.blob.map(|_| settings(StreamKind::Blob, &config, blob_sink, &metrics));
         let behaviour = MeshBehaviour::new(
             &keypair,
             &config,
             settings(StreamKind::Gossip, &config, gossip_sink, &metrics),
             settings(StreamKind::Control, &config, control_sink, &metrics),
             log_settings,
+            blob_settings,
         )?;
         let transport = transport::build(&keypair, &config)?;
         let swarm_config = libp2p::swarm::Config::with_tokio_executor()
@@ -146,17 +151,19 @@ impl Network {
         let mut driver = Driver::new(swarm, config.mesh, commands_receiver, events_sender, metrics, recorder);
         let listening = driver.wait_for_listeners(listeners, LISTEN_TIMEOUT).await?;
         tokio::spawn(driver.run());
-        Ok(Started { handle: NetworkHandle { peer, commands }, events, gossip, control, log, listening })
+        let handle = NetworkHandle { peer, commands };
+        Ok(Started { handle, events, gossip, control, log, blob, listening })
     }
 }
 
 /// Refuses settings that could not work.
 fn check(config: &Config) -> Result<(), Error> {
-    let log = config.log.unwrap_or_default();
+    let (log, blob) = (config.log.unwrap_or_default(), config.blob.unwrap_or_default());
     let streams = [
         (StreamKind::Gossip, &config.gossip),
         (StreamKind::Control, &config.control),
         (StreamKind::Log, &log),
+        (StreamKind::Blob, &blob),
     ];
     for (kind, stream) in streams {
         let zero = [
@@ -188,6 +195,7 @@ fn settings(
         StreamKind::Gossip => (Arc::new(GOSSIP_PROTOCOLS), config.gossip),
         StreamKind::Control => (Arc::new([control_protocol(&config.mesh)]), config.control),
         StreamKind::Log => (Arc::new([log_protocol(&config.mesh)]), config.log.unwrap_or_default()),
+        StreamKind::Blob => (Arc::new([blob_protocol(&config.mesh)]), config.blob.unwrap_or_default()),
     };
     let memory = Arc::new(Semaphore::new(stream.inbound_bytes.min(Semaphore::MAX_PERMITS)));
     streams::Settings { kind, protocols, config: stream, sink, memory, metrics: metrics.of(kind).clone() }

@@ -52,6 +52,7 @@ pub(super) fn validate(config: &Config) -> Result<(), InvalidConfig> {
     check.network(config);
     check.gossip(config);
     check.checkpoints(config);
+    check.range("compute.blob_bytes", config.compute.blob_bytes, 1 << 20, 1 << 50);
     check.limits(config);
     check.api(config);
     check.log(config);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod blobs;
 mod clock;
 mod common;
 mod devnet;

@@ -1,6 +1,7 @@
 //! The commands, one file for each family.
 
 mod backup;
+mod blob;
 mod config;
 mod devnet;
 mod doctor;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Log(what) => log::run(&globals, &what),
         Command::Evidence(what) => evidence::run(&globals, &what),
         Command::Registry(what) => registry::run(&globals, &what),
+        Command::Blob(what) => blob::run(&globals, &what),
         Command::Backup(args) => backup::backup(&globals, &args),
         Command::Restore(args) => backup::restore(&globals, &args),
         Command::Key(what) => key::run(&globals, &what),

@@ -111,7 +111,10 @@ fn not_started(error: &StartError) -> CliError {
             "put the file back from a copy, or move it away: the node then starts without it, and peers refuse what it publishes \
              until they have forgotten the numbers that it used before (what it appends is not concerned)",
         ),
-        StartError::Store(_) | StartError::Log(OpenError::Failed { .. }) | StartError::LogStore(_) => {
+        StartError::Store(_)
+        | StartError::Log(OpenError::Failed { .. })
+        | StartError::LogStore(_)
+        | StartError::Blobs(_) => {
             (Code::Failed, "look at the disk of the data directory: its room, its rights, its health")
         }
         StartError::DataDir(error) => {

@@ -22,7 +22,7 @@ const WRITE: &[ErrorCode] =
 /// What can go wrong with a question.
 const QUERY: &[ErrorCode] = &[ErrorCode::BadRequest, ErrorCode::Refused];
 
-fn errors(lists: &[&[ErrorCode]]) -> Vec<ErrorCode> {
+pub(super) fn errors(lists: &[&[ErrorCode]]) -> Vec<ErrorCode> {
     let mut codes: Vec<_> = lists.concat();
     codes.extend_from_slice(BACKEND);
     codes.sort_unstable();
@@ -30,7 +30,7 @@ fn errors(lists: &[&[ErrorCode]]) -> Vec<ErrorCode> {
     codes
 }
 
-fn query(name: &str, description: &str, schema: &Value) -> Value {
+pub(super) fn query(name: &str, description: &str, schema: &Value) -> Value {
     json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
 }
 
@@ -38,7 +38,7 @@ fn queries(name: &str, description: &str) -> Value {
     query(name, description, &json!({ "type": "array", "items": string() }))
 }
 
-fn with_parameters(mut operation: Value, parameters: &[Value]) -> Value {
+pub(super) fn with_parameters(mut operation: Value, parameters: &[Value]) -> Value {
     operation["parameters"] = json!(parameters);
     operation
 }
@@ -47,7 +47,7 @@ fn hash() -> Value {
     super::hex(64)
 }
 
-fn whole(minimum: u64) -> Value {
+pub(super) fn whole(minimum: u64) -> Value {
     json!({ "type": "integer", "minimum": minimum })
 }
 

@@ -57,6 +57,7 @@ fn concrete(path: &str) -> String {
     let path = path
         .replace("{kind}", "model")
         .replace("{name}", "news")
+        .replace("{hash}", &super::blob::known().hash.to_string())
         .replace("{id}", &MessageId::of(b"known").to_string());
     path + query
 }
@@ -138,6 +139,7 @@ fn the_schemas_describe_the_documents_exactly() {
     ]
     .into_iter()
     .chain(super::durable::samples())
+    .chain(super::blob::samples())
     {
         check(name, &sample, &schemas[name], schemas);
         checked.insert(name.to_owned());

@@ -1,5 +1,6 @@
 //! A real server on a loopback port, asked by hand-written HTTP.
 
+mod blob;
 mod documents;
 mod durable;
 mod errors;

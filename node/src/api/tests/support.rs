@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::blob::Blobs;
 use super::durable::Kept;
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
 use crate::api::token::ApiToken;
@@ -41,6 +42,7 @@ pub(super) struct Memory {
     events: Mutex<Vec<FeedSender<Event>>>,
     registry: Mutex<Registry>,
     pub(super) kept: Kept,
+    pub(super) blobs: Blobs,
 }
 
 impl Memory {

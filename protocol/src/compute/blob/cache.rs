@@ -55,6 +55,11 @@ impl Cache {
         self.bytes
     }
 
+    /// Bytes there is room for.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     /// Bytes that are pinned.
     pub fn pinned(&self) -> u64 {
         self.pinned

@@ -23,4 +23,4 @@ pub mod wire;
 
 pub use cache::{Cache, CacheError};
 pub use fetch::{Fetch, FetchConfig, FetchError, Input, Output, Timer};
-pub use outline::{GROUP_BYTES, Groups, Outline, OutlineError, groups_of};
+pub use outline::{GROUP_BYTES, Groups, Outline, OutlineBuilder, OutlineError, groups_of};

@@ -150,6 +150,45 @@ fn length_of(size: u64, group: u64) -> u64 {
     size.saturating_sub(group.saturating_mul(GROUP_BYTES)).min(GROUP_BYTES)
 }
 
+/// Makes the outline of content that comes group by group, in order.
+#[derive(Clone, Debug, Default)]
+pub struct OutlineBuilder {
+    size: u64,
+    values: Vec<ChainingValue>,
+    /// The hash of the first group, which is that of a blob without others.
+    first: Option<Hash>,
+}
+
+impl OutlineBuilder {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next group: [`GROUP_BYTES`], but for the last.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let group = self.values.len() as u64;
+        if group == 0 {
+            self.first = Some(Hash::of(bytes));
+        }
+        self.values.push(chaining_value(group, bytes));
+        self.size += bytes.len() as u64;
+    }
+
+    /// The outline of all that came.
+    pub fn finish(self) -> Outline {
+        let first = self.first.unwrap_or_else(|| Hash::of(b""));
+        if self.values.len() < 2 {
+            return Outline { blob: BlobRef { hash: first, size: self.size }, values: Vec::new() };
+        }
+        let mut outline = Outline { blob: BlobRef { hash: first, size: self.size }, values: self.values };
+        if let Some(root) = outline.root() {
+            outline.blob.hash = root;
+        }
+        outline
+    }
+}
+
 /// Which groups of a blob somebody has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Groups {
@@ -217,6 +256,9 @@ mod tests {
             let blob = BlobRef::of(&bytes);
             assert_eq!(Outline::from_bytes(blob, &outline.to_bytes()), Ok(outline.clone()), "{length}");
             assert!(length <= mib || outline.root() == Some(blob.hash), "{length}");
+            let mut builder = OutlineBuilder::new();
+            bytes.chunks(mib).for_each(|group| builder.push(group));
+            assert_eq!(builder.finish(), outline, "{length}");
             for (group, part) in (0..).zip(bytes.chunks(mib)) {
                 assert!(outline.is_group(group, part), "{length}, group {group}");
                 assert!(!outline.is_group(group + 1, part));

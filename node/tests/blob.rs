@@ -1,0 +1,117 @@
+//! Real nodes with data directories, over TCP on loopback: what one puts, others get, and only that.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use omnimesh_node::store::blob::BLOB_DIR;
+use omnimesh_node::{GetError, MeshNode, NodeOptions};
+use omnimesh_protocol::compute::BlobRef;
+use omnimesh_protocol::compute::blob::{GROUP_BYTES, groups_of};
+use omnimesh_protocol::{Hash, Identity, Mesh};
+
+/// Far more than any of it takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn start(number: u8, dir: &Path, bootstrap: Vec<String>) -> MeshNode {
+    let identity = Identity::from_seed(&[number; 32]);
+    let mut options =
+        NodeOptions { is_new: true, ..NodeOptions::in_memory(identity, Mesh::open("blob-test").unwrap()) };
+    options.data_dir = Some(dir.to_owned());
+    options.config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    options.config.network.bootstrap = bootstrap;
+    options.config.api.listen = "127.0.0.1:0".parse().unwrap();
+    let node = MeshNode::start(options).await.unwrap();
+    tokio::time::timeout(PATIENCE, node.wait_ready()).await.expect("it finds the mesh").unwrap();
+    node
+}
+
+fn content(length: u64) -> Vec<u8> {
+    (0..length).map(|place| u8::try_from(place * 131 % 241).unwrap()).collect()
+}
+
+/// A node is ready before all its streams are up: what is not found at once is, soon.
+async fn get(node: &MeshNode, hash: Hash) -> BlobRef {
+    let got = async {
+        loop {
+            match node.blob(hash).await {
+                Ok(blob) => return blob,
+                Err(GetError::NotFound(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, got).await.expect("the blob is fetched")
+}
+
+fn read(node: &MeshNode, blob: BlobRef) -> Vec<u8> {
+    let store = node.blobs().unwrap();
+    let groups = (0..groups_of(blob.size)).map(|group| store.group(&blob.hash, group).unwrap().unwrap());
+    groups.flatten().collect()
+}
+
+#[actix::test]
+async fn what_one_puts_others_get_from_all_who_have_it() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let alice = start(1, dirs[0].path(), Vec::new()).await;
+    let bob = start(2, dirs[1].path(), alice.bootstrap_addresses()).await;
+    for length in [0, 5, GROUP_BYTES, 9 * GROUP_BYTES + 17] {
+        let content = content(length);
+        let blob = alice.blobs().unwrap().put(&content[..], false).unwrap();
+        assert_eq!(get(&bob, blob.hash).await, blob);
+        assert!(read(&bob, blob) == content, "{length} bytes");
+    }
+    let carol = start(3, dirs[2].path(), alice.bootstrap_addresses()).await;
+    let large = content(40 * GROUP_BYTES);
+    let blob = alice.blobs().unwrap().put(&large[..], false).unwrap();
+    get(&bob, blob.hash).await;
+    // Both have it; one of them leaves while it is fetched.
+    let (got, ()) = futures::join!(get(&carol, blob.hash), async {
+        while carol.blobs().unwrap().list().iter().all(|view| view.here == 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        alice.shutdown().await;
+    });
+    assert_eq!(got, blob);
+    assert!(read(&carol, blob) == large);
+    let nobody = Hash::of(b"what nobody has");
+    let missing = tokio::time::timeout(PATIENCE, carol.blob(nobody)).await.unwrap();
+    assert_eq!(missing, Err(GetError::NotFound(nobody)));
+    for node in [bob, carol] {
+        node.shutdown().await;
+    }
+}
+
+#[actix::test]
+async fn what_is_damaged_at_one_comes_from_another() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let alice = start(1, dirs[0].path(), Vec::new()).await;
+    let bob = start(2, dirs[1].path(), alice.bootstrap_addresses()).await;
+    let content = content(3 * GROUP_BYTES);
+    let blob = alice.blobs().unwrap().put(&content[..], true).unwrap();
+    let file = dirs[0].path().join(BLOB_DIR).join(blob.hash.to_string());
+    OpenOptions::new().write(true).open(file).unwrap().write_all_at(b"else", GROUP_BYTES + 7).unwrap();
+    // Until somebody has it whole, nobody gets it; and what was good of it is kept.
+    let failed = loop {
+        match tokio::time::timeout(PATIENCE, bob.blob(blob.hash)).await.unwrap() {
+            Err(GetError::NotFound(_)) if bob.blobs().unwrap().list().is_empty() => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => break other,
+        }
+    };
+    assert!(matches!(failed, Err(GetError::Fetch { .. } | GetError::NotFound(_))), "{failed:?}");
+    let carol = start(3, dirs[2].path(), alice.bootstrap_addresses()).await;
+    assert_eq!(carol.blobs().unwrap().put(&content[..], false).unwrap(), blob);
+    get(&bob, blob.hash).await;
+    assert!(read(&bob, blob) == content);
+    // The one that had lost it mends its own copy.
+    get(&alice, blob.hash).await;
+    assert!(read(&alice, blob) == content);
+    for node in [alice, bob, carol] {
+        node.shutdown().await;
+    }
+}
