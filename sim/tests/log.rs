@@ -10,7 +10,8 @@ use omnimesh_sim::checkers::{Checked, check};
 use omnimesh_sim::model::{self, Options};
 use omnimesh_sim::outcome::Outcome;
 use omnimesh_sim::scenario::{
-    Adversary, AdversaryKind, Check, Fault, FaultKind, Latency, Log, Scenario, ScenarioFile, Topology, Who,
+    Adversary, AdversaryKind, CHECKPOINTS, Check, Checkpoints, Fault, FaultKind, Latency, Log, Scenario,
+    ScenarioFile, Topology, Who,
 };
 use omnimesh_sim::summary::Summary;
 use rand::seq::IndexedRandom;
@@ -102,6 +103,24 @@ fn anything(seed: u64) -> Scenario {
     scenario
 }
 
+/// The same with checkpoints: nodes drop what these cover.
+fn anything_with_checkpoints(seed: u64) -> Scenario {
+    let mut scenario = anything(seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x6368_6563);
+    scenario.network.membership = rng.random_bool(0.3);
+    let (keep_steps, keep_bytes) = *[(1, 0), (8, 0), (0, 30_000)].choose(&mut rng).expect("not empty");
+    scenario.checkpoints = Some(Checkpoints {
+        every_steps: rng.random_range(4..12),
+        delay_steps: rng.random_range(1..6),
+        signers: *[0, 0, 2].choose(&mut rng).expect("not empty"),
+        keep_steps,
+        keep_bytes,
+        ..CHECKPOINTS
+    });
+    scenario.checks.extend(Check::of_checkpoints());
+    scenario
+}
+
 fn fault(rng: &mut impl Rng) -> Fault {
     let (at, until) = (secs(rng.random_range(10..25)), secs(rng.random_range(27..=CALM_S)));
     let restart_after = secs(rng.random_range(1..8));
@@ -173,6 +192,21 @@ fn all_seeds(test: &str, count: u64, failures: impl Fn(u64) -> Vec<String> + Syn
 fn islands_meet_and_are_equal() {
     let scenario = shipped("log-islands");
     assert_eq!(failures(&scenario, true), Vec::<String>::new());
+}
+
+#[test]
+fn who_comes_late_begins_with_a_checkpoint() {
+    let scenario = shipped("log-checkpoints");
+    assert_eq!(failures(&scenario, true), Vec::<String>::new());
+    let log = Summary::new(&run(&scenario), &[]).log;
+    assert!(log.checkpoints_adopted > 0 && log.entries_covered > 0 && log.entries_dropped > 100, "{log:#?}");
+    assert_eq!((log.lost, log.equal_nodes), (0, log.nodes));
+}
+
+#[test]
+fn anything_comes_right_with_checkpoints() {
+    let test = "anything_comes_right_with_checkpoints";
+    all_seeds(test, SEEDS, |seed| failures(&anything_with_checkpoints(seed), false));
 }
 
 #[test]
