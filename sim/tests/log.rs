@@ -159,8 +159,8 @@ fn failures(scenario: &Scenario, must_act: bool) -> Vec<String> {
     };
     let verdicts = check(scenario, &outcome);
     if setting("OMNIMESH_SIM_SEED").is_some() {
-        let log = Summary::new(&outcome, &verdicts).log;
-        println!("{scenario:#?}\n{log:#?}\n{verdicts:#?}");
+        let Summary { log, detector, .. } = Summary::new(&outcome, &verdicts);
+        println!("{scenario:#?}\n{log:#?}\n{detector:#?}\n{verdicts:#?}");
     }
     // In a small mesh not every fault finds something to do.
     let is_wrong = |checked: &Checked| !checked.ok && (must_act || checked.name != "faults_took_effect");

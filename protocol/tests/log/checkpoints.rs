@@ -208,6 +208,31 @@ fn two_islands_that_dropped_entries_come_together() {
 }
 
 #[test]
+fn few_who_took_the_checkpoint_of_many_still_give_what_they_dropped() {
+    let mut world = world(15, 7, dropping());
+    let all = [0, 1, 2, 3, 4, 5, 6];
+    world.start_all();
+    work(&mut world, &all, 5);
+    world.part(&[5, 6]);
+    work(&mut world, &all, 40);
+    assert!(dropped(&world.nodes[5].disk) > 50 && dropped(&world.nodes[0].disk) > 100);
+    // The many only serve, until the few have taken their checkpoint and offer it.
+    let many = |world: &mut World, has_step| {
+        world.nodes[..5].iter_mut().for_each(|node| node.has_step = has_step);
+        world.run(secs(2));
+    };
+    many(&mut world, false);
+    world.connect_all();
+    world.run(secs(8));
+    assert!(world.nodes[5].jumps > 0 && world.nodes[6].jumps > 0 && world.nodes[0].jumps == 0);
+    many(&mut world, true);
+    world.settle(secs(120), "few and many");
+    world.check("few and many");
+    let head = world.state(0).head(&world.id(5)).unwrap().head;
+    assert!(head.seq >= Seq(80), "{head:?}");
+}
+
+#[test]
 fn an_old_copy_of_the_own_log_goes_on_behind_the_checkpoint() {
     let mut world = world(5, 3, dropping());
     world.start_all();

@@ -72,9 +72,9 @@ pub enum Check {
     /// Nothing is in an honest node's log but what that node was asked to append, and that once. No record is given to
     /// anybody that is not as it was written.
     OnlyWritten,
-    /// Every checkpoint that an honest node has sealed is signed by two nodes at least, and is what exactly the entries in its
-    /// cut come to; so is what stands for entries that a node does not keep. What was acknowledged is in every cut that
-    /// reaches so far, as it was acknowledged. At least one checkpoint was sealed.
+    /// Every checkpoint that an honest node has sealed is what exactly the entries in its cut come to; so is what stands for
+    /// entries that a node does not keep. What was acknowledged is in every cut that reaches so far, as it was
+    /// acknowledged. At least one was sealed by two nodes.
     TrueCheckpoints,
     /// What waits in a log for its place or to be written stays below this, in every sample.
     BoundedBuffers {

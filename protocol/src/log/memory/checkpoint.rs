@@ -270,3 +270,92 @@ impl MemoryStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::checkpoint::Sealed;
+    use super::super::super::testing::{Author, mesh};
+    use super::super::Change;
+    use super::*;
+
+    /// A store with six entries of an author, two in each record.
+    fn store(author: u8) -> MemoryStore {
+        let mut store = MemoryStore::new();
+        let records = Author::new(author).branch(None, &[2, 2, 2], 0);
+        store.write(&records.into_iter().map(Change::Append).collect::<Vec<_>>()).unwrap();
+        store
+    }
+
+    fn sealed(store: &mut MemoryStore, step: u64) -> StoredCheckpoint {
+        let (checkpoint, cut) = store.fold(mesh().id(), Step(step)).unwrap();
+        StoredCheckpoint { sealed: Sealed { checkpoint, votes: Vec::new() }, cut }
+    }
+
+    fn seal(stored: &StoredCheckpoint) -> [Change; 1] {
+        [Change::Seal(Box::new(stored.clone()))]
+    }
+
+    fn give(from: &MemoryStore, to: &mut MemoryStore, stored: &StoredCheckpoint) {
+        let checkpoint = &stored.sealed.checkpoint;
+        for (part, named) in checkpoint.parts.iter().enumerate() {
+            for index in 0..named.chunks() {
+                let bytes = from.chunk(checkpoint.id(), part, index).unwrap();
+                to.stage(checkpoint.id(), part, index, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_here_whole_is_not_sealed() {
+        let (mut one, mut other) = (store(1), MemoryStore::new());
+        let stored = sealed(&mut one, 20);
+        let before = other.clone();
+        assert!(matches!(other.write(&seal(&stored)), Err(StoreError::Damaged(_))));
+        assert_eq!(other, before);
+        one.write(&seal(&stored)).unwrap();
+        give(&one, &mut other, &stored);
+        assert_eq!(other.open_checkpoint(&stored.sealed.checkpoint), Ok(()));
+        other.write(&seal(&stored)).unwrap();
+        assert_eq!(other.checkpoint(), one.checkpoint());
+        // A restart forgets what was not sealed, and nothing else.
+        other.stage(Hash::of(b"another"), 0, 0, Bytes::from_static(b"chunk"));
+        let _ = other.open();
+        assert!(other.checkpoints.staged.is_empty() && other.checkpoint().is_some());
+    }
+
+    #[test]
+    fn dropped_records_are_in_the_base_and_the_log_goes_on_behind_them() {
+        let mut one = store(1);
+        let author = one.authors()[0];
+        let head = one.stored(author).head;
+        let stored = sealed(&mut one, 20);
+        assert_eq!(one.drop_covered(Step(u64::MAX), None), [], "nothing is sealed");
+        one.write(&seal(&stored)).unwrap();
+        assert_eq!(one.drop_covered(Step(5), None), [], "they are of step 10");
+        assert_eq!(one.drop_covered(Step(11), None), [(author, Seq(7))]);
+        assert_eq!((one.bytes(), one.base().cut.head(&author)), (0, head));
+        assert_eq!((one.stored(author).head, one.stored(author).base), (head, Seq(7)));
+        assert_eq!(one.registry().hash(), store(1).registry().hash());
+        let gap = Author::new(1).record(9, 1, Some(head.digest), 12, 0);
+        assert!(one.write(&[Change::Append(gap)]).is_err(), "it does not follow");
+        let next = Author::new(1).record(7, 1, Some(head.digest), 12, 0);
+        one.write(&[Change::Append(next.clone())]).unwrap();
+        assert_eq!(one.stored(author).head, next.head());
+    }
+
+    #[test]
+    fn an_older_checkpoint_that_covers_more_of_a_log_counts() {
+        let (mut one, mut other) = (store(1), store(2));
+        let (newer, older) = (sealed(&mut one, 30), sealed(&mut other, 20));
+        one.write(&seal(&newer)).unwrap();
+        let _ = one.drop_covered(Step(u64::MAX), None);
+        other.write(&seal(&older)).unwrap();
+        give(&other, &mut one, &older);
+        let (author, cut) = older.cut.0.first_key_value().unwrap();
+        let base = cut.head.seq.saturating_add(1);
+        let log = StoredLog { author: *author, base, head: cut.head, step: cut.step, proof: None };
+        one.write(&[Change::Seal(Box::new(older.clone())), Change::Jump(log)]).unwrap();
+        assert_eq!(one.checkpoint().unwrap().0, &newer);
+        assert!(one.base().covers(&older.cut) && one.base().covers(&newer.cut));
+    }
+}

@@ -228,9 +228,9 @@ fn full_buffers_are_named() {
 #[test]
 fn false_checkpoints_are_named() {
     let none = |facts: &mut LogFacts| facts.checkpoints.clear();
-    assert_fails(after(none, true_checkpoints), &["No checkpoint was sealed"]);
+    assert_fails(after(none, true_checkpoints), &["No checkpoint was sealed by two"]);
     let alone = |facts: &mut LogFacts| facts.checkpoints[0].signers.truncate(1);
-    assert_fails(after(alone, true_checkpoints), &["step 20", "node 2", "1 node:"]);
+    assert_fails(after(alone, true_checkpoints), &["No checkpoint was sealed by two"]);
     let hollow = |facts: &mut LogFacts| facts.checkpoints[0].covered.is = hash("nothing");
     assert_fails(after(hollow, true_checkpoints), &["step 20", "is not what the entries in its cut come to"]);
     let forgetful = |facts: &mut LogFacts| facts.bases[0].is = hash("nothing");
