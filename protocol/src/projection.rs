@@ -35,6 +35,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{Hash, NodeId, Seq, Step};
+use crate::log::{Entry, Record};
 use crate::machine::Outbox;
 
 /// The total order of all entries of all logs: by step, then author, then sequence number.
@@ -71,6 +72,19 @@ impl EntryRef<'_> {
     /// Its place in the total order.
     pub const fn stamp(&self) -> Stamp {
         Stamp { step: self.step, author: self.author, seq: self.seq }
+    }
+}
+
+impl<'a> From<&'a Entry> for EntryRef<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        EntryRef {
+            author: entry.author,
+            seq: entry.seq,
+            step: entry.step,
+            hash: entry.hash,
+            category: entry.category.as_str(),
+            payload: &entry.data,
+        }
     }
 }
 
@@ -129,6 +143,13 @@ pub trait Projection {
 
     /// Takes in an entry, in any order and any number of times, and says what that changed.
     fn apply(&mut self, entry: &EntryRef<'_>, out: &mut Outbox<Self::Change>) -> Outcome;
+
+    /// Takes in all entries of a record. What came of each is in the changes, and nowhere else.
+    fn apply_record(&mut self, record: &Record, out: &mut Outbox<Self::Change>) {
+        for entry in record.to_entries() {
+            let _ = self.apply(&EntryRef::from(&entry), out);
+        }
+    }
 
     /// The author's log ends with `end` (or has no entry at all), for ever: takes back what came after.
     /// A cut that is not below the present one does nothing.

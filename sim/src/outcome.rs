@@ -4,7 +4,9 @@ mod log;
 
 use std::time::Duration;
 
-pub use log::{Answer, Append, AuthorLog, Frozen, LogCounts, LogFacts, NodeLog, StoredRecord};
+pub use log::{
+    Answer, Append, AuthorLog, Covered, Frozen, LogCounts, LogFacts, NodeLog, SealedCheckpoint, StoredRecord,
+};
 use omnimesh_protocol::gossip;
 use serde::{Deserialize, Serialize};
 

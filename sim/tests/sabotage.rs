@@ -1,4 +1,4 @@
-//! The protocol, or what is under it, is broken on purpose, in seven ways; the checkers must notice each. What holds otherwise holds in the
+//! The protocol, or what is under it, is broken on purpose, in eight ways; the checkers must notice each. What holds otherwise holds in the
 //! same scenario with the protocol as it is.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use omnimesh_protocol::validate;
 use omnimesh_sim::checkers::check;
 use omnimesh_sim::model::{self, Options};
 use omnimesh_sim::scenario::{
-    Adversary, AdversaryKind, Check, Fault, FaultKind, Log, Sabotage, Scenario, Topology, Who,
+    Adversary, AdversaryKind, CHECKPOINTS, Check, Fault, FaultKind, Log, Sabotage, Scenario, Topology, Who,
 };
 
 fn secs(seconds: u64) -> Duration {
@@ -136,4 +136,13 @@ fn a_registry_that_leaves_out_records_is_noticed() {
     let kind = FaultKind::Crash { restart_after: Some(secs(3)) };
     let scenario = log_scenario(Fault { at: secs(15), until: None, who: Who::Count(1), kind });
     notices(&scenario, Sabotage { forgetful_registry: true, ..Sabotage::default() }, "equal_registries");
+}
+
+#[test]
+fn checkpoints_with_nothing_in_them_are_noticed() {
+    let kind = FaultKind::Crash { restart_after: Some(secs(3)) };
+    let mut scenario = log_scenario(Fault { at: secs(15), until: None, who: Who::Count(1), kind });
+    scenario.checkpoints = Some(CHECKPOINTS);
+    scenario.checks.extend(Check::of_checkpoints());
+    notices(&scenario, Sabotage { hollow_checkpoints: true, ..Sabotage::default() }, "true_checkpoints");
 }

@@ -15,7 +15,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::log::{self, Appended, Entry, Proof, Record, StoreError, StoredLog};
-use omnimesh_protocol::projection::{EntryRef, Head, Projection, Replay};
+use omnimesh_protocol::projection::{Head, Projection, Replay};
 use omnimesh_protocol::registry::{self, Action, CATEGORY, State, WriteError};
 use omnimesh_protocol::{NodeId, Outbox, Seq, Step};
 use tokio::sync::oneshot;
@@ -100,7 +100,7 @@ impl RegistryActor {
             FeedItem::Next(Change::Applied(entries)) => {
                 self.unsaved += entries.len() as u64;
                 for entry in &entries {
-                    apply(&mut self.state, entry, &mut self.out);
+                    let _ = self.state.apply(&entry.into(), &mut self.out);
                 }
             }
             FeedItem::Next(Change::Frozen { author, end }) => {
@@ -150,8 +150,8 @@ impl RegistryActor {
         });
         ctx.wait(read.into_actor(self).map(|read, actor, ctx| match read {
             Ok(Ok((Batch { records, damage }, cursor))) => {
-                for entry in records.iter().flat_map(Record::to_entries) {
-                    apply(&mut actor.state, &entry, &mut actor.out);
+                for record in &records {
+                    actor.state.apply_record(record, &mut actor.out);
                 }
                 actor.tell_watchers();
                 actor.tell_log(damage, ctx);
@@ -211,18 +211,6 @@ impl RegistryActor {
     }
 }
 
-fn apply(state: &mut State, entry: &Entry, out: &mut Outbox<registry::Change>) {
-    let entry = EntryRef {
-        author: entry.author,
-        seq: entry.seq,
-        step: entry.step,
-        hash: entry.hash,
-        category: entry.category.as_str(),
-        payload: &entry.data,
-    };
-    let _ = state.apply(&entry, out);
-}
-
 /// The state from its snapshot, or from the base if the snapshot is older, and the entries behind it. What is found
 /// damaged on the way is cut, and told in `opened`.
 ///
@@ -253,7 +241,9 @@ pub(crate) fn load(store: &LogStore, opened: &mut Opened) -> Result<State, Store
     for log in logs {
         let from =
             if is_whole { known(&state, log.author).saturating_add(1).max(log.base) } else { log.base };
-        let found = each_entry(store, log, from, |entry| apply(&mut state, &entry, &mut out))?;
+        let found = each_entry(store, log, from, |entry| {
+            let _ = state.apply(&(&entry).into(), &mut out);
+        })?;
         if let Some(cut) = found.as_ref().and_then(|found| found.log.clone()) {
             *log = cut;
         }
@@ -327,11 +317,9 @@ struct Batch {
     damage: Vec<Damage>,
 }
 
-/// Where a frozen log ends: before the fork, or where a sealed checkpoint cuts it behind that. The head alone does not
-/// tell: what was damaged is not there yet.
+/// Where a frozen log ends.
 pub(super) fn end_of(proof: &Proof, head: log::Head) -> Option<Head> {
-    let head = (head.seq > Seq(0)).then_some(Head { seq: head.seq, hash: head.digest });
-    proof.end().max(head)
+    proof.end_at(head)
 }
 
 /// Gives each entry of a log from the record that covers `from` on, as far as there is no damage.

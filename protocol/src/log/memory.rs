@@ -1,5 +1,5 @@
-//! A store in memory that keeps the contract of [`Output::Write`](super::Output::Write),
-//! [`Read`](super::Output::Read) and [`Find`](super::Output::Find): for simulation and tests.
+//! A store in memory that keeps the contract of [`Output::Write`](super::Output::Write), [`Read`](super::Output::Read),
+//! [`Find`](super::Output::Find), and what is asked for checkpoints: for simulation and tests.
 //!
 //! It stands for what is on disk: what was changed is there for good. When a write is done, what a crash leaves of one
 //! that is not, and how long anything takes, is for its owner to say. As the node's store does, it gives out nothing
@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::envelope::Envelope;
-use crate::id::{Hash, NodeId, Seq, Step};
+use crate::id::{Hash, NodeId, Seq};
 
 use super::{Change, Head, Proof, Record, StoreError, StoredLog};
+
+mod checkpoint;
 
 /// All logs that a node has on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,7 @@ pub struct MemoryStore {
     reached: BTreeMap<NodeId, Seq>,
     /// Sound records that came behind a damaged one.
     kept: BTreeMap<NodeId, BTreeMap<Seq, Record>>,
+    checkpoints: checkpoint::Checkpoints,
 }
 
 /// A record of a log is not what was written.
@@ -77,15 +80,20 @@ impl MemoryStore {
     ///
     /// # Errors
     /// If a record is to be appended behind one that is not there: damage was found and cut off after the log had asked
-    /// for the write. A hole would stay unnoticed if the process died now.
+    /// for the write. A hole would stay unnoticed if the process died now. Or if a sealed checkpoint cannot be read.
     pub fn write(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let mut written = BTreeSet::new();
         for change in changes {
             let record = match change {
                 Change::Append(record) => record,
                 Change::Freeze { .. } => continue,
-                Change::Seal(_) | Change::Jump(_) => {
-                    return Err(StoreError::Failed("this store keeps no checkpoints".to_owned()));
+                Change::Seal(stored) => {
+                    self.checkpoints.open(&stored.sealed.checkpoint)?;
+                    continue;
+                }
+                Change::Jump(log) => {
+                    written.insert((log.author, log.head.seq));
+                    continue;
                 }
             };
             let before = record.first().saturating_sub(1);
@@ -109,7 +117,8 @@ impl MemoryStore {
     fn is_whole_to(&self, author: &NodeId, seq: Seq) -> bool {
         let log = self.logs.get(author);
         let last = log.and_then(|log| log.range(..=seq).next_back());
-        last.is_some_and(|(_, kept)| kept.sound().is_none_or(|record| record.last() == seq))
+        let floor = self.floor(author).head.seq;
+        last.map_or(floor == seq, |(_, kept)| kept.sound().is_none_or(|record| record.last() == seq))
     }
 
     fn change(&mut self, change: &Change) {
@@ -137,8 +146,8 @@ impl MemoryStore {
                 self.reached.insert(proof.author(), end);
                 self.keep(&proof.author(), |_, kept| kept.last() <= head.seq);
             }
-            // Refused before.
-            Change::Seal(_) | Change::Jump(_) => {}
+            Change::Seal(stored) => self.checkpoints.seal(stored),
+            Change::Jump(log) => self.jump(log),
         }
     }
 
@@ -176,9 +185,8 @@ impl MemoryStore {
     /// What a node finds when it starts: where each log ends. Logs whose last record is damaged are cut first; they
     /// are told, too.
     pub fn open(&mut self) -> (Vec<StoredLog>, Vec<Damaged>) {
-        let mut authors: Vec<NodeId> = self.logs.keys().chain(self.proofs.keys()).copied().collect();
-        authors.sort_unstable();
-        authors.dedup();
+        self.checkpoints.restart();
+        let authors = self.authors();
         let mut damage = Vec::new();
         for author in &authors {
             let last = self.logs.get(author).and_then(|log| log.last_key_value());
@@ -254,16 +262,23 @@ impl MemoryStore {
     pub fn stored(&self, author: NodeId) -> StoredLog {
         let log = self.logs.get(&author);
         let last = log.and_then(|log| log.values().rev().find_map(Kept::sound));
+        let floor = self.floor(&author);
         StoredLog {
             author,
-            base: Seq(1),
-            head: last.map_or(Head::EMPTY, Record::head),
-            step: last.map_or(Step(0), Record::step),
+            base: floor.head.seq.saturating_add(1),
+            head: last.map_or(floor.head, Record::head),
+            step: last.map_or(floor.step, Record::step),
             proof: self.proofs.get(&author).cloned(),
         }
     }
 
-    /// All authors of whom there is something, and their records in order; `None` in the place of a damaged one.
+    /// All authors of whom there is something.
+    pub fn authors(&self) -> Vec<NodeId> {
+        let all = self.logs.keys().chain(self.proofs.keys()).chain(self.floors().keys());
+        all.copied().collect::<BTreeSet<NodeId>>().into_iter().collect()
+    }
+
+    /// All authors of whom there are records, and these in order; `None` in the place of a damaged one.
     pub fn logs(&self) -> impl Iterator<Item = (&NodeId, impl DoubleEndedIterator<Item = Option<&Record>>)> {
         self.logs.iter().map(|(author, log)| (author, log.values().map(Kept::sound)))
     }

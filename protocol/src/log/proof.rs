@@ -30,7 +30,7 @@ use crate::projection;
 use crate::refusal::Refusal;
 use crate::shape;
 
-use super::Record;
+use super::{Head, Record};
 
 /// The version of the format.
 pub const VERSION: u64 = 1;
@@ -145,6 +145,13 @@ impl Proof {
     /// node that is behind gets what is missing up to here, so this, and not its head, is where projections cut.
     pub fn end(&self) -> Option<projection::Head> {
         self.first.prev().map(|hash| projection::Head { seq: self.fork().saturating_sub(1), hash })
+    }
+
+    /// Where it ends for projections at a node whose log ends with `head`: before the fork, or where a sealed checkpoint
+    /// cuts it behind that. The head alone does not tell: what was damaged is not there yet.
+    pub fn end_at(&self, head: Head) -> Option<projection::Head> {
+        let head = (head.seq > Seq(0)).then_some(projection::Head { seq: head.seq, hash: head.digest });
+        self.end().max(head)
     }
 
     /// The name of the proof: two proofs of the same records are one, whoever made them.

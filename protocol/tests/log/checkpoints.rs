@@ -12,7 +12,7 @@ use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, Seq, Step};
 use rand::RngExt;
 
-use crate::disk::{Disk, chain, disk_of, seal};
+use crate::disk::{Disk, chain, disk_of, dropped, seal};
 use crate::network::{Liar, World, identity, mesh};
 use crate::{replay, scale, seeds};
 
@@ -47,10 +47,6 @@ fn work(world: &mut World, nodes: &[usize], seconds: u64) {
     }
 }
 
-fn floors(disk: &Disk) -> u64 {
-    disk.floors.values().map(|(head, _)| head.seq.0).sum()
-}
-
 fn sealed_id(state: &State<usize>) -> Option<Hash> {
     state.checkpoint().map(|sealed| sealed.checkpoint.id())
 }
@@ -66,18 +62,18 @@ fn nodes_seal_the_same_checkpoints_and_keep_them_over_a_restart() {
         let steps: Vec<u64> = world.nodes[node].sealed.iter().map(|sealed| sealed.step.0).collect();
         assert_eq!(steps, [1010, 1020, 1030, 1040], "a checkpoint every ten steps");
         assert_eq!(world.nodes[node].sealed, world.nodes[0].sealed);
-        assert_eq!(floors(&world.nodes[node].disk), 0, "nothing is dropped unless that is wanted");
+        assert_eq!(dropped(&world.nodes[node].disk), 0, "nothing is dropped unless that is wanted");
         let sealed = world.state(node).checkpoint().unwrap();
         assert!(sealed.verify() && sealed.votes.len() >= 2);
         // It is what the entries before the step come to.
-        let (_, parts) = world.nodes[node].disk.held.last().unwrap();
+        let (_, parts) = world.nodes[node].disk.checkpoint().unwrap();
         let base = Base::open(&sealed.checkpoint, parts, 10).unwrap();
         let mut anew = Base::default();
-        for log in world.nodes[node].disk.logs.values() {
-            let mut records = log.values().map(crate::disk::record);
-            while records.next().is_some_and(|record| anew.take(&record, sealed.checkpoint.step)) {}
+        for (_, records) in world.nodes[node].disk.logs() {
+            let mut records = records.flatten();
+            while records.next().is_some_and(|record| anew.take(record, sealed.checkpoint.step)) {}
         }
-        assert_eq!(anew.checkpoint(mesh().id(), sealed.checkpoint.step).1, *parts);
+        assert_eq!(anew.checkpoint(mesh().id(), sealed.checkpoint.step).1, parts);
         assert_eq!((&base.cut, base.registry.hash()), (&anew.cut, anew.registry.hash()));
     }
     let id = sealed_id(world.state(0));
@@ -99,7 +95,7 @@ fn a_newcomer_begins_with_a_checkpoint_and_the_rest() {
     work(&mut world, &[0, 1, 2], 45);
     world.settle(secs(20), "work");
     let kept = world.nodes[0].disk.bytes();
-    assert!(floors(&world.nodes[0].disk) > 150, "{:?}", world.nodes[0].disk.floors);
+    assert!(dropped(&world.nodes[0].disk) > 150, "{:?}", world.nodes[0].disk.floors());
     world.start(3, false);
     world.connect_all();
     world.run(secs(2));
@@ -108,7 +104,7 @@ fn a_newcomer_begins_with_a_checkpoint_and_the_rest() {
     println!("took {took:?}, {kept} bytes kept, {:?}", world.nodes[3].reports);
     let stats = world.state(3).stats();
     assert_eq!((stats.checkpoints_adopted, world.nodes[3].jumps), (1, 1));
-    assert_eq!(stats.entries_covered, floors(&world.nodes[3].disk));
+    assert_eq!(stats.entries_covered, dropped(&world.nodes[3].disk));
     let covered: u64 = world.nodes[3].reports.iter().map(|report| report.covered).sum();
     assert_eq!(covered, stats.entries_covered, "the report counts what the checkpoint stands for");
     let lost: u64 = world.nodes[3]
@@ -161,7 +157,7 @@ fn a_crash_at_any_moment_of_taking_a_checkpoint_does_no_harm() {
         world.run(secs(5));
         world.settle(secs(60), &what);
         world.check(&what);
-        assert!(floors(&world.nodes[3].disk) > 0, "{what}");
+        assert!(dropped(&world.nodes[3].disk) > 0, "{what}");
     }
     assert!(crashes > 0);
 }
@@ -176,7 +172,7 @@ fn entries_of_an_island_that_come_after_the_checkpoint_are_kept() {
     work(&mut world, &[0, 1, 2, 3], 38);
     assert!(world.nodes[0].sealed.len() >= 3, "those who are many go on");
     let before = world.nodes[3].sealed.len();
-    assert!(floors(&world.nodes[0].disk) > 100);
+    assert!(dropped(&world.nodes[0].disk) > 100);
     world.connect_all();
     world.run(secs(2));
     world.settle(secs(30), "healed");
@@ -198,7 +194,7 @@ fn two_islands_that_dropped_entries_come_together() {
     world.part(&[0, 1, 2]);
     // Each island has a majority of those that it knows to be alive.
     work(&mut world, &[0, 1, 2, 3, 4, 5], 40);
-    assert!(floors(&world.nodes[0].disk) > 100 && floors(&world.nodes[3].disk) > 100);
+    assert!(dropped(&world.nodes[0].disk) > 100 && dropped(&world.nodes[3].disk) > 100);
     assert_ne!(world.nodes[0].sealed.last(), world.nodes[3].sealed.last());
     world.connect_all();
     world.run(secs(2));
@@ -209,6 +205,31 @@ fn two_islands_that_dropped_entries_come_together() {
     world.settle(secs(30), "after");
     world.check("after");
     assert_eq!(world.nodes[0].sealed.last(), world.nodes[5].sealed.last());
+}
+
+#[test]
+fn few_who_took_the_checkpoint_of_many_still_give_what_they_dropped() {
+    let mut world = world(15, 7, dropping());
+    let all = [0, 1, 2, 3, 4, 5, 6];
+    world.start_all();
+    work(&mut world, &all, 5);
+    world.part(&[5, 6]);
+    work(&mut world, &all, 40);
+    assert!(dropped(&world.nodes[5].disk) > 50 && dropped(&world.nodes[0].disk) > 100);
+    // The many only serve, until the few have taken their checkpoint and offer it.
+    let many = |world: &mut World, has_step| {
+        world.nodes[..5].iter_mut().for_each(|node| node.has_step = has_step);
+        world.run(secs(2));
+    };
+    many(&mut world, false);
+    world.connect_all();
+    world.run(secs(8));
+    assert!(world.nodes[5].jumps > 0 && world.nodes[6].jumps > 0 && world.nodes[0].jumps == 0);
+    many(&mut world, true);
+    world.settle(secs(120), "few and many");
+    world.check("few and many");
+    let head = world.state(0).head(&world.id(5)).unwrap().head;
+    assert!(head.seq >= Seq(80), "{head:?}");
 }
 
 #[test]
@@ -305,7 +326,7 @@ fn run(seed: u64) -> (u64, u64, usize, u64) {
     }
     let sum = |of: fn(&State<usize>) -> u64| nodes.iter().map(|node| of(world.state(*node))).sum::<u64>();
     let jumps = world.nodes.iter().map(|node| node.jumps).sum();
-    let floors = world.nodes.iter().map(|node| floors(&node.disk)).sum();
+    let floors = world.nodes.iter().map(|node| dropped(&node.disk)).sum();
     (sum(|state| state.stats().checkpoints_sealed), sum(|state| state.stats().entries_covered), jumps, floors)
 }
 
@@ -343,10 +364,11 @@ fn prepare() -> Prepared {
     world.run(secs(1));
     work(&mut world, &[0, 1, 2], 30);
     world.settle(secs(20), "work");
-    let (held, parts) = world.nodes[0].disk.held.last().unwrap().clone();
+    let (held, parts) = world.nodes[0].disk.checkpoint().unwrap();
+    let (sealed, parts) = (held.sealed.clone(), parts.to_vec());
     assert!(parts[1].len() > 2 * CHUNK_BYTES, "{}", parts[1].len());
     let disks = world.nodes.into_iter().map(|node| node.disk).collect();
-    Prepared { disks, sealed: held.sealed, parts }
+    Prepared { disks, sealed, parts }
 }
 
 impl Prepared {
@@ -563,7 +585,7 @@ fn forged_votes_seal_nothing() {
         assert!(world.nodes[node].sealed.is_empty(), "{:?}", world.nodes[node].sealed);
         assert!(world.state(node).stats().checkpoints_made > 0);
         assert!(world.nodes[node].misdeeds[&liar].contains(&Misdeed::BadCheckpoint));
-        assert_eq!(floors(&world.nodes[node].disk), 0);
+        assert_eq!(dropped(&world.nodes[node].disk), 0);
     }
 }
 
@@ -613,8 +635,8 @@ fn a_fork_below_a_checkpoint_freezes_the_log_behind_the_cut() {
     world.connect_all();
     work(&mut world, &[0, 1, 2, 3], 25);
     world.settle(secs(20), "sealed");
-    assert_eq!(world.nodes[1].disk.floor(&author.id()).0, log[9].head());
-    assert!(world.nodes[0].disk.floors.is_empty());
+    assert_eq!(world.nodes[1].disk.floor(&author.id()).head, log[9].head());
+    assert!(world.nodes[0].disk.floors().is_empty());
     // What the author writes behind the cut is gone with the fork.
     for record in chain(&author, Step(1020), log.last(), &[1; 3], "more") {
         (0..4).for_each(|node| world.gossip_to(node, node, &record));
@@ -654,7 +676,7 @@ fn a_frozen_node_that_had_no_checkpoint_takes_it() {
         world.nodes[node].disk = disk_of(&log);
     }
     let freeze = Change::Freeze { proof, head: log[3].head() };
-    world.nodes[3].disk.change(&freeze);
+    world.nodes[3].disk.write(&[freeze]).unwrap();
     for node in 0..4 {
         world.start(node, true);
     }
@@ -676,10 +698,10 @@ fn bytes_are_a_policy_too() {
     let mut world = world(11, 3, config);
     world.start_all();
     work(&mut world, &[0, 1, 2], 14);
-    assert_eq!(floors(&world.nodes[0].disk), 0, "there is room");
+    assert_eq!(dropped(&world.nodes[0].disk), 0, "there is room");
     assert!(world.nodes[0].disk.bytes() < 30_000, "{}", world.nodes[0].disk.bytes());
     work(&mut world, &[0, 1, 2], 20);
-    assert!(floors(&world.nodes[0].disk) > 0);
+    assert!(dropped(&world.nodes[0].disk) > 0);
     assert!(world.nodes[0].disk.bytes() < 30_000, "{}", world.nodes[0].disk.bytes());
     world.settle(secs(20), "bytes");
     world.check("bytes");
@@ -691,11 +713,11 @@ fn a_mesh_of_one_signs_alone_and_drops_nothing() {
     world.start_all();
     work(&mut world, &[0], 30);
     assert_eq!(world.nodes[0].sealed.len(), 2);
-    assert_eq!(floors(&world.nodes[0].disk), 0, "nobody else would take its word for it");
+    assert_eq!(dropped(&world.nodes[0].disk), 0, "nobody else would take its word for it");
     let mut world = self::world(12, 1, Config { checkpoint_signers: 1, ..dropping() });
     world.start_all();
     work(&mut world, &[0], 30);
-    assert!(floors(&world.nodes[0].disk) > 0);
+    assert!(dropped(&world.nodes[0].disk) > 0);
     // Those who agreed to take one signature take it.
     world.add(identity(9), Disk::default());
     world.start(1, false);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use omnimesh_protocol::log::{AppendError, Config, Input, Record};
+use omnimesh_protocol::log::{AppendError, Config, Damaged, Input, Record};
 use omnimesh_protocol::{Seq, Step};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -61,8 +61,7 @@ fn a_log_that_is_found_damaged_while_it_is_frozen_is_frozen_all_the_same() {
     world.run(Duration::from_millis(300));
     let id = author.id();
     assert!(world.state(0).proof(&id).is_some() && world.nodes[0].frozen.is_empty(), "it is being written");
-    world.nodes[0].disk.logs.get_mut(&id).unwrap().split_off(&Seq(3));
-    let stored = world.nodes[0].disk.stored(id);
+    let stored = world.nodes[0].disk.cut(&Damaged { author: id, first: Seq(3) });
     world.nodes[0].damage(id);
     world.give(0, Input::Damaged(stored));
     world.run(secs(5));

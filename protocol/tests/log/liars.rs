@@ -72,7 +72,7 @@ fn with_liar(what: &str, liar: Liar, misdeed: Option<Misdeed>) {
     let asked: usize = (0..3).map(|node| world.frames.get(&(node, liar)).copied().unwrap_or(0)).sum();
     let most = 300 + 60 * usize::try_from(world.now.as_millis() / 1000).unwrap();
     assert!(asked < most, "{what}: a liar is not asked for ever: {asked}");
-    assert_eq!(world.nodes[0].disk.logs.len(), 4);
+    assert_eq!(world.nodes[0].disk.authors().len(), 4);
     world.run(secs(30));
     let reports = &world.nodes[0].reports;
     let recovered: u64 = reports.iter().map(|report| report.entries).sum();

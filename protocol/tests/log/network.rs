@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::disk::{Disk, apply, record};
+use crate::disk::{self, Disk};
 use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::Channel;
@@ -14,7 +14,7 @@ use omnimesh_protocol::log::{
     Report, Start, State, StoreError, Timer, Token,
 };
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::projection::{self, Projection, Replay};
+use omnimesh_protocol::projection::{Projection, Replay};
 use omnimesh_protocol::registry::{self, Action};
 use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Seq, Step, Time};
 use rand::{RngExt, SeedableRng};
@@ -202,7 +202,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, node: usize, may_have_written: bool) {
-        let start = self.nodes[node].disk.start(may_have_written);
+        let start = disk::start(&mut self.nodes[node].disk, may_have_written);
         self.start_from(node, start);
     }
 
@@ -284,7 +284,7 @@ impl World {
         if let Some(changes) = self.nodes[node].writing.take()
             && self.rng.random_bool(0.5)
         {
-            changes.iter().for_each(|change| self.nodes[node].disk.change(change));
+            self.nodes[node].disk.write(&changes).expect("it follows what is there");
         }
         self.nodes[node].appending.clear();
     }
@@ -443,7 +443,7 @@ impl World {
                 assert_eq!(record.prev(), head.as_prev());
                 *head = record.head();
                 if has_registry {
-                    apply(&mut node.registry, &record);
+                    node.registry.apply_record(&record, &mut Outbox::new());
                 }
             }
             Event::Frozen { proof } => {
@@ -451,8 +451,7 @@ impl World {
                 let last = node.disk.stored(author).head;
                 node.applied.insert(author, last);
                 node.frozen.push(proof);
-                let end = projection::Head { seq: last.seq, hash: last.digest };
-                let end = (last.seq > Seq(0)).then_some(end);
+                let end = node.frozen.last().and_then(|proof| proof.end_at(last));
                 if has_registry && node.registry.cut(author, end, &mut Outbox::new()) == Replay::Needed {
                     node.registry = node.disk.registry();
                 }
@@ -524,24 +523,22 @@ impl World {
             }
             Happening::Written { node, life, token } if self.is_alive(node, life) => {
                 let changes = self.nodes[node].writing.take().expect("a write is under way");
-                let result = if self.nodes[node].disk_is_full { Err(StoreError::Full) } else { Ok(()) };
-                if result.is_ok() {
-                    changes.iter().for_each(|change| self.nodes[node].disk.change(change));
-                }
+                let Node { disk, disk_is_full, .. } = &mut self.nodes[node];
+                let result = if *disk_is_full { Err(StoreError::Full) } else { disk.write(&changes) };
                 self.give(node, Input::Written { token, result });
             }
             Happening::Read { node, life, token, author, from, to, bytes_max }
                 if self.is_alive(node, life) =>
             {
-                let result = Ok(self.nodes[node].disk.read(&author, from, to, bytes_max));
+                let result = Ok(self.nodes[node].disk.read(&author, from, to, bytes_max).unwrap());
                 self.give(node, Input::Read { token, result });
             }
             Happening::Find { node, life, token, author, seq } if self.is_alive(node, life) => {
-                let result = Ok(self.nodes[node].disk.find(&author, seq).into_iter().collect());
+                let result = Ok(self.nodes[node].disk.find(&author, seq).unwrap().into_iter().collect());
                 self.give(node, Input::Read { token, result });
             }
             Happening::Fold { node, life, token, step } if self.is_alive(node, life) => {
-                let result = Ok(self.nodes[node].disk.fold(step));
+                let result = Ok(self.nodes[node].disk.fold(mesh().id(), step).unwrap());
                 self.give(node, Input::Folded { token, result });
             }
             Happening::Stage { node, life, token, chunk, bytes } if self.is_alive(node, life) => {
@@ -552,15 +549,15 @@ impl World {
                 self.give(node, Input::Staged { token, result });
             }
             Happening::Open { node, life, token, checkpoint } if self.is_alive(node, life) => {
-                let result = self.nodes[node].disk.open(&checkpoint);
+                let result = self.nodes[node].disk.open_checkpoint(&checkpoint);
                 self.give(node, Input::Staged { token, result });
             }
             Happening::ReadChunk { node, life, token, chunk } if self.is_alive(node, life) => {
-                let result = Ok(self.nodes[node].disk.chunk(chunk.0, chunk.1, chunk.2));
+                let result = Ok(self.nodes[node].disk.chunk(chunk.0, chunk.1, chunk.2).into_iter().collect());
                 self.give(node, Input::Read { token, result });
             }
             Happening::Truncate { node, life, below, bytes_max } if self.is_alive(node, life) => {
-                for (author, base) in self.nodes[node].disk.truncate(below, bytes_max) {
+                for (author, base) in self.nodes[node].disk.drop_covered(below, bytes_max) {
                     self.give(node, Input::Truncated { author, base });
                 }
             }
@@ -601,18 +598,18 @@ impl World {
         let up: Vec<&Node> = self.nodes.iter().filter(|node| node.state.is_some()).collect();
         let first = up[0];
         let mut bases: BTreeMap<NodeId, Seq> = BTreeMap::new();
-        for (author, (floor, _)) in up.iter().flat_map(|node| &node.disk.floors) {
+        for (author, floor) in up.iter().flat_map(|node| node.disk.floors()) {
             let base = bases.entry(*author).or_default();
-            *base = (*base).max(Seq(floor.seq.0 + 1));
+            *base = (*base).max(Seq(floor.head.seq.0 + 1));
         }
         // What all have kept.
         let content = |node: &Node| {
-            let mut content = node.disk.content();
+            let mut content = disk::content(&node.disk);
             content.retain(|(author, first, _)| bases.get(author).is_none_or(|base| first >= base));
             content
         };
         for node in &up {
-            node.disk.check();
+            disk::check(&node.disk);
             assert_eq!(content(node), content(first), "equal logs: {what}");
             if self.has_registry {
                 assert_eq!(node.registry.hash(), first.registry.hash(), "equal registries: {what}");
@@ -621,11 +618,8 @@ impl World {
                 node.registry.check_invariants();
             }
             let ids = |node: &Node| {
-                node.disk
-                    .proofs
-                    .keys()
-                    .map(|author| node.state.as_ref().unwrap().proof(author).unwrap().id())
-                    .collect::<Vec<_>>()
+                let state = node.state.as_ref().unwrap();
+                node.disk.proofs().map(|proof| state.proof(&proof.author()).unwrap().id()).collect::<Vec<_>>()
             };
             assert_eq!(ids(node), ids(first), "equal proofs: {what}");
             let heads: BTreeMap<NodeId, Head> =
@@ -640,7 +634,7 @@ impl World {
         }
         for node in &self.nodes {
             for Acked { appended, data } in &node.acked {
-                if first.disk.proofs.contains_key(&appended.author) {
+                if first.disk.proofs().any(|proof| proof.author() == appended.author) {
                     continue;
                 }
                 if bases.get(&appended.author).is_some_and(|base| appended.seq < *base) {
@@ -651,7 +645,7 @@ impl World {
                     );
                     continue;
                 }
-                let found = first.disk.find(&appended.author, appended.seq).map(|bytes| record(&bytes));
+                let found = disk::find(&first.disk, &appended.author, appended.seq);
                 let found =
                     found.unwrap_or_else(|| panic!("{appended:?} was acknowledged and is lost: {what}"));
                 let entry = found.to_entries().find(|entry| entry.seq == appended.seq).unwrap();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnimesh_protocol::log::{AppendError, Config, Input, Start};
+use omnimesh_protocol::log::{AppendError, Change, Config, Damaged, Input, Start, StoredLog};
 use omnimesh_protocol::{Seq, Step};
 
-use crate::disk::{chain, disk_of, seal};
+use crate::disk::{chain, disk_of, seal, start};
 use crate::network::{World, identity};
 
 fn ms(ms: u64) -> Duration {
@@ -25,13 +25,13 @@ fn an_append_is_answered_when_it_is_on_disk_and_comes_everywhere() {
     world.append(0, b"hello");
     world.run(ms(4));
     assert!(world.nodes[0].acked.is_empty(), "it is not on disk yet");
-    assert!(world.nodes[0].disk.logs.is_empty());
+    assert!(world.nodes[0].disk.authors().is_empty());
     world.run(ms(2));
     assert_eq!(world.nodes[0].acked[0].appended.seq, Seq(1));
     world.run(ms(50));
     let id = world.id(0);
     for node in &world.nodes {
-        assert_eq!(node.disk.logs[&id].len(), 1);
+        assert_eq!(node.disk.records(&id).count(), 1);
     }
     assert_eq!(world.state(1).stats().applied_gossip, 1);
     world.check("one append");
@@ -48,7 +48,7 @@ fn under_load_one_write_and_one_signature_serve_many() {
     assert_eq!(world.nodes[0].acked.len(), 1000);
     assert!(world.state(0).stats().writes <= 3, "{:?}", world.state(0).stats());
     let id = world.id(0);
-    assert!(world.nodes[0].disk.logs[&id].len() <= 18, "bundles of 64");
+    assert!(world.nodes[0].disk.records(&id).count() <= 18, "bundles of 64");
     world.check("many appends");
 }
 
@@ -291,8 +291,7 @@ fn a_damaged_log_is_fetched_again() {
     world.start_all();
     world.run(secs(1));
     let author = identity(20).id();
-    world.nodes[1].disk.logs.get_mut(&author).unwrap().split_off(&Seq(101));
-    let stored = world.nodes[1].disk.stored(author);
+    let stored = world.nodes[1].disk.cut(&Damaged { author, first: Seq(101) });
     world.nodes[1].damage(author);
     world.give(1, Input::Damaged(stored));
     world.settle(secs(10), "damaged");
@@ -305,7 +304,8 @@ fn a_node_signs_no_number_again_that_was_damaged_on_its_disk() {
     let mut world = World::new(1, 2, Config::default());
     let log = long_log(0, 6, 1);
     world.nodes[0].disk = disk_of(&log[..2]);
-    world.start_from(0, Start { reached: Seq(5), ..world.nodes[0].disk.start(true) });
+    let begin = start(&mut world.nodes[0].disk, true);
+    world.start_from(0, Start { reached: Seq(5), ..begin });
     world.start(1, false);
     world.connect_all();
     world.run(secs(20));
@@ -327,7 +327,8 @@ fn what_the_store_holds_behind_a_gap_counts_once_the_gap_is_filled() {
     let mut world = World::new(1, 1, Config::default());
     let log = long_log(0, 6, 1);
     world.nodes[0].disk = disk_of(&log[..3]);
-    world.start_from(0, Start { reached: Seq(6), ..world.nodes[0].disk.start(true) });
+    let begin = start(&mut world.nodes[0].disk, true);
+    world.start_from(0, Start { reached: Seq(6), ..begin });
     world.give(0, Input::Kept(log[4..].to_vec()));
     world.run(secs(1));
     assert_eq!(world.state(0).head(&identity(0).id()).unwrap().head.seq, Seq(3), "there is a gap");
@@ -372,7 +373,8 @@ fn a_log_can_begin_behind_a_snapshot() {
     let mut world = World::new(1, 3, Config::default());
     world.nodes[1].disk = disk_of(&log);
     let head = log[99].head();
-    world.nodes[0].disk.floors.insert(author, (head, log[99].step()));
+    let behind = StoredLog { author, base: Seq(101), head, step: log[99].step(), proof: None };
+    world.nodes[0].disk.write(&[Change::Jump(behind)]).unwrap();
     for node in 0..3 {
         world.start(node, false);
     }
@@ -380,7 +382,11 @@ fn a_log_can_begin_behind_a_snapshot() {
     world.connect(0, 1);
     world.run(secs(5));
     assert_eq!(world.state(0).fingerprint(), world.state(1).fingerprint());
-    assert_eq!(world.nodes[0].disk.logs[&author].len(), 100, "only what comes after the snapshot is fetched");
+    assert_eq!(
+        world.nodes[0].disk.records(&author).count(),
+        100,
+        "only what comes after the snapshot is fetched"
+    );
     // Who needs what it does not have is told so, and blames nobody.
     world.connect(0, 2);
     world.run(secs(5));

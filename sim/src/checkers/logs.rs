@@ -47,14 +47,6 @@ fn log_of<'a>(facts: &'a LogFacts, node: &NodeLog, author: u32) -> Option<&'a Au
     facts.logs.get(place_of(facts, node, author)? as usize)
 }
 
-/// Whether the log has this entry, as it was acknowledged.
-fn has(log: &AuthorLog, seq: u64, wanted: (omnimesh_protocol::Hash, u64)) -> bool {
-    let behind = log.records.partition_point(|record| record.first <= seq);
-    let Some(record) = behind.checked_sub(1).and_then(|place| log.records.get(place)) else { return false };
-    let entry = usize::try_from(seq - record.first).ok().and_then(|index| record.entries.get(index));
-    entry == Some(&wanted)
-}
-
 pub(super) fn no_lost_entry(outcome: &Outcome, within: Duration) -> Verdict {
     let (facts, nodes) = settled(outcome, within)?;
     let due = outcome.ended.saturating_sub(within);
@@ -72,7 +64,7 @@ pub(super) fn no_lost_entry(outcome: &Outcome, within: Duration) -> Verdict {
         let mut without = Vec::new();
         for node in &nodes {
             let is_there = place_of(facts, node, append.author).is_some_and(|place| {
-                let of_log = |log| has(log, *seq, (*hash, append.data));
+                let of_log = |log: &AuthorLog| log.has(*seq, (*hash, append.data));
                 *known.entry(place).or_insert_with(|| facts.logs.get(place as usize).is_some_and(of_log))
             });
             if !is_there {
@@ -171,11 +163,7 @@ fn difference(facts: &LogFacts, groups: &[Vec<&NodeLog>]) -> String {
         .filter_map(|place| facts.logs.get(*place as usize))
         .map(|log| log.author)
         .collect();
-    let last = |node: &NodeLog, author| {
-        log_of(facts, node, author)
-            .and_then(|log| log.records.last())
-            .map_or(0, |record| record.first + record.entries.len() as u64 - 1)
-    };
+    let last = |node: &NodeLog, author| log_of(facts, node, author).map_or(0, AuthorLog::end);
     let differing =
         authors.iter().find(|author| log_of(facts, one, **author) != log_of(facts, other, **author));
     differing.map_or_else(
@@ -193,7 +181,7 @@ fn difference(facts: &LogFacts, groups: &[Vec<&NodeLog>]) -> String {
 }
 
 /// What is wrong with a log that is no chain from its beginning.
-fn broken_chain(log: &AuthorLog) -> Option<String> {
+pub(super) fn broken_chain(log: &AuthorLog) -> Option<String> {
     let (mut next, mut prev) = (1, None);
     for record in &log.records {
         if record.first != next || record.prev != prev || record.entries.is_empty() {
@@ -233,10 +221,17 @@ pub(super) fn same_freeze(outcome: &Outcome, within: Duration) -> Verdict {
             node.node
         ));
     }
+    // What a sealed checkpoint covers stays, whatever is proved.
+    let mut cuts: BTreeMap<u32, u64> = BTreeMap::new();
+    for log in &facts.cut_logs {
+        let cut = cuts.entry(log.author).or_default();
+        *cut = (*cut).max(log.end());
+    }
     for (node, frozen) in frozen() {
-        let log = log_of(facts, node, frozen.author);
-        let behind = log.and_then(|log| log.records.last());
-        if let Some(last) = behind.filter(|last| last.first + last.entries.len() as u64 > frozen.fork) {
+        let log = log_of(facts, node, frozen.author).filter(|log| log.end() >= frozen.fork);
+        let is_covered = |log: &AuthorLog| cuts.get(&frozen.author).is_some_and(|cut| log.end() <= *cut);
+        let behind = log.filter(|log| !is_covered(log)).and_then(|log| log.records.last());
+        if let Some(last) = behind {
             return Err(format!(
                 "Node {} has entries from {} on of node {}, whose log it holds for frozen at entry {}.",
                 node.node, last.first, frozen.author, frozen.fork

@@ -4,6 +4,7 @@ use omnimesh_protocol::log::{self, Change, Damaged, MemoryStore, Record, StoreEr
 use omnimesh_protocol::{MessageId, NodeId, Seq};
 
 use super::link::{NodeSet, nanos};
+use super::log_checkpoint::{JumpNote, note_sealed};
 use super::node::{Ctx, Node};
 use super::random::{Draw, mix};
 use super::record::Record as Notes;
@@ -101,6 +102,18 @@ impl Drive {
     pub(super) fn commit(&mut self, changes: &[Change], ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
         self.store.write(changes)?;
         let is_honest = !ctx.shared.dishonest.contains(ctx.me);
+        for change in changes.iter().filter(|_| is_honest) {
+            match change {
+                Change::Seal(stored) => {
+                    note_sealed(&mut ctx.sink.record.sealed, stored, (ctx.now, ctx.me));
+                }
+                Change::Jump(log) => {
+                    let jump = JumpNote { author: log.author, to: log.head.seq, node: ctx.me, at: ctx.now };
+                    ctx.sink.record.jumps.push(jump);
+                }
+                Change::Append(_) | Change::Freeze { .. } => {}
+            }
+        }
         for change in changes {
             if let Change::Append(record) = change
                 && let Some(pooled) = ctx.sink.pool.get_mut(&record.envelope().id())

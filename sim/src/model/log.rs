@@ -3,7 +3,8 @@
 //! ```text
 //!   append ──► log::State ──► Write ──► a job of the disk, which takes its time ──► Written
 //!                  ▲  └─────► Read, Find ──► a job ──► the store, or damage ──► Read, Damaged
-//!                  └── frames, gossip            Applied, Frozen ──► registry::State
+//!                  │  └─► Fold, Stage, … ──► a job ──► checkpoints in the store ──► Folded, Staged, …
+//!                  └── frames, gossip            Applied, Frozen, Jumped ──► registry::State
 //! ```
 //!
 //! A process that dies takes the machine with it, and the disk stays: the next one is built from what the store finds,
@@ -14,15 +15,16 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::Channel;
-use omnimesh_protocol::log::{self, Change, Damaged, Event, MemoryStore, Output, Record, StoreError, Token};
+use omnimesh_protocol::log::{self, Change, Damaged, Event, MemoryStore, Output, StoreError, Token};
 use omnimesh_protocol::pattern::PatternGenerator;
-use omnimesh_protocol::projection::{EntryRef, Projection, Replay};
+use omnimesh_protocol::projection::{Projection, Replay};
 use omnimesh_protocol::registry;
 use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::{MessageId, NodeId, Outbox, Seq, Step, Time};
 
 use super::disk::{Armed, Drive, OF_DISK, pooled};
 use super::link::nanos;
+use super::log_checkpoint::{Work, damaged_at, work};
 use super::node::{Ctx, Node, Timer};
 use super::packet::Packet;
 use super::random::{Draw, mix};
@@ -64,7 +66,7 @@ pub(super) struct LogPart {
 
 /// What is done later.
 #[derive(Debug)]
-enum Job {
+pub(super) enum Job {
     Timer(log::Timer),
     Write {
         token: Token,
@@ -87,6 +89,7 @@ enum Job {
         to: u32,
         bytes: usize,
     },
+    Checkpoint(Work),
     /// All that is stored is compared with what was written.
     Verify,
 }
@@ -115,28 +118,6 @@ pub(super) fn data_hash(payload: &[u8]) -> u64 {
     u64::from_le_bytes(*word)
 }
 
-fn apply(state: &mut registry::State, record: &Record, out: &mut Outbox<registry::Change>) {
-    for entry in record.to_entries() {
-        let entry = EntryRef {
-            author: entry.author,
-            seq: entry.seq,
-            step: entry.step,
-            hash: entry.hash,
-            category: entry.category.as_str(),
-            payload: &entry.data,
-        };
-        let _ = state.apply(&entry, out);
-    }
-    drop(out.drain());
-}
-
-fn apply_all(state: &mut registry::State, store: &MemoryStore) {
-    let mut out = Outbox::new();
-    for (author, _) in store.logs() {
-        store.records(author).for_each(|record| apply(state, record, &mut out));
-    }
-}
-
 impl Node {
     /// Starts the log of a new process from what is on the disk.
     pub(super) fn start_log(&mut self, may_have_written: bool, ctx: &mut Ctx<'_>) {
@@ -149,13 +130,8 @@ impl Node {
         for damaged in &damage {
             drive.on_damage(damaged, &mut ctx.sink.record);
         }
-        let mut registry = registry::State::new();
-        let mut nobody = Outbox::new();
-        for proof in logs.iter().filter_map(|log| log.proof.as_ref()) {
-            // Everything is applied below.
-            let _ = registry.cut(proof.author(), proof.end(), &mut nobody);
-        }
-        apply_all(&mut registry, &drive.store);
+        let registry = drive.store.registry();
+        let checkpoint = drive.store.checkpoint().map(|(stored, _)| stored.clone());
         let reached = drive.store.reached(&shared.id(ctx.me));
         let mut inputs: VecDeque<_> =
             drive.store.gaps().map(|author| log::Input::Kept(drive.store.kept(&author))).collect();
@@ -164,7 +140,7 @@ impl Node {
             shared.validate.phase_interval,
             shared.validate.pattern_cache,
         );
-        let start = log::Start { logs, may_have_written, reached, checkpoint: None };
+        let start = log::Start { logs, may_have_written, reached, checkpoint };
         let mut out = Outbox::new();
         let identity = shared.identity(ctx.me);
         let config = settings.config.clone();
@@ -209,10 +185,10 @@ impl Node {
         self.log_all(VecDeque::from([input]), ctx);
     }
 
-    fn log_all(&mut self, mut inputs: VecDeque<log::Input<u32>>, ctx: &mut Ctx<'_>) {
+    pub(super) fn log_all(&mut self, mut inputs: VecDeque<log::Input<u32>>, ctx: &mut Ctx<'_>) {
         while let Some(input) = inputs.pop_front() {
             let now = self.local(ctx.now);
-            let step = self.mesh_step(ctx);
+            let (step, alive) = (self.mesh_step(ctx), self.alive());
             let mesh_time_us = self.mesh_time(ctx.now, ctx.shared).unwrap_or(0) / 1_000;
             let mut out = std::mem::take(&mut ctx.sink.log_out);
             let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else {
@@ -221,6 +197,9 @@ impl Node {
             let rng = &mut self.rng;
             if step != part.told {
                 part.told = step;
+                if let Some(alive) = alive {
+                    part.state.handle(now, log::Input::Members(alive), rng, &mut out);
+                }
                 part.state.handle(now, log::Input::Step(step), rng, &mut out);
             }
             part.state.handle(now, input, rng, &mut out);
@@ -276,11 +255,11 @@ impl Node {
             Output::Appended { ticket, appended } => note_answer(ticket, Ok(appended), ctx),
             Output::Refused { ticket, error } => note_answer(ticket, Err(error), ctx),
             Output::Event(event) => self.on_log_event(event, ctx),
-            Output::Fold { .. }
-            | Output::Stage { .. }
-            | Output::Open { .. }
-            | Output::ReadChunk { .. }
-            | Output::Truncate { .. } => unreachable!("nobody makes checkpoints here"),
+            output => {
+                if let Ok(work) = work(output) {
+                    self.add_work(work, ctx);
+                }
+            }
         }
     }
 
@@ -289,12 +268,22 @@ impl Node {
         let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else { return };
         match event {
             Event::Applied { record, .. } if forgets && record.first().0.is_multiple_of(2) => {}
-            Event::Applied { record, .. } => apply(&mut part.registry, &record, &mut Outbox::new()),
+            Event::Applied { record, .. } => part.registry.apply_record(&record, &mut Outbox::new()),
             Event::Frozen { proof } => {
                 let author = proof.author();
-                let replay = part.registry.cut(author, proof.end(), &mut Outbox::new());
+                let head = part.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
+                let replay = part.registry.cut(author, proof.end_at(head), &mut Outbox::new());
                 if let (Replay::Needed, Some(drive)) = (replay, &self.drive) {
-                    apply_all(&mut part.registry, &drive.store);
+                    drive.store.replay(&mut part.registry);
+                }
+            }
+            Event::Jumped { logs } => {
+                if logs.iter().any(|(author, ..)| part.registry.is_cut(author)) {
+                    // What was taken back of a log counts again as far as the checkpoint covers it.
+                    part.registry = registry::State::new();
+                }
+                if let Some(drive) = &self.drive {
+                    drive.store.replay(&mut part.registry);
                 }
             }
             Event::CaughtUp(report) if !ctx.shared.dishonest.contains(ctx.me) => {
@@ -346,7 +335,7 @@ impl Node {
         self.add_job(job, takes, ctx);
     }
 
-    fn add_job(&mut self, job: Job, after_ns: u64, ctx: &Ctx<'_>) {
+    pub(super) fn add_job(&mut self, job: Job, after_ns: u64, ctx: &Ctx<'_>) {
         let at = self.local(ctx.now) + std::time::Duration::from_nanos(after_ns);
         self.add_job_at(job, at);
     }
@@ -386,6 +375,7 @@ impl Node {
                 let found = drive.store.find(&author, seq);
                 self.on_read(token, found.map(|found| found.into_iter().collect()), ctx);
             }
+            Job::Checkpoint(work) => self.on_work(work, ctx),
             Job::Verify => {
                 let Some(drive) = &mut self.drive else { return };
                 let authors: Vec<NodeId> = drive.store.logs().map(|(author, _)| *author).collect();
@@ -433,8 +423,8 @@ impl Node {
             Err(damaged) => {
                 let Some(drive) = &mut self.drive else { return };
                 let stored = drive.on_damage(&damaged, &mut ctx.sink.record);
-                let error = StoreError::Damaged(format!("a record at {}", damaged.first.0));
-                let inputs = [log::Input::Read { token, result: Err(error) }, log::Input::Damaged(stored)];
+                let result = Err(damaged_at(&damaged));
+                let inputs = [log::Input::Read { token, result }, log::Input::Damaged(stored)];
                 self.log_all(inputs.into(), ctx);
             }
         }

@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use omnimesh_protocol::log::Record;
+use omnimesh_protocol::log::checkpoint::{Base, Checkpoint, Cut};
+use omnimesh_protocol::log::{Head, MemoryStore, Record};
 use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, MessageId, NodeId};
 
 use super::disk::Pool;
 use super::link::nanos;
 use super::log::data_hash;
+use super::log_chains::Chains;
+use super::log_checkpoint::{JumpNote, SealedNotes, merge_sealed};
 use super::node::Node;
 use super::record::Offences;
 use super::shard::Shard;
 use super::shared::Shared;
-use crate::outcome::{Answer, Append, AuthorLog, Frozen, LogFacts, NodeLog, StoredRecord};
+use crate::outcome::{
+    Answer, Append, AuthorLog, Covered, Frozen, LogFacts, NodeLog, SealedCheckpoint, StoredRecord,
+};
 
 /// What the world has seen of the log besides.
 #[derive(Debug, Default)]
@@ -44,13 +49,16 @@ pub(super) fn facts(shared: &Shared, shards: &mut [Shard], seen: &Seen) -> Optio
     facts.forkers.sort_unstable();
     facts.forkers.dedup();
     let islands = islands(shared, shards);
-    let mut known = Contents::default();
+    let notes = take_sealed(shards);
+    let chains = Chains::new(shards);
+    take_checkpoints(&notes, &chains, shared, &mut facts);
+    let mut known = Known::default();
     for shard in &*shards {
         for (me, node) in (shard.first()..).zip(&shard.nodes) {
             if shared.dishonest.contains(me) {
                 continue;
             }
-            if let Some(mut held) = held(node, shared, &mut known, &mut facts.logs) {
+            if let Some(mut held) = held(node, shared, &chains, &mut known, &mut facts) {
                 held.node = me;
                 held.island = islands.get(me as usize).copied().unwrap_or(me);
                 held.up_since = up_since(me, shared, seen);
@@ -58,6 +66,7 @@ pub(super) fn facts(shared: &Shared, shards: &mut [Shard], seen: &Seen) -> Optio
             }
         }
     }
+    drop(chains);
     facts.everywhere_us = everywhere(shared, shards, &facts);
     for shard in shards {
         for node in
@@ -103,9 +112,19 @@ fn take_appends(shards: &mut [Shard], facts: &mut LogFacts) {
 }
 
 /// Places of distinct contents, by their hash.
-type Contents = HashMap<[u8; 32], u32>;
+#[derive(Default)]
+struct Known {
+    logs: HashMap<Hash, u32>,
+    bases: HashMap<Hash, u32>,
+}
 
-fn held(node: &Node, shared: &Shared, known: &mut Contents, logs: &mut Vec<AuthorLog>) -> Option<NodeLog> {
+fn held(
+    node: &Node,
+    shared: &Shared,
+    chains: &Chains<'_>,
+    known: &mut Known,
+    facts: &mut LogFacts,
+) -> Option<NodeLog> {
     let (part, store) = (node.log_part()?, node.store()?);
     let number = |author: &NodeId| shared.find(author).unwrap_or(u32::MAX);
     let mut held = NodeLog {
@@ -118,12 +137,18 @@ fn held(node: &Node, shared: &Shared, known: &mut Contents, logs: &mut Vec<Autho
         logs: Vec::new(),
         frozen: Vec::new(),
         unnoticed: 0,
+        base: None,
+        dropped: store.floors().values().map(|floor| floor.head.seq.0).sum(),
     };
+    if held.dropped > 0 {
+        held.base = Some(base(store, shared, chains, known, facts));
+    }
     let mut of_authors: Vec<(u32, u32)> = Vec::new();
     for (author, records) in store.logs() {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(author.as_bytes());
-        let mut sound = Vec::new();
+        // What a base stands for counts as there; whether it is right, another check says.
+        let floor = store.floor(author).head;
+        let is_covered = store.base().cut.head(author).seq >= floor.seq;
+        let mut sound = if is_covered { chains.up_to(floor) } else { Vec::new() };
         for record in records {
             match record {
                 Some(record) => sound.push(record),
@@ -136,14 +161,14 @@ fn held(node: &Node, shared: &Shared, known: &mut Contents, logs: &mut Vec<Autho
         if sound.is_empty() {
             continue;
         }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(author.as_bytes());
         for record in &sound {
             hasher.update(record.digest().as_bytes());
         }
-        let place = *known.entry(*hasher.finalize().as_bytes()).or_insert_with(|| {
-            let records = sound.iter().map(|record| stored(record)).collect();
-            logs.push(AuthorLog { author: number(author), records });
-            u32::try_from(logs.len() - 1).expect("fewer logs than 2^32")
-        });
+        let name = Hash::from_bytes(*hasher.finalize().as_bytes());
+        let log = || author_log(number(author), &sound);
+        let place = *known.logs.entry(name).or_insert_with(|| push(&mut facts.logs, log()));
         of_authors.push((number(author), place));
     }
     of_authors.sort_unstable();
@@ -156,6 +181,76 @@ fn held(node: &Node, shared: &Shared, known: &mut Contents, logs: &mut Vec<Autho
     }
     held.frozen.sort_unstable();
     Some(held)
+}
+
+fn push<T>(list: &mut Vec<T>, item: T) -> u32 {
+    list.push(item);
+    u32::try_from(list.len() - 1).expect("fewer than 2^32")
+}
+
+fn author_log(author: u32, records: &[&Record]) -> AuthorLog {
+    AuthorLog { author, records: records.iter().map(|record| stored(record)).collect() }
+}
+
+fn take_sealed(shards: &mut [Shard]) -> SealedNotes {
+    let mut notes = SealedNotes::new();
+    for shard in shards {
+        for (id, note) in std::mem::take(&mut shard.sink.record.sealed) {
+            merge_sealed(&mut notes, id, note);
+        }
+    }
+    notes
+}
+
+/// What was sealed, and what it should be.
+fn take_checkpoints(notes: &SealedNotes, chains: &Chains<'_>, shared: &Shared, facts: &mut LogFacts) {
+    for note in notes.values() {
+        let sealed = &note.stored.sealed;
+        let Checkpoint { mesh, step, .. } = sealed.checkpoint;
+        let (should_be, _) = chains.fold(&note.stored.cut).checkpoint(mesh, step);
+        let cut = cut_logs(&note.stored.cut, shared, chains, facts);
+        let is_good = sealed.votes.is_sorted_by(|a, b| a.signer < b.signer) && sealed.verify();
+        let signers = sealed.votes.iter().filter(|_| is_good).filter_map(|vote| shared.find(&vote.signer));
+        facts.checkpoints.push(SealedCheckpoint {
+            step: step.0,
+            node: note.first.1,
+            at: Duration::from_nanos(note.first.0),
+            nodes: note.nodes,
+            signers: signers.collect(),
+            covered: Covered { cut, is: sealed.checkpoint.id(), should_be: should_be.id() },
+        });
+    }
+    facts.checkpoints.sort_by_key(|sealed| (sealed.step, sealed.covered.is));
+}
+
+/// The logs that a cut covers, by author.
+fn cut_logs(cut: &Cut, shared: &Shared, chains: &Chains<'_>, facts: &mut LogFacts) -> Vec<u32> {
+    let mut logs: Vec<(u32, Head)> =
+        cut.0.iter().map(|(author, cut)| (shared.find(author).unwrap_or(u32::MAX), cut.head)).collect();
+    logs.sort_unstable();
+    let log = |(author, head)| push(&mut facts.cut_logs, author_log(author, &chains.up_to(head)));
+    logs.into_iter().map(log).collect()
+}
+
+/// The place of what stands for entries that a node does not keep.
+fn base(
+    store: &MemoryStore,
+    shared: &Shared,
+    chains: &Chains<'_>,
+    known: &mut Known,
+    facts: &mut LogFacts,
+) -> u32 {
+    let id = |base: &Base| base.checkpoint(shared.mesh.id(), omnimesh_protocol::Step(0)).0.id();
+    let is = id(store.base());
+    if let Some(place) = known.bases.get(&is) {
+        return *place;
+    }
+    let cut = &store.base().cut;
+    let should_be = id(&chains.fold(cut));
+    let cut = cut_logs(cut, shared, chains, facts);
+    let place = push(&mut facts.bases, Covered { cut, is, should_be });
+    known.bases.insert(is, place);
+    place
 }
 
 fn stored(record: &Record) -> StoredRecord {
@@ -215,9 +310,18 @@ fn everywhere(shared: &Shared, shards: &[Shard], facts: &LogFacts) -> Vec<u32> {
             entry.1 = entry.1.max(*at);
         }
     }
+    let jumps: Vec<JumpNote> = shards.iter().flat_map(|shard| &shard.sink.record.jumps).copied().collect();
     for (id, pooled) in shards.iter().flat_map(pool) {
-        let (count, at) = last.get(id).copied().unwrap_or_default();
+        let (mut count, mut at) = last.get(id).copied().unwrap_or_default();
         let record = &pooled.record;
+        let mut covered = super::link::NodeSet::default();
+        let of_record = |jump: &&JumpNote| jump.author == record.author() && jump.to >= record.last();
+        for jump in jumps.iter().filter(of_record).filter(|jump| up.contains(jump.node)) {
+            let has = shards.iter().filter_map(|shard| shard.sink.pool.get(id));
+            if covered.insert(jump.node) && !has.into_iter().any(|p| p.nodes.contains(jump.node)) {
+                (count, at) = (count + 1, at.max(jump.at));
+            }
+        }
         stored.insert((record.author(), record.first().0), (record.last().0, count, at));
     }
     let all = u32::try_from(facts.nodes.len()).unwrap_or(u32::MAX);

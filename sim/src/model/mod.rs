@@ -26,6 +26,8 @@ mod disk;
 mod happening;
 pub(crate) mod link;
 mod log;
+mod log_chains;
+mod log_checkpoint;
 mod log_facts;
 mod log_work;
 mod mischief;

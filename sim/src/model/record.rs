@@ -9,6 +9,7 @@ use omnimesh_protocol::{MessageId, log, relay};
 use super::Happening;
 use super::link::NodeSet;
 use super::log::{Answered, Asked};
+use super::log_checkpoint::{JumpNote, SealedNotes};
 use super::shared::KnownMessages;
 use crate::outcome::{Delivery, LogCounts, Offence, Published, Traffic};
 
@@ -62,6 +63,10 @@ pub(super) struct Record {
     /// Adversaries that told two records for one place.
     pub(crate) forkers: Vec<u32>,
     pub(crate) log: LogCounts,
+    /// Checkpoints that honest nodes have sealed.
+    pub(super) sealed: SealedNotes,
+    /// Where one came to stand for entries.
+    pub(super) jumps: Vec<JumpNote>,
 }
 
 impl Record {
@@ -124,6 +129,11 @@ impl Record {
             fork_searches: stats.fork_searches,
             writes: stats.writes,
             writes_failed: stats.writes_failed,
+            checkpoints_made: stats.checkpoints_made,
+            checkpoints_adopted: stats.checkpoints_adopted,
+            checkpoints_refused: stats.checkpoints_refused,
+            checkpoint_bytes: stats.checkpoint_bytes_received,
+            entries_covered: stats.entries_covered,
             ..LogCounts::default()
         };
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use omnimesh_protocol::config::NodeConfig;
+use omnimesh_protocol::config::{CheckpointsConfig, NodeConfig};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::gossip::Topic;
 use omnimesh_protocol::{
@@ -85,6 +85,10 @@ impl Shared {
             ..membership::Config::default()
         });
         let log = scenario.log.as_ref().map(|of_scenario| {
+            let checkpoints = scenario
+                .checkpoints
+                .clone()
+                .unwrap_or_else(|| CheckpointsConfig { every_steps: 0, ..CheckpointsConfig::default() });
             LogSettings::new(log::Config {
                 message_bytes_max: validate.message_bytes_max,
                 step_window_future: validate.step_window_future,
@@ -92,6 +96,12 @@ impl Shared {
                 bundle_bytes_max: node.bundle_bytes_max,
                 authors_max: node.authors_max.max(scenario.network.nodes as usize),
                 interval: of_scenario.interval,
+                checkpoint_steps: checkpoints.every_steps,
+                checkpoint_delay_steps: checkpoints.delay_steps,
+                checkpoint_signers: checkpoints.signers,
+                checkpoint_bytes_max: checkpoints.bytes_max,
+                keep_steps: checkpoints.keep_steps,
+                keep_bytes: checkpoints.keep_bytes,
                 ..log::Config::default()
             })
         });

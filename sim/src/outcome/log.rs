@@ -13,6 +13,12 @@ pub struct LogFacts {
     pub appends: Vec<Append>,
     /// Distinct contents of logs: nodes with the same log of an author name the same one.
     pub logs: Vec<AuthorLog>,
+    /// Checkpoints that honest nodes have sealed, by step.
+    pub checkpoints: Vec<SealedCheckpoint>,
+    /// Distinct bases: what stands for entries that nodes do not keep.
+    pub bases: Vec<Covered>,
+    /// Distinct logs up to where a checkpoint or a base cuts them.
+    pub cut_logs: Vec<AuthorLog>,
     /// What each honest node holds that is up at the end, by number.
     pub nodes: Vec<NodeLog>,
     /// Adversaries that have signed two records for one place and told them.
@@ -67,8 +73,26 @@ pub enum Answer {
 pub struct AuthorLog {
     /// Whose.
     pub author: u32,
-    /// Its records in order; a damaged one, and those behind it, are not among them.
+    /// Its records in order; a damaged one, and those behind it, are not among them. Of records that were dropped, and for
+    /// which a base stands, those that were written and lead there.
     pub records: Vec<StoredRecord>,
+}
+
+impl AuthorLog {
+    /// The place of its last entry; 0 of an empty log.
+    pub fn end(&self) -> u64 {
+        self.records.last().map_or(0, |last| last.first + last.entries.len() as u64 - 1)
+    }
+
+    /// Whether it has this entry, with this hash and hash of the payload.
+    pub fn has(&self, seq: u64, wanted: (Hash, u64)) -> bool {
+        let behind = self.records.partition_point(|record| record.first <= seq);
+        let Some(record) = behind.checked_sub(1).and_then(|place| self.records.get(place)) else {
+            return false;
+        };
+        let entry = usize::try_from(seq - record.first).ok().and_then(|index| record.entries.get(index));
+        entry == Some(&wanted)
+    }
 }
 
 /// A record as it is on disk.
@@ -82,6 +106,34 @@ pub struct StoredRecord {
     pub digest: Hash,
     /// Of each entry its hash, and a hash of its payload.
     pub entries: Vec<(Hash, u64)>,
+}
+
+/// What stands for entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// Places in [`LogFacts::cut_logs`], by author: what it covers.
+    pub cut: Vec<u32>,
+    /// A hash of the cut and the states in it.
+    pub is: Hash,
+    /// The same of what exactly the entries in the cut come to, folded anew.
+    pub should_be: Hash,
+}
+
+/// A checkpoint that honest nodes have sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedCheckpoint {
+    /// Its step.
+    pub step: u64,
+    /// The honest node that had it on disk first.
+    pub node: u32,
+    /// When.
+    pub at: Duration,
+    /// Honest nodes that sealed it, in each of their lives.
+    pub nodes: u32,
+    /// Who has signed it; nobody twice, and each with a good signature.
+    pub signers: Vec<u32>,
+    /// What it stands for.
+    pub covered: Covered,
 }
 
 /// What one node holds.
@@ -105,6 +157,10 @@ pub struct NodeLog {
     pub registry_entries: usize,
     /// Damaged records that it has not noticed.
     pub unnoticed: u32,
+    /// The place in [`LogFacts::bases`] of what stands for entries that it does not keep.
+    pub base: Option<u32>,
+    /// How many entries these are.
+    pub dropped: u64,
 }
 
 /// A log that is frozen at a node.
@@ -153,6 +209,16 @@ pub struct LogCounts {
     pub catch_ups: u64,
     /// Entries that were missed and are there again, by these reports.
     pub caught_up: u64,
+    /// Checkpoints that nodes made of what they had.
+    pub checkpoints_made: u64,
+    /// Checkpoints that nodes took from peers, in place of entries.
+    pub checkpoints_adopted: u64,
+    /// Checkpoints of peers that nodes refused.
+    pub checkpoints_refused: u64,
+    /// Bytes of checkpoints from peers.
+    pub checkpoint_bytes: u64,
+    /// Missing entries that a checkpoint came to stand for.
+    pub entries_covered: u64,
 }
 
 impl std::ops::AddAssign for LogCounts {
@@ -174,6 +240,11 @@ impl std::ops::AddAssign for LogCounts {
             damaged,
             catch_ups,
             caught_up,
+            checkpoints_made,
+            checkpoints_adopted,
+            checkpoints_refused,
+            checkpoint_bytes,
+            entries_covered,
         } = other;
         self.rounds += rounds;
         self.rounds_equal += rounds_equal;
@@ -191,5 +262,10 @@ impl std::ops::AddAssign for LogCounts {
         self.damaged += damaged;
         self.catch_ups += catch_ups;
         self.caught_up += caught_up;
+        self.checkpoints_made += checkpoints_made;
+        self.checkpoints_adopted += checkpoints_adopted;
+        self.checkpoints_refused += checkpoints_refused;
+        self.checkpoint_bytes += checkpoint_bytes;
+        self.entries_covered += entries_covered;
     }
 }

@@ -112,10 +112,17 @@ fn log_cards(log: &LogSummary) -> Markup {
     let caught_up = format!("sent for each byte that was missing; {} entries", count(log.caught_up));
     html! {
         (card("Entries acknowledged", &count(log.acknowledged), &answers))
+        (card("Acknowledged and lost", &count(log.lost), &format!(
+            "entries that nobody has; {} of {} nodes have the same logs", count(log.equal_nodes), count(log.nodes))))
         (card("Time to acknowledge, median", &ms(log.acknowledged_ms.p50), &format!("p99 {}", ms(log.acknowledged_ms.p99))))
         (card("Time to every disk, median", &ms(log.everywhere_ms.p50), &everywhere))
         (card("Reconciliation", &bytes(log.reconciliation_bytes), &rounds))
         (card("Caught up", &or_none(log.catch_up_ratio, number), &caught_up))
+        @if log.checkpoints > 0 {
+            (card("Checkpoints sealed", &count(log.checkpoints), &format!(
+                "taken {} times in place of entries; up to {} entries dropped",
+                count(log.checkpoints_adopted), count(log.entries_dropped))))
+        }
         (card("Logs frozen", &count(log.frozen), "whose authors signed two records for one place"))
         (card("Damage found", &count(log.damaged), "records that were not what had been written"))
     }

@@ -1,7 +1,7 @@
 //! A scenario's settings, in words.
 
 use crate::scenario::{
-    AdversaryKind, Crypto, Disk, FaultKind, Latency, Log, Repair, Scenario, Topology, Victims,
+    AdversaryKind, Checkpoints, Crypto, Disk, FaultKind, Latency, Log, Repair, Scenario, Topology, Victims,
 };
 use crate::words::{bytes, count, counted, decimal, millis, percent, time};
 
@@ -18,6 +18,9 @@ pub(super) fn groups(scenario: &Scenario) -> Vec<Group> {
     ];
     if let Some(log) = &scenario.log {
         groups.push(("Log", self::log(log)));
+        groups.extend(
+            scenario.checkpoints.as_ref().map(|checkpoints| ("Checkpoints", self::checkpoints(checkpoints))),
+        );
         groups.push(("Disks", disk(&scenario.disk)));
     }
     groups
@@ -42,6 +45,22 @@ fn log(log: &Log) -> Vec<(&'static str, String)> {
         ("Writes to the registry", registry),
         ("Replicas before an answer", count(log.replicas as u64)),
         ("Reconciliation", format!("each {}", time(log.interval))),
+    ]
+}
+
+fn checkpoints(checkpoints: &Checkpoints) -> Vec<(&'static str, String)> {
+    let steps = |steps| counted(steps, "step", "steps");
+    let signers = match checkpoints.signers {
+        0 => "a majority of those alive".into(),
+        signers => counted(signers as u64, "node", "nodes"),
+    };
+    let keep = |kept: u64, text: String| if kept == 0 { "all".into() } else { text };
+    vec![
+        ("Each", steps(checkpoints.every_steps)),
+        ("Made after", steps(checkpoints.delay_steps)),
+        ("Signed by", signers),
+        ("Entries kept", keep(checkpoints.keep_steps, steps(checkpoints.keep_steps))),
+        ("Bytes kept", keep(checkpoints.keep_bytes, bytes(checkpoints.keep_bytes))),
     ]
 }
 

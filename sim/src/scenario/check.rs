@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long nodes have to catch up, if a scenario does not say.
+const WITHIN: Duration = Duration::from_secs(20);
+
 /// What must be true of a run. A check that finds nothing to look at, as no message or no sample, fails: it
 /// must be left out or the scenario mended. [`crate::checkers`] says more.
 ///
@@ -69,6 +72,10 @@ pub enum Check {
     /// Nothing is in an honest node's log but what that node was asked to append, and that once. No record is given to
     /// anybody that is not as it was written.
     OnlyWritten,
+    /// Every checkpoint that an honest node has sealed is what exactly the entries in its cut come to; so is what stands for
+    /// entries that a node does not keep. What was acknowledged is in every cut that reaches so far, as it was
+    /// acknowledged. At least one was sealed by two nodes.
+    TrueCheckpoints,
     /// What waits in a log for its place or to be written stays below this, in every sample.
     BoundedBuffers {
         /// Bytes, at each node.
@@ -92,7 +99,13 @@ impl Check {
 
     /// All checks of the log, with values that any healthy run fulfils.
     pub fn of_log() -> Vec<Check> {
-        let within = Duration::from_secs(20);
+        Check::of_log_within(WITHIN)
+    }
+
+    /// The same, if the run ends so long after the last append.
+    pub fn of_log_within(rest: Duration) -> Vec<Check> {
+        // Without any the scenario is refused, and says so.
+        let within = if rest.is_zero() { WITHIN } else { WITHIN.min(rest) };
         vec![
             Check::NoLostEntry { within },
             Check::EqualLogs { within },
@@ -102,6 +115,11 @@ impl Check {
             // The bounds of `log::Config`, together.
             Check::BoundedBuffers { bytes: 64 << 20 },
         ]
+    }
+
+    /// All checks of checkpoints.
+    pub fn of_checkpoints() -> Vec<Check> {
+        vec![Check::TrueCheckpoints]
     }
 
     /// How long the nodes that it looks at have had to catch up, if it looks at logs.
@@ -131,6 +149,7 @@ impl Check {
             Check::SameFreeze { .. } => "same_freeze",
             Check::OnlyWritten => "only_written",
             Check::BoundedBuffers { .. } => "bounded_buffers",
+            Check::TrueCheckpoints => "true_checkpoints",
         }
     }
 }

@@ -2,7 +2,24 @@
 
 use std::time::Duration;
 
+use omnimesh_protocol::config::CheckpointsConfig;
 use omnimesh_protocol::log::Config;
+
+/// Checkpoints of logs: the settings of the node, by the same names.
+pub type Checkpoints = CheckpointsConfig;
+
+/// What a scenario does not say of them. More often than in a node, as runs are short.
+pub const CHECKPOINTS: Checkpoints = Checkpoints {
+    every_steps: 10,
+    delay_steps: 5,
+    signers: 0,
+    bytes_max: 256 << 20,
+    keep_steps: 0,
+    keep_bytes: 0,
+};
+/// What is appended by default, and when.
+const START: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(20);
 
 /// What honest nodes append to their logs. Nodes of a scenario without it keep none.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +47,8 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Log {
-            start: Duration::from_secs(10),
-            end: Duration::from_secs(20),
+            start: START,
+            end: END,
             rate_per_s: 5.0,
             payload_bytes: 64,
             authors: None,
@@ -44,6 +61,11 @@ impl Default for Log {
 }
 
 impl Log {
+    /// The default of a run so long: in a short one nodes append earlier, so that there is time to catch up.
+    pub fn within(duration: Duration) -> Log {
+        Log { start: START.min(duration / 3), end: END.min(duration / 3 * 2), ..Log::default() }
+    }
+
     /// How many appends there are.
     pub fn appends(&self) -> u32 {
         let seconds = self.end.saturating_sub(self.start).as_secs_f64();

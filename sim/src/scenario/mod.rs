@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use check::Check;
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
-pub use log::{Disk, Log};
+pub use log::{CHECKPOINTS, Checkpoints, Disk, Log};
 pub use problem::{Located, Problem};
 
 use bytes::Bytes;
@@ -44,6 +44,8 @@ pub struct Scenario {
     pub workload: Workload,
     /// What they append to their logs; without it they keep none.
     pub log: Option<Log>,
+    /// Checkpoints of the logs; without it none are made.
+    pub checkpoints: Option<Checkpoints>,
     /// What logs are written to.
     pub disk: Disk,
     /// What breaks, and when.
@@ -70,6 +72,8 @@ pub struct Sabotage {
     pub early_answers: bool,
     /// Some nodes leave records out of their registry.
     pub forgetful_registry: bool,
+    /// All nodes make checkpoints with a state in which nothing is.
+    pub hollow_checkpoints: bool,
 }
 
 impl Default for Scenario {
@@ -85,6 +89,7 @@ impl Default for Scenario {
             gossip: gossip::Config::default(),
             workload: Workload::default(),
             log: None,
+            checkpoints: None,
             disk: Disk::default(),
             faults: Vec::new(),
             adversaries: Vec::new(),

@@ -16,6 +16,7 @@ shipped!(
     "eclipse",
     "every-fault",
     "gossipsub-reference",
+    "log-checkpoints",
     "log-islands",
     "log-storm",
     "mesh-100k",

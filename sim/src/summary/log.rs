@@ -1,12 +1,15 @@
 //! The durable log in numbers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Latency;
-use crate::outcome::{Answer, Outcome};
+use crate::outcome::{Answer, AuthorLog, LogFacts, Outcome};
 
 /// What came of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LogSummary {
     /// Entries that honest nodes were asked to append.
     pub appends: u64,
@@ -24,6 +27,18 @@ pub struct LogSummary {
     pub everywhere: u64,
     /// Honest nodes that are up at the end.
     pub nodes: u64,
+    /// Acknowledged entries that none of them has on disk, nor in a checkpoint that stands for it.
+    pub lost: u64,
+    /// So many of them hold the same logs and the same registry: all if all is well.
+    pub equal_nodes: u64,
+    /// Checkpoints that were sealed.
+    pub checkpoints: u64,
+    /// How often a node took one from peers, in place of entries.
+    pub checkpoints_adopted: u64,
+    /// Missing entries for which one came to stand.
+    pub entries_covered: u64,
+    /// Entries that a node no longer keeps, at the node that has dropped the most.
+    pub entries_dropped: u64,
     /// Distinct logs that they hold; as many as authors if all is well.
     pub distinct_logs: u64,
     /// Logs that are frozen, at the node that holds the most for frozen.
@@ -70,6 +85,12 @@ impl LogSummary {
             everywhere_ms: Latency::of(&facts.everywhere_us),
             everywhere: facts.everywhere_us.len() as u64,
             nodes: facts.nodes.len() as u64,
+            lost: lost(facts),
+            equal_nodes: equal_nodes(facts),
+            checkpoints: facts.checkpoints.len() as u64,
+            checkpoints_adopted: counts.checkpoints_adopted,
+            entries_covered: counts.entries_covered,
+            entries_dropped: facts.nodes.iter().map(|node| node.dropped).max().unwrap_or(0),
             distinct_logs: facts.logs.len() as u64,
             frozen: facts.nodes.iter().map(|node| node.frozen.len() as u64).max().unwrap_or(0),
             registry_entries: facts.nodes.iter().map(|node| node.registry_entries as u64).max().unwrap_or(0),
@@ -108,4 +129,23 @@ impl LogSummary {
             (fetched * mean > 0.0).then(|| counts.record_bytes as f64 / (fetched * mean));
         summary
     }
+}
+
+fn lost(facts: &LogFacts) -> u64 {
+    let mut logs: BTreeMap<u32, Vec<&AuthorLog>> = BTreeMap::new();
+    facts.logs.iter().for_each(|log| logs.entry(log.author).or_default().push(log));
+    let is_lost = |append: &&crate::outcome::Append| {
+        let Some(Answer::Acknowledged { seq, hash, .. }) = append.answer else { return false };
+        let mut held = logs.get(&append.author).into_iter().flatten();
+        !held.any(|log| log.has(seq, (hash, append.data)))
+    };
+    facts.appends.iter().filter(is_lost).count() as u64
+}
+
+fn equal_nodes(facts: &LogFacts) -> u64 {
+    let mut groups: BTreeMap<_, u64> = BTreeMap::new();
+    for node in &facts.nodes {
+        *groups.entry((&node.logs, node.fingerprint, node.registry)).or_default() += 1;
+    }
+    groups.into_values().max().unwrap_or(0)
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::id::{MeshId, NodeId, Seq, Step};
 use crate::machine::Outbox;
-use crate::projection::{EntryRef, Projection};
+use crate::projection::Projection;
 use crate::registry;
 
 use super::super::{Head, Record};
@@ -19,6 +19,15 @@ pub struct Base {
     /// The registry's state.
     pub registry: registry::State,
 }
+
+/// Equal if they are the same bytes.
+impl PartialEq for Base {
+    fn eq(&self, other: &Self) -> bool {
+        self.cut == other.cut && self.registry.snapshot() == other.registry.snapshot()
+    }
+}
+
+impl Eq for Base {}
 
 impl Base {
     /// The first sequence number of this author that is not folded.
@@ -38,21 +47,7 @@ impl Base {
         {
             return false;
         }
-        let mut nobody = Outbox::new();
-        for entry in record.to_entries() {
-            let _ = self.registry.apply(
-                &EntryRef {
-                    author,
-                    seq: entry.seq,
-                    step: entry.step,
-                    hash: entry.hash,
-                    category: entry.category.as_str(),
-                    payload: &entry.data,
-                },
-                &mut nobody,
-            );
-            let _ = nobody.drain();
-        }
+        self.registry.apply_record(record, &mut Outbox::new());
         self.cut.0.insert(author, CutHead { head: record.head(), step: record.step() });
         true
     }

@@ -159,7 +159,8 @@ impl<P: Copy + Ord> Download<P> {
 impl<P: Copy + Ord + Debug> State<P> {
     /// Something is missing that only a checkpoint can stand for: asks who has one.
     pub(super) fn want_checkpoint(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
-        if self.checkpoints.adopting.is_active() || self.step.is_none() {
+        // What is staged of one goes when another is fetched.
+        if self.checkpoints.adopting.is_active() || self.writer.has_seal() || self.step.is_none() {
             return;
         }
         let able = self.peers.iter().filter(|(_, state)| state.quiet_until <= now);

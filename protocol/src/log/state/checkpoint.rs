@@ -40,6 +40,8 @@ pub(super) struct Checkpoints<P> {
     /// Votes for the candidate that are to be passed on.
     unsent: Vec<Vote>,
     sealed: Option<Sealed>,
+    /// What it covers.
+    sealed_cut: Cut,
     /// Peers that were told the votes of the sealed one in this interval.
     told: BTreeSet<P>,
     /// What was dropped last, or tried.
@@ -79,6 +81,7 @@ impl<P: Copy + Ord> Checkpoints<P> {
             early: BTreeMap::new(),
             unsent: Vec::new(),
             sealed: None,
+            sealed_cut: Cut::default(),
             told: BTreeSet::new(),
             truncated: Step(0),
             is_truncation_due: false,
@@ -136,11 +139,12 @@ impl<P: Copy + Ord> Checkpoints<P> {
 impl<P: Copy + Ord + Debug> State<P> {
     /// The node starts with this checkpoint on disk.
     pub(super) fn begin_with(&mut self, StoredCheckpoint { sealed, cut }: StoredCheckpoint) {
-        for (author, cut) in cut.0 {
-            if let Some(log) = self.logs.get_mut(&author) {
-                log.chain.seal(cut);
+        for (author, cut) in &cut.0 {
+            if let Some(log) = self.logs.get_mut(author) {
+                log.chain.seal(*cut);
             }
         }
+        self.checkpoints.sealed_cut = cut;
         self.checkpoints.has_company = sealed.votes.len() > 1;
         self.checkpoints.begun = sealed.checkpoint.step;
         self.checkpoints.is_truncation_due = true;
@@ -163,7 +167,24 @@ impl<P: Copy + Ord + Debug> State<P> {
         };
         // Who parts from all others, or has just started, must not seal what nobody else would take.
         let least = if self.checkpoints.has_company { ENOUGH } else { 1 };
+        if self.has_more_than_sealed() {
+            // Most would go on sealing without it, and nobody else could give it.
+            return least;
+        }
         (members / 2 + 1).max(least).min(VOTES_MAX)
+    }
+
+    /// True if this node stands for entries that nobody can get from it: it has dropped them, or a checkpoint keeps them
+    /// behind a fork, and the newest sealed checkpoint, which it offers, does not cover them. So it is with who was few on
+    /// an island, and took the checkpoint of the many before they took its own.
+    fn has_more_than_sealed(&self) -> bool {
+        self.checkpoints.sealed.is_some()
+            && self.logs.iter().any(|(author, log)| {
+                let covered = self.checkpoints.sealed_cut.head(author).seq;
+                let is_dropped = log.base > covered.saturating_add(1);
+                let proof = log.chain.proof().filter(|_| log.stored.seq > covered);
+                is_dropped || proof.is_some_and(|proof| log.stored.seq >= proof.fork())
+            })
     }
 
     /// How many signatures make a checkpoint good enough to stand for entries. Every node takes what another one
@@ -184,6 +205,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let is_new = due > self.checkpoints.begun && due > self.checkpoints.sealed_step();
         let is_ready = self.checkpoints.is_idle()
             && !self.checkpoints.is_sealing()
+            && !self.writer.has_seal()
             && self.is_own_log_known()
             && step >= since.saturating_add(delay);
         if !is_new || !is_ready {
@@ -228,6 +250,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         let Some((_, step)) = self.checkpoints.folding.take_if(|(folding, _)| *folding == token) else {
             return;
         };
+        // The store keeps the parts of one.
+        self.checkpoints.candidate = None;
         let Ok((checkpoint, cut)) = result else { return };
         if cut.0.is_empty() || checkpoint.step != step || checkpoint.mesh != self.gates.mesh() {
             return;
@@ -244,6 +268,10 @@ impl<P: Copy + Ord + Debug> State<P> {
     }
 
     fn seal_if_enough(&mut self, now: Time) {
+        if self.checkpoints.folding.is_some() {
+            // The parts of the candidate may be gone already.
+            return;
+        }
         let needed = self.votes_needed();
         let Some(candidate) = &mut self.checkpoints.candidate else { return };
         if candidate.votes.len() < needed {
@@ -257,7 +285,8 @@ impl<P: Copy + Ord + Debug> State<P> {
     }
 
     /// A sealed checkpoint is on disk.
-    pub(super) fn on_sealed(&mut self, sealed: Sealed, out: &mut Outbox<Output<P>>) {
+    pub(super) fn on_sealed(&mut self, stored: StoredCheckpoint, out: &mut Outbox<Output<P>>) {
+        let StoredCheckpoint { sealed, cut } = stored;
         out.push(Event::Sealed { sealed: Box::new(sealed.clone()) });
         if sealed.checkpoint.step < self.checkpoints.sealed_step() {
             return;
@@ -265,7 +294,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let step = sealed.checkpoint.step;
         self.checkpoints.early.retain(|(early, _), _| *early > step);
         self.checkpoints.is_truncation_due = true;
-        self.checkpoints.sealed = Some(sealed);
+        (self.checkpoints.sealed, self.checkpoints.sealed_cut) = (Some(sealed), cut);
     }
 
     /// Logs have jumped, on disk.

@@ -81,6 +81,12 @@ impl<P> Writer<P> {
         self.writing.is_none() && !self.queue.is_empty()
     }
 
+    /// True while a sealed checkpoint is on its way to disk: until it is there, the store has to keep its parts.
+    pub(super) fn has_seal(&self) -> bool {
+        let writing = self.writing.iter().flat_map(|(_, writing)| writing);
+        self.queue.iter().chain(writing).any(|queued| matches!(queued.change, Change::Seal(_)))
+    }
+
     fn push(&mut self, queued: Queued<P>) {
         self.bytes += queued.bytes();
         self.queue.push_back(queued);
@@ -204,7 +210,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         for queued in batch {
             self.writer.bytes -= queued.bytes();
             if let Change::Seal(stored) = queued.change {
-                self.on_sealed(stored.sealed, out);
+                self.on_sealed(*stored, out);
                 continue;
             }
             let Queued { change, author, head, step, generation, from, is_fetched, tickets } = queued;

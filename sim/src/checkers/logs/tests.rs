@@ -3,7 +3,8 @@
 use omnimesh_protocol::Hash;
 
 use super::*;
-use crate::outcome::StoredRecord;
+use crate::checkers::checkpoints::true_checkpoints;
+use crate::outcome::{Covered, SealedCheckpoint, StoredRecord};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -56,12 +57,25 @@ fn good() -> Outcome {
         registry: hash("registry"),
         registry_entries: 7,
         unnoticed: 0,
+        base: Some(0),
+        dropped: 2,
     };
+    let covered = Covered { cut: vec![0, 1], is: hash("state"), should_be: hash("state") };
     let facts = LogFacts {
         appends: [appends(&logs[0]), appends(&logs[1])].concat(),
         logs,
         nodes: (0..4).map(node).collect(),
         forkers: vec![9],
+        checkpoints: vec![SealedCheckpoint {
+            step: 20,
+            node: 2,
+            at: seconds(25),
+            nodes: 4,
+            signers: vec![0, 1, 2],
+            covered: covered.clone(),
+        }],
+        bases: vec![covered],
+        cut_logs: vec![log(0, 1), log(1, 0)],
         buffered_max: 4_000,
         buffered_at: Some(Offence { node: 2, at: seconds(12) }),
         ..LogFacts::default()
@@ -92,13 +106,14 @@ fn assert_fails(verdict: Verdict, says: &[&str]) {
 
 type Named = (&'static str, fn(&Outcome) -> Verdict);
 
-const ALL: [Named; 6] = [
+const ALL: [Named; 7] = [
     ("no_lost_entry", |outcome| no_lost_entry(outcome, WITHIN)),
     ("equal_logs", |outcome| equal_logs(outcome, WITHIN)),
     ("equal_registries", |outcome| equal_registries(outcome, WITHIN)),
     ("same_freeze", |outcome| same_freeze(outcome, WITHIN)),
     ("only_written", only_written),
     ("bounded_buffers", |outcome| bounded_buffers(outcome, 4_096)),
+    ("true_checkpoints", true_checkpoints),
 ];
 
 #[test]
@@ -208,4 +223,37 @@ fn full_buffers_are_named() {
     let full = |facts: &mut LogFacts| facts.buffered_max = 5_000;
     let check = |outcome: &Outcome| bounded_buffers(outcome, 4_096);
     assert_fails(after(full, check), &["node 2", "4.9 KiB", "12 s"]);
+}
+
+#[test]
+fn false_checkpoints_are_named() {
+    let none = |facts: &mut LogFacts| facts.checkpoints.clear();
+    assert_fails(after(none, true_checkpoints), &["No checkpoint was sealed by two"]);
+    let alone = |facts: &mut LogFacts| facts.checkpoints[0].signers.truncate(1);
+    assert_fails(after(alone, true_checkpoints), &["No checkpoint was sealed by two"]);
+    let hollow = |facts: &mut LogFacts| facts.checkpoints[0].covered.is = hash("nothing");
+    assert_fails(after(hollow, true_checkpoints), &["step 20", "is not what the entries in its cut come to"]);
+    let forgetful = |facts: &mut LogFacts| facts.bases[0].is = hash("nothing");
+    assert_fails(after(forgetful, true_checkpoints), &["2 entries that node 0 has dropped"]);
+    let unwritten = |facts: &mut LogFacts| drop(facts.cut_logs[0].records.remove(0));
+    assert_fails(after(unwritten, true_checkpoints), &["never written", "node 0"]);
+    let other = |facts: &mut LogFacts| facts.cut_logs[0].records[1].entries[0].1 = 77;
+    assert_fails(after(other, true_checkpoints), &["entry 3 of node 0", "not the one that was acknowledged"]);
+    let split = |facts: &mut LogFacts| {
+        let mut other = log(0, 1);
+        other.records[1].digest = hash("other");
+        facts.cut_logs.push(other);
+    };
+    assert_fails(after(split, true_checkpoints), &["node 0", "two branches"]);
+}
+
+#[test]
+fn a_fork_that_checkpoints_took_both_branches_of_is_the_forkers_doing() {
+    let split = |facts: &mut LogFacts| {
+        let mut branches = [log(9, 1), log(9, 1)];
+        branches[1].records[1].digest = hash("other");
+        facts.cut_logs.extend(branches);
+        facts.bases[0].is = hash("both");
+    };
+    assert!(after(split, true_checkpoints).is_ok());
 }

@@ -1,12 +1,15 @@
 //! From the sections of a file to the typed scenario. Every default is that of the type.
 
+use std::time::Duration;
+
 use omnimesh_protocol::gossip::{self, ScoreConfig, TreeConfig};
 
 use super::Engine;
 use super::hits::{adversary, check, fault};
 use super::read::{Section, set, to_number};
 use crate::scenario::{
-    Check, Crypto, Disk, Latency, Links, Log, Network, Region, Repair, Scenario, Topology, Workload,
+    CHECKPOINTS, Check, Checkpoints, Crypto, Disk, Latency, Links, Log, Network, Region, Repair, Scenario,
+    Topology, Workload,
 };
 
 /// What a file says.
@@ -35,14 +38,21 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     scenario.links = links(root.section("links"));
     scenario.gossip = gossip(root.section("gossip"), scenario.network.nodes);
     scenario.workload = workload(root.section("workload"));
-    scenario.log = root.has("log").then(|| log(root.section("log")));
+    scenario.log = root.has("log").then(|| log(root.section("log"), scenario.duration));
+    scenario.checkpoints = root.has("checkpoints").then(|| checkpoints(root.section("checkpoints")));
     if scenario.log.is_none() {
         // Asked for in any case, so that the key is known.
         root.section("log").finish();
-        if root.has("disk") {
-            root.problem("disk", "has no effect without a log", "add `[log]`, or remove it");
+        for key in ["disk", "checkpoints"].into_iter().filter(|key| root.has(key)) {
+            root.problem(key, "has no effect without a log", "add `[log]`, or remove it");
         }
     }
+    if scenario.checkpoints.is_none() {
+        root.section("checkpoints").finish();
+    }
+    // Nodes have the time that there is to catch up.
+    let last = scenario.log.as_ref().map_or(scenario.duration, |log| log.end);
+    let of_log = Check::of_log_within(scenario.duration.saturating_sub(last));
     scenario.disk = disk(root.section("disk"));
     let regions = &scenario.network.regions;
     if let Some(faults) = root.sections("faults") {
@@ -52,9 +62,12 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
         scenario.adversaries = adversaries.into_iter().map(|section| adversary(section, regions)).collect();
     }
     if let Some(checks) = root.sections("checks") {
-        scenario.checks = checks.into_iter().filter_map(check).collect();
+        scenario.checks = checks.into_iter().filter_map(|section| check(section, &of_log)).collect();
     } else if scenario.log.is_some() {
-        scenario.checks.extend(Check::of_log());
+        scenario.checks.extend(of_log);
+        if scenario.checkpoints.is_some() {
+            scenario.checks.extend(Check::of_checkpoints());
+        }
     }
     let limits = root.section("limits");
     let memory_bytes = limits.whole("memory_bytes");
@@ -129,7 +142,6 @@ fn links(section: Section<'_, '_>) -> Links {
 }
 
 fn latency(section: &Section<'_, '_>, kind: &str) -> Latency {
-    use std::time::Duration;
     let ms = |key, default| section.ms(key).unwrap_or(Duration::from_millis(default));
     match kind {
         "constant" => Latency::Constant(ms("latency_ms", 50)),
@@ -167,8 +179,20 @@ fn workload(section: Section<'_, '_>) -> Workload {
     workload
 }
 
-fn log(section: Section<'_, '_>) -> Log {
-    let mut log = Log::default();
+fn checkpoints(section: Section<'_, '_>) -> Checkpoints {
+    let mut checkpoints = CHECKPOINTS;
+    set(&mut checkpoints.every_steps, section.whole("every_steps"));
+    set(&mut checkpoints.delay_steps, section.whole("delay_steps"));
+    set(&mut checkpoints.signers, section.whole("signers"));
+    set(&mut checkpoints.bytes_max, section.whole("bytes_max"));
+    set(&mut checkpoints.keep_steps, section.whole("keep_steps"));
+    set(&mut checkpoints.keep_bytes, section.whole("keep_bytes"));
+    section.finish();
+    checkpoints
+}
+
+fn log(section: Section<'_, '_>, duration: Duration) -> Log {
+    let mut log = Log::within(duration);
     set(&mut log.start, section.ms("start_ms"));
     set(&mut log.end, section.ms("end_ms"));
     set(&mut log.rate_per_s, section.number("rate_per_s"));

@@ -68,7 +68,7 @@ impl AdversaryKind {
 
 impl Check {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "agreement",
         "monotone",
         "authentic",
@@ -82,6 +82,7 @@ impl Check {
         "same_freeze",
         "only_written",
         "bounded_buffers",
+        "true_checkpoints",
     ];
 }
 
@@ -202,9 +203,11 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
     })
 }
 
-pub(super) fn check(section: Section<'_, '_>) -> Option<Check> {
+/// A check; `of_log` has the defaults of those that depend on the length of the run.
+pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check> {
     let name = kind_of(&section, &Check::NAMES)?;
-    let default = Check::all().into_iter().chain(Check::of_log()).find(|check| check.name() == name)?;
+    let defaults = [Check::all().as_slice(), of_log, &Check::of_checkpoints()].concat();
+    let default = defaults.into_iter().find(|check| check.name() == name)?;
     let within = |within| section.ms("within_ms").unwrap_or(within);
     let check = match default {
         Check::Agreement { within: default } => Check::Agreement { within: within(default) },
@@ -220,7 +223,11 @@ pub(super) fn check(section: Section<'_, '_>) -> Option<Check> {
         Check::BoundedBuffers { bytes } => {
             Check::BoundedBuffers { bytes: section.whole("bytes").unwrap_or(bytes) }
         }
-        Check::Monotone | Check::Authentic | Check::NoFalseQuarantine | Check::OnlyWritten => default,
+        Check::Monotone
+        | Check::Authentic
+        | Check::NoFalseQuarantine
+        | Check::OnlyWritten
+        | Check::TrueCheckpoints => default,
     };
     section.finish_kind(name, &OF_CHECKS);
     Some(check)
@@ -305,7 +312,7 @@ mod tests {
 
     #[test]
     fn every_check_has_its_name() {
-        let all = [Check::all(), Check::of_log()].concat();
+        let all = [Check::all(), Check::of_log(), Check::of_checkpoints()].concat();
         assert_eq!(all.iter().map(Check::name).collect::<Vec<_>>(), Check::NAMES);
     }
 }

@@ -240,9 +240,44 @@ fn every_kind_can_be_written() {
         assert_eq!(parse(&text).unwrap().scenario.adversaries[0].kind.name(), kind);
     }
     for kind in Check::NAMES {
-        let text = format!("duration_ms = 90_000\n[log]\n[[checks]]\nkind = \"{kind}\"");
+        let text = format!("duration_ms = 90_000\n[log]\n[checkpoints]\n[[checks]]\nkind = \"{kind}\"");
         assert_eq!(parse(&text).unwrap().scenario.checks[0].name(), kind);
     }
+}
+
+#[test]
+fn a_log_fits_into_any_run() {
+    for duration in [1_000, 12_000, 30_000, 90_000] {
+        let file = parse(&format!("duration_ms = {duration}\n[workload]\nmessages = 0\n[log]")).unwrap();
+        let (log, duration) = (file.scenario.log.unwrap(), file.scenario.duration);
+        assert!(log.start < log.end && log.end < duration, "{log:?}");
+        let within: Vec<_> = file.scenario.checks.iter().filter_map(Check::within).collect();
+        assert!(within.len() == 4 && within.iter().all(|within| log.end + *within <= duration), "{within:?}");
+    }
+    assert_eq!(parse("[log]").unwrap().scenario.log.unwrap().end, Duration::from_secs(20));
+    let text = "[log]\n[[checks]]\nkind = \"no_lost_entry\"";
+    assert_eq!(parse(text).unwrap().scenario.checks[0].within(), Some(Duration::from_secs(10)));
+    refused(
+        "[log]\nend_ms = 30000\n[[checks]]\nkind = \"equal_logs\"",
+        "x.toml…there is from the last append",
+    );
+}
+
+#[test]
+fn checkpoints_have_the_keys_of_the_node() {
+    let keys =
+        "every_steps = 7\ndelay_steps = 2\nsigners = 3\nbytes_max = 70000\nkeep_steps = 9\nkeep_bytes = 5";
+    let scenario = parse(&format!("[log]\n[checkpoints]\n{keys}")).unwrap().scenario;
+    let of_node: omnimesh_protocol::config::CheckpointsConfig = toml::from_str(keys).unwrap();
+    assert_eq!(scenario.checkpoints, Some(of_node));
+    assert!(scenario.checks.contains(&Check::TrueCheckpoints));
+    refused("[checkpoints]", "x.toml:1: checkpoints…has no effect without a log | add `[log]`, or remove it");
+    refused("[log]\n[checkpoints]\nevery_steps = 0", "x.toml:3: checkpoints.every_steps = 0: must be from 1");
+    refused(
+        "[log]\n[checkpoints]\nsigners = 101",
+        "x.toml:3: checkpoints.signers = 101: is more than the 100 nodes",
+    );
+    refused("[log]\n[[checks]]\nkind = \"true_checkpoints\"", "x.toml:3: checks[0].kind…nodes make none");
 }
 
 #[test]

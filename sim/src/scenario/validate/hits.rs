@@ -254,7 +254,11 @@ impl Problems {
                 Check::BoundedBuffers { bytes } => {
                     self.require(bytes > 0, key("bytes"), "must be above 0", "1048576 is one MiB");
                 }
-                Check::Monotone | Check::Authentic | Check::NoFalseQuarantine | Check::OnlyWritten => {}
+                Check::Monotone
+                | Check::Authentic
+                | Check::NoFalseQuarantine
+                | Check::OnlyWritten
+                | Check::TrueCheckpoints => {}
             }
             if checks.iter().take(i).any(|other| other.name() == check.name()) {
                 let message = format!("`{}` is there twice", check.name());

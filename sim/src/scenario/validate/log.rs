@@ -8,7 +8,8 @@ use crate::scenario::{Check, Disk, Log, Scenario};
 impl Problems {
     pub(super) fn log(&mut self, scenario: &Scenario) {
         let Some(log) = &scenario.log else {
-            let of_log: Vec<_> = Check::of_log().iter().map(Check::name).collect();
+            let of_log = [Check::of_log(), Check::of_checkpoints()].concat();
+            let of_log: Vec<_> = of_log.iter().map(Check::name).collect();
             for (i, check) in scenario.checks.iter().enumerate() {
                 let message = format!("`{}` looks at logs, and nodes keep none", check.name());
                 let ok = !of_log.contains(&check.name());
@@ -18,6 +19,7 @@ impl Problems {
         };
         self.load(scenario, log);
         self.disk(&scenario.disk);
+        self.checkpoints(scenario);
         for (i, check) in scenario.checks.iter().enumerate() {
             let Some(within) = check.within() else { continue };
             if !scenario.duration.is_zero() && log.end.saturating_add(within) > scenario.duration {
@@ -59,6 +61,27 @@ impl Problems {
         let message = format!("is more than the {others} others there are");
         self.require(log.replicas <= others, "log.replicas", &message, "lower it, or raise network.nodes");
         self.positive(log.interval, "log.interval_ms");
+    }
+
+    fn checkpoints(&mut self, scenario: &Scenario) {
+        let Some(checkpoints) = &scenario.checkpoints else {
+            for (i, check) in scenario.checks.iter().enumerate() {
+                let ok = *check != Check::TrueCheckpoints;
+                let message = format!("`{}` looks at checkpoints, and nodes make none", check.name());
+                self.require(ok, format!("checks[{i}].kind"), &message, "add `[checkpoints]`, or remove it");
+            }
+            return;
+        };
+        let remedy = "10 is one every ten steps; for none remove `[checkpoints]`";
+        let ok = (1..=1 << 40).contains(&checkpoints.every_steps);
+        self.require(ok, "checkpoints.every_steps", "must be from 1 to 2^40", remedy);
+        let ok = checkpoints.delay_steps <= 1 << 40;
+        self.require(ok, "checkpoints.delay_steps", "must be at most 2^40", "5 is usual here");
+        let nodes = usize::try_from(scenario.network.nodes).unwrap_or(usize::MAX);
+        let message = format!("is more than the {nodes} nodes there are");
+        self.require(checkpoints.signers <= nodes, "checkpoints.signers", &message, "lower it");
+        let ok = (1 << 16..=1 << 40).contains(&checkpoints.bytes_max);
+        self.require(ok, "checkpoints.bytes_max", "must be from 2^16 to 2^40", "leave it out for 256 MiB");
     }
 
     fn disk(&mut self, disk: &Disk) {

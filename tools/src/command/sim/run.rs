@@ -6,7 +6,7 @@ use omnimesh_sim::experiment::{self, Run, refuse_others};
 use omnimesh_sim::model::Options;
 use omnimesh_sim::report::MANIFEST;
 use omnimesh_sim::scenario::ScenarioFile;
-use omnimesh_sim::summary::{Manifest, Summary};
+use omnimesh_sim::summary::{LogSummary, Manifest, Summary};
 use serde_json::{Value, json};
 
 use super::progress::{Bar, short};
@@ -77,6 +77,9 @@ fn fields(manifest: &Manifest, summary: &Summary) -> Vec<(&'static str, String)>
             format!("p50 {}, max {}", millis(summary.step_skew_ms.p50), millis(summary.step_skew_ms.max)),
         ),
     ];
+    if summary.log.appends > 0 {
+        fields.extend(log_fields(&summary.log));
+    }
     if summary.detector.adversaries > 0 {
         let detector = &summary.detector;
         let found = format!(
@@ -104,6 +107,39 @@ fn fields(manifest: &Manifest, summary: &Summary) -> Vec<(&'static str, String)>
         ),
     ));
     fields.push(("trace hash", manifest.trace_hash.clone()));
+    fields
+}
+
+/// The durable log: what was asked for, what is there, and whether it is the same everywhere.
+fn log_fields(log: &LogSummary) -> Vec<(&'static str, String)> {
+    let (took, everywhere) = (&log.acknowledged_ms, &log.everywhere_ms);
+    let mut fields = vec![
+        (
+            "appended",
+            format!(
+                "{} of {} acknowledged (p50 {}, p99 {}), {} refused, {} unanswered",
+                log.acknowledged,
+                log.appends,
+                millis(took.p50),
+                millis(took.p99),
+                log.refused,
+                log.unanswered
+            ),
+        ),
+        ("lost", format!("{} of {}", log.lost, log.acknowledged)),
+        (
+            "everywhere",
+            format!("{} (p50 {}, p99 {})", log.everywhere, millis(everywhere.p50), millis(everywhere.p99)),
+        ),
+        ("equal logs", format!("{} of {} nodes, and their registries", log.equal_nodes, log.nodes)),
+    ];
+    if log.checkpoints > 0 {
+        let text = format!(
+            "{} sealed, taken in place of entries {} times; a node has dropped up to {} entries",
+            log.checkpoints, log.checkpoints_adopted, log.entries_dropped
+        );
+        fields.push(("checkpoints", text));
+    }
     fields
 }
 
