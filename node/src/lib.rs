@@ -5,6 +5,7 @@
 
 mod actors;
 pub mod api;
+pub mod audit;
 mod backend;
 mod clock;
 pub mod data_dir;
@@ -15,9 +16,11 @@ mod message;
 mod metrics;
 mod network;
 mod node;
+mod process;
 mod settings;
 pub mod store;
 pub mod swarm;
+mod webhook;
 
 pub use actors::author::{BroadcastError, Published};
 pub use actors::gossip::ChannelPeers;

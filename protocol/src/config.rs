@@ -17,8 +17,10 @@ use zeroize::Zeroize;
 use crate::id::NodeId;
 use crate::mesh::{Mesh, MeshSecret};
 
+mod observer;
 mod validate;
 
+pub use observer::ObserverConfig;
 pub use validate::{InvalidConfig, Problem};
 
 /// Everything that can be set.
@@ -37,6 +39,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Checkpoints of the durable log, and what is dropped because of them.
     pub checkpoints: CheckpointsConfig,
+    /// What the observer does about what it sees: quarantine, probes, alerts, audit log.
+    pub observer: ObserverConfig,
     /// The HTTP API.
     pub api: ApiConfig,
     /// What the process logs.

@@ -22,9 +22,11 @@ pub(crate) mod gossip;
 pub(crate) mod log;
 pub(crate) mod membership;
 pub(crate) mod observer;
+pub(crate) mod prober;
 pub(crate) mod registry;
 pub(crate) mod swarm;
 pub(crate) mod sync;
+pub(crate) mod telemetry;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verify;
@@ -51,9 +53,11 @@ use gossip::GossipActor;
 use log::LogActor;
 use membership::MembershipActor;
 use observer::{Notice, Observe, ObserverActor};
+use prober::ProbeActor;
 use registry::RegistryActor;
 use swarm::SwarmActor;
 use sync::SyncActor;
+use telemetry::TelemetryActor;
 
 /// Messages that wait for an actor. Source: guess; a burst of frames is one message.
 pub(crate) const MAILBOX: usize = 1024;
@@ -85,9 +89,11 @@ can_stop!(
     LogActor,
     MembershipActor,
     ObserverActor,
+    ProbeActor,
     RegistryActor,
     SwarmActor,
-    SyncActor
+    SyncActor,
+    TelemetryActor
 );
 
 /// The addresses of a node's actors. The actors run for as long as somebody holds these.
@@ -99,6 +105,8 @@ pub(crate) struct Links {
     pub(crate) membership: Addr<MembershipActor>,
     pub(crate) author: Addr<AuthorActor>,
     pub(crate) observer: Addr<ObserverActor>,
+    pub(crate) prober: Addr<ProbeActor>,
+    pub(crate) telemetry: Addr<TelemetryActor>,
     /// None of nodes that keep no log, and so no registry.
     pub(crate) log: Option<Addr<LogActor>>,
     pub(crate) registry: Option<Addr<RegistryActor>>,
@@ -129,6 +137,7 @@ pub(crate) struct WeakLinks {
     pub(crate) membership: WeakAddr<MembershipActor>,
     pub(crate) author: WeakAddr<AuthorActor>,
     pub(crate) observer: WeakAddr<ObserverActor>,
+    pub(crate) prober: WeakAddr<ProbeActor>,
     pub(crate) log: Option<WeakAddr<LogActor>>,
 }
 
@@ -141,6 +150,7 @@ impl Links {
             membership: self.membership.downgrade(),
             author: self.author.downgrade(),
             observer: self.observer.downgrade(),
+            prober: self.prober.downgrade(),
             log: self.log.as_ref().map(Addr::downgrade),
         }
     }
@@ -155,6 +165,8 @@ impl Links {
         let _ = self.membership.try_send(Stop);
         let _ = self.author.try_send(Stop);
         let _ = self.observer.try_send(Stop);
+        let _ = self.prober.try_send(Stop);
+        let _ = self.telemetry.try_send(Stop);
         if let Some(log) = &self.log {
             let _ = log.try_send(Stop);
         }
@@ -194,17 +206,19 @@ pub(crate) enum Mailbox {
     Membership,
     Author,
     Observer,
+    Prober,
     Log,
 }
 
 impl Mailbox {
-    pub(crate) const ALL: [Mailbox; 7] = [
+    pub(crate) const ALL: [Mailbox; 8] = [
         Mailbox::Swarm,
         Mailbox::Gossip,
         Mailbox::Sync,
         Mailbox::Membership,
         Mailbox::Author,
         Mailbox::Observer,
+        Mailbox::Prober,
         Mailbox::Log,
     ];
 
@@ -216,6 +230,7 @@ impl Mailbox {
             Mailbox::Membership => "membership",
             Mailbox::Author => "author",
             Mailbox::Observer => "observer",
+            Mailbox::Prober => "prober",
             Mailbox::Log => "log",
         }
     }

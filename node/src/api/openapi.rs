@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document of the API, written by hand: tests check it against the routes and the documents.
 
 mod durable;
+mod observer;
 
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
@@ -62,6 +63,7 @@ fn paths() -> Value {
     let mut paths = node_paths();
     if let Value::Object(paths) = &mut paths {
         durable::add_paths(paths);
+        observer::add_paths(paths);
     }
     paths
 }
@@ -277,10 +279,12 @@ fn schemas() -> Value {
     add("WhyPeer", why_peer());
     add("WhyMessage", why_message());
     add("WhyRecord", why_record());
+    add("Standing", standing());
     add("Invite", object(&[("invite", string())], &[]));
     add("Event", event());
     add("Error", error());
     durable::add_schemas(&mut schemas);
+    observer::add_schemas(&mut schemas);
     Value::Object(schemas)
 }
 
@@ -345,6 +349,8 @@ fn status() -> Value {
             ("listen", strings()),
             ("api", string()),
             ("ready", boolean()),
+            ("verified_delivery", string()),
+            ("probes", reference("Probes")),
         ],
         &[("not_ready_reason", string()), ("log_trouble", string())],
     )
@@ -430,6 +436,8 @@ fn anomaly() -> Value {
             ("accused", string()),
             ("reporter", string()),
             ("step", count()),
+            ("first_step", count()),
+            ("count", count()),
             ("severity", one_of(&["info", "warning", "critical"])),
             ("evidence", nullable(string())),
             ("detail", string()),
@@ -504,6 +512,20 @@ fn why_message() -> Value {
             ("first_seen_step", nullable(count())),
             ("copies", count()),
             ("records", json!({ "type": "array", "items": reference("WhyRecord") })),
+            ("standings", json!({ "type": "array", "items": reference("Standing") })),
+        ],
+        &[],
+    )
+}
+
+fn standing() -> Value {
+    object(
+        &[
+            ("peer_id", string()),
+            ("role", one_of(&["author", "bringer"])),
+            ("trust", number()),
+            ("standing", string()),
+            ("findings", json!({ "type": "array", "items": reference("Anomaly") })),
         ],
         &[],
     )

@@ -3,5 +3,6 @@
 mod documents;
 mod durable;
 mod errors;
+mod observer;
 mod streams;
 mod support;
