@@ -11,4 +11,5 @@ mod inspect;
 mod join;
 mod kills;
 mod misuse;
+mod observer;
 mod store;
