@@ -2,6 +2,7 @@
 
 mod blob;
 mod durable;
+mod observed;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,18 +13,16 @@ use omnimesh_protocol::author::SubmitError;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Stream as EventStream;
 use omnimesh_protocol::membership::Member;
-use omnimesh_protocol::observer::{self, MonitorInput, NetworkMetrics, Outcome};
+use omnimesh_protocol::observer::{MonitorInput, NetworkMetrics};
 use omnimesh_protocol::{MessageId, NodeId, Phase, Step, Time};
 
 use crate::actors::author::{self, Broadcast, BroadcastError};
 use crate::actors::log::LogError;
-use crate::actors::observer::{
-    GetAnomalies, GetMetrics, GetQuarantines, GetStory, GetWhyPeer, LiftQuarantine, Observed, Sizes, Watch,
-};
+use crate::actors::observer::{GetMetrics, Observed, Sizes, Watch};
 use crate::actors::{gossip, membership, swarm, sync};
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
 use crate::api::types;
-use crate::clock::wall_ms;
+use crate::audit::AuditLog;
 use crate::feed::{Feed, FeedItem, FeedLimits, feed};
 use crate::message::Message;
 use crate::metrics::Snapshot;
@@ -82,6 +81,11 @@ impl NodeBackend {
             members,
             local_health,
             network,
+            probes: links.prober.send(crate::actors::prober::GetSummary).await.map_err(stopped)?,
+            telemetry: self.telemetry().await?,
+            quarantined: self.read_quarantines().await?.len(),
+            findings: self.findings_by_kind().await?,
+            audit: inner.audit.as_ref().map(AuditLog::counts),
             mailboxes_shed: inner.common.shed().map(|(mailbox, shed)| (mailbox.name(), shed)).collect(),
             actor_restarts: inner.common.restarts(),
             author_cache,
@@ -106,6 +110,7 @@ impl NodeBackend {
         let summary = links.swarm.send(swarm::GetSummary).await.map_err(stopped)?;
         let step = inner.clock.step(inner.common.now());
         let readiness = self.readiness();
+        let (verified_delivery, probes) = self.read_probes().await?;
         Ok(types::Status {
             peer_id: inner.me,
             mesh_id: inner.mesh.id(),
@@ -122,6 +127,8 @@ impl NodeBackend {
             ready: readiness.is_ok(),
             not_ready_reason: readiness.err().map(|not_ready| not_ready.reason),
             log_trouble: self.log_view().await?.and_then(|view| view.trouble),
+            verified_delivery,
+            probes,
         })
     }
 
@@ -172,32 +179,6 @@ impl NodeBackend {
         })
     }
 
-    async fn read_anomalies(&self) -> Result<Vec<types::Anomaly>, BackendError> {
-        let inner = self.inner()?;
-        let anomalies = inner.links()?.observer.send(GetAnomalies).await.map_err(stopped)?;
-        Ok(anomalies.into_iter().map(anomaly_view).collect())
-    }
-
-    async fn read_quarantines(&self) -> Result<Vec<types::Quarantine>, BackendError> {
-        let inner = self.inner()?;
-        let all = inner.links()?.observer.send(GetQuarantines).await.map_err(stopped)?;
-        Ok(all.into_iter().map(|(node, sentence)| quarantine_view(node, &sentence)).collect())
-    }
-
-    async fn do_lift(&self, peer: NodeId) -> Result<Option<types::Quarantine>, BackendError> {
-        let known = self.read_quarantines().await?.into_iter().find(|known| known.peer_id == peer);
-        let inner = self.inner()?;
-        let was_in = inner.links()?.observer.send(LiftQuarantine(peer)).await.map_err(stopped)?;
-        Ok(known.filter(|_| was_in))
-    }
-
-    async fn read_why_peer(&self, peer: String) -> Result<Option<types::WhyPeer>, BackendError> {
-        let Ok(id) = peer.parse::<libp2p::PeerId>() else { return Ok(None) };
-        let inner = self.inner()?;
-        let why = inner.links()?.observer.send(GetWhyPeer(id)).await.map_err(stopped)?;
-        Ok(Some(why_peer_view(peer, why)))
-    }
-
     async fn do_publish(&self, channel: Channel, payload: Bytes) -> Result<types::Published, PublishError> {
         let inner = self.inner()?;
         let sent =
@@ -220,12 +201,6 @@ impl NodeBackend {
     async fn do_events(&self) -> Result<Feed<types::Event>, BackendError> {
         let events = self.inner()?.links()?.observer.send(Watch).await.map_err(stopped)?;
         Ok(translate(events, |observed| (256, event_view(&observed))))
-    }
-
-    async fn read_story(&self, id: MessageId) -> Result<Option<types::WhyMessage>, BackendError> {
-        let inner = self.inner()?;
-        let (now, story) = inner.links()?.observer.send(GetStory(id)).await.map_err(stopped)?;
-        Ok(story.map(|story| story_view(id, &story, now)))
     }
 
     /// All metrics as of now, as text.
@@ -280,6 +255,22 @@ impl Backend for NodeBackend {
 
     fn why_peer(&self, peer: String) -> Answer<'_, Option<types::WhyPeer>> {
         self.read_why_peer(peer).boxed()
+    }
+
+    fn why_step(&self, step: Option<Step>) -> Answer<'_, types::WhyStep> {
+        self.read_why_step(step).boxed()
+    }
+
+    fn alerts(&self) -> Answer<'_, Vec<types::AlertView>> {
+        self.read_alerts().boxed()
+    }
+
+    fn acknowledge(&self, incident: u64, by: String) -> Answer<'_, Option<types::AlertView>> {
+        self.do_acknowledge(incident, by).boxed()
+    }
+
+    fn monitor(&self) -> Answer<'_, types::Monitor> {
+        self.read_monitor().boxed()
     }
 
     fn anomalies(&self) -> Answer<'_, Vec<types::Anomaly>> {
@@ -393,118 +384,5 @@ fn event_view(observed: &Observed) -> types::Event {
         channel: event.channel().map(ToString::to_string),
         step: step.unwrap_or_default(),
         at_ms: *at_ms,
-    }
-}
-
-fn story_view(id: MessageId, story: &observer::Story<libp2p::PeerId>, now: Time) -> types::WhyMessage {
-    let wall = wall_ms();
-    let record = |record: &observer::Record<libp2p::PeerId>| {
-        let (outcome, reason, explanation) = explain(record.outcome);
-        types::WhyRecord {
-            outcome,
-            reason,
-            explanation,
-            from: record.from.map(|from| from.to_string()),
-            step: record.step,
-            at_ms: wall.saturating_sub(millis(now.since(record.at))),
-        }
-    };
-    let records: Vec<types::WhyRecord> = story.records.iter().map(record).collect();
-    // What decides is whether it was ever accepted; otherwise how it was refused last.
-    let is_accepted = |record: &&types::WhyRecord| {
-        matches!(
-            record.outcome,
-            types::Outcome::Delivered | types::Outcome::Forwarded | types::Outcome::Published
-        )
-    };
-    let deciding = records.iter().find(is_accepted).or(records.last());
-    types::WhyMessage {
-        id,
-        outcome: deciding.map_or(types::Outcome::Ignored, |record| record.outcome),
-        explanation: deciding.map(|record| record.explanation.clone()).unwrap_or_default(),
-        author: story.author,
-        channel: story.channel.as_ref().map(ToString::to_string),
-        step: story.step,
-        first_seen_step: records.first().map(|record| record.step),
-        copies: story.copies,
-        records,
-    }
-}
-
-fn explain(outcome: Outcome) -> (types::Outcome, Option<String>, String) {
-    match outcome {
-        Outcome::Published { recipients: 0 } => {
-            let text = "published here, but no neighbour listens to the channel".to_owned();
-            (types::Outcome::Published, None, text)
-        }
-        Outcome::Published { recipients } => {
-            (types::Outcome::Published, None, format!("published here and sent to {recipients} neighbours"))
-        }
-        Outcome::Delivered => (
-            types::Outcome::Delivered,
-            None,
-            "verified, delivered to subscribers here and passed on".to_owned(),
-        ),
-        Outcome::Forwarded => {
-            (types::Outcome::Forwarded, None, "verified and passed on; nobody here subscribes".to_owned())
-        }
-        Outcome::Ignored(reason) => {
-            (types::Outcome::Ignored, Some(reason.code().to_owned()), format!("not taken: {reason}"))
-        }
-        Outcome::Refused(reason) => {
-            let text = format!("refused, and its bringer blamed: {reason}");
-            (types::Outcome::Refused, Some(reason.code().to_owned()), text)
-        }
-    }
-}
-
-fn anomaly_view(anomaly: observer::Finding) -> types::Anomaly {
-    types::Anomaly {
-        id: format!("{}:{}", anomaly.accused, anomaly.kind.code()),
-        kind: anomaly.kind,
-        accused: anomaly.accused,
-        reporter: anomaly.reporter,
-        step: anomaly.last_step,
-        severity: match anomaly.severity {
-            observer::Severity::Info => types::Severity::Info,
-            observer::Severity::Warning => types::Severity::Warning,
-            observer::Severity::Critical => types::Severity::Critical,
-        },
-        evidence: anomaly.evidence.map(|id| id.to_string()),
-        detail: format!("{} times since step {}: {}", anomaly.count, anomaly.first_step, anomaly.reason),
-    }
-}
-
-fn quarantine_view(peer_id: NodeId, sentence: &observer::Sentence) -> types::Quarantine {
-    types::Quarantine {
-        peer_id,
-        kind: sentence.kind,
-        evidence: sentence.evidence.map(|id| id.to_string()),
-        since: sentence.since,
-        until: sentence.until,
-    }
-}
-
-fn why_peer_view(peer_id: String, why: observer::why::WhyPeer) -> types::WhyPeer {
-    let [good, suspicion, fault] = why.sums;
-    let history = why.history.iter().map(|change| types::TrustChange {
-        ago_ms: u64::try_from(why.at.since(change.at).as_millis()).unwrap_or(u64::MAX),
-        trust: change.trust,
-        cause: change.cause,
-    });
-    let node = peer_id.parse::<NodeId>().ok();
-    types::WhyPeer {
-        standing: why.standing(),
-        way_back: why.way_back(),
-        trust: why.trust,
-        score: why.score,
-        good,
-        suspicion,
-        fault,
-        doubt: why.doubt,
-        history: history.collect(),
-        quarantine: node.zip(why.quarantine.as_ref()).map(|(node, sentence)| quarantine_view(node, sentence)),
-        findings: why.findings.into_iter().map(anomaly_view).collect(),
-        peer_id,
     }
 }

@@ -5,6 +5,7 @@
 
 mod actors;
 pub mod api;
+pub mod audit;
 mod backend;
 mod blob;
 mod clock;
@@ -16,9 +17,11 @@ mod message;
 mod metrics;
 mod network;
 mod node;
+mod process;
 mod settings;
 pub mod store;
 pub mod swarm;
+mod webhook;
 
 pub use actors::author::{BroadcastError, Published};
 pub use actors::blob::GetError;

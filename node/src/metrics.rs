@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use omnimesh_protocol::membership::Counts;
-use omnimesh_protocol::observer::NetworkMetrics;
+use omnimesh_protocol::observer::{NetworkMetrics, probe};
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::step;
 use prometheus_client::collector::Collector;
@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::actors::gossip::Snapshot as Relay;
 use crate::actors::swarm::Summary;
+use crate::actors::telemetry;
 
 /// The node in numbers, at one moment.
 #[derive(Clone, Debug)]
@@ -28,6 +29,14 @@ pub(crate) struct Snapshot {
     pub(crate) local_health: u8,
     pub(crate) step: Option<step::Stats>,
     pub(crate) network: NetworkMetrics,
+    pub(crate) probes: probe::Summary,
+    pub(crate) telemetry: telemetry::View,
+    /// Keys in quarantine.
+    pub(crate) quarantined: usize,
+    /// By kind.
+    pub(crate) findings: Vec<(&'static str, u64)>,
+    /// Entries of the audit log that were written, and actions that found no room.
+    pub(crate) audit: Option<(u64, u64)>,
     pub(crate) mailboxes_shed: Vec<(&'static str, u64)>,
     pub(crate) actor_restarts: u64,
     pub(crate) author_cache: omnimesh_protocol::pattern::CacheStats,
@@ -108,7 +117,45 @@ impl Writer<'_> {
         if let Some((log, disk_bytes)) = &s.log {
             self.log(log, *disk_bytes)?;
         }
+        self.observer(s)?;
         self.queues(s)
+    }
+
+    fn observer(&mut self, s: &Snapshot) -> fmt::Result {
+        let probe::Summary { total, malformed, .. } = s.probes;
+        let probes = [
+            ("received", total.received),
+            ("lost", total.lost),
+            ("wrong", total.wrong),
+            ("out_of_order", total.out_of_order),
+            ("malformed", malformed),
+        ];
+        self.counters("probes", "Known-answer probes of others, by what came of them", "outcome", probes)?;
+        self.gauge("probe_delivery_ratio", "Probes that came, of those sent to here", total.delivery())?;
+        self.gauge("probe_latency_seconds", "Mean smoothed latency of probes", total.latency_ms / 1e3)?;
+        let readings = &s.telemetry.readings;
+        let values = readings.iter().filter_map(|r| Some((r.metric.code(), r.value?)));
+        self.gauges("telemetry", "What thresholds are compared with, at the last sample", "metric", values)?;
+        let levels = readings.iter().map(|r| (r.metric.code(), f64::from(r.level as u8)));
+        self.gauges("alert_level", "0 normal, 1 warning, 2 critical", "metric", levels)?;
+        self.counter("incidents", "Alerts so far", s.telemetry.reliability.incidents)?;
+        let webhook = s.telemetry.webhook;
+        let posts = [("sent", webhook.sent), ("failed", webhook.failed), ("dropped", webhook.dropped)];
+        self.counters("webhook_posts", "Alerts for the webhook, by what came of them", "outcome", posts)?;
+        self.counters(
+            "findings",
+            "Misdeeds seen, of peers that are remembered",
+            "kind",
+            s.findings.iter().copied(),
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let quarantined = s.quarantined as f64;
+        self.gauge("quarantined_keys", "Keys that are shut out", quarantined)?;
+        if let Some((written, lost)) = s.audit {
+            self.counter("audit_entries", "Entries written to the audit log", written)?;
+            self.counter("audit_lost", "Actions that found no room in its queue", lost)?;
+        }
+        Ok(())
     }
 
     fn messages(&mut self, s: &Snapshot) -> fmt::Result {

@@ -27,12 +27,15 @@ use crate::actors::gossip::{self, ChannelPeers, GossipActor};
 use crate::actors::log::{self, LogActor};
 use crate::actors::membership::{self, MembershipActor};
 use crate::actors::observer::{Observed, ObserverActor, Watch};
+use crate::actors::prober::{self, ProbeActor};
 use crate::actors::registry::{self, RegistryActor};
 use crate::actors::swarm::{self, LinkFailed, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
+use crate::actors::telemetry::{self, TelemetryActor};
 use crate::actors::{Common, Files, Links};
 use crate::api::token::ApiToken;
 use crate::api::{self, ApiMetrics, ApiServer, ServeError, Timeouts};
+use crate::audit::{AuditLog, Retention};
 use crate::backend::NodeBackend;
 use crate::clock::{Epoch, SharedClock};
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
@@ -173,6 +176,7 @@ pub(crate) struct Inner {
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) registry: Registry,
     pub(crate) latest: Latest,
+    pub(crate) audit: Option<AuditLog>,
     links: RwLock<Option<Links>>,
     listening: Vec<Multiaddr>,
     api_address: Mutex<Option<SocketAddr>>,
@@ -201,6 +205,7 @@ struct Kept {
     log: Option<(Arc<LogStore>, Opened)>,
     blobs: Option<Arc<BlobStore>>,
     observer: Vec<(bytes::Bytes, bytes::Bytes)>,
+    audit: Option<AuditLog>,
 }
 
 impl Kept {
@@ -215,6 +220,11 @@ impl Kept {
             offset: store.clock_offset()?,
             book: store.address_book()?.unwrap_or_default(),
             observer: store.observer_entries()?,
+            audit: Some(AuditLog::open(
+                dir,
+                options.identity.clone(),
+                Retention { days: options.config.observer.audit_days },
+            )?),
             store: Some(Arc::new(store)),
             log: Some((Arc::new(log), opened)),
             blobs: Some(Arc::new(BlobStore::open(dir, options.config.compute.blob_bytes)?)),
@@ -255,6 +265,7 @@ impl MeshNode {
         api_metrics.register(&mut registry);
         // What fails most, fails before there are actors: those want to be stopped in good order.
         let started = Network::start(peer::keypair(&options.identity), swarm_config, &mut registry).await?;
+        let is_plugged = surroundings.plug.is_some();
         let links = start_actors(&options, &mut kept, &external, &common, &clock, surroundings)?;
         common.link(&links);
 
@@ -269,6 +280,7 @@ impl MeshNode {
             external,
             registry,
             latest,
+            audit: kept.audit.clone(),
             links: RwLock::new(Some(links.clone())),
             listening: listening.clone(),
             api_address: Mutex::new(None),
@@ -297,8 +309,28 @@ impl MeshNode {
         if let Some(blobs) = &links.blobs {
             let _ = blobs.try_send(blob::Begin(blob_frames));
         }
+        if !is_plugged {
+            let _ = links.prober.try_send(prober::Begin);
+            let _ = links.telemetry.try_send(telemetry::Begin);
+        }
         let _ = links.swarm.try_send(begin);
+        node.record_start();
         Ok(node)
+    }
+
+    /// Writes down that this node begins, and what has changed since it began last.
+    fn record_start(&self) {
+        let Some(audit) = &self.0.audit else { return };
+        let Inner { me, mesh, config, .. } = &*self.0;
+        audit.record_change("key", None, format!("the key of this node is {me}"));
+        audit.record_change("config", None, settings::changes(config));
+        let version = env!("CARGO_PKG_VERSION");
+        audit.record(
+            "start",
+            "node",
+            None,
+            format!("version {version} in mesh {} ({})", mesh.name(), mesh.id()),
+        );
     }
 
     fn start_api(&self, dir: &std::path::Path, metrics: ApiMetrics) -> Result<(), StartError> {
@@ -538,14 +570,20 @@ impl MeshNode {
         let _ = links.membership.send(membership::Leave).await;
         let _ = links.sync.send(sync::Close).await;
         let _ = links.swarm.send(swarm::Close).await;
+        if let Some(audit) = &self.0.audit {
+            audit.record("stop", "node", self.0.clock.step(self.0.common.now()), "in good order");
+        }
         self.0.common.stop();
         self.0.links.write().unwrap_or_else(PoisonError::into_inner).take();
         links.stop().await;
+        if let Some(audit) = self.0.audit.clone() {
+            let _ = actix_rt::task::spawn_blocking(move || audit.close()).await;
+        }
     }
 }
 
 fn start_actors(
-    NodeOptions { config, identity, mesh, is_new, .. }: &NodeOptions,
+    NodeOptions { config, identity, mesh, is_new, data_dir }: &NodeOptions,
     kept: &mut Kept,
     external: &[Multiaddr],
     common: &Common,
@@ -651,11 +689,34 @@ fn start_actors(
     };
     let observer = ObserverActor::new(
         common.clone(),
-        observer::Config::default(),
+        settings::observer(config),
         observer_start,
         clock.clone(),
-        kept.store.clone(),
+        (kept.store.clone(), kept.audit.clone()),
     );
+    let probe_settings = prober::Settings {
+        config: settings::probe(config, is_plugged),
+        me,
+        mesh: mesh.clone(),
+        phase_interval: settings::phase_interval(config),
+        pattern_cache: settings::pattern_cache(config),
+    };
+    let telemetry_settings = telemetry::Settings {
+        config: settings::telemetry(config)?,
+        every: Duration::from_millis(config.observer.sample_interval_ms),
+        step_interval: config.node.step_interval(),
+        degree: config.gossip.mesh_n,
+        data_dir: data_dir.clone(),
+        webhook: config
+            .observer
+            .webhook_url
+            .clone()
+            .filter(|_| !is_plugged)
+            .map(|url| (url, me.to_string(), mesh.name().to_owned())),
+    };
+    let prober = ProbeActor::new(common.clone(), probe_settings, clock.clone());
+    let telemetry =
+        TelemetryActor::new(common.clone(), telemetry_settings, clock.clone(), kept.audit.clone());
     let membership = MembershipActor::new(common.clone(), settings::membership(config), me);
     let gossip = GossipActor::new(common.clone(), gossip_settings, clock.clone());
     let author = AuthorActor::new(common.clone(), author_settings, clock.clone(), kept.seq);
@@ -663,6 +724,8 @@ fn start_actors(
     let swarm = SwarmActor::new(common.clone(), swarm_settings);
     Ok(Links {
         observer: Supervisor::start(|_| observer),
+        prober: Supervisor::start(|_| prober),
+        telemetry: Supervisor::start(|_| telemetry),
         membership: Supervisor::start(|_| membership),
         gossip: Supervisor::start(|_| gossip),
         author: Supervisor::start(|_| author),

@@ -8,6 +8,8 @@ use omnimesh_protocol::compute::blob::wire::FRAME_BYTES_MAX;
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
+use omnimesh_protocol::observer::statistics::Rate;
+use omnimesh_protocol::observer::{self, places, probe, quarantine, telemetry};
 use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, log, membership, replay, step, validate};
 
 use crate::swarm::{self, LinkEnd, TransportKind, peer};
@@ -266,6 +268,60 @@ pub(crate) fn blob_streams() -> swarm::StreamConfig {
         inbound_bytes: 64 << 20,
         ..swarm::StreamConfig::default()
     }
+}
+
+pub(crate) fn observer(config: &Config) -> observer::Config {
+    let set = &config.observer;
+    let default = places::Config::default();
+    observer::Config {
+        quarantine: quarantine::Config { steps: (set.quarantine_steps > 0).then_some(set.quarantine_steps) },
+        places: places::Config {
+            address: Rate { burst: set.address_keys, ..default.address },
+            network: Rate { burst: set.network_keys, ..default.network },
+            ..default
+        },
+        ..observer::Config::default()
+    }
+}
+
+/// No probes in an emulated network: its owner says what is said there.
+pub(crate) fn probe(config: &Config, is_plugged: bool) -> probe::Config {
+    let interval_ms = if is_plugged { 0 } else { config.observer.probe_interval_ms };
+    probe::Config { interval: Duration::from_millis(interval_ms), ..probe::Config::default() }
+}
+
+/// Bytes of what is written down of a configuration.
+const CHANGES_BYTES_MAX: usize = 3_500;
+
+/// The settings that are not the default, for the audit log; secrets are hidden.
+pub(crate) fn changes(config: &Config) -> String {
+    let plain = |config: &Config| serde_json::to_value(config.redacted()).unwrap_or_default();
+    let (set, default) = (plain(config), plain(&Config::default()));
+    let mut changes = Vec::new();
+    for (section, values) in set.as_object().into_iter().flatten() {
+        for (key, value) in values.as_object().into_iter().flatten() {
+            if default[section][key] != *value {
+                changes.push(format!("{section}.{key} = {value}"));
+            }
+        }
+    }
+    match changes.join("; ") {
+        text if text.is_empty() => "the built-in configuration".to_owned(),
+        text if text.len() <= CHANGES_BYTES_MAX => text,
+        text => {
+            let hash = blake3::hash(text.as_bytes());
+            let names: Vec<&str> = changes.iter().filter_map(|change| change.split(' ').next()).collect();
+            format!("too long to be written down (BLAKE3 {}); set are {}", hash.to_hex(), names.join(" "))
+        }
+    }
+}
+
+pub(crate) fn telemetry(config: &Config) -> Result<telemetry::Config, SettingError> {
+    config.observer.telemetry().map_err(|(value, (reason, _))| SettingError {
+        setting: "observer.thresholds",
+        value,
+        reason,
+    })
 }
 
 #[cfg(test)]

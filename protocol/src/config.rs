@@ -17,8 +17,10 @@ use zeroize::Zeroize;
 use crate::id::NodeId;
 use crate::mesh::{Mesh, MeshSecret};
 
+mod observer;
 mod validate;
 
+pub use observer::ObserverConfig;
 pub use validate::{InvalidConfig, Problem};
 
 /// Everything that can be set.
@@ -39,6 +41,8 @@ pub struct Config {
     pub checkpoints: CheckpointsConfig,
     /// Blobs, and what jobs may take.
     pub compute: ComputeConfig,
+    /// What the observer does about what it sees: quarantine, probes, alerts, audit log.
+    pub observer: ObserverConfig,
     /// The HTTP API.
     pub api: ApiConfig,
     /// What the process logs.

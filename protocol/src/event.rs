@@ -126,6 +126,35 @@ pub enum Event<P> {
         /// Its first step seen here.
         step: Step,
     },
+    /// A metric came to another level.
+    Alert {
+        /// The code of the metric.
+        metric: &'static str,
+        /// `normal` (it is over), `warning` or `critical`.
+        level: &'static str,
+        /// The number of the incident.
+        incident: u64,
+        /// For people.
+        detail: String,
+    },
+    /// Somebody did what it ought not to: the first time, the tenth, the hundredth, and whenever it is proved.
+    Found {
+        /// The code of the kind.
+        kind: &'static str,
+        /// Who.
+        accused: String,
+        /// For people.
+        detail: String,
+    },
+    /// A key is shut out, or no longer.
+    Quarantine {
+        /// Whose.
+        node: NodeId,
+        /// `quarantined` or `released`.
+        what: &'static str,
+        /// For people.
+        detail: String,
+    },
     /// Something that this node could not do.
     Error {
         /// A stable code.
@@ -140,13 +169,18 @@ impl<P: Display> Event<P> {
     pub fn stream(&self) -> Stream {
         match self {
             Event::Published { .. } | Event::Verified { .. } => Stream::Message,
-            Event::Refused { .. } | Event::BadFrame { .. } | Event::PeerRefused { .. } => Stream::Security,
+            Event::Refused { .. }
+            | Event::BadFrame { .. }
+            | Event::PeerRefused { .. }
+            | Event::Found { .. }
+            | Event::Quarantine { .. } => Stream::Security,
             Event::Error { .. } => Stream::Error,
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::Member { .. }
             | Event::Step { .. }
-            | Event::Phase { .. } => Stream::Performance,
+            | Event::Phase { .. }
+            | Event::Alert { .. } => Stream::Performance,
         }
     }
 
@@ -172,6 +206,10 @@ impl<P: Display> Event<P> {
             },
             Event::Step { what, .. } => what,
             Event::Phase { .. } => "phase",
+            Event::Alert { level: "normal", .. } => "alert_resolved",
+            Event::Alert { .. } => "alert",
+            Event::Found { .. } => "finding",
+            Event::Quarantine { what, .. } => what,
             Event::Error { kind, .. } => kind,
         }
     }
@@ -186,7 +224,13 @@ impl<P: Display> Event<P> {
                 Some(peer.to_string())
             }
             Event::Member { member, .. } => Some(member.to_string()),
-            Event::Published { .. } | Event::Step { .. } | Event::Phase { .. } | Event::Error { .. } => None,
+            Event::Found { accused, .. } => Some(accused.clone()),
+            Event::Quarantine { node, .. } => Some(node.to_string()),
+            Event::Published { .. }
+            | Event::Step { .. }
+            | Event::Phase { .. }
+            | Event::Alert { .. }
+            | Event::Error { .. } => None,
         }
     }
 
@@ -234,7 +278,11 @@ impl<P: Display> Display for Event<P> {
             Event::PeerUp { peer, what, detail } => write!(f, "{peer} {what}: {detail}"),
             Event::PeerDown { peer, detail } => write!(f, "{peer} disconnected: {detail}"),
             Event::Member { member, state } => write!(f, "{member} is {state}"),
-            Event::Step { detail, .. } | Event::Error { detail, .. } => f.write_str(detail),
+            Event::Step { detail, .. } | Event::Error { detail, .. } | Event::Alert { detail, .. } => {
+                f.write_str(detail)
+            }
+            Event::Found { kind, accused, detail } => write!(f, "{kind} of {accused}: {detail}"),
+            Event::Quarantine { node, what, detail } => write!(f, "{node} is {what}: {detail}"),
             Event::Phase { phase, step } => write!(f, "phase {phase} began with step {step}"),
         }
     }

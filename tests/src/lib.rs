@@ -18,12 +18,14 @@ pub mod http;
 mod lab;
 mod node;
 mod process;
+mod receiver;
 mod wait;
 
 pub use api::{Api, Entry, equal};
 pub use lab::{Lab, Run};
 pub use node::{Node, Spec, Subscriber};
 pub use process::Process;
+pub use receiver::Receiver;
 pub use wait::{POLL, SOON, check, wait_for};
 
 /// A [`Lab`] for the command that was built with the test that asks for it.

@@ -2,6 +2,7 @@
 
 mod blob;
 mod durable;
+mod observer;
 mod sim;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(crate) use durable::{
     AppendArgs, BackupArgs, EvidenceCommand, LinkArgs, ListArgs, LogCommand, PutArgs, ReadArgs,
     RegistryCommand, RestoreArgs, SearchArgs, WalkArgs, WayArgs,
 };
+pub(crate) use observer::{AlertsCommand, AnomaliesArgs, AuditCommand, AuditFile, MonitorArgs};
 pub(crate) use sim::{CompareArgs, RerunArgs, RunArgs, ScenarioArgs, SimCommand, SweepArgs, VerifyArgs};
 
 /// OmniMesh: a mesh of equal nodes that verify every message and share one step.
@@ -87,6 +89,14 @@ pub(crate) enum Command {
     /// Who is shut out, and letting somebody in again
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// What is the matter with this node, and who takes care of it
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
+    /// Watch the node: health, metrics, alerts and findings, until Ctrl-C
+    Monitor(MonitorArgs),
+    /// What this node and its operators did: a signed chain of entries; needs no running node
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Publish a message on a channel
     Publish(PublishArgs),
     /// Print the messages of a channel as they arrive
@@ -190,20 +200,6 @@ pub(crate) struct SubscribeArgs {
     pub(crate) count: Option<u64>,
 }
 
-/// Flags of `anomalies`.
-#[derive(Debug, Default, Args)]
-pub(crate) struct AnomaliesArgs {
-    /// Only of this kind, such as equivocation
-    #[arg(long, value_name = "KIND")]
-    pub(crate) kind: Option<String>,
-    /// Only against this peer
-    #[arg(long, value_name = "PEER")]
-    pub(crate) accused: Option<String>,
-    /// Only as bad as this, or worse
-    #[arg(long, value_name = "SEVERITY", value_parser = ["info", "warning", "critical"])]
-    pub(crate) severity: Option<String>,
-}
-
 /// What can be done with quarantines.
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuarantineCommand {
@@ -228,6 +224,12 @@ pub(crate) enum WhyCommand {
     Peer {
         /// The peer's id
         id: String,
+    },
+    /// Why this node is in its step, or what it makes of another one
+    Step {
+        /// The step's number [default: the current one]
+        #[arg(value_name = "STEP")]
+        id: Option<u64>,
     },
 }
 

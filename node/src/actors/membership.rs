@@ -10,6 +10,7 @@ use omnimesh_protocol::membership::{self, Config, Counts, Local, Member};
 use omnimesh_protocol::{NodeId, Outbox, Step, Time, observer};
 use rand_chacha::ChaCha20Rng;
 
+use super::prober::Gone;
 use super::swarm::{MemberAddresses, MemberGone, Reintroduce, SendControl};
 use super::{Common, MAILBOX, Mailbox};
 use crate::clock::wall_ms;
@@ -83,10 +84,12 @@ impl MembershipActor {
                 membership::Output::MemberDown { peer } => {
                     member(peer, "dead");
                     self.common.send(Mailbox::Swarm, &links.swarm, MemberGone(peer));
+                    self.common.send(Mailbox::Prober, &links.prober, Gone(peer));
                 }
                 membership::Output::MemberLeft { peer } => {
                     member(peer, "left");
                     self.common.send(Mailbox::Swarm, &links.swarm, MemberGone(peer));
+                    self.common.send(Mailbox::Prober, &links.prober, Gone(peer));
                 }
                 membership::Output::Rejoined { generation } => {
                     tracing::info!(generation, "was held for dead, joined again");

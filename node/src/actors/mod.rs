@@ -23,9 +23,11 @@ pub(crate) mod gossip;
 pub(crate) mod log;
 pub(crate) mod membership;
 pub(crate) mod observer;
+pub(crate) mod prober;
 pub(crate) mod registry;
 pub(crate) mod swarm;
 pub(crate) mod sync;
+pub(crate) mod telemetry;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verify;
@@ -54,9 +56,11 @@ use gossip::GossipActor;
 use log::LogActor;
 use membership::MembershipActor;
 use observer::{Notice, Observe, ObserverActor};
+use prober::ProbeActor;
 use registry::RegistryActor;
 use swarm::SwarmActor;
 use sync::SyncActor;
+use telemetry::TelemetryActor;
 
 /// Messages that wait for an actor. Source: guess; a burst of frames is one message.
 pub(crate) const MAILBOX: usize = 1024;
@@ -89,9 +93,11 @@ can_stop!(
     LogActor,
     MembershipActor,
     ObserverActor,
+    ProbeActor,
     RegistryActor,
     SwarmActor,
-    SyncActor
+    SyncActor,
+    TelemetryActor
 );
 
 /// The addresses of a node's actors. The actors run for as long as somebody holds these.
@@ -103,6 +109,8 @@ pub(crate) struct Links {
     pub(crate) membership: Addr<MembershipActor>,
     pub(crate) author: Addr<AuthorActor>,
     pub(crate) observer: Addr<ObserverActor>,
+    pub(crate) prober: Addr<ProbeActor>,
+    pub(crate) telemetry: Addr<TelemetryActor>,
     /// None of nodes that keep no log, and so no registry.
     pub(crate) log: Option<Addr<LogActor>>,
     pub(crate) registry: Option<Addr<RegistryActor>>,
@@ -137,6 +145,7 @@ pub(crate) struct WeakLinks {
     pub(crate) membership: WeakAddr<MembershipActor>,
     pub(crate) author: WeakAddr<AuthorActor>,
     pub(crate) observer: WeakAddr<ObserverActor>,
+    pub(crate) prober: WeakAddr<ProbeActor>,
     pub(crate) log: Option<WeakAddr<LogActor>>,
     pub(crate) blobs: Option<WeakAddr<BlobActor>>,
 }
@@ -150,6 +159,7 @@ impl Links {
             membership: self.membership.downgrade(),
             author: self.author.downgrade(),
             observer: self.observer.downgrade(),
+            prober: self.prober.downgrade(),
             log: self.log.as_ref().map(Addr::downgrade),
             blobs: self.blobs.as_ref().map(Addr::downgrade),
         }
@@ -165,6 +175,8 @@ impl Links {
         let _ = self.membership.try_send(Stop);
         let _ = self.author.try_send(Stop);
         let _ = self.observer.try_send(Stop);
+        let _ = self.prober.try_send(Stop);
+        let _ = self.telemetry.try_send(Stop);
         if let Some(log) = &self.log {
             let _ = log.try_send(Stop);
         }
@@ -207,6 +219,7 @@ pub(crate) enum Mailbox {
     Membership,
     Author,
     Observer,
+    Prober,
     Log,
     Blobs,
 }
@@ -219,6 +232,7 @@ impl Mailbox {
         Mailbox::Membership,
         Mailbox::Author,
         Mailbox::Observer,
+        Mailbox::Prober,
         Mailbox::Log,
         Mailbox::Blobs,
     ];
@@ -231,6 +245,7 @@ impl Mailbox {
             Mailbox::Membership => "membership",
             Mailbox::Author => "author",
             Mailbox::Observer => "observer",
+            Mailbox::Prober => "prober",
             Mailbox::Log => "log",
             Mailbox::Blobs => "blobs",
         }

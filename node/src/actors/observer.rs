@@ -7,9 +7,9 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Event;
-use omnimesh_protocol::observer::why::WhyPeer;
+use omnimesh_protocol::observer::why::{WhyPeer, WhyStep};
 use omnimesh_protocol::observer::{
-    self, Config, Finding, MonitorInput, NetworkMetrics, Sentence, Start, Story,
+    self, AnomalyKind, Config, Finding, MonitorInput, NetworkMetrics, Released, Sentence, Start, Story,
 };
 use omnimesh_protocol::{MessageId, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
@@ -18,6 +18,7 @@ use super::author::Utter;
 use super::gossip::{AppScore, Hearing};
 use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox};
+use crate::audit::AuditLog;
 use crate::clock::{SharedClock, wall_ms};
 use crate::feed::{Feed, FeedLimits, FeedSender, feed};
 use crate::store::Store;
@@ -50,8 +51,11 @@ pub(crate) struct ObserverActor {
     rng: ChaCha20Rng,
     watchers: Vec<FeedSender<Observed>>,
     store: Option<Arc<Store>>,
+    audit: Option<AuditLog>,
     changes: Vec<(Bytes, Option<Bytes>)>,
     is_saving: bool,
+    /// What comes out now is of an earlier run, and was written down then.
+    is_restoring: bool,
 }
 
 impl ObserverActor {
@@ -60,7 +64,7 @@ impl ObserverActor {
         config: Config,
         start: Start<PeerId>,
         clock: SharedClock,
-        store: Option<Arc<Store>>,
+        (store, audit): (Option<Arc<Store>>, Option<AuditLog>),
     ) -> Self {
         let mut out = Outbox::new();
         let state = observer::State::new(config.clone(), start.clone(), common.now(), &mut out);
@@ -74,8 +78,10 @@ impl ObserverActor {
             rng: super::rng(),
             watchers: Vec::new(),
             store,
+            audit,
             changes: Vec::new(),
             is_saving: false,
+            is_restoring: true,
         }
     }
 
@@ -99,16 +105,13 @@ impl ObserverActor {
                         actor.give(ctx, [observer::Input::Timer(timer)]);
                     });
                 }
-                observer::Output::Found(finding) => tell(&finding),
-                observer::Output::Quarantine { node, sentence } => {
-                    tracing::warn!(%node, until = ?sentence.until, "in quarantine");
-                    self.set_hearing(Hearing::Quarantine(node));
-                    self.disconnect(peer::peer_id(&node));
+                observer::Output::Found(finding) => {
+                    tell(&finding);
+                    let Finding { kind, accused, reason: detail, .. } = finding;
+                    self.show(&[Event::Found { kind: kind.code(), accused, detail }]);
                 }
-                observer::Output::Release { node, reason } => {
-                    tracing::warn!(%node, reason = reason.code(), "no longer in quarantine");
-                    self.set_hearing(Hearing::Lift(node));
-                }
+                observer::Output::Quarantine { node, sentence } => self.on_quarantine(node, &sentence),
+                observer::Output::Release { node, reason } => self.on_release(node, reason),
                 observer::Output::Refuse { peer, reason } => {
                     let (detail, reason) = (reason.to_string(), reason.code());
                     self.common.observe(vec![Event::PeerRefused { peer, reason, detail }]);
@@ -127,7 +130,49 @@ impl ObserverActor {
                 observer::Output::Delete { key } => self.changes.push((key, None)),
             }
         }
+        self.is_restoring = false;
         self.save(ctx);
+    }
+
+    fn on_quarantine(&mut self, node: NodeId, sentence: &Sentence) {
+        let Sentence { kind, evidence, until, .. } = sentence;
+        let cause = kind.map_or("an operator said so", AnomalyKind::code);
+        let proof = evidence.map_or_else(String::new, |id| format!(", proved by evidence {id}"));
+        let end = until.map_or_else(|| "somebody lifts it".to_owned(), |step| format!("step {step}"));
+        let detail = format!("{cause}{proof}, until {end}");
+        tracing::warn!(%node, "in quarantine: {detail}");
+        self.set_hearing(Hearing::Quarantine(node));
+        self.disconnect(peer::peer_id(&node));
+        self.record("quarantine", "node", format!("{node}: {detail}"));
+        self.show(&[Event::Quarantine { node, what: "quarantined", detail }]);
+    }
+
+    fn on_release(&mut self, node: NodeId, reason: Released) {
+        let detail = reason.code().to_owned();
+        tracing::warn!(%node, reason = detail, "no longer in quarantine");
+        self.set_hearing(Hearing::Lift(node));
+        let actor = if reason == Released::Lifted { "api" } else { "node" };
+        self.record("lift", actor, format!("{node}: {detail}"));
+        self.show(&[Event::Quarantine { node, what: "released", detail }]);
+    }
+
+    fn record(&self, kind: &str, actor: &str, detail: String) {
+        if let Some(audit) = self.audit.as_ref().filter(|_| !self.is_restoring) {
+            audit.record(kind, actor, self.clock.step(self.common.now()), detail);
+        }
+    }
+
+    /// Hands events to those who watch.
+    fn show(&mut self, events: &[Event<PeerId>]) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let (step, at_ms) = (self.clock.step(self.common.now()), wall_ms());
+        self.watchers.retain(|watcher| {
+            events.iter().all(|event| {
+                watcher.offer(Observed { event: event.clone(), step, at_ms }, EVENT_BYTES).is_ok()
+            })
+        });
     }
 
     fn set_hearing(&self, hearing: Hearing) {
@@ -192,6 +237,7 @@ impl Supervised for ObserverActor {
             return ctx.stop();
         }
         self.out = Outbox::new();
+        self.is_restoring = true;
         if let Some(saved) = self.store.as_ref().and_then(|store| store.observer_entries().ok()) {
             self.start.saved = saved;
         }
@@ -250,17 +296,8 @@ impl Handler<Observe> for ObserverActor {
     type Result = ();
 
     fn handle(&mut self, Observe(events): Observe, ctx: &mut Self::Context) {
-        let now = self.common.now();
-        let step = self.clock.step(now);
-        if !self.watchers.is_empty() {
-            let at_ms = wall_ms();
-            self.watchers.retain(|watcher| {
-                events.iter().all(|event| {
-                    watcher.offer(Observed { event: event.clone(), step, at_ms }, EVENT_BYTES).is_ok()
-                })
-            });
-        }
-        let step = step.unwrap_or_default();
+        self.show(&events);
+        let step = self.clock.step(self.common.now()).unwrap_or_default();
         self.give(ctx, events.into_iter().map(|event| observer::Input::Event(step, event)));
     }
 }
@@ -343,6 +380,20 @@ impl Handler<GetWhyPeer> for ObserverActor {
 
     fn handle(&mut self, GetWhyPeer(peer): GetWhyPeer, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.state.why_peer(self.common.now(), &self.state.subject_of(&peer)))
+    }
+}
+
+/// Why this node is in its step, and how much it doubts itself.
+#[derive(Message)]
+#[rtype(result = "(WhyStep, f64)")]
+pub(crate) struct GetWhyStep;
+
+impl Handler<GetWhyStep> for ObserverActor {
+    type Result = MessageResult<GetWhyStep>;
+
+    fn handle(&mut self, _: GetWhyStep, _: &mut Self::Context) -> Self::Result {
+        let now = self.common.now();
+        MessageResult((self.state.why_step(now), self.state.doubt().value(now)))
     }
 }
 

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::envelope::Channel;
-use omnimesh_protocol::id::{MessageId, NodeId, Seq};
+use omnimesh_protocol::id::{MessageId, NodeId, Seq, Step};
 use omnimesh_protocol::log::{Appended, Report};
 use omnimesh_protocol::registry::{
     self, Action, AsOf, Direction, Entry, EntryKey, Found, LinkView, ListQuery, Page, Relation, SearchQuery,
@@ -16,8 +16,8 @@ use omnimesh_protocol::registry::{
 };
 
 use super::types::{
-    Anomaly, Event, LogEvent, Member, Message, Peer, Published, Quarantine, RegistryEvent, Status, StepView,
-    WhyMessage, WhyPeer,
+    AlertView, Anomaly, Event, LogEvent, Member, Message, Monitor, Peer, Published, Quarantine,
+    RegistryEvent, Status, StepView, WhyMessage, WhyPeer, WhyStep,
 };
 use crate::actors::blob::GetError;
 use crate::actors::log::LogError;
@@ -62,6 +62,18 @@ pub trait Backend: DurableBackend + BlobBackend {
 
     /// Why this node thinks of a peer what it does; `None` if that is no name of a peer.
     fn why_peer(&self, peer: String) -> Answer<'_, Option<WhyPeer>>;
+
+    /// Why this node is in its step, or what it makes of another.
+    fn why_step(&self, step: Option<Step>) -> Answer<'_, WhyStep>;
+
+    /// Alerts and what became of them, oldest first.
+    fn alerts(&self) -> Answer<'_, Vec<AlertView>>;
+
+    /// Somebody takes care of an alert; as it is then, `None` if there is none of that number.
+    fn acknowledge(&self, incident: u64, by: String) -> Answer<'_, Option<AlertView>>;
+
+    /// How the node and its mesh are.
+    fn monitor(&self) -> Answer<'_, Monitor>;
 
     /// Publishes an ephemeral message.
     fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError>;

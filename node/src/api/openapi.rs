@@ -2,6 +2,7 @@
 
 mod blob;
 mod durable;
+mod observer;
 
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
@@ -64,6 +65,7 @@ fn paths() -> Value {
     if let Value::Object(paths) = &mut paths {
         blob::add_paths(paths);
         durable::add_paths(paths);
+        observer::add_paths(paths);
     }
     paths
 }
@@ -279,11 +281,13 @@ fn schemas() -> Value {
     add("WhyPeer", why_peer());
     add("WhyMessage", why_message());
     add("WhyRecord", why_record());
+    add("Standing", standing());
     add("Invite", object(&[("invite", string())], &[]));
     add("Event", event());
     add("Error", error());
     blob::add_schemas(&mut schemas);
     durable::add_schemas(&mut schemas);
+    observer::add_schemas(&mut schemas);
     Value::Object(schemas)
 }
 
@@ -348,6 +352,8 @@ fn status() -> Value {
             ("listen", strings()),
             ("api", string()),
             ("ready", boolean()),
+            ("verified_delivery", string()),
+            ("probes", reference("Probes")),
         ],
         &[("not_ready_reason", string()), ("log_trouble", string())],
     )
@@ -433,6 +439,8 @@ fn anomaly() -> Value {
             ("accused", string()),
             ("reporter", string()),
             ("step", count()),
+            ("first_step", count()),
+            ("count", count()),
             ("severity", one_of(&["info", "warning", "critical"])),
             ("evidence", nullable(string())),
             ("detail", string()),
@@ -507,6 +515,20 @@ fn why_message() -> Value {
             ("first_seen_step", nullable(count())),
             ("copies", count()),
             ("records", json!({ "type": "array", "items": reference("WhyRecord") })),
+            ("standings", json!({ "type": "array", "items": reference("Standing") })),
+        ],
+        &[],
+    )
+}
+
+fn standing() -> Value {
+    object(
+        &[
+            ("peer_id", string()),
+            ("role", one_of(&["author", "bringer"])),
+            ("trust", number()),
+            ("standing", string()),
+            ("findings", json!({ "type": "array", "items": reference("Anomaly") })),
         ],
         &[],
     )

@@ -2,6 +2,7 @@
 
 mod blob;
 mod log;
+mod observer;
 mod query;
 mod registry;
 
@@ -42,7 +43,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 43] = [
+pub(super) const ROUTES: [Route; 48] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
@@ -56,6 +57,11 @@ pub(super) const ROUTES: [Route; 43] = [
     get("/api/v1/invite", |call| Box::pin(invite(call))),
     get("/api/v1/why/messages/{id}", |call| Box::pin(why_message(call))),
     get("/api/v1/why/peers/{id}", |call| Box::pin(why_peer(call))),
+    get("/api/v1/why/step", |call| Box::pin(observer::why_step(call))),
+    get("/api/v1/why/steps/{step}", |call| Box::pin(observer::why_one_step(call))),
+    get("/api/v1/alerts", |call| Box::pin(observer::alerts(call))),
+    route(Method::POST, "/api/v1/alerts/{id}/ack", |call| Box::pin(observer::acknowledge(call))),
+    get("/api/v1/monitor", |call| Box::pin(observer::monitor(call))),
     get("/api/v1/quarantine", |call| Box::pin(quarantines(call))),
     route(Method::DELETE, "/api/v1/quarantine/{peer}", |call| Box::pin(lift(call))),
     route(Method::POST, "/api/v1/channels/{name}/messages", |call| Box::pin(publish(call))),

@@ -9,6 +9,7 @@
 
 mod blob;
 mod log;
+mod observer;
 mod registry;
 mod value;
 
@@ -26,6 +27,9 @@ pub use blob::{Blob, BlobPut};
 pub use log::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogChange, LogCheckpoint, LogEntries,
     LogEntry, LogEvent, LogHead, LogProof, LogStatus, MissedEntries, Source,
+};
+pub use observer::{
+    AckRequest, AlertView, DoubtView, Level, MetricView, Monitor, Probes, StepEventView, WhyStep,
 };
 pub use registry::{
     AsOfView, EntryView, HitView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange,
@@ -69,6 +73,10 @@ pub struct Status {
     /// What is wrong with the log on disk, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_trouble: Option<String>,
+    /// What came of the known-answer probes of others, as in `99.98 %, 0 wrong`, or `no probes yet`.
+    pub verified_delivery: String,
+    /// The same in numbers.
+    pub probes: Probes,
 }
 
 /// A member of the mesh as this node sees it: `GET /api/v1/members` answers a list.
@@ -203,8 +211,12 @@ pub struct Anomaly {
     pub accused: String,
     /// The node that noticed.
     pub reporter: NodeId,
-    /// When.
+    /// When last.
     pub step: Step,
+    /// When first.
+    pub first_step: Step,
+    /// How often.
+    pub count: u64,
     /// How bad.
     pub severity: Severity,
     /// What proves it to anybody, in hex; none if it is this node's own observation.
@@ -301,6 +313,23 @@ pub struct WhyMessage {
     pub copies: u64,
     /// What happened, oldest first; a bounded number of them.
     pub records: Vec<WhyRecord>,
+    /// How those who had to do with it stand here: the author, and who brought it.
+    pub standings: Vec<Standing>,
+}
+
+/// How somebody stands at this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Who.
+    pub peer_id: String,
+    /// `author` or `bringer`.
+    pub role: String,
+    /// 0 to 1; 0.5 for a stranger.
+    pub trust: f64,
+    /// The same in a sentence.
+    pub standing: String,
+    /// What is held against it, newest last.
+    pub findings: Vec<Anomaly>,
 }
 
 /// One thing that happened to a message.

@@ -53,6 +53,7 @@ pub(super) fn validate(config: &Config) -> Result<(), InvalidConfig> {
     check.gossip(config);
     check.checkpoints(config);
     check.range("compute.blob_bytes", config.compute.blob_bytes, 1 << 20, 1 << 50);
+    check.observer(config);
     check.limits(config);
     check.api(config);
     check.log(config);
@@ -298,6 +299,40 @@ impl Check {
         }
     }
 
+    fn observer(&mut self, config: &Config) {
+        const DAY_MS: u64 = 86_400_000;
+        let observer = &config.observer;
+        self.range("observer.quarantine_steps", observer.quarantine_steps, 0, 1 << 40);
+        self.range("observer.address_keys", observer.address_keys, 1, 1 << 20);
+        self.range("observer.network_keys", observer.network_keys, 1, 1 << 20);
+        self.order(
+            ("observer.address_keys", observer.address_keys.into()),
+            ("observer.network_keys", observer.network_keys.into()),
+        );
+        if observer.probe_interval_ms > 0 {
+            self.range("observer.probe_interval_ms", observer.probe_interval_ms, 100, DAY_MS);
+        }
+        self.range("observer.sample_interval_ms", observer.sample_interval_ms, 100, 3_600_000);
+        self.range("observer.alert_hold_ms", observer.alert_hold_ms, 0, DAY_MS);
+        self.range("observer.alert_calm_ms", observer.alert_calm_ms, 0, DAY_MS);
+        self.range("observer.audit_days", observer.audit_days, 0, 36_500);
+        if let Err((text, (message, remedy))) = observer.telemetry() {
+            self.fail("observer.thresholds", format!("{text:?}"), message, remedy);
+        }
+        if let Some(url) = &observer.webhook_url {
+            let rest = url.strip_prefix("http://").unwrap_or_default();
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            if host.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                self.fail(
+                    "observer.webhook_url",
+                    format!("{url:?}"),
+                    "not an address that alerts can be posted to",
+                    "write it like http://alertmanager.example:9093/api/v2/alerts; for https, put a proxy before it",
+                );
+            }
+        }
+    }
+
     fn gossip(&mut self, config: &Config) {
         let gossip = &config.gossip;
         self.range("gossip.mesh_n", gossip.mesh_n, 1, 1000);
@@ -459,6 +494,13 @@ mod tests {
         assert_eq!(places(|c| c.network.peers_target = 200), ["network.peers_target"]);
         assert_eq!(places(|c| c.limits.streams_per_connection = 128), ["limits.connection_window_bytes"]);
         assert_eq!(places(|c| c.api.allowed_origins = vec!["*".into()]), ["api.allowed_origins"]);
+        assert_eq!(places(|c| c.observer.thresholds = vec!["disk".into()]), ["observer.thresholds"]);
+        assert_eq!(places(|c| c.observer.probe_interval_ms = 5), ["observer.probe_interval_ms"]);
+        assert!(places(|c| c.observer.probe_interval_ms = 0).is_empty());
+        for bad in ["https://a/b", "alerts.example", "http://", "http:///x", "http://a b"] {
+            assert_eq!(places(|c| c.observer.webhook_url = Some(bad.into())), ["observer.webhook_url"]);
+        }
+        assert!(places(|c| c.observer.webhook_url = Some("http://a:9093/api/v2/alerts".into())).is_empty());
         assert_eq!(places(|c| c.log.level = "loud".into()), ["log.level"]);
         assert!(places(|c| c.log.level = "info,omnimesh_node=debug".into()).is_empty());
         // All problems at once.

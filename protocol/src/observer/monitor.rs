@@ -58,6 +58,8 @@ pub struct NetworkMetrics {
     pub messages_per_second: f64,
     /// Messages refused per second.
     pub refused_per_second: f64,
+    /// Messages that were refused for a fault of who brought them, of those judged in the last ten seconds, 0 to 1.
+    pub error_rate: f64,
     /// Messages whose tag did not match, since the start.
     pub pattern_mismatches: u64,
     /// From publishing to here, of the last half to whole minute.
@@ -150,6 +152,7 @@ impl PerformanceMonitor {
             peers: self.sizes.peers,
             messages_per_second: ratio(sum(|b| b.payloads), 1) / seconds,
             refused_per_second: ratio(sum(|b| b.refused), 1) / seconds,
+            error_rate: if faults == 0 { 0.0 } else { ratio(faults, envelopes + faults) },
             pattern_mismatches: self.pattern_mismatches,
             latency_ms: self.latency(now),
             health: self.health(envelopes, faults),

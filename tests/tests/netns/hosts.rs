@@ -95,19 +95,27 @@ impl Hosts {
     /// Loses so many of a hundred packets that arrive at any host, at random.
     #[track_caller]
     pub(crate) fn lose(&self, percent: u32) {
-        for host in 0..self.count {
-            self.drop_input(host, &format!("numgen random mod 100 < {percent} counter drop"));
-        }
+        (0..self.count).for_each(|host| self.lose_at(host, percent));
+    }
+
+    /// The same at one host.
+    #[track_caller]
+    pub(crate) fn lose_at(&self, host: usize, percent: u32) {
+        self.drop_input(host, &format!("numgen random mod 100 < {percent} counter drop"));
+    }
+
+    /// Loses nothing any more at this host. Returns how many packets were lost there.
+    #[track_caller]
+    pub(crate) fn mend_at(&self, host: usize) -> u64 {
+        let lost = self.lost(host);
+        self.nft(host, &format!("delete table {TABLE}\n"));
+        lost
     }
 
     /// Loses nothing any more. Returns how many packets were lost at each host.
     #[track_caller]
     pub(crate) fn mend(&self) -> Vec<u64> {
-        let lost = (0..self.count).map(|host| self.lost(host)).collect();
-        for host in 0..self.count {
-            self.nft(host, &format!("delete table {TABLE}\n"));
-        }
-        lost
+        (0..self.count).map(|host| self.mend_at(host)).collect()
     }
 
     /// How many packets a rule has dropped at a host.

@@ -16,3 +16,4 @@ mod join;
 mod log;
 mod loss;
 mod mesh;
+mod stress;

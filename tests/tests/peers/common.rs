@@ -59,9 +59,10 @@ pub(crate) fn identity(seed: u64) -> Identity {
     Identity::from_seed(&bytes)
 }
 
-/// A node on loopback with free ports.
+/// A node on loopback with free ports, that says nothing unasked: what is counted is what the test says.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
+    config.observer.probe_interval_ms = 0;
     config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
     config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config

@@ -9,4 +9,5 @@ mod hostile;
 mod interop;
 mod liars;
 mod raw;
+mod shut_out;
 mod stock;

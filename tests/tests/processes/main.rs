@@ -12,4 +12,5 @@ mod inspect;
 mod join;
 mod kills;
 mod misuse;
+mod observer;
 mod store;

@@ -5,7 +5,8 @@
 
 use omnimesh_node::api::types::WhyPeer as Reasons;
 use omnimesh_node::api::types::{
-    InviteView, Member, MemberState, Outcome, Peer, Status, StepView, WhyMessage, WhyRecord,
+    InviteView, Member, MemberState, Outcome, Peer, Standing, Status, StepView, WhyMessage, WhyRecord,
+    WhyStep,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cli::{AnomaliesArgs, Globals, QuarantineCommand, WhyCommand};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
-use crate::output::{self, Format, millis};
+use crate::output::{self, Format, millis, printable};
 
 pub(super) fn invite(globals: &Globals) -> Result<(), CliError> {
     let view: InviteView = Client::new(globals)?.get("/api/v1/invite")?;
@@ -44,6 +45,7 @@ pub(super) fn status(globals: &Globals) -> Result<(), CliError> {
             ),
             ("members", status.members.to_string()),
             ("peers", status.peers.to_string()),
+            ("verified delivery", status.verified_delivery),
             ("uptime", seconds(status.uptime_s)),
             ("listen", status.listen.join(" ")),
             (
@@ -106,10 +108,12 @@ pub(super) fn anomalies(globals: &Globals, args: &AnomaliesArgs) -> Result<(), C
     let is_text = |value: &Value, wanted: &Option<String>| wanted.as_deref().is_none_or(|text| value == text);
     let levels = ["info", "warning", "critical"];
     let level = |name: &str| levels.iter().position(|level| *level == name).unwrap_or(0);
+    let since = args.since.unwrap_or(0);
     let least = args.severity.as_deref().map_or(0, level);
     let values: Vec<Value> = values
         .into_iter()
         .filter(|value| is_text(&value["kind"], &args.kind) && is_text(&value["accused"], &args.accused))
+        .filter(|value| value["step"].as_u64().unwrap_or(0) >= since)
         .filter(|value| level(value["severity"].as_str().unwrap_or_default()) >= least)
         .collect();
     let heads = ["step", "kind", "severity", "accused", "reporter", "detail"];
@@ -159,6 +163,7 @@ pub(super) fn why(globals: &Globals, what: &WhyCommand) -> Result<(), CliError> 
     match what {
         WhyCommand::Message { id } => why_message(globals, &client, id),
         WhyCommand::Peer { id } => why_peer(globals, &client, id),
+        WhyCommand::Step { id } => why_step(globals, &client, *id),
     }
 }
 
@@ -190,6 +195,37 @@ fn why_message(globals: &Globals, client: &Client, id: &str) -> Result<(), CliEr
             or_dash(record.from.clone()),
             record.explanation.clone(),
         ]
+    })?;
+    for stands in &why.standings {
+        let Standing { peer_id, role, trust, standing, findings } = stands;
+        output::text(&printable(&format!("\n{role} {peer_id}: {standing} (trust {trust:.2})")))?;
+        for found in findings {
+            output::text(&printable(&format!("  {}: {}", found.kind.code(), found.detail)))?;
+        }
+    }
+    Ok(())
+}
+
+fn why_step(globals: &Globals, client: &Client, step: Option<u64>) -> Result<(), CliError> {
+    let path = step.map_or_else(|| "/api/v1/why/step".to_owned(), |step| format!("/api/v1/why/steps/{step}"));
+    let value: Value = client.get(&path)?;
+    let why: WhyStep = typed(&value)?;
+    output::record(globals.output, &value, || {
+        let mut fields = vec![("step", output::cell(value.get("step")))];
+        fields.extend(why.explanation.into_iter().map(|reason| ("because", reason)));
+        let doubts = why.doubts.iter().filter(|doubt| doubt.value > 0.0);
+        fields.extend(doubts.map(|doubt| ("own doubt", format!("{} {:.2}", doubt.reason, doubt.value))));
+        fields.extend(
+            why.events
+                .iter()
+                .map(|event| ("happened", format!("{} ago: {}", seconds(event.ago_ms / 1000), event.detail))),
+        );
+        fields.extend(
+            why.findings.iter().map(|found| {
+                ("found", format!("{} of {}: {}", found.kind.code(), found.accused, found.detail))
+            }),
+        );
+        fields
     })
 }
 

@@ -1,5 +1,7 @@
 //! The commands, one file for each family.
 
+mod alerts;
+mod audit;
 mod backup;
 mod blob;
 mod config;
@@ -11,6 +13,7 @@ mod key;
 mod log;
 mod manual;
 mod message;
+mod monitor;
 mod registry;
 mod sim;
 mod start;
@@ -36,6 +39,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Metrics => inspect::metrics(&globals),
         Command::Anomalies(args) => inspect::anomalies(&globals, &args),
         Command::Quarantine(what) => inspect::quarantine(&globals, &what),
+        Command::Alerts(what) => alerts::run(&globals, &what),
+        Command::Monitor(args) => monitor::run(&globals, &args),
+        Command::Audit(what) => audit::run(&globals, &what),
         Command::Sim(what) => sim::run(&globals, &what),
         Command::Why(what) => inspect::why(&globals, &what),
         Command::Publish(args) => message::publish(&globals, &args),

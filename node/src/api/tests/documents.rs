@@ -58,6 +58,8 @@ fn concrete(path: &str) -> String {
         .replace("{kind}", "model")
         .replace("{name}", "news")
         .replace("{hash}", &super::blob::known().hash.to_string())
+        .replace("alerts/{id}", "alerts/1")
+        .replace("{step}", "7")
         .replace("{id}", &MessageId::of(b"known").to_string());
     path + query
 }
@@ -131,6 +133,7 @@ fn the_schemas_describe_the_documents_exactly() {
         ("WhyPeer", json!(sample_why_peer())),
         ("WhyMessage", json!(sample_why())),
         ("WhyRecord", json!(sample_why().records[0])),
+        ("Standing", json!(sample_why().standings[0])),
         ("Invite", json!(InviteView { invite: "x".to_owned() })),
         ("Event", json!(sample_event())),
         ("Error", error(ErrorCode::BadRequest)),
@@ -140,6 +143,7 @@ fn the_schemas_describe_the_documents_exactly() {
     .into_iter()
     .chain(super::durable::samples())
     .chain(super::blob::samples())
+    .chain(super::observer::samples())
     {
         check(name, &sample, &schemas[name], schemas);
         checked.insert(name.to_owned());

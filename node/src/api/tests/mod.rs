@@ -4,5 +4,6 @@ mod blob;
 mod documents;
 mod durable;
 mod errors;
+mod observer;
 mod streams;
 mod support;

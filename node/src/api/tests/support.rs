@@ -119,6 +119,23 @@ impl Backend for Memory {
         self.answer(Ok((!peer.is_empty()).then(sample_why_peer)))
     }
 
+    fn why_step(&self, step: Option<Step>) -> Answer<'_, WhyStep> {
+        self.answer(Ok(WhyStep { step, ..super::observer::sample_why_step() }))
+    }
+
+    fn alerts(&self) -> Answer<'_, Vec<AlertView>> {
+        self.answer(Ok(vec![super::observer::sample_alert()]))
+    }
+
+    fn acknowledge(&self, incident: u64, by: String) -> Answer<'_, Option<AlertView>> {
+        let alert = AlertView { acknowledged_by: Some(by), ..super::observer::sample_alert() };
+        self.answer(Ok((alert.id == incident).then_some(alert)))
+    }
+
+    fn monitor(&self) -> Answer<'_, Monitor> {
+        self.answer(Ok(super::observer::sample_monitor()))
+    }
+
     fn publish(&self, channel: Channel, payload: Bytes) -> Answer<'_, Published, PublishError> {
         self.answer(match channel.as_str() {
             _ if payload.len() > PAYLOAD_BYTES_MAX => Err(PublishError::TooLarge {
@@ -182,6 +199,8 @@ pub(super) fn sample_status() -> Status {
         ready: false,
         not_ready_reason: Some("no bootstrap peer answers".to_owned()),
         log_trouble: Some("the disk of the data directory is full".to_owned()),
+        verified_delivery: "99.98 %, 0 wrong".to_owned(),
+        probes: super::observer::sample_probes(),
     }
 }
 
@@ -255,6 +274,8 @@ pub(super) fn sample_anomaly() -> Anomaly {
         accused: "QmPeer".to_owned(),
         reporter: NodeId::from_bytes([1; 32]),
         step: Step(10),
+        first_step: Step(9),
+        count: 2,
         severity: Severity::Warning,
         evidence: None,
         detail: "the tag does not fit".to_owned(),
@@ -304,6 +325,13 @@ pub(super) fn sample_why() -> WhyMessage {
             from: Some("QmPeer".to_owned()),
             step: Step(10),
             at_ms: 1,
+        }],
+        standings: vec![Standing {
+            peer_id: "QmPeer".to_owned(),
+            role: "bringer".to_owned(),
+            trust: 0.1,
+            standing: "not trusted".to_owned(),
+            findings: vec![sample_anomaly()],
         }],
     }
 }

@@ -15,6 +15,7 @@
 mod incident;
 mod series;
 mod threshold;
+mod usual;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ use crate::time::Time;
 pub use incident::{INCIDENTS_MAX, Incident, Incidents, Reliability};
 pub use series::{Series, Slot};
 pub use threshold::{Direction, Gauge, Level, Metric, Threshold};
+pub use usual::{Lately, Usual};
 
 /// The thresholds in force.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,372 @@
+//! Telemetry: samples the node every few seconds; the shell of [`omnimesh_protocol::observer::telemetry`].
+//!
+//! ```text
+//! observer, prober, sync, membership, swarm, process ── a sample of each metric ──► telemetry ──► alert: event, webhook
+//!                                                                                      └► incident: audit log
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::prelude::*;
+use omnimesh_protocol::event::Event;
+use omnimesh_protocol::observer::telemetry::{
+    self, Alert, Config, Incident, Input, Lately, Level, Metric, Output, Reliability, Threshold, Usual,
+};
+use omnimesh_protocol::observer::{MonitorInput, NetworkMetrics, probe};
+use omnimesh_protocol::{Outbox, Time, step};
+
+use super::observer::{GetMetrics, Sizes};
+use super::{Common, MAILBOX, membership, prober, swarm, sync};
+use crate::audit::AuditLog;
+use crate::clock::{SharedClock, wall_ms};
+use crate::process::{Figures, Reader};
+use crate::webhook::{self, Post, Webhook};
+
+/// What the actor starts, and restarts, with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) every: Duration,
+    pub(crate) step_interval: Duration,
+    /// Peers that the router aims at.
+    pub(crate) degree: usize,
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where alerts are posted: the address, this node, and its mesh.
+    pub(crate) webhook: Option<(String, String, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TelemetryActor {
+    pub(super) common: Common,
+    settings: Settings,
+    clock: SharedClock,
+    audit: Option<AuditLog>,
+    webhook: Option<Webhook>,
+    reader: Arc<Mutex<Reader>>,
+    state: telemetry::State,
+    out: Outbox<Output>,
+    usual: Usual,
+    lately: Lately,
+    values: BTreeMap<Metric, f64>,
+    /// The severity of each alert that the webhook was told of, and when it began.
+    posted: BTreeMap<Metric, &'static str>,
+    is_sampling: bool,
+}
+
+/// What was read of the node, and when.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    network: NetworkMetrics,
+    probes: probe::Summary,
+    step: Option<step::Stats>,
+    sizes: MonitorInput,
+    figures: Figures,
+}
+
+impl TelemetryActor {
+    pub(crate) fn new(
+        common: Common,
+        settings: Settings,
+        clock: SharedClock,
+        audit: Option<AuditLog>,
+    ) -> Self {
+        let state = telemetry::State::new(settings.config.clone(), common.now());
+        let webhook = settings
+            .webhook
+            .clone()
+            .map(|(url, instance, mesh)| Webhook::begin(&common, url, instance, mesh));
+        let reader = Arc::new(Mutex::new(Reader::new(settings.data_dir.clone())));
+        TelemetryActor {
+            common,
+            settings,
+            clock,
+            audit,
+            webhook,
+            reader,
+            state,
+            out: Outbox::new(),
+            usual: Usual::default(),
+            lately: Lately::default(),
+            values: BTreeMap::new(),
+            posted: BTreeMap::new(),
+            is_sampling: false,
+        }
+    }
+
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(self.settings.every, Self::sample);
+        ctx.run_interval(webhook::REPEAT, |actor, _| actor.repeat());
+    }
+
+    /// Asks all, and takes what they say.
+    fn sample(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.is_sampling, true) {
+            // This node is so slow that the last sample is not taken yet; that is said by others.
+            return;
+        }
+        let (common, clock) = (self.common.clone(), self.clock.clone());
+        let (reader, degree) = (Arc::clone(&self.reader), self.settings.degree);
+        let sample = async move { ask(&common, &clock, reader, degree).await };
+        ctx.spawn(sample.into_actor(self).map(|sample, actor, ctx| {
+            actor.is_sampling = false;
+            if let Some(sample) = sample {
+                actor.on_sample(&sample, ctx);
+            }
+        }));
+    }
+
+    fn on_sample(&mut self, sample: &Sample, ctx: &mut Context<Self>) {
+        let now = self.common.now();
+        let values = self.values_of(now, sample);
+        let common = self.common.clone();
+        common.guard("telemetry", ctx, || {
+            for (metric, value) in &values {
+                self.state.handle(now, Input::Sample { metric: *metric, value: *value }, &mut self.out);
+            }
+        });
+        self.values = values.into_iter().collect();
+        self.carry_out(now);
+    }
+
+    fn values_of(&mut self, now: Time, sample: &Sample) -> [(Metric, f64); Metric::ALL.len()] {
+        let Sample { network, probes, step, sizes, figures } = sample;
+        let latency = network.latency_ms;
+        let skew = step.map_or(f64::NAN, |step| step.skew_ms / 1e3);
+        let wanted = sizes.degree.min(sizes.members_known.saturating_sub(1));
+        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        let degree = if wanted == 0 { 1.0 } else { count(sizes.peers.min(wanted)) / count(wanted) };
+        [
+            (Metric::LatencyP99, if latency.count == 0 { f64::NAN } else { latency.p99 }),
+            (Metric::Throughput, self.usual.add(now, network.messages_per_second)),
+            (Metric::ErrorRate, network.error_rate),
+            (Metric::Cpu, figures.cpu),
+            (Metric::Memory, figures.memory),
+            (Metric::Disk, figures.disk),
+            (Metric::Descriptors, figures.descriptors),
+            (Metric::StepSkew, skew / self.settings.step_interval.as_secs_f64()),
+            (Metric::MeshDegree, degree),
+            (Metric::Delivery, self.lately.add(now, probes.total.received, probes.total.lost)),
+            (Metric::Health, network.health),
+        ]
+    }
+
+    fn carry_out(&mut self, now: Time) {
+        let outputs: Vec<_> = self.out.drain().collect();
+        for output in outputs {
+            match output {
+                Output::Alert(alert) => self.on_alert(now, &alert),
+                Output::Incident(incident) => self.write_down(now, &incident),
+            }
+        }
+    }
+
+    fn on_alert(&mut self, now: Time, alert: &Alert) {
+        let (detail, metric) = (alert.sentence(), alert.metric);
+        match alert.level {
+            Level::Normal => tracing::info!(metric = metric.code(), "{detail}"),
+            level => tracing::warn!(metric = metric.code(), level = level.code(), "{detail}"),
+        }
+        let (level, incident) = (alert.level.code(), alert.incident);
+        self.common.observe(vec![Event::Alert {
+            metric: metric.code(),
+            level,
+            incident,
+            detail: detail.clone(),
+        }]);
+        let before = self.posted.remove(&metric);
+        let began_ms = wall_of(now, alert.since);
+        let post = |severity, ended_ms| Post {
+            metric: metric.code(),
+            severity,
+            summary: detail.clone(),
+            incident,
+            began_ms,
+            ended_ms,
+        };
+        let mut posts: Vec<Post> =
+            before.map(|severity| post(severity, Some(wall_ms()))).into_iter().collect();
+        if alert.level != Level::Normal {
+            posts.push(post(level, None));
+            self.posted.insert(metric, level);
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.send(posts);
+        }
+    }
+
+    /// Tells the webhook again of what lasts, so that it does not end there by itself.
+    fn repeat(&self) {
+        let Some(webhook) = &self.webhook else { return };
+        let now = self.common.now();
+        let lasts = self.state.incidents().iter().filter(|incident| incident.resolved.is_none());
+        let posts: Vec<Post> = lasts
+            .filter_map(|incident| {
+                Some(Post {
+                    metric: incident.metric.code(),
+                    severity: self.posted.get(&incident.metric).copied()?,
+                    summary: sentence(incident),
+                    incident: incident.id,
+                    began_ms: wall_of(now, incident.opened),
+                    ended_ms: None,
+                })
+            })
+            .collect();
+        if !posts.is_empty() {
+            webhook.send(posts);
+        }
+    }
+
+    fn write_down(&self, now: Time, incident: &Incident) {
+        let Some(audit) = &self.audit else { return };
+        let (actor, by) = match (&incident.resolved, &incident.acknowledged) {
+            (None, Some((_, by))) => ("api", format!(" by {by}")),
+            _ => ("node", String::new()),
+        };
+        let detail = format!("incident {} is {}{by}: {}", incident.id, incident.stage(), sentence(incident));
+        audit.record("incident", actor, self.clock.step(now), detail);
+    }
+}
+
+/// What an incident is, for people.
+fn sentence(incident: &Incident) -> String {
+    let Incident { metric, level, worst, value, .. } = incident;
+    format!("{} is {} ({}), {} at worst", metric.name(), level.code(), metric.show(*value), worst.code())
+}
+
+/// A moment of this process in milliseconds of Unix time.
+pub(crate) fn wall_of(now: Time, at: Time) -> u64 {
+    let ago = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+    wall_ms().saturating_sub(ago)
+}
+
+/// Reads all that is sampled; `None` while the node stops.
+async fn ask(
+    common: &Common,
+    clock: &SharedClock,
+    reader: Arc<Mutex<Reader>>,
+    degree: usize,
+) -> Option<Sample> {
+    let links = common.links();
+    let (counts, _) = links.membership.upgrade()?.send(membership::GetCounts).await.ok()?;
+    let peers = links.swarm.upgrade()?.send(swarm::GetSummary).await.ok()?.peers;
+    let step = links.sync.upgrade()?.send(sync::GetStats).await.ok()?;
+    let sizes = MonitorInput {
+        members_alive: counts.alive + counts.suspect,
+        members_known: counts.alive + counts.suspect + counts.dead,
+        peers,
+        degree,
+        is_synchronised: clock.step(common.now()).is_some(),
+    };
+    let observer = links.observer.upgrade()?;
+    observer.send(Sizes(sizes)).await.ok()?;
+    let network = observer.send(GetMetrics).await.ok()?;
+    let probes = links.prober.upgrade()?.send(prober::GetSummary).await.ok()?;
+    let read = move || reader.lock().unwrap_or_else(PoisonError::into_inner).read();
+    let figures = actix_rt::task::spawn_blocking(read).await.ok()?;
+    Some(Sample { network, probes, step, sizes, figures })
+}
+
+impl Actor for TelemetryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Supervised for TelemetryActor {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        if self.common.is_stopping() {
+            return ctx.stop();
+        }
+        self.out = Outbox::new();
+        self.state = telemetry::State::new(self.settings.config.clone(), self.common.now());
+        (self.is_sampling, self.usual, self.lately) = (false, Usual::default(), Lately::default());
+        self.begin(ctx);
+    }
+}
+
+/// All actors are linked: begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Begin;
+
+impl Handler<Begin> for TelemetryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Begin, ctx: &mut Self::Context) {
+        self.begin(ctx);
+    }
+}
+
+/// A metric as it is now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(crate) metric: Metric,
+    /// `None`: it is not known.
+    pub(crate) value: Option<f64>,
+    pub(crate) level: Level,
+    /// None: it is not watched.
+    pub(crate) threshold: Option<Threshold>,
+}
+
+/// All that telemetry says.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) at: Time,
+    pub(crate) worst: Level,
+    pub(crate) readings: Vec<Reading>,
+    pub(crate) incidents: Vec<Incident>,
+    pub(crate) reliability: Reliability,
+    pub(crate) webhook: webhook::Counts,
+}
+
+/// Asks for all that telemetry says.
+#[derive(Message)]
+#[rtype(result = "View")]
+pub(crate) struct GetView;
+
+impl Handler<GetView> for TelemetryActor {
+    type Result = MessageResult<GetView>;
+
+    fn handle(&mut self, _: GetView, _: &mut Self::Context) -> Self::Result {
+        let at = self.common.now();
+        let reading = |metric: &Metric| Reading {
+            metric: *metric,
+            value: self.values.get(metric).copied().filter(|value| value.is_finite()),
+            level: self.state.level(*metric),
+            threshold: self.settings.config.thresholds.get(metric).copied(),
+        };
+        MessageResult(View {
+            at,
+            worst: self.state.worst(),
+            readings: Metric::ALL.iter().map(reading).collect(),
+            incidents: self.state.incidents().iter().cloned().collect(),
+            reliability: self.state.incidents().reliability(at),
+            webhook: self.webhook.as_ref().map(Webhook::counts).unwrap_or_default(),
+        })
+    }
+}
+
+/// Somebody takes care of an incident; as it is then, `None` if there is none of that number.
+#[derive(Message)]
+#[rtype(result = "Option<(Time, Incident)>")]
+pub(crate) struct Acknowledge {
+    pub(crate) incident: u64,
+    pub(crate) by: String,
+}
+
+impl Handler<Acknowledge> for TelemetryActor {
+    type Result = Option<(Time, Incident)>;
+
+    fn handle(&mut self, Acknowledge { incident, by }: Acknowledge, _: &mut Self::Context) -> Self::Result {
+        let now = self.common.now();
+        self.state.handle(now, Input::Acknowledge { incident, by }, &mut self.out);
+        self.carry_out(now);
+        let found = self.state.incidents().iter().find(|known| known.id == incident);
+        found.map(|incident| (now, incident.clone()))
+    }
+}

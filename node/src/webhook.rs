@@ -1,0 +1,215 @@
+//! The webhook: alerts are posted as Prometheus's Alertmanager takes them.
+//!
+//! ```text
+//! telemetry ── send ──► bounded queue, the oldest goes first ──► one post at a time ──► POST <url>     [ {labels, …}, … ]
+//!                                                                   └ fails: again after 1 s, 2 s … 60 s
+//! ```
+//!
+//! The body is a list of *postable alerts* of Alertmanager's API, version 2. What `labels` say is one alert: `alertname`,
+//! `severity`, `metric`, `instance` (the peer id) and `mesh`. So a condition that gets worse ends the alert of the old severity and
+//! begins one of the new, in one post. `endsAt` of an alert that lasts is in the future, as Alertmanager ends by itself
+//! what it does not hear of any more; it is told again in time.
+//!
+//! A receiver that answers with an error of its own, or not at all, is tried again until it takes the post or the node stops.
+//! One that says that the post is wrong (4xx, but 408 and 429) is not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::actors::Common;
+use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender, feed};
+
+/// Posts that wait, at most.
+const QUEUE: usize = 256;
+/// Bytes that a post counts for.
+const POST_BYTES: usize = 2_048;
+/// How long a receiver may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two attempts: from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long an alert lasts at the receiver if it is not told of it again, and when it is.
+const VALID_MS: u64 = 4 * 3_600_000;
+pub(crate) const REPEAT: Duration = Duration::from_secs(2 * 3_600);
+
+/// An alert as it is posted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Post {
+    /// The code of the metric.
+    pub(crate) metric: &'static str,
+    /// `warning` or `critical`.
+    pub(crate) severity: &'static str,
+    pub(crate) summary: String,
+    pub(crate) incident: u64,
+    /// In milliseconds of Unix time.
+    pub(crate) began_ms: u64,
+    /// The same; `None` while it lasts.
+    pub(crate) ended_ms: Option<u64>,
+}
+
+/// What was posted so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    pub(crate) dropped: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    sent: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// A receiver of alerts.
+#[derive(Debug)]
+pub(crate) struct Webhook {
+    queue: FeedSender<Vec<Post>>,
+    counters: Arc<Counters>,
+}
+
+impl Webhook {
+    /// Begins to post to this address, until it is dropped or the node stops. Must be called within a runtime.
+    pub(crate) fn begin(common: &Common, url: String, instance: String, mesh: String) -> Self {
+        let (queue, posts) = feed(FeedLimits { items_max: QUEUE, ..FeedLimits::default() });
+        let counters = Arc::new(Counters::default());
+        let poster = Poster { url, instance, mesh, counters: Arc::clone(&counters) };
+        let common = common.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = poster.run(posts) => {}
+                () = common.stopped() => {}
+            }
+        });
+        Webhook { queue, counters }
+    }
+
+    /// Posts these together, once those before are posted.
+    pub(crate) fn send(&self, posts: Vec<Post>) {
+        let bytes = posts.len() * POST_BYTES;
+        let dropped = self.queue.offer(posts, bytes).unwrap_or(1);
+        self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { sent, failed, dropped } = &*self.counters;
+        Counts { sent: of(sent), failed: of(failed), dropped: of(dropped) }
+    }
+}
+
+struct Poster {
+    url: String,
+    instance: String,
+    mesh: String,
+    counters: Arc<Counters>,
+}
+
+impl Poster {
+    async fn run(self, mut posts: Feed<Vec<Post>>) {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("omnimesh/", env!("CARGO_PKG_VERSION")))
+            .timeout_global(Some(TIMEOUT))
+            .build();
+        let agent = ureq::Agent::from(config);
+        while let Some(item) = posts.next().await {
+            let FeedItem::Next(list) = item else { continue };
+            let mut wait = BACKOFF.0;
+            loop {
+                // The time until which an alert lasts is that of the attempt.
+                let body = body(&list, &self.instance, &self.mesh, crate::clock::wall_ms()).to_string();
+                let (agent, url) = (agent.clone(), self.url.clone());
+                let attempt = tokio::task::spawn_blocking(move || post(&agent, &url, &body)).await;
+                match attempt.unwrap_or(Attempt::Again("the attempt failed".to_owned())) {
+                    Attempt::Taken => {
+                        self.counters.sent.fetch_add(list.len() as u64, Ordering::Relaxed);
+                        break;
+                    }
+                    Attempt::Never(status) => {
+                        tracing::error!(url = self.url, status, "the webhook refuses alerts as they are");
+                        self.counters.dropped.fetch_add(list.len() as u64, Ordering::Relaxed);
+                        break;
+                    }
+                    Attempt::Again(reason) => {
+                        tracing::warn!(url = self.url, reason, again_in = ?wait, "the webhook took no alert");
+                        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(BACKOFF.1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Taken,
+    Again(String),
+    Never(u16),
+}
+
+fn post(agent: &ureq::Agent, url: &str, body: &str) -> Attempt {
+    match agent.post(url).header("Content-Type", "application/json").send(body) {
+        Ok(answer) => match answer.status().as_u16() {
+            200..=299 => Attempt::Taken,
+            status @ (408 | 429 | 500..=599) => Attempt::Again(format!("it answered {status}")),
+            status => Attempt::Never(status),
+        },
+        Err(error) => Attempt::Again(error.to_string()),
+    }
+}
+
+/// The list that Alertmanager takes.
+fn body(posts: &[Post], instance: &str, mesh: &str, now_ms: u64) -> Value {
+    let alert = |post: &Post| {
+        json!({
+            "labels": {
+                "alertname": format!("omnimesh_{}", post.metric),
+                "severity": post.severity,
+                "metric": post.metric,
+                "instance": instance,
+                "mesh": mesh,
+            },
+            "annotations": { "summary": post.summary, "incident": post.incident.to_string() },
+            "startsAt": rfc3339(post.began_ms),
+            "endsAt": rfc3339(post.ended_ms.unwrap_or(now_ms.saturating_add(VALID_MS))),
+        })
+    };
+    posts.iter().map(alert).collect()
+}
+
+/// A time in milliseconds of Unix time as RFC 3339 writes it, in UTC.
+pub(crate) fn rfc3339(ms: u64) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_ends_later_and_what_is_over_ended() {
+        let post = |ended_ms| Post {
+            metric: "disk",
+            severity: "critical",
+            summary: "disk in use is critical".to_owned(),
+            incident: 7,
+            began_ms: 0,
+            ended_ms,
+        };
+        let body = body(&[post(None), post(Some(5_000))], "12D3", "demo", 1_000);
+        assert_eq!(body[0]["labels"]["alertname"], "omnimesh_disk");
+        assert_eq!(body[0]["labels"], body[1]["labels"], "the same alert");
+        assert_eq!(body[0]["endsAt"], rfc3339(1_000 + VALID_MS));
+        assert_eq!(body[1]["endsAt"], "1970-01-01T00:00:05.000Z");
+        assert_eq!(body[1]["annotations"]["incident"], "7");
+        assert_eq!(body[1]["startsAt"], "1970-01-01T00:00:00.000Z");
+    }
+}
