@@ -9,6 +9,7 @@
 //! fails and says what to change. And one verdict is always given, asked for or not: [`FAULTS_TOOK_EFFECT`]; a run
 //! whose planned fault did nothing shows nothing.
 
+mod detection;
 mod effects;
 mod logs;
 mod messages;
@@ -70,5 +71,8 @@ fn judge(scenario: &Scenario, outcome: &Outcome, check: &Check) -> Verdict {
         Check::SameFreeze { within } => logs::same_freeze(outcome, within),
         Check::OnlyWritten => logs::only_written(outcome),
         Check::BoundedBuffers { bytes } => logs::bounded_buffers(outcome, bytes),
+        Check::Detection { precision_min, recall_min, false_quarantined_max } => {
+            detection::detection(outcome, precision_min, recall_min, false_quarantined_max)
+        }
     }
 }

@@ -10,6 +10,8 @@ use omnimesh_protocol::envelope::Envelope;
 use omnimesh_protocol::gossip::{Control, Message, Rpc, Topic};
 use omnimesh_protocol::log::Record;
 use omnimesh_protocol::mesh::MeshSecret;
+use omnimesh_protocol::observer::accusation::Accusation;
+use omnimesh_protocol::observer::evidence::{Evidence, Pair};
 use omnimesh_protocol::pattern::PatternGenerator;
 
 use super::link::nanos;
@@ -70,12 +72,21 @@ impl Act {
             AdversaryKind::Equivocate { rate_per_s }
             | AdversaryKind::Flood { rate_per_s }
             | AdversaryKind::Outsider { rate_per_s }
-            | AdversaryKind::Fork { rate_per_s } => Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3))),
+            | AdversaryKind::Fork { rate_per_s }
+            | AdversaryKind::Slander { rate_per_s } => Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3))),
+            AdversaryKind::Silence { rate_per_s } if rate_per_s > 0.0 => {
+                Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
+            }
             AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
                 Some(GRAFT_EVERY)
             }
             _ => None,
         }
+    }
+
+    /// Whether it does something by itself before it misbehaves.
+    fn begins_early(&self) -> bool {
+        matches!(self.kind, AdversaryKind::Silence { .. })
     }
 
     /// Whether it keeps messages from going to a peer, or those of an author from going anywhere.
@@ -169,7 +180,7 @@ impl Mischief {
                 continue;
             }
             let done = &mut ctx.sink.record.adversaries[act.adversary];
-            if act.kind == AdversaryKind::Silence {
+            if matches!(act.kind, AdversaryKind::Silence { .. }) {
                 *done += 1;
                 return None;
             }
@@ -202,7 +213,7 @@ impl Node {
         let begins: Vec<_> = (0..)
             .zip(&mischief.acts)
             .filter(|(_, act)| act.period().is_some())
-            .map(|(at, act)| (at, act.from.max(ctx.now)))
+            .map(|(at, act)| (at, if act.begins_early() { ctx.now } else { act.from.max(ctx.now) }))
             .collect();
         for (act, from) in begins {
             let at = self.local(ctx.now) + Duration::from_nanos(from - ctx.now);
@@ -245,6 +256,13 @@ impl Node {
         if let Some(period) = act.period().filter(|_| ctx.now < act.until) {
             self.set_timer(now + period, Timer::Mischief(number));
         }
+        if matches!(kind, AdversaryKind::Silence { .. }) {
+            if !is_active {
+                // What it is missed for.
+                self.flood(ctx);
+            }
+            return;
+        }
         if !is_active {
             return;
         }
@@ -259,6 +277,7 @@ impl Node {
             AdversaryKind::Equivocate { .. } => self.equivocate(ctx),
             AdversaryKind::Outsider { .. } => self.intrude(ctx),
             AdversaryKind::Fork { .. } => self.fork(ctx),
+            AdversaryKind::Slander { .. } => self.slander(ctx),
             _ => {
                 let control = Control { graft: vec![ctx.shared.topic.clone()], ..Control::default() };
                 self.send_to_all(&Rpc::of_control(control), ctx)
@@ -365,6 +384,34 @@ impl Node {
             let envelope = if number % 2 == 0 { &first } else { &second };
             let message = Message::new(ctx.shared.topic.clone(), envelope.as_bytes().clone());
             self.transmit(*peer, Packet::Gossip(Rpc::of_message(message)), ctx);
+        }
+        1
+    }
+}
+
+impl Node {
+    /// Accuses an honest node of equivocation, with two messages that it has signed itself under the other's name.
+    fn slander(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        let (first, second) = (self.noise(), self.noise());
+        let Some(step) = self.mesh_step(ctx) else { return 0 };
+        let (identity, nodes) = (ctx.shared.identity(ctx.me), ctx.shared.scenario.network.nodes);
+        let victim = (0..nodes).map(|by| (ctx.me + 1 + by) % nodes).find(|node| !ctx.shared.dishonest.contains(*node));
+        let Some(victim) = victim else { return 0 };
+        let mut forge = |payload| {
+            let sealed = self.seal(payload, ctx)?;
+            self.forget_last_seq();
+            let (mine, theirs) = (identity.id(), ctx.shared.id(victim));
+            let mut bytes = sealed.as_bytes().to_vec();
+            let at = bytes.windows(32).position(|part| part == mine.as_bytes())?;
+            bytes.get_mut(at..at + 32)?.copy_from_slice(theirs.as_bytes());
+            Envelope::decode(&Bytes::from(bytes), ctx.shared.validate.message_bytes_max).ok()
+        };
+        let (Some(first), Some(second)) = (forge(first), forge(second)) else { return 0 };
+        let Some(pair) = Pair::new(&first, &second) else { return 0 };
+        let evidence = Evidence::Pair(pair).encode();
+        let accusation = Accusation::sign(&identity, ctx.shared.mesh.id(), step, evidence);
+        for payload in accusation.to_payloads(ctx.shared.validate.message_bytes_max) {
+            self.publish_evidence(payload, ctx);
         }
         1
     }

@@ -413,6 +413,9 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         (weight, doubt): (Weight, f64),
         out: &mut Outbox<Output<P>>,
     ) {
+        if self.config.ignored.contains(&kind) {
+            return;
+        }
         let reporter = self.identity.id();
         let note = Note { kind, is_fault, detail, weight, doubt, evidence: None, reporter };
         let step = self.step.unwrap_or_default();

@@ -22,7 +22,16 @@ const OF_FAULTS: [&str; 11] = [
 /// Keys of adversaries that belong to some kinds only.
 const OF_ADVERSARIES: [&str; 5] = ["after_ms", "by_ms", "rate_per_s", "victims", "dials"];
 /// Keys of checks that belong to some kinds only.
-const OF_CHECKS: [&str; 5] = ["within_ms", "ratio", "steps", "bytes_per_node", "bytes"];
+const OF_CHECKS: [&str; 8] = [
+    "within_ms",
+    "ratio",
+    "steps",
+    "bytes_per_node",
+    "bytes",
+    "precision_min",
+    "recall_min",
+    "false_quarantined_max",
+];
 /// How one says whom something hits.
 const WHO: [&str; 5] = ["all", "nodes", "count", "share", "regions"];
 
@@ -46,7 +55,7 @@ impl FaultKind {
 
 impl AdversaryKind {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "tamper",
         "replay",
         "rush",
@@ -63,12 +72,13 @@ impl AdversaryKind {
         "cold_boot",
         "covert_flash",
         "fork",
+        "slander",
     ];
 }
 
 impl Check {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "agreement",
         "monotone",
         "authentic",
@@ -82,6 +92,7 @@ impl Check {
         "same_freeze",
         "only_written",
         "bounded_buffers",
+        "detection",
     ];
 }
 
@@ -148,7 +159,7 @@ pub(super) fn adversary(section: Section<'_, '_>, regions: &[Region]) -> Adversa
         at: Duration::ZERO,
         until: None,
         who: Who::Count(0),
-        kind: AdversaryKind::Silence,
+        kind: AdversaryKind::Silence { rate_per_s: 0.0 },
     })
 }
 
@@ -177,7 +188,7 @@ fn adversary_kind(section: &Section<'_, '_>, name: &'static str) -> Option<Adver
         "equivocate" => AdversaryKind::Equivocate { rate_per_s: rate("pairs in a second")? },
         "flood" => AdversaryKind::Flood { rate_per_s: rate("messages in a second")? },
         "outsider" => AdversaryKind::Outsider { rate_per_s: rate("messages in a second")? },
-        "silence" => AdversaryKind::Silence,
+        "silence" => AdversaryKind::Silence { rate_per_s: section.number("rate_per_s").unwrap_or(0.0) },
         "never_forward" => AdversaryKind::NeverForward,
         "eclipse" => AdversaryKind::Eclipse { victims: victims(section, Victims::One)? },
         "censor" => AdversaryKind::Censor { victims: victims(section, Victims::Publishers)? },
@@ -185,6 +196,7 @@ fn adversary_kind(section: &Section<'_, '_>, name: &'static str) -> Option<Adver
         "cold_boot" => AdversaryKind::ColdBoot { dials: dials()? },
         "covert_flash" => AdversaryKind::CovertFlash,
         "fork" => AdversaryKind::Fork { rate_per_s: rate("records in a second")? },
+        "slander" => AdversaryKind::Slander { rate_per_s: rate("accusations in a second")? },
         _ => return None,
     })
 }
@@ -204,7 +216,7 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
 
 pub(super) fn check(section: Section<'_, '_>) -> Option<Check> {
     let name = kind_of(&section, &Check::NAMES)?;
-    let default = Check::all().into_iter().chain(Check::of_log()).find(|check| check.name() == name)?;
+    let default = Check::all().into_iter().chain(Check::of_log()).chain([Check::DETECTION]).find(|check| check.name() == name)?;
     let within = |within| section.ms("within_ms").unwrap_or(within);
     let check = match default {
         Check::Agreement { within: default } => Check::Agreement { within: within(default) },
@@ -220,6 +232,11 @@ pub(super) fn check(section: Section<'_, '_>) -> Option<Check> {
         Check::BoundedBuffers { bytes } => {
             Check::BoundedBuffers { bytes: section.whole("bytes").unwrap_or(bytes) }
         }
+        Check::Detection { precision_min, recall_min, false_quarantined_max } => Check::Detection {
+            precision_min: section.number("precision_min").unwrap_or(precision_min),
+            recall_min: section.number("recall_min").unwrap_or(recall_min),
+            false_quarantined_max: section.whole("false_quarantined_max").unwrap_or(false_quarantined_max),
+        },
         Check::Monotone | Check::Authentic | Check::NoFalseQuarantine | Check::OnlyWritten => default,
     };
     section.finish_kind(name, &OF_CHECKS);
@@ -305,7 +322,7 @@ mod tests {
 
     #[test]
     fn every_check_has_its_name() {
-        let all = [Check::all(), Check::of_log()].concat();
+        let all = [Check::all(), Check::of_log(), vec![Check::DETECTION]].concat();
         assert_eq!(all.iter().map(Check::name).collect::<Vec<_>>(), Check::NAMES);
     }
 }
