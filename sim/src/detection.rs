@@ -2,12 +2,13 @@
 //!
 //! * A *verdict* is that an honest node holds something of one kind against another node: a finding that lowers its
 //!   trust, a proof, or silence, which lowers nothing. However often it is repeated, it is one.
+//! * Those who *misbehave* are those who have: who was to drop what it forwards, and had nothing to forward, has done nothing.
 //! * It is *right* if the other one misbehaves, has begun to, and the kind is a name of what it does
 //!   ([`crate::scenario::AdversaryKind::findings`]); *false* if the other one is honest. One against somebody who
 //!   misbehaves, under another name, is neither.
 //! * **Precision**: of the right and the false verdicts, the right ones. For one adversary, only kinds that name it.
 //! * **Recall**: of the nodes that misbehave, those with a right verdict by anybody honest.
-//! * **Time to detect**: from when a node begins to misbehave until the first right verdict.
+//! * **Time to detect**: from what a node first does until the first right verdict.
 //! * **Spread**: from the first quarantine of a node until 99 % of the honest nodes that are up have it in
 //!   quarantine, of what can be proved.
 //! * **False quarantine**: an honest node that an honest node has put into quarantine or on its graylist.
@@ -30,8 +31,10 @@ pub struct Row {
     pub name: String,
     /// Whether what it does can be proved.
     pub is_provable: bool,
-    /// Nodes of this kind.
+    /// Nodes of this kind that have misbehaved.
     pub nodes: u64,
+    /// Nodes of it that found no occasion to.
+    pub idle: u64,
     /// Of these, those found.
     pub found: u64,
     /// Right verdicts.
@@ -70,6 +73,7 @@ impl Row {
     /// Adds another run's figures of the same adversary.
     pub fn add(&mut self, other: &Row) {
         self.nodes += other.nodes;
+        self.idle += other.idle;
         self.found += other.found;
         self.verdicts += other.verdicts;
         self.verdicts_false += other.verdicts_false;
@@ -105,10 +109,11 @@ impl Scores {
             false_quarantined: outcome.false_quarantines.iter().map(|(_, whom, _)| *whom).collect(),
             ..Scores::default()
         };
-        let truth: BTreeMap<u32, (&Truth, Duration)> =
-            outcome.adversary_nodes.iter().copied().zip(facts.truth.iter().zip(begins(outcome))).collect();
+        let truth: BTreeMap<u32, &Truth> =
+            outcome.adversary_nodes.iter().copied().zip(&facts.truth).collect();
         let honest = |node: u32| !truth.contains_key(&node);
-        scores.falsely_convicted = facts.convicted.iter().map(|c| c.whom).filter(|whom| honest(*whom)).collect();
+        scores.falsely_convicted =
+            facts.convicted.iter().map(|c| c.whom).filter(|whom| honest(*whom)).collect();
         let mut first: BTreeMap<u32, Duration> = BTreeMap::new();
         for held in &facts.held {
             let Held { against, kind, at, .. } = *held;
@@ -119,7 +124,7 @@ impl Scores {
                         row.verdicts_false += 1;
                     }
                 }
-                Some((truth, begun)) if at >= *begun && truth.kinds.contains(&kind) => {
+                Some(truth) if truth.from.is_some_and(|from| at >= from) && truth.kinds.contains(&kind) => {
                     scores.verdicts += 1;
                     if let Some(row) = scores.rows.get_mut(truth.adversary) {
                         row.verdicts += 1;
@@ -131,10 +136,10 @@ impl Scores {
             }
         }
         for (node, at) in first {
-            let Some((truth, begun)) = truth.get(&node) else { continue };
+            let Some(truth) = truth.get(&node) else { continue };
             let Some(row) = scores.rows.get_mut(truth.adversary) else { continue };
             row.found += 1;
-            row.times_ms.push(at.saturating_sub(*begun).as_secs_f64() * 1e3);
+            row.times_ms.push(at.saturating_sub(truth.from.unwrap_or(at)).as_secs_f64() * 1e3);
         }
         scores.spread(outcome, facts);
         for row in &mut scores.rows {
@@ -173,7 +178,8 @@ fn rows(outcome: &Outcome, facts: &DetectionFacts) -> Vec<Row> {
         Row {
             name: effect.name.clone(),
             is_provable: mine().any(|truth| truth.is_provable),
-            nodes: mine().count() as u64,
+            nodes: mine().filter(|truth| truth.from.is_some()).count() as u64,
+            idle: mine().filter(|truth| truth.from.is_none()).count() as u64,
             ..Row::default()
         }
     };
@@ -188,12 +194,6 @@ fn rows_of<'a>(
     let named: BTreeSet<usize> =
         facts.truth.iter().filter(|truth| is_named(truth)).map(|truth| truth.adversary).collect();
     rows.iter_mut().enumerate().filter(move |(place, _)| named.contains(place)).map(|(_, row)| row)
-}
-
-/// From when each of those who misbehave does.
-fn begins(outcome: &Outcome) -> impl Iterator<Item = Duration> + '_ {
-    (0..outcome.adversary_nodes.len())
-        .map(|place| outcome.misbehave_from.get(place).copied().unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -213,16 +213,22 @@ mod tests {
         Held { by, against, kind, at: MS(at) }
     }
 
-    /// Node 5 tampers from 1 s on, 6 and 7 equivocate from 2 s on.
+    /// Node 4 tampers from 1 s on, 5 and 6 equivocate from 2 s on, and 7 never found an occasion.
     fn outcome(held: Vec<Held>, convicted: Vec<Convicted>) -> Outcome {
-        let truth = |adversary, kinds: &[AnomalyKind], is_provable| Truth { adversary, kinds: kinds.to_vec(), is_provable };
-        let equivocates = truth(1, &[AnomalyKind::Equivocation], true);
-        let truth = vec![truth(0, &[AnomalyKind::BadSignature], false), equivocates.clone(), equivocates];
+        let truth = |adversary, kinds: &[AnomalyKind], is_provable, from| Truth {
+            adversary,
+            kinds: kinds.to_vec(),
+            is_provable,
+            from,
+        };
+        let equivocates = truth(1, &[AnomalyKind::Equivocation], true, Some(MS(2_000)));
+        let idle = truth(1, &[AnomalyKind::Equivocation], true, None);
+        let tampers = truth(0, &[AnomalyKind::BadSignature], false, Some(MS(1_000)));
+        let truth = vec![tampers, equivocates.clone(), equivocates, idle];
         Outcome {
             nodes: 8,
             adversaries: vec![effect("tamper#1"), effect("equivocate#2")],
-            adversary_nodes: vec![5, 6, 7],
-            misbehave_from: vec![MS(1_000), MS(2_000), MS(2_000)],
+            adversary_nodes: vec![4, 5, 6, 7],
             detection: Some(DetectionFacts { held, convicted, truth, honest_up: 5, connections_refused: 0 }),
             ..Outcome::default()
         }
@@ -233,11 +239,11 @@ mod tests {
         use AnomalyKind::{BadSignature, Equivocation, Latency, NeverForwards};
         let scores = Scores::of(&outcome(
             vec![
-                held(0, 5, BadSignature, 900), // before it began
-                held(1, 5, BadSignature, 1_500),
-                held(0, 5, BadSignature, 1_200),
-                held(2, 5, NeverForwards, 1_300), // another name
-                held(0, 6, Equivocation, 5_000),
+                held(0, 4, BadSignature, 900), // before it began
+                held(1, 4, BadSignature, 1_500),
+                held(0, 4, BadSignature, 1_200),
+                held(2, 4, NeverForwards, 1_300), // another name
+                held(0, 5, Equivocation, 5_000),
                 held(0, 1, BadSignature, 3_000), // honest
                 held(1, 2, Latency, 3_000),      // honest, and no name of these
             ],
@@ -249,6 +255,7 @@ mod tests {
         assert_eq!(tamper.times_ms, [200.0]);
         assert_eq!((equivocate.precision(), equivocate.recall()), (Some(1.0), Some(0.5)));
         assert_eq!((tamper.is_provable, equivocate.is_provable), (false, true));
+        assert_eq!((tamper.idle, equivocate.idle), (0, 1));
         assert_eq!(scores.verdicts, 3);
         assert_eq!(scores.verdicts_false, BTreeMap::from([("bad_signature", 1), ("latency", 1)]));
         assert_eq!(Scores::of(&Outcome::default()), None);
@@ -257,7 +264,8 @@ mod tests {
     #[test]
     fn a_quarantine_is_everywhere_when_nearly_all_have_it() {
         let convicted = |by, whom, at| Convicted { by, whom, at: MS(at) };
-        let mut all: Vec<Convicted> = (0..5).map(|by| convicted(by, 6, 3_000 + u64::from(by) * 100)).collect();
+        let mut all: Vec<Convicted> =
+            (0..5).map(|by| convicted(by, 6, 3_000 + u64::from(by) * 100)).collect();
         all.extend([convicted(0, 7, 4_000), convicted(0, 7, 9_000), convicted(1, 2, 5_000)]);
         let scores = Scores::of(&outcome(Vec::new(), all)).unwrap();
         // Four of five are 99 %, rounded down.

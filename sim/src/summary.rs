@@ -192,8 +192,11 @@ pub struct DetectorKind {
     pub name: String,
     /// Whether what it does can be proved.
     pub provable: bool,
-    /// Nodes of it.
+    /// Nodes of it that misbehaved.
     pub nodes: u64,
+    /// Nodes of it that found no occasion to.
+    #[serde(default)]
+    pub idle: u64,
     /// Of these, those found.
     pub found: u64,
     /// Of what honest nodes held against others under a name of this, the part that was right.
@@ -443,6 +446,7 @@ impl Detector {
             name: row.name.clone(),
             provable: row.is_provable,
             nodes: row.nodes,
+            idle: row.idle,
             found: row.found,
             precision: row.precision(),
             recall: row.recall(),
@@ -453,7 +457,7 @@ impl Detector {
         };
         Detector {
             precision: stats::part(scores.verdicts, scores.verdicts + falsely),
-            recall: stats::part(found, self.adversaries),
+            recall: stats::part(found, scores.rows.iter().map(|row| row.nodes).sum()),
             time_to_detect_ms: percentile(&took, 500),
             time_to_detect_max_ms: percentile(&took, 1000),
             time_to_detect_p99_ms: percentile(&took, 990),

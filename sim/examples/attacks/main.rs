@@ -70,13 +70,7 @@ fn attacks(dials: u32) -> Vec<Attack> {
     let attack = |name, text, kind, at, share| Attack { name, text, kind, at, share };
     let all = Victims::All;
     vec![
-        attack(
-            "none",
-            "nobody attacks; honest nodes alone",
-            AdversaryKind::NeverForward,
-            secs(0),
-            0,
-        ),
+        attack("none", "nobody attacks; honest nodes alone", AdversaryKind::NeverForward, secs(0), 0),
         attack(
             "eclipse_one",
             "a tenth of the sybils connect to one node, and pass on nothing to it or from it",
@@ -160,17 +154,21 @@ impl Attack {
         if sybils > 0 {
             let kind = match &self.kind {
                 AdversaryKind::Sybil { dials } => AdversaryKind::Sybil { dials: *dials.min(&cli.honest) },
-                AdversaryKind::ColdBoot { dials } => AdversaryKind::ColdBoot { dials: *dials.min(&cli.honest) },
+                AdversaryKind::ColdBoot { dials } => {
+                    AdversaryKind::ColdBoot { dials: *dials.min(&cli.honest) }
+                }
                 kind => kind.clone(),
             };
-            scenario.adversaries = vec![Adversary { at: self.at, until: None, who: Who::Count(sybils), kind }];
+            scenario.adversaries =
+                vec![Adversary { at: self.at, until: None, who: Who::Count(sybils), kind }];
         }
         scenario.observer.enabled = Some(is_defended);
         if !is_defended {
             let gossip = &mut scenario.gossip;
             (gossip.score, gossip.mesh_degree_out, gossip.flood_publish) = (None, 0, false);
         }
-        scenario.checks = vec![omnimesh_sim::scenario::Check::Monotone, omnimesh_sim::scenario::Check::Authentic];
+        scenario.checks =
+            vec![omnimesh_sim::scenario::Check::Monotone, omnimesh_sim::scenario::Check::Authentic];
         scenario
     }
 
@@ -195,7 +193,9 @@ impl Attack {
             p99: latency.p99.into_iter().collect(),
             max: latency.max.into_iter().collect(),
             false_quarantined: summary.detector.false_quarantined,
-            broken: failed.map(|checked| format!("seed {seed}: {}: {}", checked.name, checked.detail)).collect(),
+            broken: failed
+                .map(|checked| format!("seed {seed}: {}: {}", checked.name, checked.detail))
+                .collect(),
         }
     }
 }
@@ -217,7 +217,8 @@ impl Cell {
             let count = values.len() as f64;
             (count > 0.0).then(|| values.iter().sum::<f64>() / count)
         };
-        let text = |value: Option<f64>, digits: usize| value.map_or_else(|| "–".into(), |v| format!("{v:.digits$}"));
+        let text =
+            |value: Option<f64>, digits: usize| value.map_or_else(|| "–".into(), |v| format!("{v:.digits$}"));
         let greatest = self.max.iter().copied().reduce(f64::max);
         format!(
             "{} % | {} | {} | {}",
@@ -240,19 +241,31 @@ fn main() -> ExitCode {
         for is_defended in [true, false] {
             let cell = attack.cell(&cli, is_defended);
             let (with, what) = if is_defended { ("with", attack.text) } else { ("without", "") };
-            let row = format!("| {} | {what} | {with} | {} |", if is_defended { attack.name } else { "" }, cell.columns());
+            let row = format!(
+                "| {} | {what} | {with} | {} |",
+                if is_defended { attack.name } else { "" },
+                cell.columns()
+            );
             eprintln!("{row} {} honest nodes shut out", cell.false_quarantined);
             let _ = writeln!(text, "{row}");
             for broken in &cell.broken {
                 let _ = writeln!(notes, "- `{}` {with} defences: {broken}", attack.name);
             }
             if cell.false_quarantined > 0 {
-                let _ = writeln!(notes, "- `{}` {with} defences: {} honest nodes shut out", attack.name, cell.false_quarantined);
+                let _ = writeln!(
+                    notes,
+                    "- `{}` {with} defences: {} honest nodes shut out",
+                    attack.name, cell.false_quarantined
+                );
             }
         }
     }
     text.push_str("\n## What went wrong beside\n\n");
-    text.push_str(if notes.is_empty() { "Nothing: no message was forged or delivered twice, no honest node was shut out.\n" } else { &notes });
+    text.push_str(if notes.is_empty() {
+        "Nothing: no message was forged or delivered twice, no honest node was shut out.\n"
+    } else {
+        &notes
+    });
     if cli.out.as_os_str() == "-" {
         println!("{text}");
     } else if let Err(error) = std::fs::write(&cli.out, text) {

@@ -91,6 +91,8 @@ fn run(nodes: u32, seed: u64, attack: &Attack, with_slow: bool) -> Part {
         false_quarantined: scores.false_quarantined.len() as u64,
         falsely_convicted: scores.falsely_convicted.len() as u64,
         false_verdicts: scores.verdicts_false.into_iter().collect(),
-        failed: u64::from(checked.iter().any(|checked| !checked.ok && checked.name == checkers::FAULTS_TOOK_EFFECT)),
+        failed: u64::from(
+            checked.iter().any(|checked| !checked.ok && checked.name == checkers::FAULTS_TOOK_EFFECT),
+        ),
     }
 }

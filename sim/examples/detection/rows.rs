@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use omnimesh_protocol::observer::AnomalyKind;
 use omnimesh_sim::scenario::{
     Adversary, AdversaryKind, Check, Fault, FaultKind, Log, Scenario, Topology, Victims, Who,
 };
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
 
 /// From when adversaries misbehave that do not from the beginning.
 const FROM: Duration = Duration::from_secs(20);
@@ -28,8 +30,6 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// What they do.
     pub(crate) kind: AdversaryKind,
-    /// The names of it: whoever ignores these finds nobody.
-    pub(crate) detectors: &'static [AnomalyKind],
     /// What is particular about it, for people.
     pub(crate) remark: &'static str,
     share: f64,
@@ -39,10 +39,7 @@ pub(crate) struct Attack {
 /// All that the simulator knows.
 pub(crate) fn attacks() -> Vec<Attack> {
     let secs = Duration::from_secs;
-    let attack = |name, kind: AdversaryKind, share, at, remark| {
-        let detectors = kind.findings();
-        Attack { name, kind, detectors, remark, share, at }
-    };
+    let attack = |name, kind: AdversaryKind, share, at, remark| Attack { name, kind, remark, share, at };
     let loud = SHARE_LOUD;
     let one = Victims::One;
     vec![
@@ -51,16 +48,40 @@ pub(crate) fn attacks() -> Vec<Attack> {
         attack("slander", AdversaryKind::Slander { rate_per_s: 0.2 }, loud, FROM, "an accusation every 5 s"),
         attack("tamper", AdversaryKind::Tamper, SHARE, FROM, "a bit of each forwarded message"),
         attack("outsider", AdversaryKind::Outsider { rate_per_s: 0.5 }, SHARE, FROM, "a message every 2 s"),
-        attack("replay", AdversaryKind::Replay { after: secs(15) }, SHARE, FROM, "15 s later; routers forget after 5 s"),
+        attack(
+            "replay",
+            AdversaryKind::Replay { after: secs(15) },
+            SHARE,
+            FROM,
+            "15 s later; routers forget after 5 s",
+        ),
         attack("rush", AdversaryKind::Rush { by: secs(30) }, SHARE, FROM, "30 s ahead"),
         attack("freeze", AdversaryKind::Freeze, SHARE, FROM, ""),
         attack("two_faced", AdversaryKind::TwoFaced { by: secs(5) }, SHARE, FROM, "within 5 s either way"),
-        attack("flood", AdversaryKind::Flood { rate_per_s: 60.0 }, 0.0, FROM, "two nodes, for 3 s; limits at 1/250"),
-        attack("silence", AdversaryKind::Silence { rate_per_s: 0.9 }, loud, secs(40), "wrote every 1.1 s until then"),
+        attack(
+            "flood",
+            AdversaryKind::Flood { rate_per_s: 60.0 },
+            0.0,
+            FROM,
+            "two nodes, for 3 s; limits at 1/250",
+        ),
+        attack(
+            "silence",
+            AdversaryKind::Silence { rate_per_s: 0.9 },
+            loud,
+            secs(40),
+            "wrote every 1.1 s until then",
+        ),
         attack("never_forward", AdversaryKind::NeverForward, SHARE, FROM, ""),
         attack("covert_flash", AdversaryKind::CovertFlash, SHARE, secs(30), "all at once"),
         attack("cold_boot", AdversaryKind::ColdBoot { dials: 20 }, SHARE, secs(0), "20 dials each"),
-        attack("sybil", AdversaryKind::Sybil { dials: 20 }, SHARE, secs(5), "20 dials each, from one address"),
+        attack(
+            "sybil",
+            AdversaryKind::Sybil { dials: 20 },
+            SHARE,
+            secs(5),
+            "20 dials each, from one address",
+        ),
         attack("censor", AdversaryKind::Censor { victims: Victims::Publishers }, SHARE, FROM, "all authors"),
         attack("eclipse", AdversaryKind::Eclipse { victims: one }, 0.0, FROM, "ten nodes around one"),
     ]
@@ -69,6 +90,11 @@ pub(crate) fn attacks() -> Vec<Attack> {
 impl Attack {
     /// The scenario, with so many nodes.
     pub(crate) fn scenario(&self, nodes: u32, seed: u64, with_slow: bool) -> Scenario {
+        let mut chosen =
+            index::sample(&mut ChaCha8Rng::seed_from_u64(seed), nodes as usize - 1, nodes as usize - 1)
+                .into_iter()
+                .filter_map(|node| u32::try_from(node + 1).ok());
+        let mut some = |count: u32| Who::Nodes(chosen.by_ref().take(count as usize).collect());
         let mut scenario = Scenario { name: self.name.into(), seed, ..Scenario::default() };
         let network = &mut scenario.network;
         network.nodes = nodes;
@@ -81,11 +107,12 @@ impl Attack {
         scenario.duration = Duration::from_secs(75);
         scenario.workload.messages = 190;
         let who = match self.kind {
-            AdversaryKind::Flood { .. } => Who::Count(2),
-            AdversaryKind::Eclipse { .. } => Who::Count(10.min(nodes / 5)),
-            _ => Who::Count(at_least_two(self.share, nodes)),
+            AdversaryKind::Flood { .. } => some(2),
+            AdversaryKind::Eclipse { .. } => some(10.min(nodes / 5)),
+            _ => some(at_least_two(self.share, nodes)),
         };
-        let until = matches!(self.kind, AdversaryKind::Flood { .. }).then(|| self.at + Duration::from_secs(3));
+        let until =
+            matches!(self.kind, AdversaryKind::Flood { .. }).then(|| self.at + Duration::from_secs(3));
         scenario.adversaries = vec![Adversary { at: self.at, until, who, kind: self.kind.clone() }];
         match self.kind {
             // A full-size flood of a thousand nodes is what the limits are there to spare.
@@ -98,7 +125,9 @@ impl Attack {
             _ => {}
         }
         if with_slow {
-            let fault = |kind| Fault { at: Duration::from_secs(1), until: None, who: slow_nodes(nodes, seed), kind };
+            // Honest ones: what somebody else is slow with is not theirs.
+            let who = some(at_least_two(SLOW_SHARE, nodes));
+            let fault = |kind| Fault { at: Duration::from_secs(1), until: None, who: who.clone(), kind };
             scenario.faults = vec![
                 fault(FaultKind::Degrade { loss: 0.0, latency_factor: SLOW_FACTOR }),
                 fault(FaultKind::Slow { frame_time: SLOW_FRAME }),
@@ -109,20 +138,12 @@ impl Attack {
     }
 }
 
-/// Some nodes, the same for all attacks; whether they misbehave or not.
-fn slow_nodes(nodes: u32, seed: u64) -> Who {
-    let count = at_least_two(SLOW_SHARE, nodes);
-    let first = u32::try_from(seed % u64::from(nodes)).unwrap_or(0);
-    // 7,919 is prime, so that the nodes differ.
-    let node = |n: u32| (first + n * (7_919 % nodes.max(1)).max(1)) % nodes;
-    let mut who: Vec<u32> = (0..count).map(node).filter(|node| *node > 0).collect();
-    who.sort_unstable();
-    who.dedup();
-    Who::Nodes(who)
-}
-
 fn at_least_two(share: f64, nodes: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of nodes")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a number of nodes"
+    )]
     let count = (share * f64::from(nodes)).round() as u32;
     count.max(2)
 }

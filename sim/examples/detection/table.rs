@@ -112,7 +112,13 @@ pub(crate) fn page(lines: &[Line], nodes: u32, seeds: u64, first_seed: u64) -> S
             let kinds: Vec<String> = kinds.map(|(kind, count)| format!("`{kind}` {count}")).collect();
             if kinds.is_empty() { "–".to_owned() } else { kinds.join(", ") }
         };
-        let _ = writeln!(text, "| `{}` | {} | {} |", line.attack.name, list(line.parts.first()), list(line.parts.get(1)));
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} |",
+            line.attack.name,
+            list(line.parts.first()),
+            list(line.parts.get(1))
+        );
     }
     let all: Vec<String> = lines.iter().flat_map(missed).collect();
     text.push_str("\n## Aims that are missed\n\n");

@@ -72,7 +72,8 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         tell(std::mem::take(&mut record.deliveries), &ended.sent, &shared.dishonest, &ended.away, nodes);
     hasher.update(&record.events.to_le_bytes());
     let (mut quarantines, mut false_quarantines): (Vec<(u32, Duration)>, Vec<_>) = (Vec::new(), Vec::new());
-    let mut shut_out: Vec<(u32, u32, u64)> = record.shut_out.iter().chain(&record.convicted).copied().collect();
+    let mut shut_out: Vec<(u32, u32, u64)> =
+        record.shut_out.iter().chain(&record.convicted).copied().collect();
     shut_out.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
     for (who, whom, at) in &shut_out {
         let at = Duration::from_nanos(*at);
@@ -140,13 +141,23 @@ fn detection(shared: &Shared, shards: &[Shard], record: &mut Record, who: &[Vec<
     record.held.sort_unstable_by_key(|(by, against, kind, at)| (*at, *by, *against, *kind));
     record.convicted.sort_unstable_by_key(|(by, whom, at)| (*at, *by, *whom));
     let at = Duration::from_nanos;
-    let held = |(by, against, kind, ns): &(u32, u32, _, u64)| Held { by: *by, against: *against, kind: *kind, at: at(*ns) };
+    let held = |(by, against, kind, ns): &(u32, u32, _, u64)| Held {
+        by: *by,
+        against: *against,
+        kind: *kind,
+        at: at(*ns),
+    };
     let convicted = |(by, whom, ns): &(u32, u32, u64)| Convicted { by: *by, whom: *whom, at: at(*ns) };
+    let mischief = |node: u32| {
+        let shard = shards.iter().find(|shard| (shard.sink.nodes.0..shard.sink.nodes.1).contains(&node))?;
+        shard.nodes.get((node - shard.first()) as usize)?.mischief.as_ref()?.acted()
+    };
     // Who is named twice is judged by what comes first.
     let truth = |node: u32| {
         let adversary = who.iter().position(|who| who.contains(&node))?;
         let kind = &shared.scenario.adversaries.get(adversary)?.kind;
-        Some(Truth { adversary, kinds: kind.findings().to_vec(), is_provable: kind.is_provable() })
+        let from = mischief(node).map(at);
+        Some(Truth { adversary, kinds: kind.findings().to_vec(), is_provable: kind.is_provable(), from })
     };
     let up = shards.iter().flat_map(|shard| (shard.first()..).zip(&shard.nodes));
     let honest_up = up.filter(|(me, node)| node.is_up() && !shared.dishonest.contains(*me)).count();

@@ -217,17 +217,16 @@ impl Node {
             )
         });
         let relay = relay::State::new(id, router, validator);
-        self.machines =
-            Some(Box::new(Machines {
-                relay,
-                sync,
-                membership,
-                author: None,
-                log: None,
-                observer: None,
-                publishing: None,
-                told: None,
-            }));
+        self.machines = Some(Box::new(Machines {
+            relay,
+            sync,
+            membership,
+            author: None,
+            log: None,
+            observer: None,
+            publishing: None,
+            told: None,
+        }));
         self.synchronised_at = None;
         for output in gossip_out.drain() {
             self.on_gossip(output, ctx);

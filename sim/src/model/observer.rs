@@ -18,10 +18,11 @@ use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::gossip::Contribution;
 use omnimesh_protocol::observer::detect::drift::Reading;
+use omnimesh_protocol::observer::detect::flood;
+use omnimesh_protocol::observer::statistics::Rate;
 use omnimesh_protocol::observer::{
     self, AnomalyKind, Finding, Input, MonitorInput, Output, Severity, accusation,
 };
-use omnimesh_protocol::observer::statistics::Rate;
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::{MessageId, NodeId, Outbox, gossip, log, relay};
 
@@ -56,11 +57,12 @@ impl ObserverPart {
 
 impl ObserverSettings {
     pub(super) fn new(of_scenario: &crate::scenario::Observer) -> Self {
-        let mut config = observer::Config::default();
-        config.ignored = of_scenario.ignore.iter().copied().collect();
+        let mut flood = flood::Config::default();
         if let Some(per_second) = of_scenario.flood_per_s {
-            config.flood.author = Rate::per_second(per_second, per_second.saturating_mul(2));
+            flood.author = Rate::per_second(per_second, per_second.saturating_mul(2));
         }
+        let ignored = of_scenario.ignore.iter().copied().collect();
+        let config = observer::Config { ignored, flood, ..observer::Config::default() };
         ObserverSettings { config, channel: Channel::new(accusation::CHANNEL).expect("a good name") }
     }
 }
@@ -80,7 +82,12 @@ impl Node {
             message_bytes_max: shared.validate.message_bytes_max,
             step_interval: shared.scenario.network.step_interval,
             node_of: |peer| Some(*peer),
-            saved: self.saved.iter().flat_map(|saved| saved.iter()).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            saved: self
+                .saved
+                .iter()
+                .flat_map(|saved| saved.iter())
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
         };
         let now = self.local(ctx.now);
         let mut out = Outbox::new();
@@ -221,7 +228,9 @@ impl Node {
 
     /// The health that the membership protocol gives this node.
     pub(super) fn observe_health(&mut self, health: u8, ctx: &mut Ctx<'_>) {
-        let Some(part) = self.machines.as_mut().and_then(|machines| machines.observer.as_mut()) else { return };
+        let Some(part) = self.machines.as_mut().and_then(|machines| machines.observer.as_mut()) else {
+            return;
+        };
         if std::mem::replace(&mut part.health, health) != health {
             self.observe(Input::Health(health), ctx);
         }
@@ -236,8 +245,11 @@ impl Node {
         let peers = self.ends.iter().filter(|end| end.is_up).count();
         let contributions = gossip
             .contributions()
-            .map(|Contribution { peer, copies, told, expected }| {
-                Contribution { peer: ctx.shared.id(peer), copies, told, expected }
+            .map(|Contribution { peer, copies, told, expected }| Contribution {
+                peer: ctx.shared.id(peer),
+                copies,
+                told,
+                expected,
             })
             .collect();
         let counts = machines.membership.as_ref().map(|membership| membership.counts());

@@ -98,8 +98,7 @@ impl Shared {
                 ..log::Config::default()
             })
         });
-        let observer =
-            scenario.has_observer().then(|| ObserverSettings::new(&scenario.observer));
+        let observer = scenario.has_observer().then(|| ObserverSettings::new(&scenario.observer));
         let places = if membership.is_some() || log.is_some() || observer.is_some() {
             ids.iter().copied().zip(0..).collect()
         } else {

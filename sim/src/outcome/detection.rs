@@ -52,4 +52,6 @@ pub struct Truth {
     pub kinds: Vec<AnomalyKind>,
     /// It can be proved.
     pub is_provable: bool,
+    /// When it first did it; none: it never found an occasion.
+    pub from: Option<Duration>,
 }

@@ -28,11 +28,19 @@ impl AdversaryKind {
         use AnomalyKind as A;
         match self {
             // Which gate a flipped bit is caught by depends on where it is.
-            AdversaryKind::Tamper => {
-                &[A::BadSignature, A::BadPattern, A::Malformed, A::WrongMesh, A::StaleStep, A::FutureStep, A::Replay]
-            }
+            AdversaryKind::Tamper => &[
+                A::BadSignature,
+                A::BadPattern,
+                A::Malformed,
+                A::WrongMesh,
+                A::StaleStep,
+                A::FutureStep,
+                A::Replay,
+            ],
             AdversaryKind::Replay { .. } => &[A::Replay, A::StaleStep],
-            AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. } => &[A::StepDrift],
+            AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. } => {
+                &[A::StepDrift]
+            }
             AdversaryKind::Equivocate { .. } | AdversaryKind::Fork { .. } => &[A::Equivocation],
             AdversaryKind::Flood { .. } => &[A::Flood],
             AdversaryKind::Outsider { .. } => &[A::BadPattern],

@@ -71,6 +71,8 @@ struct Neighbour {
     whereabouts: Whereabouts,
     counts: Counts,
     share: Share,
+    /// How long its last answer to the step protocol took, in nanoseconds, and when that was.
+    answer: Option<(Time, u64)>,
     /// Messages of others that it brought first since the last tick.
     first: u32,
     /// The score that the router was told.

@@ -66,7 +66,8 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
 }
 
 fn observer(root: &Section<'_, '_>, section: Section<'_, '_>) -> Observer {
-    let names = section.list("ignore", "a list of kinds of findings", "[\"latency\"]", |value| value.as_str());
+    let names =
+        section.list("ignore", "a list of kinds of findings", "[\"latency\"]", |value| value.as_str());
     let mut ignore = Vec::new();
     for name in names.unwrap_or_default() {
         match AnomalyKind::from_code(name) {

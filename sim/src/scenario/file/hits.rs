@@ -216,7 +216,11 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
 
 pub(super) fn check(section: Section<'_, '_>) -> Option<Check> {
     let name = kind_of(&section, &Check::NAMES)?;
-    let default = Check::all().into_iter().chain(Check::of_log()).chain([Check::DETECTION]).find(|check| check.name() == name)?;
+    let default = Check::all()
+        .into_iter()
+        .chain(Check::of_log())
+        .chain([Check::DETECTION])
+        .find(|check| check.name() == name)?;
     let within = |within| section.ms("within_ms").unwrap_or(within);
     let check = match default {
         Check::Agreement { within: default } => Check::Agreement { within: within(default) },

@@ -186,7 +186,11 @@ impl Problems {
         }
         let is_slander = matches!(adversary.kind, AdversaryKind::Slander { .. });
         if is_slander && !scenario.has_observer() {
-            self.push(path, "has no effect where nobody listens", "set `enabled = true` in `[observer]`, or remove it");
+            self.push(
+                path,
+                "has no effect where nobody listens",
+                "set `enabled = true` in `[observer]`, or remove it",
+            );
         }
         if adversary.kind.is_provable() && scenario.has_observer() && scenario.crypto == Crypto::Skip {
             let message = "is proved by signatures, which are not made";
@@ -272,7 +276,12 @@ impl Problems {
                     self.share(recall_min, true, key("recall_min"));
                     let can = scenario.has_observer() && !scenario.adversaries.is_empty();
                     let remedy = "add `[[adversaries]]`, and leave `[observer]` on; or remove the check";
-                    self.require(can, key("kind"), "there is nobody to be found, or nobody who looks", remedy);
+                    self.require(
+                        can,
+                        key("kind"),
+                        "there is nobody to be found, or nobody who looks",
+                        remedy,
+                    );
                 }
                 Check::Monotone | Check::Authentic | Check::NoFalseQuarantine | Check::OnlyWritten => {}
             }
