@@ -9,18 +9,20 @@
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use lru::LruCache;
 use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind};
+use omnimesh_protocol::event::Event;
 use omnimesh_protocol::identity::PublicKey;
 use omnimesh_protocol::mesh::MeshSecret;
+use omnimesh_protocol::observer::{self, Start};
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::replay::ReplayWindows;
 use omnimesh_protocol::validate::{self, Unverified, Validator, Verified};
-use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step, replay};
+use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Seq, Step, Time, replay};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use serde::Serialize;
@@ -35,6 +37,8 @@ const NOW: Step = Step(1_000_000);
 /// The most an envelope may have.
 const BYTES_MAX: usize = 65_536;
 const SEED: [u8; 32] = [7; 32];
+/// Peers of the observer.
+const PEERS: u8 = 16;
 /// The number of the message that made the author known: above all others, and within the window.
 const FIRST: Seq = Seq(1 << 12);
 
@@ -49,6 +53,8 @@ pub(crate) struct Gates {
     pub(crate) verify_strict_ns: Spread,
     /// Each gate, in the order in which it stands.
     pub(crate) gates: Vec<Gate>,
+    /// What the observer takes for an accepted message, of all that its verification takes.
+    pub(crate) observer_share: Spread,
 }
 
 /// One gate.
@@ -71,7 +77,7 @@ pub(crate) fn measure(batches: usize) -> Outcome<Vec<Gates>> {
 }
 
 /// The order of the rows; the first is what the others are measured against.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "bare verify_strict",
     "shape and decode",
     "mesh and channel",
@@ -85,7 +91,11 @@ const NAMES: [&str; 13] = [
     "refused: stranger (bad tag)",
     "refused: random bytes",
     "refused: cut short",
+    "observer: an accepted message",
 ];
+/// The places of the whole verification and of the observer among these.
+const WHOLE: usize = 9;
+const OBSERVER: usize = 13;
 
 type Times = [f64; NAMES.len()];
 
@@ -151,12 +161,14 @@ impl Bench {
     fn run(&self, message: &str, batches: usize) -> Outcome<Gates> {
         let mut columns = vec![Vec::with_capacity(batches); NAMES.len()];
         let mut ratios = columns.clone();
+        let mut shares = Vec::with_capacity(batches);
         // The first one warms up.
         for batch in 0..=batches {
             let times = self.batch()?;
             if batch == 0 {
                 continue;
             }
+            shares.push(times[OBSERVER] / times[WHOLE]);
             for (i, time) in times.iter().enumerate() {
                 columns[i].push(*time);
                 ratios[i].push(*time / times[0]);
@@ -171,6 +183,7 @@ impl Bench {
             payloads: self.payloads,
             verify_strict_ns: bare,
             gates: gates.collect(),
+            observer_share: Spread::of(shares),
         })
     }
 
@@ -212,6 +225,7 @@ impl Bench {
         times[10] = self.refused(&self.stranger)?;
         times[11] = self.refused(&self.random)?;
         times[12] = self.refused(&self.cut)?;
+        times[OBSERVER] = self.observed(&envelopes);
         Ok(times)
     }
 
@@ -235,6 +249,49 @@ impl Bench {
             return Err(format!("{accepted} of {MESSAGES} messages were accepted").into());
         }
         Ok((commit, all))
+    }
+
+    /// What an observer takes that has peers, has seen messages and is told of these, as the node tells it.
+    fn observed(&self, envelopes: &[Envelope]) -> f64 {
+        let mut out = Outbox::new();
+        let mut rng = ChaCha8Rng::from_seed(SEED);
+        let start = Start {
+            identity: Identity::from_seed(&[8; 32]),
+            mesh: self.mesh.clone(),
+            phase_interval: self.config.phase_interval,
+            message_bytes_max: BYTES_MAX,
+            step_interval: Duration::from_secs(1),
+            node_of: |peer: &NodeId| Some(*peer),
+            saved: Vec::new(),
+        };
+        let mut state = observer::State::new(observer::Config::default(), start, Time::ZERO, &mut out);
+        let peers: Vec<NodeId> = (1..=PEERS).map(|n| Identity::from_seed(&[n; 32]).id()).collect();
+        let mut tell = |at: u64, input| state.handle(Time::from_millis(at), input, &mut rng, &mut out);
+        for peer in &peers {
+            tell(1, observer::Input::Connected { peer: *peer, ip: None, is_inbound: true });
+        }
+        let inputs = |envelope: &Envelope, from: NodeId| {
+            let header = envelope.header();
+            let event = Event::Verified {
+                id: envelope.id(),
+                channel: header.channel.clone(),
+                author: header.author,
+                from,
+                step: header.step,
+                payloads: envelope.payloads().len(),
+                latency_us: Some(80_000),
+                delivered: true,
+            };
+            [observer::Input::Event(NOW, event), observer::Input::Message(envelope.clone())]
+        };
+        let told: Vec<_> = envelopes.iter().zip(peers.iter().cycle()).collect();
+        // The cost of making the inputs is the observer's, too.
+        let time = each(&told, |(envelope, from)| {
+            inputs(envelope, **from).into_iter().for_each(|input| tell(2_000, input));
+            true
+        });
+        drop(out.drain());
+        time
     }
 
     /// A validator that has accepted one message of the author.

@@ -73,7 +73,7 @@ impl Report {
 /// The gates as tables.
 pub(crate) fn gates(all: &[Gates]) -> String {
     let mut text = String::new();
-    for Gates { message, payloads, verify_strict_ns, gates } in all {
+    for Gates { message, payloads, verify_strict_ns, gates, observer_share } in all {
         let bare = spread(verify_strict_ns, 0);
         // Writing to a string does not fail.
         let _ = writeln!(text, "### Gates: {message}\n\nBare `verify_strict`: {bare} ns.\n");
@@ -90,6 +90,8 @@ pub(crate) fn gates(all: &[Gates]) -> String {
             }
             text.push('\n');
         }
+        let share = spread(observer_share, 3);
+        let _ = writeln!(text, "\nThe observer's part of the whole: **{share}**.");
         text.push('\n');
     }
     text

@@ -41,6 +41,7 @@
 //! ```
 
 pub mod checkers;
+pub mod detection;
 #[cfg(feature = "libp2p")]
 pub mod emulation;
 pub mod experiment;

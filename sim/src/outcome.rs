@@ -1,9 +1,11 @@
 //! What came of a run: facts, recorded by an engine, for the checkers and the report.
 
+mod detection;
 mod log;
 
 use std::time::Duration;
 
+pub use detection::{Convicted, DetectionFacts, Held, Truth};
 pub use log::{
     Answer, Append, AuthorLog, Covered, Frozen, LogCounts, LogFacts, NodeLog, SealedCheckpoint, StoredRecord,
 };
@@ -65,6 +67,8 @@ pub struct Outcome {
     pub degrees: Vec<u32>,
     /// The durable log, if nodes keep one.
     pub log: Option<LogFacts>,
+    /// What nodes found out about each other, if they have observers.
+    pub detection: Option<DetectionFacts>,
     /// Bytes that the machines of a node hold, on average, at the end.
     pub bytes_per_node: u64,
     /// Whether each live honest node knows each other live honest one as alive at the end; `None` without

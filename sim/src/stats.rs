@@ -9,8 +9,8 @@
 //!   section 4.1): `m / (n − 1) − 1` for a message of which `m` copies arrived at `n` nodes, its author among
 //!   these. Zero is the optimum: one copy for each receiver.
 //! * **LDH**, last delivery hop (the same paper): over how many links the last node got a message.
-//! * **Precision and recall** of the detector: of the nodes shut out, the part that misbehaved; of the nodes
-//!   that misbehave, the part that was shut out. A node counts once, however many shut it out.
+//! * **Precision and recall** where nodes have no observers: of the nodes shut out, the part that misbehaved; of the nodes
+//!   that misbehave, the part that was shut out. A node counts once. With observers: [`crate::detection`].
 
 use serde::{Deserialize, Serialize};
 

@@ -14,6 +14,7 @@ use omnimesh_protocol::gossip;
 use serde::{Deserialize, Serialize};
 
 use crate::checkers::Checked;
+use crate::detection::{Row, Scores};
 use crate::outcome::{Delivery, Outcome, Published, Traffic};
 use crate::scenario::Scenario;
 use crate::stats::{self, Verdicts, mean, percentile, rmr};
@@ -149,24 +150,76 @@ pub struct Skew {
     pub max: Option<f64>,
 }
 
-/// How well misbehaving nodes were found, by any honest node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// How well misbehaving nodes were found, by honest nodes. [`crate::detection`] defines the figures; where nodes have no
+/// observers, who is shut out counts for who is found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detector {
-    /// Of the nodes shut out, the part that misbehaved.
+    /// Of what honest nodes held against others, the part that was right.
     pub precision: Option<f64>,
-    /// Of the nodes that misbehave, the part that was shut out.
+    /// Of the nodes that misbehave, the part that was found.
     pub recall: Option<f64>,
     /// Honest nodes that an honest node shut out.
     pub false_quarantined: u64,
-    /// From the beginning of its misbehaviour until the first honest node shut it out: the median over those that
-    /// were.
+    /// From the beginning of its misbehaviour until the first honest node found it: the median over those that were.
     pub time_to_detect_ms: Option<f64>,
     /// The same: the longest.
     pub time_to_detect_max_ms: Option<f64>,
+    /// The same: 99 % are not above it.
+    #[serde(default)]
+    pub time_to_detect_p99_ms: Option<f64>,
     /// Nodes that misbehave.
     pub adversaries: u64,
+    /// Of these, those found.
+    #[serde(default)]
+    pub found: u64,
     /// Of these, those shut out.
     pub quarantined: u64,
+    /// Connections that observers refused: of keys in quarantine, or of too many new keys in one place.
+    #[serde(default)]
+    pub connections_refused: u64,
+    /// Each adversary of the scenario by itself; empty where nodes have no observers.
+    #[serde(default)]
+    pub kinds: Vec<DetectorKind>,
+    /// What honest nodes held against honest nodes, by kind of finding.
+    #[serde(default)]
+    pub false_verdicts: Vec<FalseVerdicts>,
+}
+
+/// How well one adversary of a scenario was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DetectorKind {
+    /// Kind and place in the scenario: `tamper#1`.
+    pub name: String,
+    /// Whether what it does can be proved.
+    pub provable: bool,
+    /// Nodes of it that misbehaved.
+    pub nodes: u64,
+    /// Nodes of it that found no occasion to.
+    #[serde(default)]
+    pub idle: u64,
+    /// Of these, those found.
+    pub found: u64,
+    /// Of what honest nodes held against others under a name of this, the part that was right.
+    pub precision: Option<f64>,
+    /// `found / nodes`.
+    pub recall: Option<f64>,
+    /// As of [`Detector`].
+    pub time_to_detect_ms: Option<f64>,
+    /// As of [`Detector`].
+    pub time_to_detect_p99_ms: Option<f64>,
+    /// Of what can be proved: those in quarantine at 99 % of the honest nodes at the end.
+    pub everywhere: u64,
+    /// From the first quarantine until then, 99 % are not above it.
+    pub spread_p99_ms: Option<f64>,
+}
+
+/// What honest nodes held against honest nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FalseVerdicts {
+    /// The kind of finding.
+    pub kind: String,
+    /// How many pairs of nodes.
+    pub count: u64,
 }
 
 /// A planned fault or adversary, and what it did.
@@ -373,8 +426,50 @@ impl Detector {
             false_quarantined: verdicts.false_positives,
             time_to_detect_ms: percentile(&took, 500),
             time_to_detect_max_ms: percentile(&took, 1000),
+            time_to_detect_p99_ms: percentile(&took, 990),
             adversaries,
+            found: quarantined,
             quarantined,
+            ..Detector::default()
+        }
+        .with_findings(outcome)
+    }
+
+    /// Where nodes have observers, what these say counts.
+    fn with_findings(self, outcome: &Outcome) -> Detector {
+        let Some(scores) = Scores::of(outcome) else { return self };
+        let mut took: Vec<f64> = scores.rows.iter().flat_map(|row| &row.times_ms).copied().collect();
+        took.sort_unstable_by(f64::total_cmp);
+        let found = took.len() as u64;
+        let falsely: u64 = scores.verdicts_false.values().sum();
+        let kind = |row: &Row| DetectorKind {
+            name: row.name.clone(),
+            provable: row.is_provable,
+            nodes: row.nodes,
+            idle: row.idle,
+            found: row.found,
+            precision: row.precision(),
+            recall: row.recall(),
+            time_to_detect_ms: row.time_ms(500),
+            time_to_detect_p99_ms: row.time_ms(990),
+            everywhere: row.everywhere,
+            spread_p99_ms: row.spread_at_ms(990),
+        };
+        Detector {
+            precision: stats::part(scores.verdicts, scores.verdicts + falsely),
+            recall: stats::part(found, scores.rows.iter().map(|row| row.nodes).sum()),
+            time_to_detect_ms: percentile(&took, 500),
+            time_to_detect_max_ms: percentile(&took, 1000),
+            time_to_detect_p99_ms: percentile(&took, 990),
+            found,
+            connections_refused: outcome.detection.as_ref().map_or(0, |facts| facts.connections_refused),
+            kinds: scores.rows.iter().map(kind).collect(),
+            false_verdicts: scores
+                .verdicts_false
+                .iter()
+                .map(|(kind, count)| FalseVerdicts { kind: (*kind).into(), count: *count })
+                .collect(),
+            ..self
         }
     }
 }
@@ -569,8 +664,11 @@ mod tests {
             // 200, 500, 1000 ms.
             time_to_detect_ms: Some(500.0),
             time_to_detect_max_ms: Some(1_000.0),
+            time_to_detect_p99_ms: Some(1_000.0),
             adversaries: 4,
+            found: 3,
             quarantined: 3,
+            ..Detector::default()
         };
         assert_eq!(Detector::of(&outcome), wanted);
     }

@@ -150,7 +150,7 @@ fn adversary(rng: &mut impl Rng) -> Adversary {
         0..3 => AdversaryKind::Fork { rate_per_s: rng.random_range(0.1..1.0) },
         3 => AdversaryKind::Tamper,
         4 => AdversaryKind::Replay { after: Duration::from_millis(rng.random_range(100..5_000)) },
-        _ => AdversaryKind::Silence,
+        _ => AdversaryKind::Silence { rate_per_s: 0.0 },
     };
     Adversary { at: secs(10), until: Some(secs(CALM_S)), who: Who::Count(1), kind }
 }

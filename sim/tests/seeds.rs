@@ -119,7 +119,7 @@ fn adversary(rng: &mut ChaCha8Rng) -> Adversary {
         5 => AdversaryKind::Equivocate { rate_per_s: 1.0 },
         6 => AdversaryKind::Flood { rate_per_s: 10.0 },
         7 => AdversaryKind::Outsider { rate_per_s: 2.0 },
-        8 => AdversaryKind::Silence,
+        8 => AdversaryKind::Silence { rate_per_s: 0.0 },
         9 => AdversaryKind::NeverForward,
         10 => AdversaryKind::Eclipse { victims: Victims::One },
         11 => AdversaryKind::Censor { victims: Victims::Publishers },

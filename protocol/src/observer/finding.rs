@@ -209,6 +209,13 @@ pub enum Detail {
         /// How long those of half the others take at most.
         median_ms: u64,
     },
+    /// It brought nothing, as it is far away: whatever it has, this node has long had.
+    Far {
+        /// How long its answers take, in milliseconds; `None`: longer than any are waited for.
+        ms: Option<u64>,
+        /// How long those of half of the neighbours take at most.
+        median_ms: u64,
+    },
     /// It brought little of what there was.
     Withheld {
         /// Messages it brought or told of that others wrote.
@@ -269,6 +276,14 @@ impl Display for Detail {
             Detail::Slow { ms, median_ms } => {
                 write!(f, "its messages take {ms} ms, those of half of the others at most {median_ms} ms")
             }
+            Detail::Far { ms: Some(ms), median_ms } => write!(
+                f,
+                "it brings nothing, and its answers take {ms} ms, those of half of the neighbours at most {median_ms} ms"
+            ),
+            Detail::Far { ms: None, median_ms } => write!(
+                f,
+                "it brings nothing, and does not answer in time; half of the neighbours take at most {median_ms} ms"
+            ),
             Detail::Withheld { brought, of, others_percent } => write!(
                 f,
                 "it brought or offered {brought} of {of} messages of others; half of the other neighbours have \

@@ -44,6 +44,7 @@ mod testing;
 pub mod trust;
 pub mod why;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -80,6 +81,9 @@ pub struct Config {
     pub peers_max: usize,
     /// Bytes of evidence kept. Default 16 MiB; above it, no new evidence is kept, though it counts.
     pub evidence_bytes_max: usize,
+    /// Kinds that this node does not look for; evidence of them convicts nobody here. Default none. For experiments: what
+    /// is a detector worth?
+    pub ignored: BTreeSet<AnomalyKind>,
     /// What is no flood.
     pub flood: detect::flood::Config,
     /// The memory for equivocation.
@@ -101,6 +105,7 @@ impl Default for Config {
             authors_max: count(8_192),
             peers_max: 1_024,
             evidence_bytes_max: 16 << 20,
+            ignored: BTreeSet::new(),
             flood: detect::flood::Config::default(),
             equivocation: detect::equivocation::Config::default(),
             trust: trust::Config::default(),

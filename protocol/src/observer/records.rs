@@ -19,6 +19,9 @@ const FRESH: Rate = Rate::per_second(256, 1024);
 /// A suspicion of one kind counts once in this time, or the one who acts faster is judged harder for the same.
 const WEIGHED_EVERY_MS: u64 = 1_000;
 
+/// A suspicion of which a node doubts more than this is told as no warning.
+const DOUBTED: f64 = 0.5;
+
 /// What is kept of a kind of finding.
 #[derive(Clone, Debug)]
 pub(super) struct Count {
@@ -115,6 +118,8 @@ impl<P: Display + Clone + StdHash + Eq> Records<P> {
         let record = self.entry(now, subject)?;
         let severity = match (note.evidence, note.weight) {
             (Some(_), _) => Severity::Critical,
+            // What this node doubts more than not is no warning.
+            (None, Weight::Suspicion(_)) if note.doubt > DOUBTED => Severity::Info,
             (None, Weight::Suspicion(_) | Weight::Fault(_)) => Severity::Warning,
             (None, _) => Severity::Info,
         };

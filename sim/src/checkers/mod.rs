@@ -10,6 +10,7 @@
 //! whose planned fault did nothing shows nothing.
 
 mod checkpoints;
+mod detection;
 mod effects;
 mod logs;
 mod messages;
@@ -72,5 +73,8 @@ fn judge(scenario: &Scenario, outcome: &Outcome, check: &Check) -> Verdict {
         Check::OnlyWritten => logs::only_written(outcome),
         Check::BoundedBuffers { bytes } => logs::bounded_buffers(outcome, bytes),
         Check::TrueCheckpoints => checkpoints::true_checkpoints(outcome),
+        Check::Detection { precision_min, recall_min, false_quarantined_max } => {
+            detection::detection(outcome, precision_min, recall_min, false_quarantined_max)
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::record::{Offences, Record, Sent, tell};
 use super::shard::Shard;
 use super::shared::Shared;
 use super::world::DUE_WITHIN;
-use crate::outcome::{Cost, Effect, Outcome, Sample};
+use crate::outcome::{Convicted, Cost, DetectionFacts, Effect, Held, Outcome, Sample, Truth};
 use crate::process::peak_bytes;
 
 /// Of meshes up to this size the links are told.
@@ -72,8 +72,10 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         tell(std::mem::take(&mut record.deliveries), &ended.sent, &shared.dishonest, &ended.away, nodes);
     hasher.update(&record.events.to_le_bytes());
     let (mut quarantines, mut false_quarantines): (Vec<(u32, Duration)>, Vec<_>) = (Vec::new(), Vec::new());
-    record.shut_out.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
-    for (who, whom, at) in &record.shut_out {
+    let mut shut_out: Vec<(u32, u32, u64)> =
+        record.shut_out.iter().chain(&record.convicted).copied().collect();
+    shut_out.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
+    for (who, whom, at) in &shut_out {
         let at = Duration::from_nanos(*at);
         if !shared.dishonest.contains(*whom) {
             false_quarantines.push((*who, *whom, at));
@@ -81,6 +83,7 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
             quarantines.push((*whom, at));
         }
     }
+    let detection = shared.observer.as_ref().map(|_| detection(shared, &shards, &mut record, &ended.who));
     let adversaries = scenario.adversaries.iter().enumerate().map(|(number, adversary)| Effect {
         name: format!("{}#{}", adversary.kind.name(), number + 1),
         planned: ended.who[number].len() as u64,
@@ -121,11 +124,52 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         regions: ended.regions,
         degrees,
         log,
+        detection,
         bytes_per_node: ended.bytes_per_node,
         events: record.events,
         checkpoints: ended.checkpoints,
         trace_hash: *hasher.finalize().as_bytes(),
         cost: Cost { wall: ended.wall, peak_rss_bytes: peak_bytes(), threads: shards.len() },
+    }
+}
+
+/// What observers did, and what was true.
+fn detection(shared: &Shared, shards: &[Shard], record: &mut Record, who: &[Vec<u32>]) -> DetectionFacts {
+    record.held.sort_unstable_by_key(|(by, against, kind, at)| (*by, *against, *kind, *at));
+    // What was told again was told before.
+    record.held.dedup_by_key(|(by, against, kind, _)| (*by, *against, *kind));
+    record.held.sort_unstable_by_key(|(by, against, kind, at)| (*at, *by, *against, *kind));
+    record.convicted.sort_unstable_by_key(|(by, whom, at)| (*at, *by, *whom));
+    let at = Duration::from_nanos;
+    let held = |(by, against, kind, ns): &(u32, u32, _, u64)| Held {
+        by: *by,
+        against: *against,
+        kind: *kind,
+        at: at(*ns),
+    };
+    let convicted = |(by, whom, ns): &(u32, u32, u64)| Convicted { by: *by, whom: *whom, at: at(*ns) };
+    let mischief = |node: u32| {
+        let shard = shards.iter().find(|shard| (shard.sink.nodes.0..shard.sink.nodes.1).contains(&node))?;
+        shard.nodes.get((node - shard.first()) as usize)?.mischief.as_ref()?.acted()
+    };
+    // Who is named twice is judged by what comes first.
+    let truth = |node: u32| {
+        let adversary = who.iter().position(|who| who.contains(&node))?;
+        let kind = &shared.scenario.adversaries.get(adversary)?.kind;
+        let from = mischief(node).map(at);
+        Some(Truth { adversary, kinds: kind.findings().to_vec(), is_provable: kind.is_provable(), from })
+    };
+    let up = shards.iter().flat_map(|shard| (shard.first()..).zip(&shard.nodes));
+    let honest_up = up.filter(|(me, node)| node.is_up() && !shared.dishonest.contains(*me)).count();
+    DetectionFacts {
+        held: record.held.iter().map(held).collect(),
+        convicted: record.convicted.iter().map(convicted).collect(),
+        truth: (0..shared.scenario.network.nodes)
+            .filter(|node| shared.dishonest.contains(*node))
+            .filter_map(truth)
+            .collect(),
+        honest_up: u32::try_from(honest_up).unwrap_or(u32::MAX),
+        connections_refused: record.connections_refused,
     }
 }
 

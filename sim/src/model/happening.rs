@@ -48,6 +48,8 @@ pub enum Machine {
     Membership,
     /// The durable log, or its disk.
     Log,
+    /// The observer.
+    Observer,
     /// What makes an adversary misbehave.
     Mischief,
 }
@@ -84,6 +86,7 @@ impl Machine {
             Machine::Step => "step",
             Machine::Membership => "membership",
             Machine::Log => "log",
+            Machine::Observer => "observer",
             Machine::Mischief => "adversary",
         }
     }

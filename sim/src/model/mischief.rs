@@ -4,18 +4,21 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnimesh_protocol::Time;
 use omnimesh_protocol::control::Frame;
 use omnimesh_protocol::envelope::Envelope;
 use omnimesh_protocol::gossip::{Control, Message, Rpc, Topic};
 use omnimesh_protocol::log::Record;
 use omnimesh_protocol::mesh::MeshSecret;
+use omnimesh_protocol::observer::accusation::Accusation;
+use omnimesh_protocol::observer::evidence::{Evidence, Pair};
 use omnimesh_protocol::pattern::PatternGenerator;
+use omnimesh_protocol::{MessageId, Time};
 
 use super::link::nanos;
 use super::node::{Ctx, Node, Timer};
 use super::packet::Packet;
 use super::random::{Draw, mix};
+use super::record::Record as Facts;
 use super::shared::Shared;
 use crate::scenario::AdversaryKind;
 
@@ -47,6 +50,8 @@ pub(super) struct Act {
     frozen_ns: Option<u64>,
     /// What is to be replayed, and when.
     kept: VecDeque<(Time, Message)>,
+    /// When it first did something.
+    acted: Option<u64>,
 }
 
 impl Act {
@@ -57,7 +62,14 @@ impl Act {
         until: Option<Duration>,
     ) -> Self {
         let until = until.map_or(u64::MAX, nanos);
-        Act { adversary, kind, from: nanos(from), until, frozen_ns: None, kept: VecDeque::new() }
+        Act { adversary, kind, from: nanos(from), until, frozen_ns: None, kept: VecDeque::new(), acted: None }
+    }
+
+    fn note(&mut self, now: u64, done: u64, record: &mut Facts) {
+        record.adversaries[self.adversary] += done;
+        if done > 0 {
+            self.acted.get_or_insert(now);
+        }
     }
 
     fn is_active(&self, now: u64) -> bool {
@@ -70,12 +82,23 @@ impl Act {
             AdversaryKind::Equivocate { rate_per_s }
             | AdversaryKind::Flood { rate_per_s }
             | AdversaryKind::Outsider { rate_per_s }
-            | AdversaryKind::Fork { rate_per_s } => Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3))),
+            | AdversaryKind::Fork { rate_per_s }
+            | AdversaryKind::Slander { rate_per_s } => {
+                Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
+            }
+            AdversaryKind::Silence { rate_per_s } if rate_per_s > 0.0 => {
+                Some(Duration::from_secs_f64(1.0 / rate_per_s.max(1e-3)))
+            }
             AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
                 Some(GRAFT_EVERY)
             }
             _ => None,
         }
+    }
+
+    /// Whether it does something by itself before it misbehaves.
+    fn begins_early(&self) -> bool {
+        matches!(self.kind, AdversaryKind::Silence { .. })
     }
 
     /// Whether it keeps messages from going to a peer, or those of an author from going anywhere.
@@ -115,6 +138,14 @@ impl Act {
             // Who tells of messages and does not serve them is found out.
             *done += control.ihave.iter().map(|ihave| ihave.ids.len() as u64).sum::<u64>();
             control.ihave.clear();
+        } else if matches!(self.kind, AdversaryKind::Censor { .. } | AdversaryKind::Eclipse { .. })
+            && let Some(control) = &mut rpc.control
+        {
+            let author = |id: &MessageId| shared.known.get(id).map(|known| known.author);
+            for ihave in &mut control.ihave {
+                ihave.ids.retain(|id| author(id) == Some(me) || !self.withholds(to, author(id), shared));
+            }
+            control.ihave.retain(|ihave| !ihave.ids.is_empty());
         }
         if self.kind == AdversaryKind::Tamper {
             for message in &mut rpc.publish {
@@ -168,30 +199,39 @@ impl Mischief {
             if !act.is_active(ctx.now) {
                 continue;
             }
-            let done = &mut ctx.sink.record.adversaries[act.adversary];
-            if act.kind == AdversaryKind::Silence {
-                *done += 1;
+            if matches!(act.kind, AdversaryKind::Silence { .. }) {
+                act.note(ctx.now, 1, &mut ctx.sink.record);
                 return None;
             }
-            packet = match packet {
-                Packet::Gossip(rpc) => Packet::Gossip(act.corrupt_gossip(to, rpc, ctx.me, ctx.shared, done)?),
+            let mut done = 0;
+            let corrupted = match packet {
+                Packet::Gossip(rpc) => {
+                    act.corrupt_gossip(to, rpc, ctx.me, ctx.shared, &mut done).map(Packet::Gossip)
+                }
                 Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns }) => {
                     let mut lie = |honest| {
                         let lie = act.corrupt_time(to, honest, ctx.me);
-                        *done += u64::from(lie != honest);
+                        done += u64::from(lie != honest);
                         lie
                     };
                     let (mesh_time_ns, proposal_ns) = (mesh_time_ns.map(&mut lie), lie(proposal_ns));
-                    Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns })
+                    Some(Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns }))
                 }
                 Packet::Control(Frame::StepAnnounce { mesh_time_ns }) => {
                     let mesh_time_ns = act.corrupt_time(to, mesh_time_ns, ctx.me);
-                    Packet::Control(Frame::StepAnnounce { mesh_time_ns })
+                    Some(Packet::Control(Frame::StepAnnounce { mesh_time_ns }))
                 }
-                packet => packet,
+                packet => Some(packet),
             };
+            act.note(ctx.now, done, &mut ctx.sink.record);
+            packet = corrupted?;
         }
         Some(packet)
+    }
+
+    /// When it first did something.
+    pub(super) fn acted(&self) -> Option<u64> {
+        self.acts.iter().filter_map(|act| act.acted).min()
     }
 }
 
@@ -202,7 +242,7 @@ impl Node {
         let begins: Vec<_> = (0..)
             .zip(&mischief.acts)
             .filter(|(_, act)| act.period().is_some())
-            .map(|(at, act)| (at, act.from.max(ctx.now)))
+            .map(|(at, act)| (at, if act.begins_early() { ctx.now } else { act.from.max(ctx.now) }))
             .collect();
         for (act, from) in begins {
             let at = self.local(ctx.now) + Duration::from_nanos(from - ctx.now);
@@ -236,7 +276,7 @@ impl Node {
         else {
             return;
         };
-        let (adversary, is_active) = (act.adversary, act.is_active(ctx.now));
+        let is_active = act.is_active(ctx.now);
         let mut replayed = Vec::new();
         while act.kept.front().is_some_and(|(at, _)| *at <= now) {
             replayed.extend(act.kept.pop_front().map(|(_, message)| message));
@@ -245,10 +285,17 @@ impl Node {
         if let Some(period) = act.period().filter(|_| ctx.now < act.until) {
             self.set_timer(now + period, Timer::Mischief(number));
         }
+        if matches!(kind, AdversaryKind::Silence { .. }) {
+            if !is_active {
+                // What it is missed for.
+                self.flood(ctx);
+            }
+            return;
+        }
         if !is_active {
             return;
         }
-        ctx.sink.record.adversaries[adversary] += match kind {
+        let done = match kind {
             AdversaryKind::Replay { .. } => {
                 for message in &replayed {
                     self.send_to_all(&Rpc::of_message(message.clone()), ctx);
@@ -259,11 +306,16 @@ impl Node {
             AdversaryKind::Equivocate { .. } => self.equivocate(ctx),
             AdversaryKind::Outsider { .. } => self.intrude(ctx),
             AdversaryKind::Fork { .. } => self.fork(ctx),
+            AdversaryKind::Slander { .. } => self.slander(ctx),
             _ => {
                 let control = Control { graft: vec![ctx.shared.topic.clone()], ..Control::default() };
                 self.send_to_all(&Rpc::of_control(control), ctx)
             }
         };
+        let acts = self.mischief.as_mut().map(|mischief| &mut mischief.acts);
+        if let Some(act) = acts.and_then(|acts| acts.get_mut(number as usize)) {
+            act.note(ctx.now, done, &mut ctx.sink.record);
+        }
     }
 
     fn send_to_all(&mut self, rpc: &Rpc, ctx: &mut Ctx<'_>) -> u64 {
@@ -365,6 +417,35 @@ impl Node {
             let envelope = if number % 2 == 0 { &first } else { &second };
             let message = Message::new(ctx.shared.topic.clone(), envelope.as_bytes().clone());
             self.transmit(*peer, Packet::Gossip(Rpc::of_message(message)), ctx);
+        }
+        1
+    }
+}
+
+impl Node {
+    /// Accuses an honest node of equivocation, with two messages that it has signed itself under the other's name.
+    fn slander(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        let (first, second) = (self.noise(), self.noise());
+        let Some(step) = self.mesh_step(ctx) else { return 0 };
+        let (identity, nodes) = (ctx.shared.identity(ctx.me), ctx.shared.scenario.network.nodes);
+        let victim =
+            (0..nodes).map(|by| (ctx.me + 1 + by) % nodes).find(|node| !ctx.shared.dishonest.contains(*node));
+        let Some(victim) = victim else { return 0 };
+        let mut forge = |payload| {
+            let sealed = self.seal(payload, ctx)?;
+            self.forget_last_seq();
+            let (mine, theirs) = (identity.id(), ctx.shared.id(victim));
+            let mut bytes = sealed.as_bytes().to_vec();
+            let at = bytes.windows(32).position(|part| part == mine.as_bytes())?;
+            bytes.get_mut(at..at + 32)?.copy_from_slice(theirs.as_bytes());
+            Envelope::decode(&Bytes::from(bytes), ctx.shared.validate.message_bytes_max).ok()
+        };
+        let (Some(first), Some(second)) = (forge(first), forge(second)) else { return 0 };
+        let Some(pair) = Pair::new(&first, &second) else { return 0 };
+        let evidence = Evidence::Pair(pair).encode();
+        let accusation = Accusation::sign(&identity, ctx.shared.mesh.id(), step, evidence);
+        for payload in accusation.to_payloads(ctx.shared.validate.message_bytes_max) {
+            self.publish_evidence(payload, ctx);
         }
         1
     }

@@ -32,6 +32,7 @@ mod log_facts;
 mod log_work;
 mod mischief;
 mod node;
+mod observer;
 mod packet;
 mod person;
 pub(crate) mod plan;

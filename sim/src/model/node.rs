@@ -4,13 +4,13 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use omnimesh_protocol::author::{self, Ticket};
-use omnimesh_protocol::envelope::{Envelope, Kind};
+use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::gossip;
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::relay;
 use omnimesh_protocol::step::{self, SavedOffset, Start, StepSync};
 use omnimesh_protocol::validate::Validator;
-use omnimesh_protocol::{MessageId, Outbox, Seq, Step, Time, membership};
+use omnimesh_protocol::{MessageId, Outbox, Seq, Step, Time, membership, observer};
 use rand_chacha::ChaCha8Rng;
 use smallvec::SmallVec;
 
@@ -19,6 +19,7 @@ use super::disk::Drive;
 use super::link::{Fate, Parcel, Stream};
 use super::log::LogPart;
 use super::mischief::Mischief;
+use super::observer::{ObserverPart, Saved};
 use super::packet::{Packet, digest, size};
 use super::queue::{Due, Event, What};
 use super::random::{Draw, mix};
@@ -47,6 +48,9 @@ pub(super) enum Timer {
     Mischief(u32),
     /// Something of the log or its disk, by number.
     Log(u32),
+    Observer(observer::Timer),
+    /// Look at what nobody tells the observer by itself.
+    Look,
 }
 
 impl Timer {
@@ -57,6 +61,7 @@ impl Timer {
             Timer::Swim(_) => Machine::Membership,
             Timer::Mischief(_) => Machine::Mischief,
             Timer::Log(_) => Machine::Log,
+            Timer::Observer(_) | Timer::Look => Machine::Observer,
         }
     }
 }
@@ -64,11 +69,14 @@ impl Timer {
 /// The machines of a process.
 #[derive(Debug)]
 pub(super) struct Machines {
-    relay: relay::State<u32>,
-    sync: Option<StepSync<u32>>,
-    membership: Option<Box<membership::State>>,
+    pub(super) relay: relay::State<u32>,
+    pub(super) sync: Option<StepSync<u32>>,
+    pub(super) membership: Option<Box<membership::State>>,
     author: Option<Box<author::State>>,
     pub(super) log: Option<Box<LogPart>>,
+    pub(super) observer: Option<Box<ObserverPart>>,
+    /// The own envelope that the router is being given.
+    publishing: Option<Box<Envelope>>,
     /// The step that the relay was last told.
     told: Option<Step>,
 }
@@ -97,6 +105,8 @@ pub(super) struct Node {
     disk: Disk,
     /// Where the log is, of nodes that keep one.
     pub(super) drive: Option<Box<Drive>>,
+    /// What its observer keeps.
+    pub(super) saved: Option<Box<Saved>>,
     /// Events caused so far.
     order: u64,
     /// A hash of all that happened to it.
@@ -141,6 +151,7 @@ impl Node {
             rng,
             disk: Disk { next_seq: 1, ..Disk::default() },
             drive: None,
+            saved: None,
             order: 0,
             trace: 0,
             uplink_free: 0,
@@ -206,14 +217,23 @@ impl Node {
             )
         });
         let relay = relay::State::new(id, router, validator);
-        self.machines =
-            Some(Box::new(Machines { relay, sync, membership, author: None, log: None, told: None }));
+        self.machines = Some(Box::new(Machines {
+            relay,
+            sync,
+            membership,
+            author: None,
+            log: None,
+            observer: None,
+            publishing: None,
+            told: None,
+        }));
         self.synchronised_at = None;
         for output in gossip_out.drain() {
             self.on_gossip(output, ctx);
         }
         self.on_step_outputs(&mut step_out, ctx);
         self.relay(relay::Input::Subscribe(shared.channel.clone()), ctx);
+        self.start_observer(ctx);
         self.start_log(self.disk.lives > 1, ctx);
         // Whatever it is told first sets it going.
         self.membership(membership::Input::Addresses(Vec::new()), ctx);
@@ -270,6 +290,11 @@ impl Node {
             let node = ctx.shared.id(peer);
             self.log(omnimesh_protocol::log::Input::Connected { peer, node }, ctx);
         }
+        // Last, as it may end the connection.
+        if self.is_observed() {
+            let is_inbound = direction == gossip::Direction::Inbound;
+            self.observe(observer::Input::Connected { peer: ctx.shared.id(peer), ip, is_inbound }, ctx);
+        }
         self.set_alarm(ctx);
     }
 
@@ -292,6 +317,10 @@ impl Node {
         }
         if ctx.shared.log.is_some() {
             self.log(omnimesh_protocol::log::Input::Disconnected { peer }, ctx);
+        }
+        if self.is_observed() {
+            let ip = Some(ctx.shared.ip(peer));
+            self.observe(observer::Input::Disconnected { peer: ctx.shared.id(peer), ip, is_last: true }, ctx);
         }
     }
 
@@ -429,6 +458,8 @@ impl Node {
             Timer::Swim(timer) => self.membership(membership::Input::Timer(timer), ctx),
             Timer::Mischief(act) => self.misbehave(act, ctx),
             Timer::Log(number) => self.on_log_job(number, ctx),
+            Timer::Observer(timer) => self.observe(observer::Input::Timer(timer), ctx),
+            Timer::Look => self.look_around(ctx),
         }
     }
 
@@ -496,13 +527,18 @@ impl Node {
                             machines.relay.handle(now, verified, &mut self.rng, &mut out);
                         }
                     }
-                    relay::Output::Verified { id, from, envelope, is_subscribed: true } => {
-                        self.on_delivered(id, from, ctx);
-                        if envelope.header().kind == Kind::Durable {
+                    relay::Output::Verified { id, from, envelope, is_subscribed } => {
+                        if is_subscribed {
+                            self.on_delivered(id, from, ctx);
+                        }
+                        self.observe_verified(id, from, &envelope, is_subscribed, ctx);
+                        if is_subscribed && envelope.header().kind == Kind::Durable {
                             self.log(omnimesh_protocol::log::Input::Gossiped { from, envelope }, ctx);
                         }
                     }
-                    relay::Output::Verified { .. } | relay::Output::Refused { .. } => {}
+                    relay::Output::Refused { id, from, channel, author, reason, replayed } => {
+                        self.observe_refused((id, from, reason), channel, author, replayed, ctx);
+                    }
                 }
             }
         }
@@ -523,9 +559,18 @@ impl Node {
             gossip::Output::Timer { at, timer } => self.set_timer(at, Timer::Gossip(timer)),
             gossip::Output::Disconnect { peer, reason } => self.shut_out(peer, reason, ctx),
             gossip::Output::Validate { .. } => unreachable!("the relay answers these itself"),
-            gossip::Output::Published { .. }
-            | gossip::Output::NotPublished { .. }
-            | gossip::Output::Event(_) => {}
+            gossip::Output::Published { recipients, .. } => {
+                let published = self.machines.as_mut().and_then(|machines| machines.publishing.take());
+                if let Some(envelope) = published {
+                    self.observe_published(&envelope, recipients, ctx);
+                }
+            }
+            gossip::Output::NotPublished { .. } => {
+                if let Some(machines) = &mut self.machines {
+                    machines.publishing = None;
+                }
+            }
+            gossip::Output::Event(_) => {}
         }
     }
 
@@ -533,7 +578,12 @@ impl Node {
         if reason == gossip::DisconnectReason::Graylisted && !ctx.shared.dishonest.contains(ctx.me) {
             ctx.sink.record.shut_out.push((ctx.me, peer, ctx.now));
         }
-        let Some(end) = self.end(peer) else { return };
+        self.hang_up(peer, ctx);
+    }
+
+    /// Ends a connection.
+    pub(super) fn hang_up(&mut self, peer: u32, ctx: &mut Ctx<'_>) {
+        let Some(end) = self.end(peer).filter(|end| end.is_up) else { return };
         let at = ctx.now + ctx.shared.links.latency(ctx.me, peer);
         let what = What::Closed { age: end.age };
         ctx.sink.push(Event { at, to: peer, from: ctx.me, order: self.order, what });
@@ -554,6 +604,7 @@ impl Node {
     }
 
     fn on_step_outputs(&mut self, out: &mut Outbox<step::Output<u32>>, ctx: &mut Ctx<'_>) {
+        let mut skew = None;
         for output in out.drain() {
             match output {
                 step::Output::Send { to, frame } => self.send(to, Packet::Control(frame), ctx),
@@ -568,8 +619,12 @@ impl Node {
                         self.synchronised_at = Some(ctx.now);
                     }
                 }
+                step::Output::Event(step::Event::Reconciled { skew_ns, .. }) => skew = Some(skew_ns),
                 step::Output::Event(_) | step::Output::Outlier { .. } => {}
             }
+        }
+        if let Some(skew_ns) = skew {
+            self.observe_clocks(skew_ns, ctx);
         }
     }
 
@@ -590,8 +645,18 @@ impl Node {
                     }
                 }
                 membership::Output::Timer { at, timer } => self.set_timer(at, Timer::Swim(timer)),
-                _ => {}
+                membership::Output::MemberUp { peer, .. } | membership::Output::MemberRefuted { peer } => {
+                    self.observe_member(peer, "alive", ctx);
+                }
+                membership::Output::MemberSuspect { peer } => self.observe_member(peer, "suspect", ctx),
+                membership::Output::MemberDown { peer } => self.observe_member(peer, "dead", ctx),
+                membership::Output::MemberLeft { peer } => self.observe_member(peer, "left", ctx),
+                membership::Output::Rejoined { .. } | membership::Output::Event(_) => {}
             }
+        }
+        let health = self.machines.as_ref().and_then(|machines| machines.membership.as_ref());
+        if let Some(health) = health.map(|membership| membership.local_health()) {
+            self.observe_health(health, ctx);
         }
     }
 
@@ -655,13 +720,18 @@ impl Node {
         let envelope = self.seal(payload, ctx)?;
         let id = envelope.id();
         let bytes = u32::try_from(envelope.as_bytes().len()).unwrap_or(u32::MAX);
-        self.relay(relay::Input::Publish(envelope), ctx);
+        self.publish_sealed(envelope, ctx);
         self.set_alarm(ctx);
         Some((id, bytes))
     }
 
-    /// Signs an envelope.
+    /// Signs an envelope of the workload's channel.
     pub(super) fn seal(&mut self, payload: Bytes, ctx: &Ctx<'_>) -> Option<Envelope> {
+        self.seal_on(ctx.shared.channel.clone(), payload, ctx)
+    }
+
+    /// Signs an envelope.
+    pub(super) fn seal_on(&mut self, channel: Channel, payload: Bytes, ctx: &Ctx<'_>) -> Option<Envelope> {
         let now = self.clock.local(ctx.now);
         let shared = ctx.shared;
         let next = Seq(self.disk.next_seq);
@@ -682,7 +752,6 @@ impl Node {
         let mut out = Outbox::new();
         // Numbers are reserved as soon as that is asked for.
         author.handle(now, author::Input::Reserved { up_to: Seq(u64::MAX) }, &mut self.rng, &mut out);
-        let channel = shared.channel.clone();
         author.handle(
             now,
             author::Input::Submit { channel, payload, ticket: Ticket(0) },
@@ -700,6 +769,9 @@ impl Node {
 
     /// Gives an envelope to the router as if it were the node's own.
     pub(super) fn publish_sealed(&mut self, envelope: Envelope, ctx: &mut Ctx<'_>) {
+        if let Some(machines) = self.machines.as_mut().filter(|machines| machines.observer.is_some()) {
+            machines.publishing = Some(Box::new(envelope.clone()));
+        }
         self.relay(relay::Input::Publish(envelope), ctx);
     }
 
@@ -739,6 +811,11 @@ impl Node {
         Some(self.machines.as_ref()?.membership.as_ref()?.counts().alive)
     }
 
+    /// Makes something that happened within the node a part of its trace.
+    pub(super) fn set_trace(&mut self, word: u64) {
+        self.trace = mix(self.trace ^ word);
+    }
+
     pub(super) fn trace(&self) -> u64 {
         self.trace
     }
@@ -751,6 +828,9 @@ impl Node {
             }
             if let Some(part) = &machines.log {
                 part.state().check_invariants();
+            }
+            if let Some(part) = &machines.observer {
+                part.check_invariants();
             }
         }
     }

@@ -8,10 +8,10 @@ use omnimesh_protocol::Identity;
 use super::link::nanos;
 use super::random::Draw;
 
-/// The address that a node seems to connect from.
+/// The address that a node seems to connect from: each in a network (a /24) of its own.
 pub(super) fn ip_of(number: u32) -> IpAddr {
     let [a, b, c, d] = number.to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(10 | (a & 1), b, c, d))
+    IpAddr::V4(Ipv4Addr::new(11 + (b & 63), c, d, 1 + a))
 }
 
 /// The identity of a node follows from the seed of the run.

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn adversaries_are_distinct_and_spare_the_founder() {
-        let kind = AdversaryKind::Silence;
+        let kind = AdversaryKind::Silence { rate_per_s: 0.0 };
         let one = Adversary { at: Duration::ZERO, until: None, who: Who::Share(0.3), kind };
         let scenario = Scenario { adversaries: vec![one; 3], ..Scenario::default() };
         let plan = Plan::new(&scenario);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use omnimesh_protocol::gossip::{self, Rpc};
+use omnimesh_protocol::observer::AnomalyKind;
 use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::{MessageId, log, relay};
 
@@ -53,6 +54,12 @@ pub(super) struct Record {
     pub(crate) deliveries: Vec<(u32, u32, u32, u64)>,
     /// (who, whom, when).
     pub(crate) shut_out: Vec<(u32, u32, u64)>,
+    /// (who put into quarantine, whom, when); of honest nodes.
+    pub(crate) convicted: Vec<(u32, u32, u64)>,
+    /// (who holds something, against whom, what, since when); of honest nodes.
+    pub(crate) held: Vec<(u32, u32, AnomalyKind, u64)>,
+    /// Connections that observers refused.
+    pub(crate) connections_refused: u64,
     pub(crate) gossip: gossip::Stats,
     pub(crate) refusals: [u64; Refusal::COUNT],
     /// What happened in the span that is watched.
@@ -149,6 +156,9 @@ impl Record {
         }
         self.deliveries.extend(other.deliveries);
         self.shut_out.extend(other.shut_out);
+        self.convicted.extend(other.convicted);
+        self.held.extend(other.held);
+        self.connections_refused += other.connections_refused;
         self.gossip += &other.gossip;
         let sums = self.faults.iter_mut().chain(&mut self.adversaries).chain(&mut self.refusals);
         for (sum, one) in sums.zip(other.faults.iter().chain(&other.adversaries).chain(&other.refusals)) {

@@ -15,6 +15,7 @@ use omnimesh_protocol::{
 
 use super::link::{LinkModel, NodeSet};
 use super::log::LogSettings;
+use super::observer::ObserverSettings;
 use super::person::{WALL_NS, identity, ip_of, wall_of};
 use super::plan::Plan;
 use crate::scenario::{AdversaryKind, Crypto, Sabotage, Scenario};
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) membership: Option<membership::Config>,
     /// Nodes keep a log.
     pub(super) log: Option<LogSettings>,
+    /// Nodes watch each other.
+    pub(super) observer: Option<ObserverSettings>,
     pub(super) links: LinkModel,
     pub(super) dishonest: NodeSet,
     /// Of each adversary of the scenario.
@@ -105,7 +108,8 @@ impl Shared {
                 ..log::Config::default()
             })
         });
-        let places = if membership.is_some() || log.is_some() {
+        let observer = scenario.has_observer().then(|| ObserverSettings::new(&scenario.observer));
+        let places = if membership.is_some() || log.is_some() || observer.is_some() {
             ids.iter().copied().zip(0..).collect()
         } else {
             HashMap::new()
@@ -127,6 +131,7 @@ impl Shared {
             step,
             membership,
             log,
+            observer,
             links: LinkModel::new(scenario.links.clone(), scenario.seed, plan.regions.clone()),
             dishonest: plan.dishonest.clone(),
             victims: plan.victims.clone(),

@@ -540,7 +540,7 @@ impl<'a> World<'a> {
         let deliveries = records().map(|record| record.deliveries.len() as u64).sum();
         let copies = records().map(|record| record.traffic.copies).sum::<u64>();
         let mut quarantined = NodeSet::default();
-        for (_, whom, _) in records().flat_map(|record| &record.shut_out) {
+        for (_, whom, _) in records().flat_map(|record| record.shut_out.iter().chain(&record.convicted)) {
             if self.shared.dishonest.contains(*whom) {
                 quarantined.insert(*whom);
             }

@@ -33,6 +33,7 @@ pub(super) fn render(facts: &Facts<'_>, plots: &[Plot], scenario_text: &str) -> 
                     div.plots { @for plot in plots { (figure(plot)) } }
                 }
                 (effects(facts))
+                (found(facts))
                 (settings_of(facts.scenario))
                 (counters(facts.summary))
                 (reproduction(facts, scenario_text))
@@ -146,7 +147,7 @@ fn cards(facts: &Facts<'_>) -> Markup {
         (card("Step skew, p99", &ms(skew.p99), &format!("median {}, max {}", ms(skew.p50), ms(skew.max))))
         @if detector.adversaries > 0 {
             (card("Adversaries found", &or_none(detector.recall, percent), &format!(
-                "{} of {}; precision {}; median after {}", count(detector.quarantined), count(detector.adversaries),
+                "{} of {}; precision {}; median after {}", count(detector.found), count(detector.adversaries),
                 or_none(detector.precision, percent), ms(detector.time_to_detect_ms))))
         }
         @if summary.log.appends > 0 {
@@ -191,6 +192,49 @@ fn effects(facts: &Facts<'_>) -> Markup {
                 } }
                 p.muted { "Planned: nodes to hit, or acts. Effective: frames cut, processes killed, clocks moved, lies told. \
                     What had no effect shows nothing, and fails the run." }
+            }
+        }
+    }
+}
+
+fn found(facts: &Facts<'_>) -> Markup {
+    let detector = &facts.summary.detector;
+    let ms = |value| or_none(value, millis);
+    let ratio: fn(f64) -> String = |value| decimal(value, 4);
+    html! {
+        @if !detector.kinds.is_empty() {
+            section {
+                h2 { "Who was found" }
+                div.scroll { table {
+                    thead { tr {
+                        th { "Adversary" } th { "Provable" } th.number { "Nodes" } th.number { "Found" }
+                        th.number { "Precision" } th.number { "Recall" } th.number { "Time, median" } th.number { "p99" }
+                        th.number { "In quarantine everywhere" } th.number { "Spread, p99" }
+                    } }
+                    tbody { @for kind in &detector.kinds { tr {
+                        td { code { (kind.name) } }
+                        td { @if kind.provable { "yes" } @else { "no" } }
+                        td.number { (count(kind.nodes)) }
+                        td.number { (count(kind.found)) }
+                        td.number { (or_none(kind.precision, ratio)) }
+                        td.number { (or_none(kind.recall, ratio)) }
+                        td.number { (ms(kind.time_to_detect_ms)) }
+                        td.number { (ms(kind.time_to_detect_p99_ms)) }
+                        td.number { @if kind.provable { (count(kind.everywhere)) } }
+                        td.number { (ms(kind.spread_p99_ms)) }
+                    } } }
+                } }
+                @if detector.false_verdicts.is_empty() {
+                    p { "Honest nodes held nothing against honest nodes." }
+                } @else {
+                    p { "What honest nodes held against honest nodes, in pairs: "
+                        @for (place, kind) in detector.false_verdicts.iter().enumerate() {
+                            @if place > 0 { ", " } code { (kind.kind) } " " (count(kind.count))
+                        } "." }
+                }
+                p.muted { "A verdict is a finding that lowers trust, a proof, or silence. One under a name of what the node does \
+                    is right, one against an honest node is false; precision is the part of the right ones, recall the part of the \
+                    nodes with a right one." }
             }
         }
     }
@@ -347,8 +391,8 @@ fn definitions(facts: &Facts<'_>) -> Markup {
                 of links over which the last node of the audience got a message (Leitão, Pereira and Rodrigues, 2007)." }
             p { strong { "Step skew" } " is the distance between the first and the last mesh time of honest nodes, in samples \
                 taken twice a second from the first one in which all that are up have a step." }
-            p { strong { "Precision" } " is the part of the nodes shut out that misbehaved, " strong { "recall" } " the part of \
-                the misbehaving nodes that was shut out, by at least one honest node." }
+            p { strong { "Precision" } " is the part of the verdicts of honest nodes that is right, " strong { "recall" } " the part \
+                of the misbehaving nodes that at least one honest node found. Without observers, who is shut out counts as found." }
             p { "The same data are in " code { "summary.json" } ", " code { "messages.csv" } ", " code { "deliveries.csv" } " and "
                 code { "samples.csv" } " beside this page."
                 @if rows > DELIVERIES_ROWS_MAX {

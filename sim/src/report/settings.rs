@@ -251,7 +251,13 @@ pub(super) fn adversary(kind: &AdversaryKind) -> String {
             format!("publish {} each second under another mesh secret", decimal(rate_per_s, 3))
         }
         AdversaryKind::Flood { rate_per_s } => format!("publish {} each second", decimal(rate_per_s, 3)),
-        AdversaryKind::Silence => "say nothing".into(),
+        AdversaryKind::Silence { rate_per_s } if rate_per_s > 0.0 => {
+            format!("say nothing, and before {} messages a second", decimal(rate_per_s, 3))
+        }
+        AdversaryKind::Silence { .. } => "say nothing".into(),
+        AdversaryKind::Slander { rate_per_s } => {
+            format!("accuse honest nodes of what they did not do, {} times a second", decimal(rate_per_s, 3))
+        }
         AdversaryKind::NeverForward => "forward nothing".into(),
         AdversaryKind::Eclipse { victims } => format!("surround {}", whom(victims)),
         AdversaryKind::Censor { victims } => format!("drop the messages of {}", whom(victims)),

@@ -81,6 +81,17 @@ pub enum Check {
         /// Bytes, at each node.
         bytes: u64,
     },
+    /// Of what honest nodes hold against others, and of those who misbehave, so much is right and found; of the nodes
+    /// shut out, at most so many were honest. [`crate::summary::Detector`] defines the figures; they hold for each
+    /// adversary of the scenario by itself. Needs observers and adversaries.
+    Detection {
+        /// The least precision.
+        precision_min: f64,
+        /// The least recall.
+        recall_min: f64,
+        /// Honest nodes that honest nodes shut out, at most.
+        false_quarantined_max: u64,
+    },
 }
 
 impl Check {
@@ -96,6 +107,10 @@ impl Check {
             Check::NoFalseQuarantine,
         ]
     }
+
+    /// The check of the observers, with the aims for what cannot be proved.
+    pub const DETECTION: Check =
+        Check::Detection { precision_min: 0.95, recall_min: 0.95, false_quarantined_max: 0 };
 
     /// All checks of the log, with values that any healthy run fulfils.
     pub fn of_log() -> Vec<Check> {
@@ -150,6 +165,7 @@ impl Check {
             Check::OnlyWritten => "only_written",
             Check::BoundedBuffers { .. } => "bounded_buffers",
             Check::TrueCheckpoints => "true_checkpoints",
+            Check::Detection { .. } => "detection",
         }
     }
 }

@@ -17,6 +17,9 @@ const PER_SIDE: u64 = 670;
 const PER_COPY: u64 = 780;
 /// A member that a node knows, with membership.
 const PER_MEMBER: u64 = 750;
+/// What an observer remembers of a message, and of a peer.
+const PER_STORY: u64 = 1_000;
+const PER_NEIGHBOUR: u64 = 1_000;
 /// An author's log at a node, an entry of it, and an entry of the registry.
 const PER_LOG: u64 = 800;
 const PER_ENTRY: u64 = 120;
@@ -53,6 +56,18 @@ fn estimate_model(scenario: &Scenario) -> u64 {
         .saturating_add(members.saturating_mul(PER_MEMBER))
         .saturating_add(payloads)
         .saturating_add(nodes.saturating_mul(estimate_log(scenario)))
+        .saturating_add(estimate_observers(scenario))
+}
+
+/// What all observers take.
+fn estimate_observers(scenario: &Scenario) -> u64 {
+    if !scenario.has_observer() {
+        return 0;
+    }
+    let messages = u64::from(scenario.workload.messages).saturating_mul(scenario.network.nodes.into());
+    messages
+        .saturating_mul(PER_STORY + scenario.workload.payload_bytes as u64)
+        .saturating_add(links(scenario).saturating_mul(2 * PER_NEIGHBOUR))
 }
 
 /// What the log takes at each node.

@@ -7,6 +7,7 @@ mod check;
 mod file;
 mod log;
 pub mod memory;
+mod observer;
 mod problem;
 pub mod shipped;
 mod validate;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use check::Check;
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
 pub use log::{CHECKPOINTS, Checkpoints, Disk, Log};
+pub use observer::Observer;
 pub use problem::{Located, Problem};
 
 use bytes::Bytes;
@@ -48,6 +50,8 @@ pub struct Scenario {
     pub checkpoints: Option<Checkpoints>,
     /// What logs are written to.
     pub disk: Disk,
+    /// Whether nodes watch each other.
+    pub observer: Observer,
     /// What breaks, and when.
     pub faults: Vec<Fault>,
     /// Who misbehaves, and how.
@@ -91,6 +95,7 @@ impl Default for Scenario {
             log: None,
             checkpoints: None,
             disk: Disk::default(),
+            observer: Observer::default(),
             faults: Vec::new(),
             adversaries: Vec::new(),
             checks: Check::all(),
@@ -505,7 +510,10 @@ pub enum AdversaryKind {
         rate_per_s: f64,
     },
     /// Say nothing at all.
-    Silence,
+    Silence {
+        /// What they publish until then, in a second, each: who has never written is not missed.
+        rate_per_s: f64,
+    },
     /// Do everything but forward messages.
     NeverForward,
     /// Take all connections of the victims before honest nodes do, and forward nothing to or from them.
@@ -536,6 +544,11 @@ pub enum AdversaryKind {
         /// Records, or pairs of them, in a second, each.
         rate_per_s: f64,
     },
+    /// Accuse honest nodes of what they did not do, under their own name.
+    Slander {
+        /// Accusations in a second, each.
+        rate_per_s: f64,
+    },
 }
 
 impl AdversaryKind {
@@ -550,7 +563,7 @@ impl AdversaryKind {
             AdversaryKind::Equivocate { .. } => "equivocate",
             AdversaryKind::Flood { .. } => "flood",
             AdversaryKind::Outsider { .. } => "outsider",
-            AdversaryKind::Silence => "silence",
+            AdversaryKind::Silence { .. } => "silence",
             AdversaryKind::NeverForward => "never_forward",
             AdversaryKind::Eclipse { .. } => "eclipse",
             AdversaryKind::Censor { .. } => "censor",
@@ -558,6 +571,7 @@ impl AdversaryKind {
             AdversaryKind::ColdBoot { .. } => "cold_boot",
             AdversaryKind::CovertFlash => "covert_flash",
             AdversaryKind::Fork { .. } => "fork",
+            AdversaryKind::Slander { .. } => "slander",
         }
     }
 

@@ -5,6 +5,10 @@
 //! that share is below 2 %, below a twentieth of the median neighbour's, and the median is 10 % or more. What it wrote
 //! itself and what was refused does not count.
 //!
+//! A neighbour that is far away brings nothing either: what it has, this node has long had, and told it so. If its answers to
+//! the step protocol take three times as long as those of the median neighbour, or do not come although those of most do, that
+//! is told as latency, of less weight ([`is_far`]).
+//!
 //! A neighbour whose only link is this node has nothing to bring and looks the same: that is a suspicion, which takes it
 //! out of the mesh, where it still gets everything by gossip. So there must be three neighbours to compare.
 
@@ -120,6 +124,26 @@ pub enum Verdict {
     },
 }
 
+/// A neighbour that takes so many times as long as the median one is far away.
+const FAR_TIMES: u64 = 3;
+/// How old an answer may be that says how far a neighbour is.
+pub const ANSWER_FRESH: Duration = Duration::from_secs(60);
+
+/// How long the answers of the median neighbour take, if most have answered lately; in nanoseconds.
+pub fn median_answer(answers: &[Option<u64>]) -> Option<u64> {
+    let mut known: Vec<i64> =
+        answers.iter().flatten().map(|ns| i64::try_from(*ns).unwrap_or(i64::MAX)).collect();
+    if known.len() < NEIGHBOURS_MIN || known.len() * 2 <= answers.len() {
+        return None;
+    }
+    lower_median(&mut known).and_then(|median| u64::try_from(median).ok())
+}
+
+/// Whether a neighbour whose answers take so long is too far away to be the first with anything.
+pub fn is_far(answer_ns: Option<u64>, median_ns: u64) -> bool {
+    answer_ns.is_none_or(|ns| ns > median_ns.saturating_mul(FAR_TIMES))
+}
+
 /// Compares neighbours: what each brought, of how much. As many verdicts; none if there is too little to compare.
 pub fn compare(shares: &[(u64, u64)]) -> Vec<Verdict> {
     let per_mille = |(brought, of): &(u64, u64)| {
@@ -168,6 +192,23 @@ mod tests {
             compare(&[(1, 10), (0, 0), (u64::MAX, 100), (100, 100), (90, 100)])[..2],
             [Verdict::Unknown; 2]
         );
+    }
+
+    #[test]
+    fn who_answers_late_or_not_at_all_is_far() {
+        let ms = |ms: u64| Some(ms * 1_000_000);
+        let median = median_answer(&[ms(40), ms(50), ms(60), ms(700), None]).unwrap();
+        assert_eq!(median, 50_000_000);
+        assert_eq!(
+            [ms(60), ms(150), ms(151), None].map(|answer| is_far(answer, median)),
+            [false, false, true, true]
+        );
+        assert_eq!(
+            median_answer(&[ms(40), ms(50), ms(60), None, None, None]),
+            None,
+            "where few answer, nobody is far"
+        );
+        assert_eq!(median_answer(&[ms(40), ms(50)]), None);
     }
 
     #[test]

@@ -168,6 +168,9 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         out: &mut Outbox<Output<P>>,
     ) {
         let (node, id, kind) = (evidence.accused(), evidence.id(), evidence.kind());
+        if self.config.ignored.contains(&kind) {
+            return;
+        }
         let detail = Detail::Proved { what: evidence.says(), by: reporter };
         let note = Note {
             kind,

@@ -71,6 +71,8 @@ struct Neighbour {
     whereabouts: Whereabouts,
     counts: Counts,
     share: Share,
+    /// How long its last answer to the step protocol took, in nanoseconds, and when that was.
+    answer: Option<(Time, u64)>,
     /// Messages of others that it brought first since the last tick.
     first: u32,
     /// The score that the router was told.
@@ -413,6 +415,9 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         (weight, doubt): (Weight, f64),
         out: &mut Outbox<Output<P>>,
     ) {
+        if self.config.ignored.contains(&kind) {
+            return;
+        }
         let reporter = self.identity.id();
         let note = Note { kind, is_fault, detail, weight, doubt, evidence: None, reporter };
         let step = self.step.unwrap_or_default();

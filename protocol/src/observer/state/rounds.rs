@@ -89,6 +89,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let step_ns = nanos(self.step_interval);
         for reading in readings {
             let Some(neighbour) = self.neighbours.get_mut(&reading.peer) else { continue };
+            neighbour.answer = Some((now, reading.error_ns.saturating_mul(2)));
             if let Some(ahead_ns) = neighbour.drift.add(reading, middle_ns, step_ns) {
                 let detail = Detail::Drift { ahead_ms: ahead_ns / 1_000_000 };
                 let subject = self.subject(&reading.peer);
@@ -123,13 +124,27 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
     }
 
     fn compare_neighbours(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
-        let of = |(peer, n): (&P, &super::Neighbour)| Some((peer.clone(), n.share.end(n.counts)?));
-        let (peers, shares): (Vec<P>, Vec<(u64, u64)>) = self.neighbours.iter().filter_map(of).unzip();
-        for (peer, verdict) in peers.iter().zip(forwarding::compare(&shares)) {
+        let answer = |n: &super::Neighbour| {
+            n.answer.filter(|(at, _)| now.since(*at) <= forwarding::ANSWER_FRESH).map(|(_, ns)| ns)
+        };
+        let answers: Vec<Option<u64>> = self.neighbours.values().map(answer).collect();
+        let median_ns = forwarding::median_answer(&answers);
+        let of =
+            |(peer, n): (&P, &super::Neighbour)| Some(((peer.clone(), answer(n)), n.share.end(n.counts)?));
+        let (peers, shares): (Vec<(P, Option<u64>)>, Vec<(u64, u64)>) =
+            self.neighbours.iter().filter_map(of).unzip();
+        for ((peer, answer_ns), verdict) in peers.iter().zip(forwarding::compare(&shares)) {
             let subject = self.subject(peer);
             match verdict {
                 Verdict::Useful => self.records.praise(now, &subject, GOOD_PER_WINDOW),
                 Verdict::Poor | Verdict::Unknown => {}
+                Verdict::Withholds { .. }
+                    if median_ns.is_some_and(|median| forwarding::is_far(*answer_ns, median)) =>
+                {
+                    let ms = answer_ns.map(|ns| ns / 1_000_000);
+                    let detail = Detail::Far { ms, median_ms: median_ns.unwrap_or(0) / 1_000_000 };
+                    self.suspect(now, &subject, AnomalyKind::Latency, detail, out);
+                }
                 Verdict::Withholds { brought, of, others_percent } => {
                     let detail = Detail::Withheld { brought, of, others_percent };
                     self.suspect(now, &subject, AnomalyKind::NeverForwards, detail, out);

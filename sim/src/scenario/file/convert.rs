@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use omnimesh_protocol::gossip::{self, ScoreConfig, TreeConfig};
+use omnimesh_protocol::observer::AnomalyKind;
 
 use super::Engine;
 use super::hits::{adversary, check, fault};
 use super::read::{Section, set, to_number};
 use crate::scenario::{
-    CHECKPOINTS, Check, Checkpoints, Crypto, Disk, Latency, Links, Log, Network, Region, Repair, Scenario,
-    Topology, Workload,
+    CHECKPOINTS, Check, Checkpoints, Crypto, Disk, Latency, Links, Log, Network, Observer, Region, Repair,
+    Scenario, Topology, Workload,
 };
 
 /// What a file says.
@@ -54,6 +55,7 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     let last = scenario.log.as_ref().map_or(scenario.duration, |log| log.end);
     let of_log = Check::of_log_within(scenario.duration.saturating_sub(last));
     scenario.disk = disk(root.section("disk"));
+    scenario.observer = observer(&root, root.section("observer"));
     let regions = &scenario.network.regions;
     if let Some(faults) = root.sections("faults") {
         scenario.faults = faults.into_iter().map(|section| fault(section, regions)).collect();
@@ -74,6 +76,28 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     limits.finish();
     root.finish();
     Converted { scenario, engine, memory_bytes }
+}
+
+fn observer(root: &Section<'_, '_>, section: Section<'_, '_>) -> Observer {
+    let names =
+        section.list("ignore", "a list of kinds of findings", "[\"latency\"]", |value| value.as_str());
+    let mut ignore = Vec::new();
+    for name in names.unwrap_or_default() {
+        match AnomalyKind::from_code(name) {
+            Some(kind) => ignore.push(kind),
+            None => {
+                let codes = || AnomalyKind::ALL.iter().map(|kind| kind.code());
+                let remedy = match crate::suggest::nearest(name, codes()) {
+                    Some(meant) => format!("did you mean \"{meant}\"?"),
+                    None => format!("there are {}", codes().collect::<Vec<_>>().join(", ")),
+                };
+                root.problem("observer.ignore", format!("there is no finding \"{name}\""), remedy);
+            }
+        }
+    }
+    let (enabled, flood_per_s) = (section.flag("enabled"), section.whole("flood_per_s"));
+    section.finish();
+    Observer { enabled, ignore, flood_per_s }
 }
 
 fn network(section: Section<'_, '_>) -> Network {

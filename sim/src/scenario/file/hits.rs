@@ -22,7 +22,16 @@ const OF_FAULTS: [&str; 11] = [
 /// Keys of adversaries that belong to some kinds only.
 const OF_ADVERSARIES: [&str; 5] = ["after_ms", "by_ms", "rate_per_s", "victims", "dials"];
 /// Keys of checks that belong to some kinds only.
-const OF_CHECKS: [&str; 5] = ["within_ms", "ratio", "steps", "bytes_per_node", "bytes"];
+const OF_CHECKS: [&str; 8] = [
+    "within_ms",
+    "ratio",
+    "steps",
+    "bytes_per_node",
+    "bytes",
+    "precision_min",
+    "recall_min",
+    "false_quarantined_max",
+];
 /// How one says whom something hits.
 const WHO: [&str; 5] = ["all", "nodes", "count", "share", "regions"];
 
@@ -46,7 +55,7 @@ impl FaultKind {
 
 impl AdversaryKind {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "tamper",
         "replay",
         "rush",
@@ -63,6 +72,7 @@ impl AdversaryKind {
         "cold_boot",
         "covert_flash",
         "fork",
+        "slander",
     ];
 }
 
@@ -83,6 +93,7 @@ impl Check {
         "only_written",
         "bounded_buffers",
         "true_checkpoints",
+        "detection",
     ];
 }
 
@@ -149,7 +160,7 @@ pub(super) fn adversary(section: Section<'_, '_>, regions: &[Region]) -> Adversa
         at: Duration::ZERO,
         until: None,
         who: Who::Count(0),
-        kind: AdversaryKind::Silence,
+        kind: AdversaryKind::Silence { rate_per_s: 0.0 },
     })
 }
 
@@ -178,7 +189,7 @@ fn adversary_kind(section: &Section<'_, '_>, name: &'static str) -> Option<Adver
         "equivocate" => AdversaryKind::Equivocate { rate_per_s: rate("pairs in a second")? },
         "flood" => AdversaryKind::Flood { rate_per_s: rate("messages in a second")? },
         "outsider" => AdversaryKind::Outsider { rate_per_s: rate("messages in a second")? },
-        "silence" => AdversaryKind::Silence,
+        "silence" => AdversaryKind::Silence { rate_per_s: section.number("rate_per_s").unwrap_or(0.0) },
         "never_forward" => AdversaryKind::NeverForward,
         "eclipse" => AdversaryKind::Eclipse { victims: victims(section, Victims::One)? },
         "censor" => AdversaryKind::Censor { victims: victims(section, Victims::Publishers)? },
@@ -186,6 +197,7 @@ fn adversary_kind(section: &Section<'_, '_>, name: &'static str) -> Option<Adver
         "cold_boot" => AdversaryKind::ColdBoot { dials: dials()? },
         "covert_flash" => AdversaryKind::CovertFlash,
         "fork" => AdversaryKind::Fork { rate_per_s: rate("records in a second")? },
+        "slander" => AdversaryKind::Slander { rate_per_s: rate("accusations in a second")? },
         _ => return None,
     })
 }
@@ -206,7 +218,7 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
 /// A check; `of_log` has the defaults of those that depend on the length of the run.
 pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check> {
     let name = kind_of(&section, &Check::NAMES)?;
-    let defaults = [Check::all().as_slice(), of_log, &Check::of_checkpoints()].concat();
+    let defaults = [Check::all().as_slice(), of_log, &Check::of_checkpoints(), &[Check::DETECTION]].concat();
     let default = defaults.into_iter().find(|check| check.name() == name)?;
     let within = |within| section.ms("within_ms").unwrap_or(within);
     let check = match default {
@@ -223,6 +235,11 @@ pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check>
         Check::BoundedBuffers { bytes } => {
             Check::BoundedBuffers { bytes: section.whole("bytes").unwrap_or(bytes) }
         }
+        Check::Detection { precision_min, recall_min, false_quarantined_max } => Check::Detection {
+            precision_min: section.number("precision_min").unwrap_or(precision_min),
+            recall_min: section.number("recall_min").unwrap_or(recall_min),
+            false_quarantined_max: section.whole("false_quarantined_max").unwrap_or(false_quarantined_max),
+        },
         Check::Monotone
         | Check::Authentic
         | Check::NoFalseQuarantine
@@ -312,7 +329,7 @@ mod tests {
 
     #[test]
     fn every_check_has_its_name() {
-        let all = [Check::all(), Check::of_log(), Check::of_checkpoints()].concat();
+        let all = [Check::all(), Check::of_log(), Check::of_checkpoints(), vec![Check::DETECTION]].concat();
         assert_eq!(all.iter().map(Check::name).collect::<Vec<_>>(), Check::NAMES);
     }
 }

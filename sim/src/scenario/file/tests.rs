@@ -554,3 +554,38 @@ fn a_bad_override_is_named_and_lines_stay_those_of_the_file() {
     assert!(told.contains("--set network.noeds=3: network.noeds = 3: unknown key"), "{told}");
     assert!(told.contains("x.toml:4: links.loss = 2: "), "{told}");
 }
+
+#[test]
+fn observers_are_there_where_there_is_somebody_to_observe() {
+    let silent = "[[adversaries]]\nkind = \"silence\"\ncount = 1\n";
+    assert!(!parse("").unwrap().scenario.has_observer());
+    let file = parse(silent).unwrap();
+    assert!(file.scenario.has_observer());
+    assert_eq!(file.scenario.adversaries[0].kind, AdversaryKind::Silence { rate_per_s: 0.0 });
+    let off = parse(&format!("[observer]\nenabled = false\n{silent}")).unwrap();
+    assert!(!off.scenario.has_observer());
+    let file =
+        parse("[observer]\nenabled = true\nignore = [\"latency\", \"flood\"]\nflood_per_s = 9\n").unwrap();
+    let codes: Vec<&str> = file.scenario.observer.ignore.iter().map(|kind| kind.code()).collect();
+    assert_eq!((codes, file.scenario.observer.flood_per_s), (vec!["latency", "flood"], Some(9)));
+    assert!(file.scenario.has_observer());
+    refused(
+        "[observer]\nignore = [\"latncy\"]\n",
+        "observer.ignore…there is no finding \"latncy\"…\"latency\"",
+    );
+}
+
+#[test]
+fn detection_is_checked_where_somebody_can_be_found() {
+    let silent = "[[adversaries]]\nkind = \"silence\"\ncount = 1\n";
+    let check = "[[checks]]\nkind = \"detection\"\nrecall_min = 0.5\n";
+    let file = parse(&format!("{silent}{check}")).unwrap();
+    let wanted = Check::Detection { precision_min: 0.95, recall_min: 0.5, false_quarantined_max: 0 };
+    assert_eq!(file.scenario.checks, [wanted]);
+    refused(check, "checks[0].kind…there is nobody to be found");
+    refused(&format!("[observer]\nenabled = false\n{silent}{check}"), "checks[0].kind…nobody who looks");
+    refused(&format!("{silent}[[checks]]\nkind = \"detection\"\nrecall_min = 2\n"), "checks[0].recall_min");
+    let slander = "[[adversaries]]\nkind = \"slander\"\ncount = 1\nrate_per_s = 1\n";
+    refused(&format!("[observer]\nenabled = false\n{slander}"), "adversaries[0]…nobody listens");
+    refused(&format!("crypto = \"skip\"\n{slander}"), "adversaries[0]…proved by signatures");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Problems, count, ms};
-use crate::scenario::{Adversary, AdversaryKind, Check, Fault, FaultKind, Scenario, Who};
+use crate::scenario::{Adversary, AdversaryKind, Check, Crypto, Fault, FaultKind, Scenario, Who};
 
 /// Honest nodes without which there is nothing to look at.
 const HONEST_MIN: u64 = 2;
@@ -17,7 +17,7 @@ impl Problems {
             self.adversary(scenario, adversary, &format!("adversaries[{i}]"));
         }
         self.honest(scenario);
-        self.checks(&scenario.checks);
+        self.checks(scenario);
     }
 
     fn times(&mut self, scenario: &Scenario, at: Duration, until: Option<Duration>, path: &str) {
@@ -157,7 +157,8 @@ impl Problems {
             AdversaryKind::Equivocate { rate_per_s }
             | AdversaryKind::Flood { rate_per_s }
             | AdversaryKind::Outsider { rate_per_s }
-            | AdversaryKind::Fork { rate_per_s } => {
+            | AdversaryKind::Fork { rate_per_s }
+            | AdversaryKind::Slander { rate_per_s } => {
                 self.rate(rate_per_s, key("rate_per_s"));
             }
             AdversaryKind::Sybil { dials } | AdversaryKind::ColdBoot { dials } => {
@@ -169,9 +170,12 @@ impl Problems {
                     self.push(key("dials"), message, format!("lower it to {most} at most"));
                 }
             }
+            AdversaryKind::Silence { rate_per_s } => {
+                let ok = (0.0..=1e6).contains(&rate_per_s);
+                self.require(ok, key("rate_per_s"), "is no rate", "0.5 is once in two seconds; 0 is never");
+            }
             AdversaryKind::Tamper
             | AdversaryKind::Freeze
-            | AdversaryKind::Silence
             | AdversaryKind::NeverForward
             | AdversaryKind::Eclipse { .. }
             | AdversaryKind::Censor { .. }
@@ -179,6 +183,18 @@ impl Problems {
         }
         if matches!(adversary.kind, AdversaryKind::Fork { .. }) {
             self.needs_log(scenario, path);
+        }
+        let is_slander = matches!(adversary.kind, AdversaryKind::Slander { .. });
+        if is_slander && !scenario.has_observer() {
+            self.push(
+                path,
+                "has no effect where nobody listens",
+                "set `enabled = true` in `[observer]`, or remove it",
+            );
+        }
+        if adversary.kind.is_provable() && scenario.has_observer() && scenario.crypto == Crypto::Skip {
+            let message = "is proved by signatures, which are not made";
+            self.push(path, message, "set `crypto = \"real\"`, or `enabled = false` in `[observer]`");
         }
         let lies_about_time = matches!(
             adversary.kind,
@@ -231,7 +247,8 @@ impl Problems {
         }
     }
 
-    fn checks(&mut self, checks: &[Check]) {
+    fn checks(&mut self, scenario: &Scenario) {
+        let checks = &scenario.checks;
         for (i, check) in checks.iter().enumerate() {
             let key = |key: &str| format!("checks[{i}].{key}");
             match *check {
@@ -253,6 +270,18 @@ impl Problems {
                 | Check::SameFreeze { within } => self.positive(within, key("within_ms")),
                 Check::BoundedBuffers { bytes } => {
                     self.require(bytes > 0, key("bytes"), "must be above 0", "1048576 is one MiB");
+                }
+                Check::Detection { precision_min, recall_min, .. } => {
+                    self.share(precision_min, true, key("precision_min"));
+                    self.share(recall_min, true, key("recall_min"));
+                    let can = scenario.has_observer() && !scenario.adversaries.is_empty();
+                    let remedy = "add `[[adversaries]]`, and leave `[observer]` on; or remove the check";
+                    self.require(
+                        can,
+                        key("kind"),
+                        "there is nobody to be found, or nobody who looks",
+                        remedy,
+                    );
                 }
                 Check::Monotone
                 | Check::Authentic

@@ -1,0 +1,98 @@
+//! Runs every attack that the simulator knows and writes how well it was found: `docs/detection.md`.
+//!
+//! ```text
+//! cargo run --release -p omnimesh-sim --example detection                        200 nodes, 5 seeds
+//! cargo run --release -p omnimesh-sim --example detection -- --nodes 1000 --seeds 200
+//! cargo run --release -p omnimesh-sim --example detection -- --only tamper,rush --out -
+//! ```
+//!
+//! Ends with 1 if an aim is missed. Seeds are worked off on all cores; what comes out depends on sizes and seeds only.
+
+mod rows;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use omnimesh_sim::checkers;
+use omnimesh_sim::detection::{Row, Scores};
+use omnimesh_sim::model::{self, Options};
+use rayon::prelude::*;
+
+use rows::{Attack, attacks};
+use table::{Line, Part};
+
+/// How well those who misbehave are found.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Nodes of each mesh.
+    #[arg(long, default_value_t = 200)]
+    nodes: u32,
+    /// Runs of each row.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Of these attacks only.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Without the runs with slow nodes.
+    #[arg(long)]
+    no_slow: bool,
+    /// Where the table goes; `-`: to standard output.
+    #[arg(long, default_value = "docs/detection.md")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let chosen = |attack: &Attack| cli.only.is_empty() || cli.only.iter().any(|name| name == attack.name);
+    let lines: Vec<Line> = attacks().into_iter().filter(chosen).map(|attack| line(&cli, attack)).collect();
+    let text = table::page(&lines, cli.nodes, cli.seeds, cli.first_seed);
+    if cli.out.as_os_str() == "-" {
+        println!("{text}");
+    } else if let Err(error) = std::fs::write(&cli.out, text) {
+        eprintln!("error: cannot write {}: {error}", cli.out.display());
+        return ExitCode::FAILURE;
+    }
+    let missed: Vec<String> = lines.iter().flat_map(table::missed).collect();
+    for miss in &missed {
+        eprintln!("missed: {miss}");
+    }
+    if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn line(cli: &Cli, attack: Attack) -> Line {
+    let slow: &[bool] = if cli.no_slow { &[false] } else { &[false, true] };
+    let parts = slow.iter().map(|with_slow| part(cli, &attack, *with_slow)).collect();
+    let line = Line { attack, parts };
+    eprintln!("{}", table::short(&line));
+    line
+}
+
+fn part(cli: &Cli, attack: &Attack, with_slow: bool) -> Part {
+    let seeds: Vec<u64> = (cli.first_seed..cli.first_seed + cli.seeds).collect();
+    seeds.par_iter().map(|seed| run(cli.nodes, *seed, attack, with_slow)).reduce(Part::default, Part::merge)
+}
+
+fn run(nodes: u32, seed: u64, attack: &Attack, with_slow: bool) -> Part {
+    let scenario = attack.scenario(nodes, seed, with_slow);
+    let problems = scenario.problems();
+    assert!(problems.is_empty(), "{}: {problems:?}", attack.name);
+    let outcome = model::run(&scenario, Options { threads: 1, ..Options::default() });
+    let scores = Scores::of(&outcome).expect("nodes have observers");
+    let checked = checkers::check(&scenario, &outcome);
+    let row: Row = scores.rows.into_iter().next().expect("there is one adversary");
+    Part {
+        row,
+        honest: u64::from(nodes) - outcome.adversary_nodes.len() as u64,
+        false_quarantined: scores.false_quarantined.len() as u64,
+        falsely_convicted: scores.falsely_convicted.len() as u64,
+        false_verdicts: scores.verdicts_false.into_iter().collect(),
+        failed: u64::from(
+            checked.iter().any(|checked| !checked.ok && checked.name == checkers::FAULTS_TOOK_EFFECT),
+        ),
+    }
+}

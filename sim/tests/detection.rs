@@ -1,0 +1,83 @@
+//! Each attack is found in a small mesh, and no longer is when nobody looks for it: a broken detector is noticed.
+
+use omnimesh_sim::checkers::{self, Checked};
+use omnimesh_sim::detection::Scores;
+use omnimesh_sim::model::{self, Options};
+use omnimesh_sim::scenario::{Check, Scenario};
+
+#[path = "../examples/detection/rows.rs"]
+mod rows;
+
+const NODES: u32 = 60;
+const SEED: u64 = 1;
+/// Of a few nodes one is a large part: what is wanted of many is told by the table of the docs.
+const LENIENT: Check = Check::Detection { precision_min: 0.8, recall_min: 0.5, false_quarantined_max: 0 };
+
+fn run(scenario: &Scenario) -> (Scores, Checked) {
+    let outcome = model::run(scenario, Options::default());
+    let checked = checkers::check(scenario, &outcome);
+    let detection = checked.into_iter().find(|checked| checked.name == "detection").expect("it is asked for");
+    (Scores::of(&outcome).expect("nodes have observers"), detection)
+}
+
+#[test]
+fn a_detector_that_is_broken_is_noticed() {
+    for attack in rows::attacks() {
+        println!(
+            "{}: cargo test -p omnimesh-sim --test detection, {NODES} nodes, seed {SEED}; {}",
+            attack.name, attack.remark
+        );
+        let mut whole = attack.scenario(NODES, SEED, false);
+        whole.checks = vec![LENIENT];
+        let (scores, check) = run(&whole);
+        println!("  whole: {}", check.detail);
+        let recall = |scores: &Scores| scores.rows.first().and_then(|row| row.recall()).unwrap_or(0.0);
+        let found = recall(&scores);
+        assert!(check.ok, "{}: {}", attack.name, check.detail);
+        let mut broken = whole.clone();
+        broken.observer.ignore = attack.kind.findings().to_vec();
+        let (scores, check) = run(&broken);
+        println!("  broken: {}", check.detail);
+        assert!(!check.ok, "{}: nobody looked, and the check is content: {}", attack.name, check.detail);
+        assert!(recall(&scores) < found, "{}: nobody looked, and as many were found", attack.name);
+    }
+}
+
+#[test]
+fn without_observers_nothing_is_said_about_them() {
+    let attack = rows::attacks().into_iter().next().expect("there are attacks");
+    let mut scenario = attack.scenario(NODES, SEED, false);
+    scenario.observer.enabled = Some(false);
+    let outcome = model::run(&scenario, Options::default());
+    assert_eq!(outcome.detection, None);
+    let checked = checkers::check(&scenario, &outcome);
+    assert!(!checked[0].ok, "a check that has nothing to look at fails: {}", checked[0].detail);
+    assert!(
+        scenario.problems().iter().any(|problem| problem.path.starts_with("checks")),
+        "and is refused before"
+    );
+}
+
+fn traces(scenario: &Scenario, threads: [usize; 2]) {
+    let [one, other] = threads.map(|threads| model::run(scenario, Options { threads, ..Options::default() }));
+    assert_eq!(one.trace_hash, other.trace_hash, "{} on {threads:?} threads", scenario.name);
+    assert_eq!(one.detection, other.detection, "{} on {threads:?} threads", scenario.name);
+}
+
+#[test]
+fn what_observers_do_repeats_on_any_number_of_threads() {
+    for attack in rows::attacks()
+        .into_iter()
+        .filter(|attack| matches!(attack.name, "equivocate" | "slander" | "tamper"))
+    {
+        traces(&attack.scenario(40, SEED, true), [1, 3]);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes without --release"]
+fn a_third_of_liars_repeats() {
+    let file = omnimesh_sim::scenario::ScenarioFile::load("byzantine-third", &[]).expect("it is shipped");
+    assert!(file.scenario.has_observer());
+    traces(&file.scenario, [1, 2]);
+}
