@@ -51,7 +51,7 @@ impl Held {
     }
 }
 
-fn unreadable(error: impl ToString) -> StoreError {
+fn unreadable(error: &impl ToString) -> StoreError {
     StoreError::Damaged(error.to_string())
 }
 
@@ -87,8 +87,8 @@ impl Checkpoints {
     /// Whether the parts of this checkpoint are here, and are good.
     pub(super) fn open(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let parts = self.parts(checkpoint);
-        let parts = parts.ok_or_else(|| unreadable("a part of the checkpoint is not there"))?;
-        Base::open(checkpoint, &parts, AUTHORS_MAX).map(drop).map_err(unreadable)
+        let parts = parts.ok_or_else(|| unreadable(&"a part of the checkpoint is not there"))?;
+        Base::open(checkpoint, &parts, AUTHORS_MAX).map(drop).map_err(|error| unreadable(&error))
     }
 
     /// Keeps a sealed checkpoint and the newest other one.
