@@ -225,7 +225,7 @@ pub(crate) enum Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) const ALL: [Mailbox; 8] = [
+    pub(crate) const ALL: [Mailbox; 9] = [
         Mailbox::Swarm,
         Mailbox::Gossip,
         Mailbox::Sync,

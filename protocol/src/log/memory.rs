@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::envelope::Envelope;
 use crate::id::{Hash, NodeId, Seq};
 
-use super::{Change, Head, Proof, Record, StoreError, StoredLog};
+use super::{Change, Proof, Record, StoreError, StoredLog};
 
 mod checkpoint;
 
@@ -330,6 +330,7 @@ impl MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Head;
     use super::super::testing::Author;
     use super::*;
 

@@ -16,7 +16,7 @@ pub(super) fn true_checkpoints(outcome: &Outcome) -> Verdict {
     };
     // Who has never met anybody signs alone, and nobody takes it.
     let is_taken = |sealed: &&SealedCheckpoint| sealed.signers.len() >= SIGNERS_MIN;
-    let Some(newest) = facts.checkpoints.iter().filter(is_taken).next_back() else {
+    let Some(newest) = facts.checkpoints.iter().rfind(is_taken) else {
         return Err(
             "No checkpoint was sealed by two nodes: lower checkpoints.every_steps, or run longer.".into()
         );

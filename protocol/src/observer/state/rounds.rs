@@ -131,8 +131,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let median_ns = forwarding::median_answer(&answers);
         let of =
             |(peer, n): (&P, &super::Neighbour)| Some(((peer.clone(), answer(n)), n.share.end(n.counts)?));
-        let (peers, shares): (Vec<(P, Option<u64>)>, Vec<(u64, u64)>) =
-            self.neighbours.iter().filter_map(of).unzip();
+        let (peers, shares): (Vec<_>, Vec<_>) = self.neighbours.iter().filter_map(of).unzip();
         for ((peer, answer_ns), verdict) in peers.iter().zip(forwarding::compare(&shares)) {
             let subject = self.subject(peer);
             match verdict {

@@ -78,7 +78,7 @@ impl AdversaryKind {
 
 impl Check {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 15] = [
         "agreement",
         "monotone",
         "authentic",
