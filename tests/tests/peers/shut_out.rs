@@ -28,13 +28,16 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Forged messages in a burst: more than are forgiven.
 const BURST: usize = 30;
 
+/// Messages, each with its channel.
+type Burst = Vec<(&'static str, Vec<u8>)>;
+
 /// What a hostile peer does, and what it is to be called.
 #[derive(Clone, Copy, Debug)]
 struct Attack {
     kind: &'static str,
     is_provable: bool,
-    /// Messages for nodes of even and of odd number, each with its channel.
-    burst: fn(&mut Author, Step, usize) -> Vec<(&'static str, Vec<u8>)>,
+    /// What it sends to the node of this number.
+    burst: fn(&mut Author, Step, usize) -> Burst,
 }
 
 const ATTACKS: [Attack; 9] = [
@@ -95,12 +98,12 @@ const ATTACKS: [Attack; 9] = [
     },
 ];
 
-fn of_each(mut message: impl FnMut(u8) -> Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
+fn of_each(mut message: impl FnMut(u8) -> Vec<u8>) -> Burst {
     (0..BURST).map(|n| (NEWS, message(u8::try_from(n).unwrap()))).collect()
 }
 
 /// Good messages with a byte changed that stands so far from the end.
-fn forged(author: &mut Author, step: Step, from_end: usize) -> Vec<(&'static str, Vec<u8>)> {
+fn forged(author: &mut Author, step: Step, from_end: usize) -> Burst {
     of_each(|_| {
         let mut message = author.write(step, "x");
         let at = message.len() - from_end;
