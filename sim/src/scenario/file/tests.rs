@@ -231,7 +231,7 @@ fn every_kind_can_be_written() {
         let own = match kind {
             "replay" => "after_ms = 5",
             "rush" | "two_faced" => "by_ms = 5",
-            "equivocate" | "flood" | "outsider" | "fork" => "rate_per_s = 5",
+            "equivocate" | "flood" | "outsider" | "fork" | "slander" => "rate_per_s = 5",
             "sybil" | "cold_boot" => "dials = 5",
             _ => "",
         };
