@@ -261,16 +261,22 @@ async fn a_replay_is_refused_for_as_long_as_its_step_is_good() {
         (honest.a.metrics().await.refused("replay") >= 1.0).then_some(())
     })
     .await;
-    // The author's number again, with other words.
+    // A replay may be brought in good faith: nobody is blamed, and the next number is as good as before.
+    attacker.send([&author.write(honest.a.step(), "good, and on time")]).await;
+    hears(&mut honest.at_a, author.identity.id(), "good, and on time").await;
+    hears(&mut honest.at_b, author.identity.id(), "good, and on time").await;
+
+    // The author's number again, with other words: that is a replay to the validator, and proof against the author.
     let mut header = author.header(honest.a.step());
     header.seq = Seq(1);
     let again = author.seal(header, b"bad: said twice");
     attacker.send([&again]).await;
     assert_eq!(refused(&honest.a, &attacker, &again).await, "replay");
-    // A replay may be brought in good faith: nobody is blamed, and the next number is as good as before.
-    attacker.send([&author.write(honest.a.step(), "good, and on time")]).await;
-    hears(&mut honest.at_a, author.identity.id(), "good, and on time").await;
-    hears(&mut honest.at_b, author.identity.id(), "good, and on time").await;
+    poll("the author is in quarantine", async || {
+        attacker.send([&author.write(honest.a.step(), "good, but from a liar")]).await;
+        (honest.a.metrics().await.refused("quarantined") >= 1.0).then_some(())
+    })
+    .await;
     honest.talk().await;
     assert_eq!(honest.a.metrics().await.get("actor_restarts_total"), 0.0);
 }
