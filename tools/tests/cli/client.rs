@@ -255,7 +255,7 @@ fn why_peer_gathers_what_the_node_knows() {
     ]);
     let why = serde_json::json!({
         "peer_id": id, "standing": "suspected", "trust": 0.4, "score": 0.0, "good": 0.0, "suspicion": 1.0,
-        "fault": 0.0, "doubt": 0.0, "findings": [anomalies[0]], "history": [], "quarantine": null, "way_back": [],
+        "fault": 0.0, "doubt": 0.0, "findings": [], "history": [], "quarantine": null, "way_back": [],
     });
     let answers = [&empty, &empty, &anomalies, &empty, &why, &empty, &empty, &empty, &empty];
     let (home, _api) = node(answers.iter().map(|answer| json("200 OK", answer)).collect());

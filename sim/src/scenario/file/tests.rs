@@ -240,7 +240,9 @@ fn every_kind_can_be_written() {
         assert_eq!(parse(&text).unwrap().scenario.adversaries[0].kind.name(), kind);
     }
     for kind in Check::NAMES {
-        let text = format!("duration_ms = 90_000\n[log]\n[checkpoints]\n[[checks]]\nkind = \"{kind}\"");
+        // Somebody has to be there to be found.
+        let liar = if kind == "detection" { "[[adversaries]]\nkind = \"silence\"\ncount = 1\n" } else { "" };
+        let text = format!("duration_ms = 90_000\n[log]\n[checkpoints]\n{liar}[[checks]]\nkind = \"{kind}\"");
         assert_eq!(parse(&text).unwrap().scenario.checks[0].name(), kind);
     }
 }
