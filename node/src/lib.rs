@@ -9,6 +9,7 @@ pub mod audit;
 mod backend;
 mod blob;
 mod clock;
+pub mod compute;
 pub mod data_dir;
 mod durable;
 mod emulation;

@@ -1,0 +1,472 @@
+//! Statistics of columns of numbers, of a part of the data and of all of it.
+//!
+//! ```text
+//!   CSV chunk ─► analyze ─► partial ─┐
+//!   CSV chunk ─► analyze ─► partial ─┴► analyze_merge ─► report (JSON), or a partial again
+//! ```
+//!
+//! Count, mean and variance are Welford's (1962), merged as by Chan, Golub and LeVeque (1979); quantiles are those of a
+//! histogram with buckets of logarithmic width (off by 1/256 at most); outliers lie outside Tukey's fences, 1.5 times the distance of
+//! the quartiles beyond them, of which the 16 farthest are listed. Rows are taken in blocks of a fixed length that
+//! threads share, and merged in order: the result does not depend on how many threads there are, bit by bit.
+//!
+//! # Parameters
+//! `columns`: which, by number from 0, or by name if this part begins with the header; all that are numbers if it is not
+//! given. `header`: whether the data begins with one (default true; only the chunk at the beginning has it). `delimiter`:
+//! one character (default `,`). `histogram`: `{ from, to, bins }`. `report`: write the report at once.
+//!
+//! A cell that is empty or no finite number is counted as missing or bad, and otherwise left out.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use omnimesh_protocol::compute::ledger::FailReason;
+use omnimesh_protocol::registry::Value;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::quantiles::Quantiles;
+use crate::compute::task::{Cancel, Context, OpError, Sink, Task};
+
+/// Bytes in a block. Part of the result: means are rounded in the order of blocks.
+const BLOCK: usize = 1 << 20;
+/// Outliers that are listed on each side.
+const EXTREMES: usize = 16;
+/// Most columns of one task.
+const COLUMNS_MAX: usize = 1024;
+/// Most bins of a histogram.
+const BINS_MAX: u64 = 4096;
+const VERSION: u64 = 1;
+
+/// What is known of some rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Partial {
+    version: u64,
+    rows: u64,
+    columns: BTreeMap<u32, Column>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Column {
+    name: Option<String>,
+    count: u64,
+    missing: u64,
+    bad: u64,
+    mean: f64,
+    /// Sum of the squares of the distances to the mean.
+    squares: f64,
+    quantiles: Quantiles,
+    /// The smallest, ascending, and the largest, descending.
+    low: Vec<f64>,
+    high: Vec<f64>,
+    histogram: Option<Histogram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Histogram {
+    from: f64,
+    to: f64,
+    bins: Vec<u64>,
+    below: u64,
+    above: u64,
+}
+
+impl Histogram {
+    fn add(&mut self, value: f64) {
+        if value < self.from {
+            self.below += 1;
+        } else if value >= self.to {
+            self.above += 1;
+        } else {
+            let share = (value - self.from) / (self.to - self.from);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "a share below one of at most 4,096 bins"
+            )]
+            let place = (share * self.bins.len() as f64) as usize;
+            let last = self.bins.len() - 1;
+            self.bins[place.min(last)] += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &Histogram) -> bool {
+        let is_same = (self.from, self.to, self.bins.len()) == (other.from, other.to, other.bins.len());
+        if is_same {
+            self.bins.iter_mut().zip(&other.bins).for_each(|(ours, theirs)| *ours += theirs);
+            self.below += other.below;
+            self.above += other.above;
+        }
+        is_same
+    }
+}
+
+impl Column {
+    fn new(histogram: Option<&Histogram>) -> Self {
+        Column { histogram: histogram.cloned(), ..Column::default() }
+    }
+
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        let delta = value - self.mean;
+        #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+        let count = self.count as f64;
+        self.mean += delta / count;
+        self.squares += delta * (value - self.mean);
+        self.quantiles.add(value);
+        keep(&mut self.low, value, |a, b| a < b);
+        keep(&mut self.high, value, |a, b| a > b);
+        if let Some(histogram) = &mut self.histogram {
+            histogram.add(value);
+        }
+    }
+
+    fn merge(&mut self, other: &Column) -> Result<(), OpError> {
+        let bad = || OpError::new(FailReason::BadInput, "the partial statistics are not of the same columns");
+        if self.name.is_none() {
+            self.name.clone_from(&other.name);
+        }
+        self.missing += other.missing;
+        self.bad += other.bad;
+        match (&mut self.histogram, &other.histogram) {
+            (Some(ours), Some(theirs)) => {
+                if !ours.merge(theirs) {
+                    return Err(bad());
+                }
+            }
+            (None, None) => {}
+            _ => return Err(bad()),
+        }
+        if other.count == 0 {
+            return Ok(());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+        let (ours, theirs) = (self.count as f64, other.count as f64);
+        let delta = other.mean - self.mean;
+        let total = ours + theirs;
+        self.squares += other.squares + delta * delta * (ours * theirs / total);
+        self.mean = if self.count == 0 { other.mean } else { self.mean + delta * (theirs / total) };
+        self.count += other.count;
+        self.quantiles.merge(&other.quantiles);
+        other.low.iter().for_each(|value| keep(&mut self.low, *value, |a, b| a < b));
+        other.high.iter().for_each(|value| keep(&mut self.high, *value, |a, b| a > b));
+        Ok(())
+    }
+}
+
+/// Keeps the few that come first in an order.
+fn keep(extremes: &mut Vec<f64>, value: f64, before: fn(f64, f64) -> bool) {
+    if extremes.len() == EXTREMES && extremes.last().is_some_and(|last| !before(value, *last)) {
+        return;
+    }
+    let place = extremes.partition_point(|known| !before(value, *known));
+    extremes.insert(place, value);
+    extremes.truncate(EXTREMES);
+}
+
+impl Partial {
+    fn merge(&mut self, other: &Partial) -> Result<(), OpError> {
+        self.rows += other.rows;
+        for (place, column) in &other.columns {
+            match self.columns.get_mut(place) {
+                Some(ours) => ours.merge(column)?,
+                None => drop(self.columns.insert(*place, column.clone())),
+            }
+        }
+        if self.columns.len() > COLUMNS_MAX {
+            return Err(OpError::new(FailReason::BadInput, format!("more than {COLUMNS_MAX} columns")));
+        }
+        Ok(())
+    }
+}
+
+/// Which columns, and how they are read.
+struct Plan {
+    delimiter: u8,
+    /// By number, with names where they are known; all if there is none.
+    columns: Option<Vec<(u32, Option<String>)>>,
+    names: Vec<String>,
+    histogram: Option<Histogram>,
+}
+
+fn bad_csv(error: &csv::Error) -> OpError {
+    OpError::new(FailReason::BadInput, format!("not CSV: {error}"))
+}
+
+fn plan(task: &Task, header: Option<&[u8]>) -> Result<Plan, OpError> {
+    let delimiter = match task.text("delimiter")?.as_deref() {
+        None => b',',
+        Some(text) if text.len() == 1 => text.as_bytes()[0],
+        Some(_) => return Err(OpError::param("delimiter", "one character")),
+    };
+    let mut names = Vec::new();
+    if let Some(header) = header {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(header);
+        if let Some(record) = reader.records().next() {
+            names =
+                record.map_err(|error| bad_csv(&error))?.iter().map(|name| name.trim().to_owned()).collect();
+        }
+    }
+    let columns = match task.param("columns") {
+        None => None,
+        Some(Value::List(values)) => {
+            let find = |value: &Value| match value {
+                Value::Integer(place) => u32::try_from(*place).ok(),
+                Value::Text(name) => {
+                    names.iter().position(|known| known == name).and_then(|place| u32::try_from(place).ok())
+                }
+                _ => None,
+            };
+            let mut columns = Vec::new();
+            for value in &values {
+                let place = find(value).ok_or_else(|| {
+                    let wanted = "column numbers from 0, or names if this part begins with the header";
+                    OpError::param("columns", wanted)
+                })?;
+                columns.push((place, names.get(place as usize).cloned()));
+            }
+            columns.sort();
+            columns.dedup();
+            Some(columns)
+        }
+        Some(_) => return Err(OpError::param("columns", "a list of numbers or names")),
+    };
+    Ok(Plan { delimiter, columns, names, histogram: histogram(task)? })
+}
+
+fn histogram(task: &Task) -> Result<Option<Histogram>, OpError> {
+    let error = || OpError::param("histogram", "{ from, to, bins } with from < to and 1 to 4,096 bins");
+    let map = match task.param("histogram") {
+        None => return Ok(None),
+        Some(Value::Map(map)) => map,
+        Some(_) => return Err(error()),
+    };
+    let number = |name: &str| match map.get(name) {
+        Some(Value::Float(value)) => Some(*value),
+        #[expect(clippy::cast_precision_loss, reason = "bounds beyond 2^53 mean nothing here")]
+        Some(Value::Integer(value)) => Some(*value as f64),
+        _ => None,
+    };
+    let (from, to) = number("from").zip(number("to")).filter(|(from, to)| from < to).ok_or_else(error)?;
+    let bins = match map.get("bins") {
+        Some(Value::Integer(bins)) => u64::try_from(*bins).ok().filter(|bins| (1..=BINS_MAX).contains(bins)),
+        _ => None,
+    };
+    let bins = bins.and_then(|bins| usize::try_from(bins).ok()).ok_or_else(error)?;
+    Ok(Some(Histogram { from, to, bins: vec![0; bins], below: 0, above: 0 }))
+}
+
+/// Blocks of about [`BLOCK`] bytes that end where lines do.
+fn blocks(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut blocks = Vec::new();
+    while bytes.len() > BLOCK {
+        let end =
+            bytes[BLOCK..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| BLOCK + at + 1);
+        let (block, rest) = bytes.split_at(end);
+        blocks.push(block);
+        bytes = rest;
+    }
+    if !bytes.is_empty() {
+        blocks.push(bytes);
+    }
+    blocks
+}
+
+fn read_block(block: &[u8], plan: &Plan) -> Result<Partial, OpError> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(plan.delimiter)
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(block);
+    let mut partial = Partial { version: VERSION, ..Partial::default() };
+    let mut record = csv::ByteRecord::new();
+    // By place, as a tree would be searched for each cell.
+    let mut columns: Vec<Option<Column>> = Vec::new();
+    while reader.read_byte_record(&mut record).map_err(|error| bad_csv(&error))? {
+        partial.rows += 1;
+        let mut take = |place: usize, cell: &[u8]| {
+            if place >= columns.len() {
+                columns.resize(place + 1, None);
+            }
+            let column = columns[place].get_or_insert_with(|| Column::new(plan.histogram.as_ref()));
+            let text = cell.trim_ascii();
+            match std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok()) {
+                Some(value) if value.is_finite() => column.add(value),
+                _ if text.is_empty() => column.missing += 1,
+                _ => column.bad += 1,
+            }
+        };
+        match &plan.columns {
+            Some(wanted) => {
+                for (place, _) in wanted {
+                    take(*place as usize, record.get(*place as usize).unwrap_or_default());
+                }
+            }
+            None if record.len() > COLUMNS_MAX => {
+                return Err(OpError::new(FailReason::BadInput, format!("more than {COLUMNS_MAX} columns")));
+            }
+            None => record.iter().enumerate().for_each(|(place, cell)| take(place, cell)),
+        }
+    }
+    let places = (0_u32..).zip(columns).filter_map(|(place, column)| Some((place, column?)));
+    partial.columns.extend(places);
+    Ok(partial)
+}
+
+fn analyze_part(
+    task: &Task,
+    context: &Context,
+    cancel: &Cancel,
+    bytes: &Bytes,
+    offset: u64,
+) -> Result<Partial, OpError> {
+    let mut body: &[u8] = bytes;
+    let mut header = None;
+    if task.flag("header", true)? && offset == 0 {
+        let end = body.iter().position(|byte| *byte == b'\n').map_or(body.len(), |at| at + 1);
+        let (first, rest) = body.split_at(end);
+        (header, body) = (Some(first), rest);
+    }
+    let plan = plan(task, header)?;
+    if plan.columns.as_ref().is_some_and(|columns| {
+        columns.len() > COLUMNS_MAX || columns.iter().any(|(place, _)| *place as usize >= COLUMNS_MAX)
+    }) {
+        return Err(OpError::param("columns", "at most 1,024, numbered below that"));
+    }
+    let partials: Vec<Result<Partial, OpError>> = context.pool.install(|| {
+        blocks(body)
+            .into_par_iter()
+            .map(|block| {
+                cancel.check()?;
+                read_block(block, &plan)
+            })
+            .collect()
+    });
+    let mut all = Partial { version: VERSION, ..Partial::default() };
+    for partial in partials {
+        all.merge(&partial?)?;
+    }
+    for (place, column) in &mut all.columns {
+        column.name = plan.names.get(*place as usize).cloned();
+    }
+    Ok(all)
+}
+
+/// The statistics of the parts.
+pub(in crate::compute) fn analyze(
+    task: &Task,
+    context: &Context,
+    cancel: &Cancel,
+    sink: &mut Sink,
+) -> Result<(), OpError> {
+    let mut all = Partial { version: VERSION, ..Partial::default() };
+    for input in &task.inputs {
+        if let Some(bytes) = &input.bytes {
+            all.merge(&analyze_part(task, context, cancel, bytes, input.offset)?)?;
+        }
+    }
+    write(&all, !task.flag("report", false)?, sink)
+}
+
+/// The statistics of all parts together.
+pub(in crate::compute) fn merge(task: &Task, cancel: &Cancel, sink: &mut Sink) -> Result<(), OpError> {
+    let mut all = Partial { version: VERSION, ..Partial::default() };
+    for part in task.parts() {
+        cancel.check()?;
+        let partial: Partial = serde_cbor::from_slice(part).map_err(|_| {
+            OpError::new(FailReason::BadInput, "an input is not what operation analyze makes")
+        })?;
+        if partial.version != VERSION || !partial.is_sound() {
+            return Err(OpError::new(FailReason::BadInput, "an input is of another version, or damaged"));
+        }
+        all.merge(&partial)?;
+    }
+    write(&all, task.flag("partial", false)?, sink)
+}
+
+impl Partial {
+    /// True if adding up and indexing cannot go wrong with it.
+    fn is_sound(&self) -> bool {
+        let fits = |count: u64| count < 1 << 53;
+        fits(self.rows)
+            && self.columns.values().all(|column| {
+                [column.count, column.missing, column.bad].into_iter().all(fits)
+                    && fits(column.quantiles.count())
+                    && column.low.len() <= EXTREMES
+                    && column.high.len() <= EXTREMES
+                    && column.histogram.as_ref().is_none_or(|histogram| {
+                        !histogram.bins.is_empty()
+                            && histogram.bins.len() as u64 <= BINS_MAX
+                            && histogram
+                                .bins
+                                .iter()
+                                .chain([&histogram.below, &histogram.above])
+                                .all(|n| fits(*n))
+                    })
+            })
+    }
+}
+
+fn write(partial: &Partial, is_partial: bool, sink: &mut Sink) -> Result<(), OpError> {
+    if is_partial {
+        let bytes = serde_cbor::to_vec(partial)
+            .map_err(|error| OpError::new(FailReason::BadInput, error.to_string()))?;
+        return sink.push(&bytes);
+    }
+    let report = serde_json::to_string_pretty(&report(partial))
+        .map_err(|error| OpError::new(FailReason::BadInput, error.to_string()))?;
+    sink.push(report.as_bytes())
+}
+
+/// What people read.
+fn report(partial: &Partial) -> serde_json::Value {
+    let columns: Vec<_> = partial
+        .columns
+        .iter()
+        .map(|(place, column)| {
+            let quantile = |per_mille| column.quantiles.at(per_mille);
+            #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+            let variance = (column.count > 1).then(|| column.squares / (column.count - 1) as f64);
+            let fences = quantile(250).zip(quantile(750)).map(|(q1, q3)| {
+                let reach = 1.5 * (q3 - q1);
+                (q1 - reach, q3 + reach)
+            });
+            let outliers = fences.map(|(low, high)| {
+                let few = |values: &[f64], is_out: &dyn Fn(f64) -> bool| {
+                    values.iter().copied().filter(|value| is_out(*value)).collect::<Vec<_>>()
+                };
+                serde_json::json!({
+                    "below": low,
+                    "above": high,
+                    "count": column.quantiles.outside(low, high),
+                    "lowest": few(&column.low, &|value| value < low),
+                    "highest": few(&column.high, &|value| value > high),
+                })
+            });
+            serde_json::json!({
+                "column": place,
+                "name": column.name,
+                "count": column.count,
+                "missing": column.missing,
+                "not_numbers": column.bad,
+                "mean": (column.count > 0).then_some(column.mean),
+                "variance": variance,
+                "standard_deviation": variance.map(f64::sqrt),
+                "min": column.low.first(),
+                "max": column.high.first(),
+                "quantiles": {
+                    "p01": quantile(10), "p05": quantile(50), "p25": quantile(250), "p50": quantile(500),
+                    "p75": quantile(750), "p95": quantile(950), "p99": quantile(990),
+                },
+                "histogram": column.histogram,
+                "outliers": outliers,
+            })
+        })
+        .collect();
+    serde_json::json!({ "rows": partial.rows, "columns": columns })
+}
