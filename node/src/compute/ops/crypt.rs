@@ -50,7 +50,9 @@ pub(in crate::compute) fn encrypt(
     let plain: Vec<&[u8]> = task.parts().map(|part| &part[..]).collect();
     let nonce_key = Zeroizing::new(blake3::derive_key(NONCE_CONTEXT, &*key));
     let mut hasher = blake3::Hasher::new_keyed(&nonce_key);
-    plain.iter().for_each(|part| drop(hasher.update(part)));
+    for part in &plain {
+        hasher.update(part);
+    }
     let mut header = [0; HEADER];
     header[..MAGIC.len()].copy_from_slice(MAGIC);
     header[MAGIC.len()..].copy_from_slice(&hasher.finalize().as_bytes()[..NONCE]);

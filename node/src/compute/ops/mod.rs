@@ -33,7 +33,9 @@ pub(super) fn hash(task: &Task, context: &Context, cancel: &Cancel, sink: &mut S
     for part in task.parts() {
         for piece in part.chunks(PIECE) {
             cancel.check()?;
-            context.pool.install(|| drop(hasher.update_rayon(piece)));
+            context.pool.install(|| {
+                hasher.update_rayon(piece);
+            });
         }
     }
     let hash = hasher.finalize();

@@ -240,11 +240,9 @@ fn what_is_no_table_is_refused_or_counted() {
             FailReason::Unsupported
         );
     }
-    let commas = ",".repeat(5000);
-    assert_eq!(
-        outcome(&task("analyze", &[], &[commas.as_bytes(), b"x\n", commas.as_bytes()])).unwrap_err().reason,
-        FailReason::BadInput
-    );
+    // A header without rows has no statistics, however many columns it names; a row has.
+    let wide = format!("{0}\n{0}\n", ",".repeat(5000));
+    assert_eq!(outcome(&task("analyze", &[], &[wide.as_bytes()])).unwrap_err().reason, FailReason::BadInput);
     for input in [&b"nonsense"[..], b"", &[0xff; 100]] {
         assert_eq!(outcome(&task("analyze_merge", &[], &[input])).unwrap_err().reason, FailReason::BadInput);
     }
