@@ -14,6 +14,7 @@ pub mod data_dir;
 mod durable;
 mod emulation;
 pub mod feed;
+pub mod job;
 mod message;
 mod metrics;
 mod network;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use omnimesh_protocol::Hash;
-use omnimesh_protocol::compute::BlobRef;
+use omnimesh_protocol::compute::job::JobSpec;
+use omnimesh_protocol::compute::{BlobRef, JobId};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MessageId, NodeId, Seq, Step};
 use omnimesh_protocol::log::{Appended, Report};
@@ -24,6 +25,7 @@ use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
 use crate::durable::{LogPage, LogView};
 use crate::feed::Feed;
+use crate::job::{JobError, JobEvent, Seen};
 use crate::store::blob::BlobStore;
 
 /// An answer that may take a while; the API gives up after its `request_timeout`.
@@ -32,7 +34,7 @@ pub type Answer<'a, T, E = BackendError> = BoxFuture<'a, Result<T, E>>;
 /// The node behind the API.
 ///
 /// Every answer is bounded: lists by the node's own limits, feeds by [`crate::feed::FeedLimits`].
-pub trait Backend: DurableBackend + BlobBackend {
+pub trait Backend: DurableBackend + BlobBackend + JobBackend {
     /// Whether the node takes part in the mesh; must not wait, for `/readyz` asks it.
     ///
     /// # Errors
@@ -141,6 +143,27 @@ pub enum PublishError {
     /// The node has no answer.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+/// Looks at jobs where they are.
+pub type LookAtJobs = Box<dyn FnOnce(&Seen<'_>) + Send>;
+
+/// Jobs.
+pub trait JobBackend: Send + Sync + 'static {
+    /// Has a job done, driven by this node as long as it lives. Answered once the job is in the log.
+    fn job_submit(&self, spec: JobSpec) -> Answer<'_, JobId, JobError>;
+
+    /// Has a job end as cancelled. Answered once that is in the log.
+    fn job_cancel(&self, job: JobId, detail: String) -> Answer<'_, (), JobError>;
+
+    /// Has what failed of a job done again. Answered once that is in the log.
+    fn job_retry(&self, job: JobId) -> Answer<'_, (), JobError>;
+
+    /// Shows the jobs.
+    fn job_look(&self, look: LookAtJobs) -> Answer<'_, (), JobError>;
+
+    /// What happens to jobs from now on, until the feed is dropped.
+    fn job_events(&self) -> Answer<'_, Feed<JobEvent>, JobError>;
 }
 
 /// Content by its hash.
