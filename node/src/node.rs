@@ -1,8 +1,8 @@
 //! A node, as a library user and the command line see it.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,19 +18,22 @@ use omnimesh_protocol::log::Start;
 use omnimesh_protocol::membership::Member;
 use omnimesh_protocol::mesh::{INVITE_ADDRESSES_MAX, Invite};
 use omnimesh_protocol::observer::NetworkMetrics;
+use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step, observer};
 use prometheus_client::registry::Registry;
 
 use crate::actors::author::{self, AuthorActor, Broadcast, BroadcastError, Published};
 use crate::actors::blob::{self, BlobActor};
+use crate::actors::compute::{self, ComputeActor};
 use crate::actors::gossip::{self, ChannelPeers, GossipActor};
 use crate::actors::log::{self, LogActor};
 use crate::actors::membership::{self, MembershipActor};
 use crate::actors::observer::{Observed, ObserverActor, Watch};
 use crate::actors::prober::{self, ProbeActor};
-use crate::actors::registry::{self, RegistryActor};
+use crate::actors::registry::RegistryActor;
 use crate::actors::swarm::{self, LinkFailed, SwarmActor, own_addresses};
 use crate::actors::sync::{self, SyncActor};
+use crate::actors::projection;
 use crate::actors::telemetry::{self, TelemetryActor};
 use crate::actors::{Common, Files, Links};
 use crate::api::token::ApiToken;
@@ -38,6 +41,8 @@ use crate::api::{self, ApiMetrics, ApiServer, ServeError, Timeouts};
 use crate::audit::{AuditLog, Retention};
 use crate::backend::NodeBackend;
 use crate::clock::{Epoch, SharedClock};
+use crate::compute::wasm::{LazySandbox, Programs};
+use crate::compute::{Context as Operations, KeyFiles, NoKeys};
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
 use crate::feed::{Feed, FeedItem};
 use crate::message::Message;
@@ -126,7 +131,7 @@ pub enum StartError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// No thread pool could be made.
-    #[error("cannot start the threads that check signatures: {0}")]
+    #[error("cannot start the threads that check signatures or do tasks: {0}")]
     Threads(String),
 }
 
@@ -251,6 +256,7 @@ impl MeshNode {
         let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
         swarm_config.log = kept.log.is_some().then(|| settings::log_streams(&options.config));
         swarm_config.blob = kept.blobs.is_some().then(settings::blob_streams);
+        swarm_config.compute = kept.blobs.is_some().then(settings::compute_streams);
         if let Some(plug) = &surroundings.plug {
             settings::plug_in(&mut swarm_config, plug.end.clone());
         }
@@ -295,7 +301,7 @@ impl MeshNode {
             node.shutdown().await;
             return Err(error);
         }
-        let (begin, [gossip_frames, log_frames, blob_frames]) = swarm::Begin::split(started);
+        let (begin, [gossip_frames, log_frames, blob_frames, compute_frames]) = swarm::Begin::split(started);
         let own = own_addresses(&listening, &node.0.external);
         // The mailboxes are empty: each of these is taken.
         let _ = links.observer.try_send(crate::actors::observer::Begin);
@@ -308,6 +314,9 @@ impl MeshNode {
         }
         if let Some(blobs) = &links.blobs {
             let _ = blobs.try_send(blob::Begin(blob_frames));
+        }
+        if let Some(compute) = &links.compute {
+            let _ = compute.try_send(compute::Begin(compute_frames));
         }
         if !is_plugged {
             let _ = links.prober.try_send(prober::Begin);
@@ -646,11 +655,12 @@ fn start_actors(
         external: external.to_vec(),
         is_plugged,
     };
-    let (log, registry) = match &mut kept.log {
-        None => (None, None),
+    let (log, registry, jobs) = match &mut kept.log {
+        None => (None, None, None),
         Some((store, opened)) => {
             // Before the log begins: it has to know what turns out to be damaged.
-            let state = registry::load(store, opened)?;
+            let state = projection::load(store, opened)?;
+            let jobs = projection::load(store, opened)?;
             let reached = store.reached(me)?;
             let log_settings = log::Settings {
                 config: settings::log(config),
@@ -675,8 +685,30 @@ fn start_actors(
             let (store, address) = (Arc::clone(store), log.clone());
             let registry =
                 RegistryActor::new(common.clone(), clock.clone(), me, store, state, address.downgrade());
-            (Some(log), Some(Supervisor::start(|_| registry)))
+            (Some(log), Some(Supervisor::start(|_| registry)), Some(jobs))
         }
+    };
+    let blobs = kept.blobs.clone().map(|store| {
+        let blobs = BlobActor::new(common.clone(), store);
+        Supervisor::start(|_| blobs)
+    });
+    let compute = match (&log, &blobs, &kept.log, &kept.blobs, jobs) {
+        (Some(log), Some(blobs), Some((log_store, _)), Some(blob_store), Some(jobs)) => {
+            let compute_settings = compute::Settings {
+                driver: settings::driver(config),
+                worker: settings::worker(config),
+                identity: identity.clone(),
+                mesh: mesh.clone(),
+                log: Arc::clone(log_store),
+                blobs: Arc::clone(blob_store),
+                operations: operations(config, mesh, data_dir.as_deref())?,
+                input_copies: config.compute.input_copies,
+            };
+            let addresses = (log.downgrade(), blobs.downgrade());
+            let compute = ComputeActor::new(common.clone(), compute_settings, clock.clone(), jobs, addresses);
+            Some(Supervisor::start(|_| compute))
+        }
+        _ => None,
     };
     let observer_start = observer::Start {
         identity: identity.clone(),
@@ -733,15 +765,37 @@ fn start_actors(
         swarm: Supervisor::start(|_| swarm),
         log,
         registry,
-        blobs: kept.blobs.clone().map(|store| {
-            let blobs = BlobActor::new(common.clone(), store);
-            Supervisor::start(|_| blobs)
-        }),
+        blobs,
+        compute,
         files: Files {
             store: kept.store.clone(),
             log: kept.log.as_ref().map(|(store, _)| Arc::clone(store)),
             blobs: kept.blobs.clone(),
         },
+    })
+}
+
+/// What tasks have at hand.
+fn operations(config: &Config, mesh: &Mesh, data_dir: Option<&Path>) -> Result<Operations, StartError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(settings::compute_threads(config))
+        .thread_name(|i| format!("compute-{i}"))
+        .build()
+        .map_err(|error| StartError::Threads(error.to_string()))?;
+    let (mesh, phase_interval) = (mesh.clone(), settings::phase_interval(config));
+    let pattern_cache = settings::pattern_cache(config);
+    let patterns = move || PatternGenerator::new(mesh.secret().clone(), phase_interval, pattern_cache);
+    let sandbox = settings::sandbox(config);
+    let modules_max = NonZeroUsize::new(sandbox.modules_max).unwrap_or(NonZeroUsize::MIN);
+    Ok(Operations {
+        pool: Arc::new(pool),
+        keys: match data_dir {
+            Some(dir) => Arc::new(KeyFiles::new(dir)),
+            None => Arc::new(NoKeys),
+        },
+        patterns: Some(Arc::new(patterns)),
+        sandbox: Arc::new(LazySandbox::new(sandbox)),
+        programs: Arc::new(Programs::new(modules_max)),
     })
 }
 

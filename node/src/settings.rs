@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use omnimesh_protocol::compute::blob::wire::FRAME_BYTES_MAX;
+use omnimesh_protocol::compute::placement::PoolConfig;
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
 use omnimesh_protocol::observer::statistics::Rate;
 use omnimesh_protocol::observer::{self, places, probe, quarantine, telemetry};
-use omnimesh_protocol::{MeshId, admission, author, dialer, gossip, log, membership, replay, step, validate};
+use omnimesh_protocol::{MeshId, admission, author, compute, dialer, gossip, log, membership, replay, step, validate};
 
+use crate::compute::wasm::SandboxConfig;
 use crate::swarm::{self, LinkEnd, TransportKind, peer};
 
 /// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
@@ -268,6 +270,59 @@ pub(crate) fn blob_streams() -> swarm::StreamConfig {
         inbound_bytes: 64 << 20,
         ..swarm::StreamConfig::default()
     }
+}
+
+/// The streams that carry tasks: a peer's queue has room for some batches of them.
+pub(crate) fn compute_streams() -> swarm::StreamConfig {
+    swarm::StreamConfig {
+        frame_bytes_max: compute::wire::FRAME_BYTES_MAX,
+        queue_bytes: 8 * compute::wire::FRAME_BYTES_MAX,
+        queue_frames: 4096,
+        ..swarm::StreamConfig::default()
+    }
+}
+
+/// Threads where the configuration says 0.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// What this node gives to jobs.
+pub(crate) fn worker(config: &Config) -> compute::worker::Config {
+    let set = &config.compute;
+    compute::worker::Config {
+        slots: set.slots.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX)),
+        queue_max: set.queue,
+        job_attempts_max: if set.job_tasks == 0 { u32::MAX } else { set.job_tasks },
+        memory_bytes: set.memory_bytes,
+        input_bytes_max: set.input_bytes,
+        labels: set.labels.clone(),
+        region: set.region.clone(),
+        ..compute::worker::Config::default()
+    }
+}
+
+/// How this node has jobs done.
+pub(crate) fn driver(config: &Config) -> compute::driver::Config {
+    let set = &config.compute;
+    let default = compute::driver::Config::default();
+    compute::driver::Config {
+        pool: PoolConfig { strategy: set.placement, ..default.pool },
+        quota: set.quota.clone(),
+        jobs_max: set.jobs,
+        step_interval: config.node.step_interval(),
+        ..default
+    }
+}
+
+/// Where programs of users run: one instance for each slot, and some that are just being taken down.
+pub(crate) fn sandbox(config: &Config) -> SandboxConfig {
+    SandboxConfig { instances: worker(config).slots.saturating_add(2), ..SandboxConfig::default() }
+}
+
+/// The threads of tasks that can use more than one.
+pub(crate) fn compute_threads(config: &Config) -> usize {
+    if config.compute.threads == 0 { cores() } else { config.compute.threads }
 }
 
 pub(crate) fn observer(config: &Config) -> observer::Config {

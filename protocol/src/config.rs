@@ -6,6 +6,7 @@
 //! Addresses are text here and are checked for their shape only; whether a transport can use one shows
 //! when the node parses it. Durations are in milliseconds, sizes in bytes, and a name ends in its unit.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::compute::job::Quota;
+use crate::compute::placement::Strategy;
 use crate::id::NodeId;
 use crate::mesh::{Mesh, MeshSecret};
 
@@ -403,11 +406,50 @@ impl Default for CheckpointsConfig {
 pub struct ComputeConfig {
     /// Bytes of blobs that are kept; what was used longest ago goes first, what is pinned stays. Default 4 GiB: guess.
     pub blob_bytes: u64,
+    /// Tasks that run here at once: as many as there are cores if it is not set, none if it is 0. Set it lower on machines
+    /// that do other work.
+    pub slots: Option<u32>,
+    /// Tasks that wait here for a slot. Default 4: guess, enough to hide a round trip. More make stragglers.
+    pub queue: u32,
+    /// Threads that a task may use that can use more than one; 0 for one for each core. Default 0.
+    pub threads: usize,
+    /// Memory of all tasks that run together, by their limits. Default 2 GiB: guess.
+    pub memory_bytes: u64,
+    /// Inputs of one task together; they are in memory while it runs. Default 1 GiB: guess.
+    pub input_bytes: u64,
+    /// Tasks of one job that run or wait here; 0 for no limit of its own. Default 0.
+    pub job_tasks: u32,
+    /// What this node is, for jobs that ask for it: `{ gpu = "none", site = "lab" }`.
+    pub labels: BTreeMap<String, String>,
+    /// Where this node is, for jobs that ask for it.
+    pub region: Option<String>,
+    /// How a worker is chosen: `power_of_two`, `least_connections`, `weighted`, `round_robin` or `random`.
+    pub placement: Strategy,
+    /// Jobs submitted here that have not ended; more are refused. Default 256: guess.
+    pub jobs: usize,
+    /// How many other nodes keep the inputs of a job, so that it outlives the node it was submitted to. Default 1.
+    pub input_copies: usize,
+    /// How much one job may ask for that is submitted here.
+    pub quota: Quota,
 }
 
 impl Default for ComputeConfig {
     fn default() -> Self {
-        ComputeConfig { blob_bytes: 4 << 30 }
+        ComputeConfig {
+            blob_bytes: 4 << 30,
+            slots: None,
+            queue: 4,
+            threads: 0,
+            memory_bytes: 2 << 30,
+            input_bytes: 1 << 30,
+            job_tasks: 0,
+            labels: BTreeMap::new(),
+            region: None,
+            placement: Strategy::default(),
+            jobs: 256,
+            input_copies: 1,
+            quota: Quota::default(),
+        }
     }
 }
 

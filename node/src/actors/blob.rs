@@ -13,12 +13,12 @@
 //! Peers that hold a blob are asked at the same time; what they send is checked group by group before it is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use libp2p::PeerId;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::wire::{DecodeError, Frame, Held};
 use omnimesh_protocol::compute::blob::{Fetch, FetchConfig, FetchError, Groups, Input, Outline, Output};
@@ -26,11 +26,11 @@ use omnimesh_protocol::event::Event;
 use omnimesh_protocol::{Hash, NodeId, Outbox};
 use tokio::sync::{mpsc, oneshot};
 
-use super::early::Early;
 use super::gossip::{self, lock};
+use super::members::{PeerDown, PeerUp, Streams};
 use super::{Common, MAILBOX, Mailbox};
 use crate::store::blob::{BlobError, BlobStore};
-use crate::swarm::{Class, Inbound, Outbound, peer};
+use crate::swarm::{Class, Inbound, peer};
 
 /// Blobs that are fetched at once. Default: guess; more are refused.
 const FETCHES_MAX: usize = 64;
@@ -72,12 +72,18 @@ pub enum GetError {
 
 type Answer = oneshot::Sender<Result<BlobRef, GetError>>;
 
+/// Somebody who waits for a blob, or for a part of one whose length is known.
+#[derive(Debug)]
+struct Waiting {
+    part: Option<(u64, Range<u64>)>,
+    answer: Answer,
+}
+
 #[derive(Debug)]
 pub(crate) struct BlobActor {
     pub(super) common: Common,
     store: Arc<BlobStore>,
-    peers: BTreeMap<NodeId, (PeerId, Outbound)>,
-    early: Early,
+    peers: Streams,
     fetches: BTreeMap<Hash, Fetching>,
     asked: BTreeMap<u64, (NodeId, Asked)>,
     next_id: u64,
@@ -106,7 +112,7 @@ impl Asked {
 /// A blob that somebody waits for.
 #[derive(Debug, Default)]
 struct Fetching {
-    answers: Vec<Answer>,
+    waiting: Vec<Waiting>,
     /// What peers say they hold of it.
     held: BTreeMap<NodeId, (u64, Groups)>,
     /// Who was asked and has not said anything.
@@ -124,6 +130,7 @@ struct Fetching {
 #[derive(Debug)]
 struct Run {
     fetch: Fetch,
+    range: Range<u64>,
     /// Groups on their way to disk.
     writes: usize,
     is_done: bool,
@@ -134,8 +141,7 @@ impl BlobActor {
         BlobActor {
             common,
             store,
-            peers: BTreeMap::new(),
-            early: Early::default(),
+            peers: Streams::default(),
             fetches: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_id: 0,
@@ -146,10 +152,8 @@ impl BlobActor {
     }
 
     fn send(&self, to: &NodeId, class: Class, frame: &Frame) {
-        if let Some((_, outbound)) = self.peers.get(to) {
-            // What is shed is asked for again, of this peer or another.
-            let _ = outbound.try_send(class, frame.encode());
-        }
+        // What is shed is asked for again, of this peer or another.
+        let _ = self.peers.send(to, class, frame.encode());
     }
 
     fn ask(&mut self, node: NodeId, asked: Asked) {
@@ -180,21 +184,21 @@ impl BlobActor {
         }));
     }
 
-    fn get(&mut self, hash: Hash, answer: Answer, ctx: &mut Context<Self>) {
-        if let Some(blob) = self.store.whole(&hash) {
-            drop(answer.send(Ok(blob)));
+    fn get(&mut self, hash: Hash, waiting: Waiting, ctx: &mut Context<Self>) {
+        if let Some(blob) = self.there(&hash, waiting.part.as_ref()) {
+            drop(waiting.answer.send(Ok(blob)));
             return;
         }
         if let Some(fetching) = self.fetches.get_mut(&hash) {
-            fetching.answers.push(answer);
-            return;
+            fetching.waiting.push(waiting);
+            return self.proceed(hash, ctx);
         }
         if self.fetches.len() >= FETCHES_MAX {
-            drop(answer.send(Err(GetError::Busy)));
+            drop(waiting.answer.send(Err(GetError::Busy)));
             return;
         }
-        let silent: BTreeSet<NodeId> = self.peers.keys().copied().collect();
-        let fetching = Fetching { answers: vec![answer], silent: silent.clone(), ..Fetching::default() };
+        let silent: BTreeSet<NodeId> = self.peers.nodes().collect();
+        let fetching = Fetching { waiting: vec![waiting], silent: silent.clone(), ..Fetching::default() };
         self.fetches.insert(hash, fetching);
         silent.into_iter().for_each(|node| self.ask(node, Asked::Want(hash)));
         let life = self.life;
@@ -218,26 +222,43 @@ impl BlobActor {
                     let wants = |(asked, what): &(NodeId, Asked)| asked == node && *what == Asked::Want(hash);
                     actor.asked.values().any(wants)
                 };
-                let nodes: Vec<NodeId> = actor.peers.keys().copied().filter(|node| !is_asked(node)).collect();
+                let nodes: Vec<NodeId> = actor.peers.nodes().filter(|node| !is_asked(node)).collect();
                 nodes.into_iter().for_each(|node| actor.ask(node, Asked::Want(hash)));
                 actor.ask_again(hash, ctx);
             }
         });
     }
 
-    /// Begins with a length that peers told, if nothing is under way; or ends if there is none.
+    /// The blob, if it is here, or the part of it that is wanted.
+    fn there(&self, hash: &Hash, part: Option<&(u64, Range<u64>)>) -> Option<BlobRef> {
+        let whole = self.store.whole(hash);
+        match part {
+            None => whole,
+            Some((size, range)) => {
+                let blob = BlobRef { hash: *hash, size: *size };
+                (whole == Some(blob) || self.store.has(&blob, range)).then_some(blob)
+            }
+        }
+    }
+
+    /// Begins with a length that is known or that peers told, if nothing is under way; or ends if there is none.
     fn proceed(&mut self, hash: Hash, ctx: &mut Context<Self>) {
         let Some(fetching) = self.fetches.get_mut(&hash) else { return };
         if fetching.run.is_some() || fetching.is_beginning {
             return;
         }
-        let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
-        for (size, _) in fetching.held.values().filter(|(size, _)| !fetching.tried.contains(size)) {
-            *sizes.entry(*size).or_default() += 1;
-        }
-        // The one that most say.
-        let Some(size) = sizes.into_iter().max_by_key(|(_, count)| *count).map(|(size, _)| size) else {
-            if fetching.silent.is_empty() || fetching.is_settled {
+        let is_untried = |size: &u64| !fetching.tried.contains(size);
+        let part = fetching.waiting.iter().filter_map(|waiting| waiting.part.clone());
+        let part = part.filter(|(size, _)| is_untried(size)).next();
+        let Some((size, range)) = part.or_else(|| {
+            let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
+            let told = fetching.held.values().map(|(size, _)| *size).filter(is_untried);
+            told.for_each(|size| *sizes.entry(size).or_default() += 1);
+            // The one that most say.
+            sizes.into_iter().max_by_key(|(_, count)| *count).map(|(size, _)| (size, 0..size))
+        }) else {
+            let wants_part = fetching.waiting.iter().all(|waiting| waiting.part.is_some());
+            if fetching.silent.is_empty() || fetching.is_settled || wants_part {
                 let error = fetching.last_error;
                 let error = error.map_or(GetError::NotFound(hash), |error| GetError::Fetch { hash, error });
                 self.end(hash, &Err(error));
@@ -245,25 +266,31 @@ impl BlobActor {
             return;
         };
         fetching.is_beginning = true;
-        fetching.tried.insert(size);
         let blob = BlobRef { hash, size };
         self.block(
             ctx,
             move |store| store.begin_fetch(blob),
             move |actor, ctx, begun| match begun {
-                Ok((there, outline)) => actor.begin(blob, &there, outline.as_deref().cloned(), ctx),
+                Ok((there, outline)) => actor.begin(blob, range, &there, outline.as_deref().cloned(), ctx),
                 Err(error) => actor.end(hash, &Err(error.into())),
             },
         );
     }
 
-    fn begin(&mut self, blob: BlobRef, there: &Groups, outline: Option<Outline>, ctx: &mut Context<Self>) {
+    fn begin(
+        &mut self,
+        blob: BlobRef,
+        range: Range<u64>,
+        there: &Groups,
+        outline: Option<Outline>,
+        ctx: &mut Context<Self>,
+    ) {
         let (now, mut out) = (self.common.now(), Outbox::new());
         let config = FetchConfig::default();
-        let fetch = Fetch::new(config, now, blob, 0..blob.size, there, outline, &mut out);
+        let fetch = Fetch::new(config, now, blob, range.clone(), there, outline, &mut out);
         let Some(fetching) = self.fetches.get_mut(&blob.hash) else { return };
         fetching.is_beginning = false;
-        fetching.run = Some(Run { fetch, writes: 0, is_done: false });
+        fetching.run = Some(Run { fetch, range, writes: 0, is_done: false });
         let holders: Vec<_> = fetching.held.iter().filter(|(_, (size, _))| *size == blob.size).collect();
         let inputs: Vec<_> = holders
             .into_iter()
@@ -352,23 +379,51 @@ impl BlobActor {
         if !run.is_done || run.writes > 0 {
             return;
         }
-        let blob = run.fetch.blob();
         self.block(
             ctx,
             move |store| store.end_fetch(&hash),
-            move |actor, _, done| match done {
-                Ok(true) => actor.end(hash, &Ok(blob)),
-                Ok(false) => actor.end(hash, &Err(BlobError::Damaged { hash }.into())),
+            move |actor, ctx, done| match done {
+                Ok(_) => actor.on_done(hash, ctx),
                 Err(error) => actor.end(hash, &Err(error.into())),
             },
         );
+    }
+
+    /// Answers those whose part is here, and goes on for the others.
+    fn on_done(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let Some(fetching) = self.fetches.get_mut(&hash) else { return };
+        let Some(Run { fetch, range, .. }) = fetching.run.take() else { return };
+        let waiting = std::mem::take(&mut fetching.waiting);
+        let mut left = Vec::new();
+        for waiting in waiting {
+            match self.there(&hash, waiting.part.as_ref()) {
+                Some(blob) => drop(waiting.answer.send(Ok(blob))),
+                None => left.push(waiting),
+            }
+        }
+        // Fetched, and not there: what was on disk before is damaged, or goes while it comes.
+        let is_damaged = |waiting: &Waiting| match &waiting.part {
+            None => range == (0..fetch.blob().size),
+            Some((size, part)) => *size == fetch.blob().size && *part == range,
+        };
+        if left.is_empty() || left.iter().any(is_damaged) {
+            if let Some(fetching) = self.fetches.get_mut(&hash) {
+                fetching.waiting = left;
+            }
+            return self.end(hash, &Err(BlobError::Damaged { hash }.into()));
+        }
+        if let Some(fetching) = self.fetches.get_mut(&hash) {
+            fetching.waiting = left;
+        }
+        self.proceed(hash, ctx);
     }
 
     /// With this length nobody gives it: there may be another one.
     fn on_failed(&mut self, hash: Hash, error: FetchError, ctx: &mut Context<Self>) {
         self.release(hash, ctx);
         if let Some(fetching) = self.fetches.get_mut(&hash) {
-            (fetching.run, fetching.last_error) = (None, Some(error));
+            fetching.tried.extend(fetching.run.take().map(|run| run.fetch.blob().size));
+            fetching.last_error = Some(error);
             fetching.is_settled = true;
             self.proceed(hash, ctx);
         }
@@ -391,7 +446,7 @@ impl BlobActor {
     fn end(&mut self, hash: Hash, result: &Result<BlobRef, GetError>) {
         self.asked.retain(|_, (_, asked)| asked.hash() != hash);
         let Some(fetching) = self.fetches.remove(&hash) else { return };
-        fetching.answers.into_iter().for_each(|answer| drop(answer.send(result.clone())));
+        fetching.waiting.into_iter().for_each(|waiting| drop(waiting.answer.send(result.clone())));
     }
 
     fn on_frame(&mut self, from: NodeId, frame: &Bytes, ctx: &mut Context<Self>) {
@@ -466,7 +521,10 @@ impl BlobActor {
         let Some((_, Asked::Want(hash))) = self.take_asked(from, id) else { return };
         let Some(fetching) = self.fetches.get_mut(&hash) else { return };
         fetching.silent.remove(&from);
-        let Some(Held { size, groups, .. }) = held.into_iter().find(|held| held.hash == hash) else {
+        // What could not be kept here is not asked for.
+        let (_, bytes_max) = self.store.bytes();
+        let held = held.into_iter().find(|held| held.hash == hash && held.size <= bytes_max);
+        let Some(Held { size, groups, .. }) = held else {
             return self.proceed(hash, ctx);
         };
         fetching.held.insert(from, (size, groups.clone()));
@@ -497,7 +555,6 @@ impl BlobActor {
     }
 
     fn part_from(&mut self, node: NodeId, ctx: &mut Context<Self>) {
-        self.peers.remove(&node);
         self.asked.retain(|_, (asked, _)| *asked != node);
         let hashes: Vec<Hash> = self.fetches.keys().copied().collect();
         for hash in hashes {
@@ -513,10 +570,8 @@ impl BlobActor {
     fn on_inbound(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
         match inbound {
             Inbound::Frames { peer: from, frames, held: _held } => {
-                let known = peer::node_id(&from).filter(|node| self.peers.contains_key(node));
-                match known {
-                    Some(node) => frames.iter().for_each(|frame| self.on_frame(node, frame, ctx)),
-                    None => drop(self.early.keep(self.common.now(), from, &frames)),
+                if let Some(node) = self.peers.sender(self.common.now(), from, &frames) {
+                    frames.iter().for_each(|frame| self.on_frame(node, frame, ctx));
                 }
             }
             Inbound::Malformed { peer: from, reason } => {
@@ -582,20 +637,12 @@ impl Handler<Begin> for BlobActor {
     }
 }
 
-/// A member is connected, and there is a blob stream to it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct PeerUp {
-    pub(crate) peer: PeerId,
-    pub(crate) node: NodeId,
-    pub(crate) outbound: Outbound,
-}
-
 impl Handler<PeerUp> for BlobActor {
     type Result = ();
 
-    fn handle(&mut self, PeerUp { peer, node, outbound }: PeerUp, ctx: &mut Self::Context) {
-        self.peers.insert(node, (peer, outbound));
+    fn handle(&mut self, up: PeerUp, ctx: &mut Self::Context) {
+        let node = up.node;
+        let early = self.peers.up(up);
         let hashes: Vec<Hash> = self.fetches.keys().copied().collect();
         for hash in hashes {
             if let Some(fetching) = self.fetches.get_mut(&hash) {
@@ -603,40 +650,51 @@ impl Handler<PeerUp> for BlobActor {
             }
             self.ask(node, Asked::Want(hash));
         }
-        let early = self.early.take(&peer);
         early.iter().for_each(|frame| self.on_frame(node, frame, ctx));
     }
 }
-
-/// It is no longer a member, or the stream is gone.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct PeerDown(pub(crate) PeerId);
 
 impl Handler<PeerDown> for BlobActor {
     type Result = ();
 
     fn handle(&mut self, PeerDown(peer): PeerDown, ctx: &mut Self::Context) {
-        drop(self.early.take(&peer));
-        if let Some(node) = peer::node_id(&peer) {
+        if let Some(node) = self.peers.down(peer) {
             self.part_from(node, ctx);
         }
     }
 }
 
-/// Have a blob here: it is fetched from peers if it is not.
+/// Have a blob here, or a part of one: it is fetched from peers if it is not.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Get {
     hash: Hash,
-    answer: Answer,
+    waiting: Waiting,
 }
 
 impl Get {
     /// Gets a blob, and waits for it.
     pub(crate) async fn from(blobs: &Addr<BlobActor>, hash: Hash) -> Result<BlobRef, GetError> {
+        Get::ask(blobs, hash, None).await
+    }
+
+    /// Gets these bytes of a blob, and some around them, and waits for them.
+    pub(crate) async fn part(
+        blobs: &Addr<BlobActor>,
+        blob: BlobRef,
+        range: Range<u64>,
+    ) -> Result<BlobRef, GetError> {
+        Get::ask(blobs, blob.hash, Some((blob.size, range))).await
+    }
+
+    async fn ask(
+        blobs: &Addr<BlobActor>,
+        hash: Hash,
+        part: Option<(u64, Range<u64>)>,
+    ) -> Result<BlobRef, GetError> {
         let (answer, answered) = oneshot::channel();
-        blobs.send(Get { hash, answer }).await.map_err(|_| GetError::Stopped)?;
+        let get = Get { hash, waiting: Waiting { part, answer } };
+        blobs.send(get).await.map_err(|_| GetError::Stopped)?;
         answered.await.unwrap_or(Err(GetError::Stopped))
     }
 }
@@ -644,7 +702,7 @@ impl Get {
 impl Handler<Get> for BlobActor {
     type Result = ();
 
-    fn handle(&mut self, Get { hash, answer }: Get, ctx: &mut Self::Context) {
-        self.get(hash, answer, ctx);
+    fn handle(&mut self, Get { hash, waiting }: Get, ctx: &mut Self::Context) {
+        self.get(hash, waiting, ctx);
     }
 }

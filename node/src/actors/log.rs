@@ -38,8 +38,7 @@ use crate::store::log::{Damage, LogStore, ReadError};
 use crate::swarm::{Class, Inbound, Outbound};
 
 pub(crate) use requests::{
-    Append, AppendAll, Begin, Found, GetReports, GetState, Gossiped, LogState, Members, PeerDown, PeerUp,
-    Watch,
+    Append, AppendAll, Begin, Found, GetReports, GetState, Gossiped, LogState, Members, Watch,
 };
 
 /// Reports of what was caught up with that are kept for people.
@@ -400,7 +399,7 @@ impl LogActor {
                 let (author, fork) = (proof.author(), proof.fork());
                 tracing::warn!(%author, fork = fork.0, "a log is frozen: its author has signed two entries for one place");
                 let head = self.state.head(&author).map_or(log::Head::EMPTY, |head| head.head);
-                self.tell(&Change::Frozen { author, end: super::registry::end_of(&proof, head) }, 0);
+                self.tell(&Change::Frozen { author, end: proof.end_at(head) }, 0);
                 self.common.notice(vec![observer::Input::Proof(proof)]);
                 let detail = format!(
                     "{author} has signed two entries for one place in its log; it ends before entry {} on every node",

@@ -10,6 +10,7 @@ use omnimesh_protocol::membership::{self, Config, Counts, Local, Member};
 use omnimesh_protocol::{NodeId, Outbox, Step, Time, observer};
 use rand_chacha::ChaCha20Rng;
 
+use super::compute::Standing;
 use super::prober::Gone;
 use super::swarm::{MemberAddresses, MemberGone, Reintroduce, SendControl};
 use super::{Common, MAILBOX, Mailbox};
@@ -63,6 +64,11 @@ impl MembershipActor {
         let links = self.common.links();
         let mut events = Vec::new();
         let mut member = |member, state| events.push(Event::Member { member, state });
+        let standing = |node, is_alive| {
+            if let Some(compute) = &links.compute {
+                self.common.send(Mailbox::Compute, compute, Standing { node, is_alive });
+            }
+        };
         for output in self.out.drain() {
             match output {
                 membership::Output::Send { to, packet } => {
@@ -76,18 +82,24 @@ impl MembershipActor {
                 }
                 membership::Output::MemberUp { peer, addresses, .. } => {
                     member(peer, "alive");
+                    standing(peer, true);
                     let up = MemberAddresses { peer, addresses };
                     self.common.send(Mailbox::Swarm, &links.swarm, up);
                 }
-                membership::Output::MemberRefuted { peer } => member(peer, "alive"),
+                membership::Output::MemberRefuted { peer } => {
+                    member(peer, "alive");
+                    standing(peer, true);
+                }
                 membership::Output::MemberSuspect { peer } => member(peer, "suspect"),
                 membership::Output::MemberDown { peer } => {
                     member(peer, "dead");
+                    standing(peer, false);
                     self.common.send(Mailbox::Swarm, &links.swarm, MemberGone(peer));
                     self.common.send(Mailbox::Prober, &links.prober, Gone(peer));
                 }
                 membership::Output::MemberLeft { peer } => {
                     member(peer, "left");
+                    standing(peer, false);
                     self.common.send(Mailbox::Swarm, &links.swarm, MemberGone(peer));
                     self.common.send(Mailbox::Prober, &links.prober, Gone(peer));
                 }

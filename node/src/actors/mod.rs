@@ -8,7 +8,7 @@
 //!                                 │   step sync ──► SharedClock      ├─► subscribers
 //!                                 └─► MembershipActor (SWIM)         └─► ObserverActor ──► events, why, metrics
 //!                log frames, records of gossip
-//!  Network ─────────────────────────────────────► LogActor ──► redb, RegistryActor
+//!  Network ─────────────────────────────────────► LogActor ──► redb, RegistryActor, ComputeActor ◄──► BlobActor
 //! ```
 //!
 //! An actor decides nothing. It turns what it gets into an input of its state machine, calls `handle`, and
@@ -18,12 +18,15 @@
 
 pub(crate) mod author;
 pub(crate) mod blob;
+pub(crate) mod compute;
 mod early;
 pub(crate) mod gossip;
 pub(crate) mod log;
+pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod observer;
 pub(crate) mod prober;
+pub(crate) mod projection;
 pub(crate) mod registry;
 pub(crate) mod swarm;
 pub(crate) mod sync;
@@ -52,6 +55,7 @@ use crate::store::log::LogStore;
 
 use author::AuthorActor;
 use blob::BlobActor;
+use compute::ComputeActor;
 use gossip::GossipActor;
 use log::LogActor;
 use membership::MembershipActor;
@@ -89,6 +93,7 @@ macro_rules! can_stop {
 can_stop!(
     AuthorActor,
     BlobActor,
+    ComputeActor,
     GossipActor,
     LogActor,
     MembershipActor,
@@ -116,6 +121,7 @@ pub(crate) struct Links {
     pub(crate) registry: Option<Addr<RegistryActor>>,
     /// None of nodes that have no data directory.
     pub(crate) blobs: Option<Addr<BlobActor>>,
+    pub(crate) compute: Option<Addr<ComputeActor>>,
     pub(crate) files: Files,
 }
 
@@ -148,6 +154,7 @@ pub(crate) struct WeakLinks {
     pub(crate) prober: WeakAddr<ProbeActor>,
     pub(crate) log: Option<WeakAddr<LogActor>>,
     pub(crate) blobs: Option<WeakAddr<BlobActor>>,
+    pub(crate) compute: Option<WeakAddr<ComputeActor>>,
 }
 
 impl Links {
@@ -162,6 +169,7 @@ impl Links {
             prober: self.prober.downgrade(),
             log: self.log.as_ref().map(Addr::downgrade),
             blobs: self.blobs.as_ref().map(Addr::downgrade),
+            compute: self.compute.as_ref().map(Addr::downgrade),
         }
     }
 
@@ -185,6 +193,9 @@ impl Links {
         }
         if let Some(blobs) = &self.blobs {
             let _ = blobs.try_send(Stop);
+        }
+        if let Some(compute) = &self.compute {
+            let _ = compute.try_send(Stop);
         }
         let files = self.files.clone();
         drop(self);
@@ -222,10 +233,11 @@ pub(crate) enum Mailbox {
     Prober,
     Log,
     Blobs,
+    Compute,
 }
 
 impl Mailbox {
-    pub(crate) const ALL: [Mailbox; 9] = [
+    pub(crate) const ALL: [Mailbox; 10] = [
         Mailbox::Swarm,
         Mailbox::Gossip,
         Mailbox::Sync,
@@ -235,6 +247,7 @@ impl Mailbox {
         Mailbox::Prober,
         Mailbox::Log,
         Mailbox::Blobs,
+        Mailbox::Compute,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -248,6 +261,7 @@ impl Mailbox {
             Mailbox::Prober => "prober",
             Mailbox::Log => "log",
             Mailbox::Blobs => "blobs",
+            Mailbox::Compute => "compute",
         }
     }
 }

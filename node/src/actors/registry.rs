@@ -12,22 +12,21 @@ use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
-use bytes::Bytes;
-use omnimesh_protocol::envelope::{Channel, Envelope};
-use omnimesh_protocol::log::{self, Appended, Entry, Proof, Record, StoreError, StoredLog};
-use omnimesh_protocol::projection::{Head, Projection, Replay};
+use omnimesh_protocol::envelope::Channel;
+use omnimesh_protocol::log::Appended;
+use omnimesh_protocol::log::checkpoint::Base;
+use omnimesh_protocol::projection::{Projection, Replay};
 use omnimesh_protocol::registry::{self, Action, CATEGORY, State, WriteError};
 use omnimesh_protocol::{NodeId, Outbox, Seq, Step};
 use tokio::sync::oneshot;
 
-use super::log::{Append, Change, Found, LogError, Watch};
+use super::log::{Append, Change, LogError, Watch};
+use super::projection::{self, Batch, Kept, read_all};
 use super::{Common, MAILBOX};
 use crate::clock::SharedClock;
 use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender, feed};
-use crate::store::log::{Damage, LogStore, Opened, ReadError};
+use crate::store::log::LogStore;
 
-/// Bytes of records read at once when the state is built.
-const READ_BYTES: usize = 1 << 20;
 /// How often the state is kept, so that a start need not read the whole log.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// Entries since the last snapshot that make another one worth its while.
@@ -125,63 +124,25 @@ impl RegistryActor {
     /// Gives the state all that there is, the base and every entry behind it; it takes what it has not. What happens
     /// meanwhile waits.
     fn replay(&mut self, ctx: &mut Context<Self>) {
-        let store = Arc::clone(&self.store);
-        let read = actix_rt::task::spawn_blocking(move || {
-            let base = store.base()?;
-            Ok::<_, StoreError>((base, store.logs_and_damage()?))
-        });
-        ctx.wait(read.into_actor(self).map(|read, actor, ctx| match read {
-            Ok(Ok((base, (logs, damage)))) => {
-                let _ = actor.state.merge(&base.registry, &mut actor.out);
-                actor.tell_log(damage, ctx);
-                actor.replay_on(Cursor::new(logs), ctx);
-            }
-            Ok(Err(error)) => tracing::error!(%error, "the registry could not be built anew"),
-            Err(error) => tracing::error!(%error, "the registry could not be built anew"),
-        }));
-    }
-
-    /// Takes the next batch of entries, which bounds what is in memory.
-    fn replay_on(&mut self, mut cursor: Cursor, ctx: &mut Context<Self>) {
-        let store = Arc::clone(&self.store);
-        let read = actix_rt::task::spawn_blocking(move || {
-            let batch = cursor.next_batch(&store)?;
-            Ok::<_, StoreError>((batch, cursor))
-        });
-        ctx.wait(read.into_actor(self).map(|read, actor, ctx| match read {
-            Ok(Ok((Batch { records, damage }, cursor))) => {
+        let batches = read_all(Arc::clone(&self.store)).into_actor(self).map(|batch, actor, ctx| match batch {
+            Ok(Batch { base, records, damage }) => {
+                if let Some(base) = base {
+                    actor.state.take_base(&base, &mut actor.out);
+                }
                 for record in &records {
                     actor.state.apply_record(record, &mut actor.out);
                 }
                 actor.tell_watchers();
-                actor.tell_log(damage, ctx);
-                if records.is_empty() {
-                    actor.answer();
-                } else {
-                    actor.replay_on(cursor, ctx);
-                }
+                projection::tell_log(&actor.log, damage, actor, ctx);
             }
-            Ok(Err(error)) => tracing::error!(%error, "the registry could not be built anew"),
             Err(error) => tracing::error!(%error, "the registry could not be built anew"),
-        }));
+        });
+        ctx.wait(batches.finish().map(|(), actor, _| actor.answer()));
     }
 
     fn tell_watchers(&mut self) {
         for change in self.out.drain() {
             self.watchers.retain(|watcher| watcher.offer(change.clone(), 256).is_ok());
-        }
-    }
-
-    /// The log has to know where the store has cut it.
-    fn tell_log(&self, damage: Vec<Damage>, ctx: &mut Context<Self>) {
-        let Some(log) = self.log.upgrade() else { return };
-        for found in damage {
-            let told = log.send(Found(found)).into_actor(self);
-            ctx.spawn(told.map(|told, _, _| {
-                if let Err(error) = told {
-                    tracing::warn!(%error, "the log was not told what is damaged");
-                }
-            }));
         }
     }
 
@@ -211,156 +172,12 @@ impl RegistryActor {
     }
 }
 
-/// The state from its snapshot, or from the base if the snapshot is older, and the entries behind it. What is found
-/// damaged on the way is cut, and told in `opened`.
-///
-/// # Errors
-/// If the store cannot be read.
-pub(crate) fn load(store: &LogStore, opened: &mut Opened) -> Result<State, StoreError> {
-    let Opened { logs, damage, .. } = opened;
-    let mut state = State::new();
-    if let Some(snapshot) = store.snapshot(CATEGORY)?
-        && let Err(error) = state.restore(&snapshot)
-    {
-        tracing::warn!(%error, "the registry's snapshot cannot be used; the whole log is read");
-        state = State::new();
-    }
-    let is_behind = |log: &StoredLog| known(&state, log.author) < log.base.saturating_sub(1);
-    if logs.iter().any(is_behind) {
-        state = base(store);
-    }
-    let mut out = Outbox::new();
-    let mut is_whole = true;
-    for log in logs.iter() {
-        let Some(proof) = &log.proof else { continue };
-        is_whole &= state.cut(log.author, end_of(proof, log.head), &mut out) == Replay::NotNeeded;
-    }
-    if !is_whole {
-        let _ = state.merge(&base(store), &mut out);
-    }
-    for log in logs {
-        let from =
-            if is_whole { known(&state, log.author).saturating_add(1).max(log.base) } else { log.base };
-        let found = each_entry(store, log, from, |entry| {
-            let _ = state.apply(&(&entry).into(), &mut out);
-        })?;
-        if let Some(cut) = found.as_ref().and_then(|found| found.log.clone()) {
-            *log = cut;
-        }
-        damage.extend(found);
-        let _ = out.drain();
-    }
-    Ok(state)
-}
+impl Kept for State {
+    const CATEGORY: &'static str = CATEGORY;
 
-fn known(state: &State, author: NodeId) -> Seq {
-    state.heads().get(&author).map_or(Seq(0), |head| head.seq)
-}
-
-/// What stands for entries that are not here. Without it the registry is not whole, and the node says so.
-fn base(store: &LogStore) -> State {
-    match store.base() {
-        Ok(base) => base.registry,
-        Err(error) => {
-            tracing::error!(%error, "the registry lacks what was written before the entries that are here");
-            State::new()
-        }
+    fn take_base(&mut self, base: &Base, out: &mut Outbox<registry::Change>) {
+        let _ = self.merge(&base.registry, out);
     }
-}
-
-/// Where reading all entries has come to.
-struct Cursor {
-    logs: std::vec::IntoIter<StoredLog>,
-    current: Option<(StoredLog, Seq)>,
-}
-
-impl Cursor {
-    fn new(logs: Vec<StoredLog>) -> Self {
-        Cursor { logs: logs.into_iter(), current: None }
-    }
-
-    /// The next records, of one author; none at the end.
-    fn next_batch(&mut self, store: &LogStore) -> Result<Batch, StoreError> {
-        let mut damage = Vec::new();
-        loop {
-            let (log, next) = match self.current.take() {
-                Some(current) => current,
-                None => match self.logs.next() {
-                    Some(log) => {
-                        let base = log.base;
-                        (log, base)
-                    }
-                    None => return Ok(Batch { records: Vec::new(), damage }),
-                },
-            };
-            let records = match store.read(log.author, next, log.head.seq, READ_BYTES) {
-                Ok(records) => records,
-                Err(ReadError::Store(error)) => return Err(error),
-                // What is fetched again comes as a change.
-                Err(ReadError::Damaged(found)) => {
-                    damage.push(*found);
-                    continue;
-                }
-            };
-            let records: Vec<Record> = records.iter().filter_map(|bytes| record_of(bytes, store)).collect();
-            if let Some(last) = records.last() {
-                self.current = Some((log, last.last().saturating_add(1)));
-                return Ok(Batch { records, damage });
-            }
-        }
-    }
-}
-
-/// What was read at once.
-struct Batch {
-    records: Vec<Record>,
-    damage: Vec<Damage>,
-}
-
-/// Where a frozen log ends.
-pub(super) fn end_of(proof: &Proof, head: log::Head) -> Option<Head> {
-    proof.end_at(head)
-}
-
-/// Gives each entry of a log from the record that covers `from` on, as far as there is no damage.
-fn each_entry(
-    store: &LogStore,
-    log: &StoredLog,
-    from: Seq,
-    mut take: impl FnMut(Entry),
-) -> Result<Option<Damage>, StoreError> {
-    let mut next = from;
-    if from > log.base && from <= log.head.seq {
-        let found = match store.find(log.author, from) {
-            Ok(found) => found,
-            Err(ReadError::Store(error)) => return Err(error),
-            Err(ReadError::Damaged(damage)) => return Ok(Some(*damage)),
-        };
-        if let Some(record) = found.and_then(|bytes| record_of(&bytes, store)) {
-            next = record.last().saturating_add(1);
-            record.to_entries().filter(|entry| entry.seq >= from).for_each(&mut take);
-        }
-    }
-    while next <= log.head.seq {
-        let records = match store.read(log.author, next, log.head.seq, READ_BYTES) {
-            Ok(records) => records,
-            Err(ReadError::Store(error)) => return Err(error),
-            // What is fetched again comes as a change.
-            Err(ReadError::Damaged(damage)) => return Ok(Some(*damage)),
-        };
-        let Some(last) = records.last().and_then(|bytes| record_of(bytes, store)) else { break };
-        next = last.last().saturating_add(1);
-        for bytes in &records {
-            if let Some(record) = record_of(bytes, store) {
-                record.to_entries().for_each(&mut take);
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn record_of(bytes: &Bytes, store: &LogStore) -> Option<Record> {
-    Record::new(Envelope::decode(bytes, store.message_bytes_max()).ok()?)
 }
 
 impl Actor for RegistryActor {

@@ -22,9 +22,11 @@ use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Common, MAILBOX, Mailbox, blob as blob_actor, gossip as gossip_actor, log as log_actor, membership, sync,
-};
+use super::blob::BlobActor;
+use super::compute::ComputeActor;
+use super::log::LogActor;
+use super::members::{PeerDown, PeerUp};
+use super::{Common, MAILBOX, Mailbox, WeakLinks, gossip as gossip_actor, membership, sync};
 use crate::store::Store;
 use crate::swarm::{
     Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer,
@@ -45,6 +47,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
+/// The streams that are for members only.
+const MEMBER_STREAMS: [StreamKind; 3] = [StreamKind::Log, StreamKind::Blob, StreamKind::Compute];
 /// Links that are waited for at most.
 const AWAITED_MAX: usize = 1024;
 
@@ -78,8 +82,8 @@ pub(crate) struct PeerInfo {
     listen: Vec<String>,
     control: Option<Outbound>,
     gossip_outbound: Option<Outbound>,
-    log: Option<Outbound>,
-    blob: Option<Outbound>,
+    /// Those for members only.
+    member_streams: BTreeMap<StreamKind, Outbound>,
 }
 
 #[derive(Debug)]
@@ -170,8 +174,7 @@ impl SwarmActor {
                 if let Some(info) = self.peers.get_mut(&peer::peer_id(&peer)) {
                     info.is_member = false;
                 }
-                self.part_from_log(peer::peer_id(&peer));
-                self.part_from_blobs(peer::peer_id(&peer));
+                self.part(peer::peer_id(&peer));
                 let links = self.common.links();
                 self.common.send(Mailbox::Sync, &links.sync, sync::MemberDisconnected(peer));
                 self.common.send(
@@ -214,8 +217,7 @@ impl SwarmActor {
         let addresses = info.listen.clone();
         let links = self.common.links();
         self.common.send(Mailbox::Sync, &links.sync, sync::MemberConnected(member));
-        self.introduce_to_log(peer::peer_id(&member));
-        self.introduce_to_blobs(peer::peer_id(&member));
+        self.introduce_streams(peer::peer_id(&member));
         self.answer_awaited(&peer::peer_id(&member));
         if self.settings.is_plugged {
             return;
@@ -430,8 +432,7 @@ impl SwarmActor {
                 listen: Vec::new(),
                 control: None,
                 gossip_outbound: None,
-                log: None,
-                blob: None,
+                member_streams: BTreeMap::new(),
             },
         );
         match peer::node_id(&peer) {
@@ -465,8 +466,7 @@ impl SwarmActor {
         self.leaving.remove(&peer);
         let links = self.common.links();
         self.common.send(Mailbox::Gossip, &links.gossip, gossip_actor::PeerDown(peer));
-        self.part_from_log(peer);
-        self.part_from_blobs(peer);
+        self.part(peer);
         self.common.observe(vec![MeshEvent::PeerDown { peer, detail: reason }]);
         self.common.notice(vec![observer::Input::Disconnected { peer, ip: None, is_last: true }]);
         if let Some(peer) = peer::node_id(&peer) {
@@ -558,13 +558,9 @@ impl SwarmActor {
                     self.admit(ctx, admission::Input::ControlOpened { peer: node });
                 }
             }
-            StreamKind::Log => {
-                info.log = Some(outbound);
-                self.introduce_to_log(peer);
-            }
-            StreamKind::Blob => {
-                info.blob = Some(outbound);
-                self.introduce_to_blobs(peer);
+            StreamKind::Log | StreamKind::Blob | StreamKind::Compute => {
+                info.member_streams.insert(kind, outbound);
+                self.introduce_on(peer, kind);
             }
         }
     }
@@ -582,36 +578,51 @@ impl SwarmActor {
         self.common.send(Mailbox::Gossip, &self.common.links().gossip, up);
     }
 
-    /// Makes a peer known to the log, once it is a member and there is a stream to it.
-    fn introduce_to_log(&self, peer: PeerId) {
+    /// Makes a peer known to those whose streams are for members, once it is one.
+    fn introduce_streams(&self, peer: PeerId) {
+        MEMBER_STREAMS.into_iter().for_each(|kind| self.introduce_on(peer, kind));
+    }
+
+    fn introduce_on(&self, peer: PeerId, kind: StreamKind) {
         let Some((node, info)) = peer::node_id(&peer).zip(self.peers.get(&peer)) else { return };
-        let (true, Some(outbound), Some(log)) = (info.is_member, &info.log, &self.common.links().log) else {
-            return;
-        };
-        let up = log_actor::PeerUp { peer, node, outbound: outbound.clone() };
-        self.common.send(Mailbox::Log, log, up);
+        let (true, Some(outbound)) = (info.is_member, info.member_streams.get(&kind)) else { return };
+        self.tell(kind, PeerUp { peer, node, outbound: outbound.clone() });
     }
 
-    fn part_from_log(&self, peer: PeerId) {
-        if let Some(log) = &self.common.links().log {
-            self.common.send(Mailbox::Log, log, log_actor::PeerDown(peer));
-        }
+    fn part(&self, peer: PeerId) {
+        MEMBER_STREAMS.into_iter().for_each(|kind| self.part_on(peer, kind));
     }
 
-    /// The same to the blobs.
-    fn introduce_to_blobs(&self, peer: PeerId) {
-        let Some((node, info)) = peer::node_id(&peer).zip(self.peers.get(&peer)) else { return };
-        let (true, Some(outbound), Some(blobs)) = (info.is_member, &info.blob, &self.common.links().blobs)
-        else {
-            return;
-        };
-        let up = blob_actor::PeerUp { peer, node, outbound: outbound.clone() };
-        self.common.send(Mailbox::Blobs, blobs, up);
+    fn part_on(&self, peer: PeerId, kind: StreamKind) {
+        self.tell(kind, PeerDown(peer));
     }
 
-    fn part_from_blobs(&self, peer: PeerId) {
-        if let Some(blobs) = &self.common.links().blobs {
-            self.common.send(Mailbox::Blobs, blobs, blob_actor::PeerDown(peer));
+    /// Tells whose streams are of this kind.
+    fn tell<M>(&self, kind: StreamKind, message: M)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        LogActor: Handler<M>,
+        BlobActor: Handler<M>,
+        ComputeActor: Handler<M>,
+    {
+        let WeakLinks { log, blobs, compute, .. } = self.common.links();
+        match kind {
+            StreamKind::Gossip | StreamKind::Control => {}
+            StreamKind::Log => {
+                if let Some(log) = log {
+                    self.common.send(Mailbox::Log, log, message);
+                }
+            }
+            StreamKind::Blob => {
+                if let Some(blobs) = blobs {
+                    self.common.send(Mailbox::Blobs, blobs, message);
+                }
+            }
+            StreamKind::Compute => {
+                if let Some(compute) = compute {
+                    self.common.send(Mailbox::Compute, compute, message);
+                }
+            }
         }
     }
 
@@ -624,13 +635,9 @@ impl SwarmActor {
                 self.common.send(Mailbox::Gossip, &self.common.links().gossip, gossip_actor::PeerDown(peer));
             }
             StreamKind::Control => info.control = None,
-            StreamKind::Log => {
-                info.log = None;
-                self.part_from_log(peer);
-            }
-            StreamKind::Blob => {
-                info.blob = None;
-                self.part_from_blobs(peer);
+            StreamKind::Log | StreamKind::Blob | StreamKind::Compute => {
+                info.member_streams.remove(&kind);
+                self.part_on(peer, kind);
             }
         }
     }

@@ -17,6 +17,8 @@
 pub mod ops;
 pub mod wasm;
 
+mod keys;
 mod task;
 
+pub use keys::{KEY_DIR, KeyFiles};
 pub use task::{Cancel, Context, Input, Keys, NoKeys, OpError, Output, Task, run};

@@ -13,7 +13,7 @@ use omnimesh_protocol::registry::Value;
 use zeroize::Zeroizing;
 
 use super::ops;
-use super::wasm::{Programs, Sandbox};
+use super::wasm::{LazySandbox, Programs};
 
 /// What a task reads: one part after another.
 #[derive(Clone, Debug)]
@@ -180,8 +180,8 @@ pub struct Context {
     pub keys: Arc<dyn Keys>,
     /// The patterns of the mesh, for operation `pattern`.
     pub patterns: Option<Arc<dyn Fn() -> PatternGenerator + Send + Sync>>,
-    /// Programs of users.
-    pub sandbox: Arc<Sandbox>,
+    /// Where programs of users run; made when the first one comes.
+    pub sandbox: Arc<LazySandbox>,
     /// Modules that were compiled before.
     pub programs: Arc<Programs>,
 }
@@ -285,7 +285,7 @@ pub fn run(task: &Task, context: &Context, cancel: &Cancel) -> Result<Output, Op
         "hash" => ops::hash(task, context, cancel, &mut sink)?,
         "pattern" => ops::pattern(task, context, cancel, &mut sink)?,
         "wasm" => {
-            let (bytes, used) = context.programs.run(&context.sandbox, task, cancel)?;
+            let (bytes, used) = context.programs.run(context.sandbox.get()?, task, cancel)?;
             cpu = Some(used);
             sink.push(&bytes)?;
         }

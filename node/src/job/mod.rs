@@ -1,6 +1,7 @@
 //! A node's jobs, as people and programs see them.
 
 mod history;
+mod node;
 
 use std::time::Duration;
 

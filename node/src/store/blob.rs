@@ -19,12 +19,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::wire::Held;
@@ -115,6 +116,13 @@ fn length_of(size: u64, group: u64) -> u64 {
     size.saturating_sub(group.saturating_mul(GROUP_BYTES)).min(GROUP_BYTES)
 }
 
+/// The groups that hold these bytes.
+fn groups_in(blob: &BlobRef, range: &Range<u64>) -> Range<u64> {
+    let first = range.start / GROUP_BYTES;
+    let end = range.end.min(blob.size).div_ceil(GROUP_BYTES).clamp(1, groups_of(blob.size));
+    first..end.max(first)
+}
+
 impl BlobStore {
     /// Opens the blobs of a data directory, or begins with none. Blobs that are over the bound go, the oldest first.
     ///
@@ -184,6 +192,18 @@ impl BlobStore {
         }
     }
 
+    /// Takes the output of a task in. After a power cut it may be gone or damaged, which is noticed; then the task is
+    /// done again.
+    ///
+    /// # Errors
+    /// If there is no room for it, or the disk fails.
+    pub fn put_output(self: &Arc<Self>, output: &[u8]) -> Result<BlobRef, BlobError> {
+        let mut putting = self.begin_put()?;
+        putting.is_durable = false;
+        putting.write(output)?;
+        putting.finish(false)
+    }
+
     /// The same for content that comes bit by bit.
     ///
     /// # Errors
@@ -198,6 +218,7 @@ impl BlobStore {
             outline: OutlineBuilder::new(),
             rest: Vec::new(),
             bytes: 0,
+            is_durable: true,
         })
     }
 
@@ -217,6 +238,41 @@ impl BlobStore {
         let inner = self.lock();
         let entry = inner.entries.get(hash).filter(|entry| entry.is_whole())?;
         Some(BlobRef { hash: *hash, size: entry.size })
+    }
+
+    /// Whether these bytes of a blob are here.
+    pub fn has(&self, blob: &BlobRef, range: &Range<u64>) -> bool {
+        let inner = self.lock();
+        let entry = inner.entries.get(&blob.hash).filter(|entry| entry.size == blob.size);
+        entry.is_some_and(|entry| groups_in(blob, range).all(|group| entry.groups.contains(group)))
+    }
+
+    /// Bytes of a blob; `None` if they are not all here. What is read is checked.
+    ///
+    /// # Errors
+    /// If the disk fails, or they are not what they should be.
+    pub fn read(&self, blob: &BlobRef, range: Range<u64>) -> Result<Option<Bytes>, BlobError> {
+        let range = range.start.min(blob.size)..range.end.min(blob.size);
+        if range.is_empty() {
+            return Ok(Some(Bytes::new()));
+        }
+        let groups = groups_in(blob, &range);
+        let is_one = groups.end - groups.start == 1;
+        let mut bytes = BytesMut::new();
+        for group in groups {
+            let Some(content) = self.group(&blob.hash, group)? else { return Ok(None) };
+            let begin = group * GROUP_BYTES;
+            let place = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(content.len());
+            let (from, to) = (place(range.start), place(range.end));
+            if is_one {
+                return Ok(Some(content.slice(from..to)));
+            }
+            if bytes.is_empty() {
+                bytes.reserve(usize::try_from(range.end - range.start).unwrap_or(0));
+            }
+            bytes.extend_from_slice(&content[from..to]);
+        }
+        Ok(Some(bytes.freeze()))
     }
 
     /// All blobs of which something is here, by hash.
@@ -292,7 +348,10 @@ impl BlobStore {
     /// If there is no room, or the disk fails.
     pub fn begin_fetch(&self, blob: BlobRef) -> Result<(Groups, Option<Arc<Outline>>), BlobError> {
         let outline = self.outline(&blob.hash)?.filter(|outline| outline.blob() == blob);
-        let there = outline.as_deref().map(|outline| self.check_part(outline)).transpose()?;
+        // What came since the start was checked when it came.
+        let is_known = self.lock().entries.get(&blob.hash).is_some_and(|entry| entry.here() > 0);
+        let outlined = outline.as_deref().filter(|_| !is_known);
+        let there = outlined.map(|outline| self.check_part(outline)).transpose()?;
         let mut inner = self.lock();
         if inner.entries.get(&blob.hash).is_some_and(|entry| entry.size != blob.size) {
             // Somebody had told another length.
@@ -553,6 +612,7 @@ pub struct Putting {
     /// Less than a group.
     rest: Vec<u8>,
     bytes: u64,
+    is_durable: bool,
 }
 
 impl Putting {
@@ -599,7 +659,9 @@ impl Putting {
         }
         let outline = outline.finish();
         let blob = outline.blob();
-        self.file.sync_all().map_err(|error| store.failed(error))?;
+        if self.is_durable {
+            self.file.sync_all().map_err(|error| store.failed(error))?;
+        }
         store.write_outline(&outline).map_err(|error| store.failed(error))?;
         {
             let mut inner = store.lock();
@@ -611,7 +673,9 @@ impl Putting {
             let entry = entry.or_insert(Entry { size: 0, groups: Groups::All, is_pinned: false, fetches: 0 });
             (entry.size, entry.groups) = (blob.size, Groups::All);
             inner.outlines.put(blob.hash, Arc::new(outline));
-            File::open(&store.dir).and_then(|dir| dir.sync_all()).map_err(|error| store.failed(error))?;
+            if self.is_durable {
+                File::open(&store.dir).and_then(|dir| dir.sync_all()).map_err(|error| store.failed(error))?;
+            }
         }
         if is_pinned {
             store.pin(&blob.hash)?;

@@ -50,6 +50,12 @@ pub fn blob_protocol(mesh: &MeshId) -> StreamProtocol {
         .expect("a name that starts with a slash is a protocol")
 }
 
+/// The compute protocol of a mesh.
+pub fn compute_protocol(mesh: &MeshId) -> StreamProtocol {
+    StreamProtocol::try_from_owned(omnimesh_protocol::compute::wire::protocol_name(*mesh))
+        .expect("a name that starts with a slash is a protocol")
+}
+
 /// The Kademlia protocol of a mesh.
 pub fn kad_protocol(mesh: &MeshId) -> StreamProtocol {
     mesh_protocol(mesh, "kad")
@@ -69,6 +75,7 @@ pub(super) struct MeshBehaviour {
     pub(super) control: streams::Behaviour,
     pub(super) log: Toggle<streams::Behaviour>,
     pub(super) blob: Toggle<streams::Behaviour>,
+    pub(super) compute: Toggle<streams::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
@@ -81,8 +88,7 @@ impl MeshBehaviour {
         config: &Config,
         gossip: streams::Settings,
         control: streams::Settings,
-        log: Option<streams::Settings>,
-        blob: Option<streams::Settings>,
+        [log, blob, compute]: [Option<streams::Settings>; 3],
     ) -> Result<Self, Error> {
         let local = keypair.public().to_peer_id();
         let mdns = if config.mdns {
@@ -103,6 +109,7 @@ impl MeshBehaviour {
             control: streams::Behaviour::new(control),
             log: log.map(streams::Behaviour::new).into(),
             blob: blob.map(streams::Behaviour::new).into(),
+            compute: compute.map(streams::Behaviour::new).into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             kad: config.kademlia.then(|| kademlia(local, &config.mesh)).into(),
@@ -114,7 +121,7 @@ impl MeshBehaviour {
     pub(super) fn is_writing(&self) -> bool {
         self.gossip.is_writing()
             || self.control.is_writing()
-            || [&self.log, &self.blob]
+            || [&self.log, &self.blob, &self.compute]
                 .into_iter()
                 .any(|streams| streams.as_ref().is_some_and(streams::Behaviour::is_writing))
     }

@@ -37,6 +37,8 @@ pub struct Config {
     pub log: Option<StreamConfig>,
     /// The streams that carry blobs, if the node keeps any.
     pub blob: Option<StreamConfig>,
+    /// The streams that carry tasks and their results, if the node keeps blobs.
+    pub compute: Option<StreamConfig>,
     /// How often each connection is pinged. Too low costs traffic, too high finds dead connections late.
     pub ping_interval: Duration,
     /// How long a ping may take. A connection on which two pings in a row fail is closed: after a cut cable
@@ -64,6 +66,7 @@ impl Config {
             },
             log: None,
             blob: None,
+            compute: None,
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(10),
         }

@@ -150,7 +150,7 @@ impl Driver {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.gossip.finish();
         behaviour.control.finish();
-        for streams in [behaviour.log.as_mut(), behaviour.blob.as_mut()].into_iter().flatten() {
+        for streams in [behaviour.log.as_mut(), behaviour.blob.as_mut(), behaviour.compute.as_mut()].into_iter().flatten() {
             streams.finish();
         }
         let written = async {
@@ -343,7 +343,8 @@ impl Driver {
             MeshBehaviourEvent::Gossip(event)
             | MeshBehaviourEvent::Control(event)
             | MeshBehaviourEvent::Log(event)
-            | MeshBehaviourEvent::Blob(event) => self.emit(event),
+            | MeshBehaviourEvent::Blob(event)
+            | MeshBehaviourEvent::Compute(event) => self.emit(event),
             MeshBehaviourEvent::Identify(event) => {
                 self.recorder.record(&event);
                 if let identify::Event::Received { connection_id, peer_id, info } = event {

@@ -19,6 +19,8 @@ pub enum StreamKind {
     Log,
     /// OmniMesh's own: content by its hash.
     Blob,
+    /// OmniMesh's own: tasks and their results.
+    Compute,
 }
 
 impl StreamKind {
@@ -29,6 +31,7 @@ impl StreamKind {
             StreamKind::Control => "control",
             StreamKind::Log => "log",
             StreamKind::Blob => "blob",
+            StreamKind::Compute => "compute",
         }
     }
 }

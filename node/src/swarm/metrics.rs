@@ -18,6 +18,7 @@ pub(super) struct Metrics {
     pub(super) control: Arc<StreamMetrics>,
     pub(super) log: Arc<StreamMetrics>,
     pub(super) blob: Arc<StreamMetrics>,
+    pub(super) compute: Arc<StreamMetrics>,
     /// Events dropped because nobody took them.
     pub(super) events_dropped: Counter,
 }
@@ -46,6 +47,7 @@ impl Metrics {
             control: Arc::new(families.of(StreamKind::Control)),
             log: Arc::new(families.of(StreamKind::Log)),
             blob: Arc::new(families.of(StreamKind::Blob)),
+            compute: Arc::new(families.of(StreamKind::Compute)),
             events_dropped,
         }
     }
@@ -56,6 +58,7 @@ impl Metrics {
             StreamKind::Control => &self.control,
             StreamKind::Log => &self.log,
             StreamKind::Blob => &self.blob,
+            StreamKind::Compute => &self.compute,
         }
     }
 }

@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, blob_protocol, control_protocol, log_protocol};
+use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, blob_protocol, compute_protocol, control_protocol, log_protocol};
 use super::config::Config;
 use super::driver::Driver;
 use super::event::{Event, Inbound, StreamKind};
@@ -89,6 +89,8 @@ pub struct Started {
     pub log: mpsc::Receiver<Inbound>,
     /// Frames of blob streams; none come if the node keeps no blobs.
     pub blob: mpsc::Receiver<Inbound>,
+    /// Frames of compute streams; none come if the node does no tasks.
+    pub compute: mpsc::Receiver<Inbound>,
     /// Where it listens, with the ports that were taken for 0.
     pub listening: Vec<Multiaddr>,
 }
@@ -127,13 +129,16 @@ impl Network {
         let log_settings = config.log.map(|_| settings(StreamKind::Log, &config, log_sink, &metrics));
         let (blob_sink, blob) = mpsc::channel(config.blob.map_or(1, |blob| blob.inbound_batches));
         let blob_settings = config.blob.map(|_| settings(StreamKind::Blob, &config, blob_sink, &metrics));
+        let (compute_sink, compute) =
+            mpsc::channel(config.compute.map_or(1, |compute| compute.inbound_batches));
+        let compute_settings =
+            config.compute.map(|_| settings(StreamKind::Compute, &config, compute_sink, &metrics));
         let behaviour = MeshBehaviour::new(
             &keypair,
             &config,
             settings(StreamKind::Gossip, &config, gossip_sink, &metrics),
             settings(StreamKind::Control, &config, control_sink, &metrics),
-            log_settings,
-            blob_settings,
+            [log_settings, blob_settings, compute_settings],
         )?;
         let transport = transport::build(&keypair, &config)?;
         let swarm_config = libp2p::swarm::Config::with_tokio_executor()
@@ -152,18 +157,20 @@ impl Network {
         let listening = driver.wait_for_listeners(listeners, LISTEN_TIMEOUT).await?;
         tokio::spawn(driver.run());
         let handle = NetworkHandle { peer, commands };
-        Ok(Started { handle, events, gossip, control, log, blob, listening })
+        Ok(Started { handle, events, gossip, control, log, blob, compute, listening })
     }
 }
 
 /// Refuses settings that could not work.
 fn check(config: &Config) -> Result<(), Error> {
     let (log, blob) = (config.log.unwrap_or_default(), config.blob.unwrap_or_default());
+    let compute = config.compute.unwrap_or_default();
     let streams = [
         (StreamKind::Gossip, &config.gossip),
         (StreamKind::Control, &config.control),
         (StreamKind::Log, &log),
         (StreamKind::Blob, &blob),
+        (StreamKind::Compute, &compute),
     ];
     for (kind, stream) in streams {
         let zero = [
@@ -196,6 +203,9 @@ fn settings(
         StreamKind::Control => (Arc::new([control_protocol(&config.mesh)]), config.control),
         StreamKind::Log => (Arc::new([log_protocol(&config.mesh)]), config.log.unwrap_or_default()),
         StreamKind::Blob => (Arc::new([blob_protocol(&config.mesh)]), config.blob.unwrap_or_default()),
+        StreamKind::Compute => {
+            (Arc::new([compute_protocol(&config.mesh)]), config.compute.unwrap_or_default())
+        }
     };
     let memory = Arc::new(Semaphore::new(stream.inbound_bytes.min(Semaphore::MAX_PERMITS)));
     streams::Settings { kind, protocols, config: stream, sink, memory, metrics: metrics.of(kind).clone() }

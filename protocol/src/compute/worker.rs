@@ -51,7 +51,7 @@ pub struct Config {
     pub job_attempts_max: u32,
     /// Memory of all attempts that run together, by their limits. Default 2 GiB (guess).
     pub memory_bytes: u64,
-    /// Inputs of one attempt together, by the blobs' full lengths. Default 64 GiB (guess): what a disk spares.
+    /// Inputs of one attempt together. Default 1 GiB (guess): they are in memory while it runs.
     pub input_bytes_max: u64,
     /// What this worker is: what constraints ask for.
     pub labels: BTreeMap<String, String>,
@@ -73,7 +73,7 @@ impl Default for Config {
             queue_max: 4,
             job_attempts_max: u32::MAX,
             memory_bytes: 2 << 30,
-            input_bytes_max: 64 << 30,
+            input_bytes_max: 1 << 30,
             labels: BTreeMap::new(),
             region: None,
             operations: Vec::new(),
@@ -365,17 +365,17 @@ impl State {
             ));
         }
         if assignment.limits.memory_bytes > *memory_bytes {
-            let detail = format!("has {memory_bytes} bytes of memory for tasks (compute.memory)");
+            let detail = format!("has {memory_bytes} bytes of memory for tasks (compute.memory_bytes)");
             return Some((FailReason::Unavailable, detail));
         }
         let inputs = assignment.parts.iter().map(|part| match part {
-            Part::Blob { blob, .. } => blob.size,
+            Part::Blob { from, to, .. } => to.saturating_sub(*from),
             Part::Missing => 0,
         });
         let inputs = inputs.fold(0, u64::saturating_add);
         if inputs > self.config.input_bytes_max {
             let detail =
-                format!("the inputs have {inputs} bytes, more than are fetched here (compute.input_bytes)");
+                format!("the inputs have {inputs} bytes, more than fit here (compute.input_bytes)");
             return Some((FailReason::Unavailable, detail));
         }
         let all = u64::from(*slots) + u64::from(*queue_max);
@@ -384,7 +384,7 @@ impl State {
         }
         let of_job = self.tasks.values().filter(|task| task.assignment.job == assignment.job).count() as u64;
         (of_job >= u64::from(*job_attempts_max))
-            .then(|| (FailReason::Busy, format!("has {of_job} attempts of this job (compute.job_attempts)")))
+            .then(|| (FailReason::Busy, format!("has {of_job} attempts of this job (compute.job_tasks)")))
     }
 
     fn fail(

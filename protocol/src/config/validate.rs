@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Config, MESH_NAME_DEFAULT, MeshConfig, SecretHex};
+use super::{ComputeConfig, Config, MESH_NAME_DEFAULT, MeshConfig, SecretHex};
+use crate::compute::job::{LABELS_MAX, Quota, is_name};
 use crate::id::NodeId;
 use crate::mesh::{ADDRESS_BYTES_MAX, Mesh};
 
@@ -52,7 +53,7 @@ pub(super) fn validate(config: &Config) -> Result<(), InvalidConfig> {
     check.network(config);
     check.gossip(config);
     check.checkpoints(config);
-    check.range("compute.blob_bytes", config.compute.blob_bytes, 1 << 20, 1 << 50);
+    check.compute(&config.compute);
     check.observer(config);
     check.limits(config);
     check.api(config);
@@ -107,6 +108,31 @@ impl Check {
     fn range<T: Copy + PartialOrd + fmt::Display>(&mut self, place: &'static str, value: T, min: T, max: T) {
         if value < min || value > max {
             self.fail(place, value, "out of range", format!("use {min} to {max}"));
+        }
+    }
+
+    fn compute(&mut self, compute: &ComputeConfig) {
+        self.range("compute.blob_bytes", compute.blob_bytes, 1 << 20, 1 << 50);
+        self.range("compute.slots", compute.slots.unwrap_or(0), 0, 1024);
+        self.range("compute.queue", compute.queue, 0, 1024);
+        self.range("compute.threads", compute.threads, 0, 1024);
+        self.range("compute.memory_bytes", compute.memory_bytes, 1 << 20, 1 << 50);
+        self.range("compute.input_bytes", compute.input_bytes, 1 << 20, 1 << 40);
+        self.range("compute.jobs", compute.jobs, 1, 100_000);
+        self.range("compute.input_copies", compute.input_copies, 0, 16);
+        self.range("compute.quota.tasks_max", compute.quota.tasks_max, 1, Quota::MOST.tasks_max);
+        let names = compute.labels.iter().flat_map(|(name, value)| [name, value]).chain(&compute.region);
+        for name in names.filter(|name| !is_name(name)) {
+            self.fail(
+                "compute.labels, compute.region",
+                format!("{name:?}"),
+                "not a name",
+                "use 1 to 64 of A-Z a-z 0-9 _ - .",
+            );
+        }
+        if compute.labels.len() > LABELS_MAX {
+            let remedy = format!("use {LABELS_MAX} at most");
+            self.fail("compute.labels", compute.labels.len(), "too many labels", remedy);
         }
     }
 

@@ -9,14 +9,15 @@ use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::log::checkpoint::Sealed;
 use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
-use omnimesh_protocol::{NodeId, Step};
+use omnimesh_protocol::Step;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Change, LogActor, LogError};
 use crate::actors::gossip::{Hearing, inbound_stream, lock};
+use crate::actors::members::{PeerDown, PeerUp};
 use crate::feed::{Feed, FeedLimits, feed};
 use crate::store::log::Damage;
-use crate::swarm::{Inbound, Outbound};
+use crate::swarm::Inbound;
 
 /// All actors are linked and the network runs: begin.
 #[derive(Message)]
@@ -50,15 +51,6 @@ impl Handler<Hearing> for LogActor {
     }
 }
 
-/// A member is connected, and there is a log stream to it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct PeerUp {
-    pub(crate) peer: PeerId,
-    pub(crate) node: NodeId,
-    pub(crate) outbound: Outbound,
-}
-
 impl Handler<PeerUp> for LogActor {
     type Result = ();
 
@@ -71,11 +63,6 @@ impl Handler<PeerUp> for LogActor {
         self.give_all(ctx, early.into_iter().map(|frame| Input::Received { from: peer, frame }));
     }
 }
-
-/// It is no longer a member, or the stream is gone.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct PeerDown(pub(crate) PeerId);
 
 impl Handler<PeerDown> for LogActor {
     type Result = ();

@@ -24,10 +24,10 @@ pub(crate) struct Begin {
 }
 
 impl Begin {
-    /// Parts a started network; the frames of gossip, of the log, and about blobs are not for this actor.
-    pub(crate) fn split(started: Started) -> (Self, [mpsc::Receiver<Inbound>; 3]) {
-        let Started { handle, events, gossip, control, log, blob, listening, .. } = started;
-        (Begin { handle, events, control, listening }, [gossip, log, blob])
+    /// Parts a started network; the frames of gossip, of the log, about blobs and tasks are not for this actor.
+    pub(crate) fn split(started: Started) -> (Self, [mpsc::Receiver<Inbound>; 4]) {
+        let Started { handle, events, gossip, control, log, blob, compute, listening, .. } = started;
+        (Begin { handle, events, control, listening }, [gossip, log, blob, compute])
     }
 }
 

@@ -10,7 +10,7 @@ use omnimesh_protocol::registry::Value;
 use rand_core::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use crate::compute::wasm::{Programs, Sandbox, SandboxConfig};
+use crate::compute::wasm::{Programs, LazySandbox, SandboxConfig};
 use crate::compute::{Cancel, Context, Input, Keys, OpError, Task, run};
 
 struct TwoKeys;
@@ -31,7 +31,7 @@ fn context(threads: usize) -> Context {
         pool: Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()),
         keys: Arc::new(TwoKeys),
         patterns: None,
-        sandbox: Arc::new(Sandbox::new(config).unwrap()),
+        sandbox: Arc::new(LazySandbox::new(config)),
         programs: Arc::new(Programs::new(NonZeroUsize::MIN)),
     }
 }

@@ -46,4 +46,4 @@ mod sandbox;
 mod tests;
 
 pub use programs::Programs;
-pub use sandbox::{Sandbox, SandboxConfig, SandboxError};
+pub use sandbox::{LazySandbox, Sandbox, SandboxConfig, SandboxError};

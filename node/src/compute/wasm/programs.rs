@@ -203,7 +203,7 @@ fn why(fault: Fault, host: &Host, task: &Task) -> OpError {
         return ended.clone();
     }
     if error.is::<PoolConcurrencyLimitError>() {
-        return OpError::new(FailReason::Busy, "all instances are in use (compute.instances)");
+        return OpError::new(FailReason::Busy, "all instances are in use (compute.slots)");
     }
     let trap = error.downcast_ref::<Trap>().copied();
     if trap == Some(Trap::OutOfFuel) {

@@ -1,11 +1,14 @@
 //! The engine and its limits.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use omnimesh_protocol::compute::ledger::FailReason;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
+
+use crate::compute::task::OpError;
 
 /// How often a program is looked after.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -49,7 +52,7 @@ impl Default for SandboxConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Wasmtime refuses: most often the address space does not suffice for so many instances.
-    #[error("no WebAssembly here: {0}; try fewer compute.instances or less compute.memory")]
+    #[error("no WebAssembly here: {0}; try fewer compute.slots")]
     Engine(wasmtime::Error),
     /// No thread.
     #[error("no thread for the WebAssembly clock: {0}")]
@@ -82,6 +85,29 @@ impl Sandbox {
         });
         let clock = Some(clock.map_err(SandboxError::Thread)?);
         Ok(Sandbox { engine, config, is_over, clock })
+    }
+}
+
+/// A sandbox that is made when it is wanted first: it takes address space and a thread.
+#[derive(Debug)]
+pub struct LazySandbox {
+    config: SandboxConfig,
+    made: OnceLock<Result<Sandbox, String>>,
+}
+
+impl LazySandbox {
+    /// None yet.
+    pub const fn new(config: SandboxConfig) -> Self {
+        LazySandbox { config, made: OnceLock::new() }
+    }
+
+    /// The sandbox.
+    ///
+    /// # Errors
+    /// If the machine does not have what the configuration asks for.
+    pub fn get(&self) -> Result<&Sandbox, OpError> {
+        let made = self.made.get_or_init(|| Sandbox::new(self.config.clone()).map_err(|error| error.to_string()));
+        made.as_ref().map_err(|error| OpError::new(FailReason::Unavailable, error.clone()))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::id::{Hash, MeshId};
 use crate::registry::Fault;
 use crate::registry::cbor::{Reader, Writer};
 
-use super::{GROUP_BYTES, Groups};
+use super::{GROUP_BYTES, Groups, groups_of};
 
 /// Most blobs in one question. Default: guess.
 pub const WANT_MAX: usize = 1024;
@@ -225,6 +225,12 @@ fn read_held(reader: &mut Reader<'_>) -> Result<Held, Fault> {
     reader.array_of(3)?;
     let hash = Hash::from_bytes(reader.fixed_bytes()?);
     let size = reader.unsigned()?;
-    let groups = if reader.null() { Groups::All } else { Groups::Some(reader.byte_string()?.to_vec()) };
-    Ok(Held { hash, size, groups })
+    if reader.null() {
+        return Ok(Held { hash, size, groups: Groups::All });
+    }
+    let bits = reader.byte_string()?;
+    if bits.len() as u64 != groups_of(size).div_ceil(8) {
+        return Err(Fault::Malformed);
+    }
+    Ok(Held { hash, size, groups: Groups::Some(bits.to_vec()) })
 }

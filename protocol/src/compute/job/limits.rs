@@ -1,5 +1,7 @@
 //! How much a job may say and ask for.
 
+use serde::{Deserialize, Serialize};
+
 /// Most bytes of a [`JobSpec`](super::JobSpec): it has to fit an entry of the log. Blobs are named, not contained.
 pub const SPEC_BYTES_MAX: usize = 32_768;
 /// Most tasks in a file, before fan-out. Default: guess.
@@ -22,7 +24,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const DEADLINE_S_MAX: u64 = 30 * 24 * 3600;
 
 /// How much of a node's resources one job may ask for. Checked before anything is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Quota {
     /// Tasks after fan-out. Default 100,000 (guess): each takes some 300 bytes on every node. Too low refuses fine
     /// fan-out (raise the chunk length), too high lets one job fill the memory.

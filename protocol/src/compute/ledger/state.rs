@@ -101,6 +101,11 @@ impl State {
         self.refused
     }
 
+    /// True if the author's log ends for ever somewhere.
+    pub fn is_cut(&self, author: &NodeId) -> bool {
+        self.cuts.contains_key(author)
+    }
+
     /// The step below which all entries of the log are contained or void.
     pub fn floor(&self) -> Step {
         self.floor

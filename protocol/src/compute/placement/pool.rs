@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rand_core::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::compute::id::BlobRef;
 use crate::compute::job::Constraints;
@@ -16,7 +17,8 @@ use super::health::{Health, HealthView};
 use super::offer::Offer;
 
 /// How a worker is chosen among those that could do a task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// One after another.
     RoundRobin,
