@@ -71,7 +71,7 @@ impl State {
             return Some(until.saturating_add(1));
         }
         // Unknown is not dead: it may be about to join.
-        self.down.get(holder).copied()
+        self.down.get(holder).copied().flatten()
     }
 
     /// How many come before this node: the submitter, then by rendezvous, of those that are alive.

@@ -20,6 +20,9 @@ use crate::time::Time;
 use super::api::{Config, Event, Input, Output, Refusal, Timer};
 use super::run::{Phase, Run};
 
+/// Most dead members that are remembered. One that is forgotten keeps its jobs until its leases end. Default: guess.
+const DOWN_MAX: usize = 4096;
+
 /// The driver of one node. See the [module](super).
 #[derive(Debug)]
 pub struct State {
@@ -33,8 +36,8 @@ pub struct State {
     /// Entries on their way into the log, by the hash of their payload.
     appends: BTreeMap<Hash, Vec<Append>>,
     pub(super) alive: BTreeSet<NodeId>,
-    /// Since when others are dead.
-    pub(super) down: BTreeMap<NodeId, Step>,
+    /// Since when others are dead: from before this node knew a step, if there is none.
+    pub(super) down: BTreeMap<NodeId, Option<Step>>,
     pub(super) step: Option<Step>,
     /// Jobs that this node is about to take over, and since when.
     pub(super) taking: BTreeMap<JobId, Step>,
@@ -169,13 +172,15 @@ impl State {
             }
             Input::Down(node) => {
                 self.alive.remove(&node);
-                if let Some(step) = self.step {
-                    self.down.entry(node).or_insert(step);
+                if self.down.len() >= DOWN_MAX {
+                    self.down.pop_first();
                 }
+                self.down.entry(node).or_insert(self.step);
                 self.duties(now, out);
             }
             Input::Step(step) => {
-                self.step = step.or(self.step).filter(|_| step.is_some());
+                self.step = step;
+                self.down.values_mut().for_each(|since| *since = since.or(step));
                 self.duties(now, out);
             }
             Input::Offer { from, offer } => drop(self.pool.on_offer(now, from, offer)),

@@ -1,0 +1,135 @@
+//! Real nodes with data directories, over TCP on loopback: jobs are done by all of them, and end everywhere alike.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::{PATIENCE, start};
+use omnimesh_node::MeshNode;
+use omnimesh_node::job::JobError;
+use omnimesh_protocol::compute::driver::Refusal;
+use omnimesh_protocol::compute::job::{self, Format, JobSpec, Quota};
+use omnimesh_protocol::compute::ledger::JobState;
+use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
+use omnimesh_protocol::{Identity, NodeId};
+
+fn read_job(text: &str, files: &[(&str, BlobRef)]) -> JobSpec {
+    let files: BTreeMap<_, _> = files.iter().map(|(name, blob)| ((*name).to_owned(), *blob)).collect();
+    job::read("job.toml", text, Format::Toml, &files, 7, &Quota::default()).unwrap().0
+}
+
+/// Waits until a node sees the end of a job. Its ledger says it; nothing else tells it to a program that watches from
+/// outside without a gap.
+async fn ended(node: &MeshNode, job: JobId) -> JobState {
+    let ended = async {
+        loop {
+            let state = node.look_at_jobs(move |seen| {
+                let view = seen.driver.ledger().job(&job)?;
+                view.is_finished().then(|| view.state())
+            });
+            if let Some(state) = state.await.unwrap() {
+                return state;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the job ends")
+}
+
+async fn outputs(node: &MeshNode, job: JobId) -> Vec<BlobRef> {
+    let outputs = node.look_at_jobs(move |seen| {
+        let view = seen.driver.ledger().job(&job).unwrap();
+        let families = view.outputs();
+        let of = |family: u16| (0..view.plan().count(family)).map(move |chunk| TaskRef::new(family, chunk));
+        families.iter().flat_map(|(_, family)| of(*family)).filter_map(|task| view.output(task)).collect()
+    });
+    outputs.await.unwrap()
+}
+
+/// Who has done the tasks of a family.
+async fn workers(node: &MeshNode, job: JobId) -> BTreeSet<NodeId> {
+    let workers = node.look_at_jobs(move |seen| {
+        let view = seen.driver.ledger().job(&job).unwrap();
+        let records = view.plan().tasks().filter_map(|task| view.record(task));
+        records.flat_map(|record| record.commit.workers.clone()).collect()
+    });
+    workers.await.unwrap()
+}
+
+async fn content(node: &MeshNode, blob: BlobRef) -> Vec<u8> {
+    let got = tokio::time::timeout(PATIENCE, node.blob(blob.hash)).await.expect("it is fetched");
+    assert_eq!(got.unwrap(), blob);
+    node.blobs().unwrap().read(&blob, 0..blob.size).unwrap().unwrap().to_vec()
+}
+
+const HASHES: &str = r#"
+name = "hashes"
+redundancy = 2
+[inputs.data]
+file = "data"
+[task.hash]
+operation = "hash"
+for_each = { chunk_of = "data", bytes = "256KiB" }
+params = { hex = true }
+[task.all]
+operation = "concat"
+inputs = ["hash"]
+redundancy = 1
+"#;
+
+#[actix::test]
+async fn a_job_is_done_by_all_and_ends_everywhere_alike() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let alice = start("jobs", 1, dirs[0].path(), Vec::new(), |_| ()).await;
+    let bob = start("jobs", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
+    let carol = start("jobs", 3, dirs[2].path(), alice.bootstrap_addresses(), |_| ()).await;
+    let data: Vec<u8> = (0..10_000_000_u32).map(|place| (place * 131 % 241) as u8).collect();
+    let blob = alice.blobs().unwrap().put(&data[..], false).unwrap();
+    let spec = read_job(HASHES, &[("data", blob)]);
+    let job = alice.submit(spec.clone()).await.unwrap();
+    assert_eq!(alice.submit(spec).await.unwrap(), job, "to submit twice is to submit once");
+    let expected: String = data.chunks(256 << 10).map(|chunk| blake3::hash(chunk).to_hex().to_string()).collect();
+    for node in [&alice, &bob, &carol] {
+        assert_eq!(ended(node, job).await, JobState::Succeeded);
+        let outputs = outputs(node, job).await;
+        assert_eq!(outputs, [BlobRef::of(expected.as_bytes())]);
+        assert!(content(node, outputs[0]).await == expected.as_bytes());
+    }
+    assert!(workers(&alice, job).await.len() >= 2, "the work is spread");
+    // What makes no sense is refused before anything is written.
+    let mut spec = read_job(HASHES, &[("data", blob)]);
+    spec.tasks[0].after = vec![1];
+    assert!(matches!(alice.submit(spec).await, Err(JobError::Refused(Refusal::BadJob(_)))));
+    assert!(matches!(alice.retry_job(job).await, Err(JobError::Refused(Refusal::WrongState(_)))));
+    let unknown = JobId::from_bytes([9; 32]);
+    assert_eq!(bob.cancel_job(unknown, String::new()).await, Err(JobError::Refused(Refusal::UnknownJob)));
+    for node in [alice, bob, carol] {
+        node.shutdown().await;
+    }
+}
+
+#[actix::test]
+async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let alice = start("take-over", 1, dirs[0].path(), Vec::new(), |config| config.compute.slots = Some(0)).await;
+    let bob = start("take-over", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
+    // Nobody has the label yet: the job waits.
+    let text = "name = \"wait\"\n[task.one]\noperation = \"pattern\"\nparams = { from = 1, count = 3 }\n\
+                needs = { labels = { site = \"lab\" } }\n";
+    let job = alice.submit(read_job(text, &[])).await.unwrap();
+    alice.shutdown().await;
+    let carol = start("take-over", 3, dirs[2].path(), bob.bootstrap_addresses(), |config| {
+        config.compute.labels.insert("site".to_owned(), "lab".to_owned());
+    })
+    .await;
+    assert_eq!(ended(&carol, job).await, JobState::Succeeded);
+    assert_eq!(ended(&bob, job).await, JobState::Succeeded);
+    let driver = bob.look_at_jobs(move |seen| seen.driver.ledger().job(&job).unwrap().holder().node);
+    assert_ne!(driver.await.unwrap(), Identity::from_seed(&[1; 32]).id());
+    for node in [bob, carol] {
+        node.shutdown().await;
+    }
+}
