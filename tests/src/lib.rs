@@ -14,6 +14,7 @@
 
 pub mod accept;
 mod api;
+pub mod fixtures;
 pub mod http;
 mod lab;
 mod node;

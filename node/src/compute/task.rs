@@ -1,6 +1,7 @@
 //! A task as an operation sees it.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use omnimesh_protocol::registry::Value;
 use zeroize::Zeroizing;
 
 use super::ops;
-use super::wasm::{LazySandbox, Programs};
+use super::wasm::{LazySandbox, Programs, SandboxConfig};
 
 /// What a task reads: one part after another.
 #[derive(Clone, Debug)]
@@ -184,6 +185,24 @@ pub struct Context {
     pub sandbox: Arc<LazySandbox>,
     /// Modules that were compiled before.
     pub programs: Arc<Programs>,
+}
+
+impl Context {
+    /// For a process that is no node: so many threads, no keys, no mesh.
+    ///
+    /// # Errors
+    /// If there are no threads to be had.
+    pub fn new(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let sandbox = SandboxConfig::default();
+        let modules_max = NonZeroUsize::new(sandbox.modules_max).unwrap_or(NonZeroUsize::MIN);
+        Ok(Context {
+            pool: Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?),
+            keys: Arc::new(NoKeys),
+            patterns: None,
+            sandbox: Arc::new(LazySandbox::new(sandbox)),
+            programs: Arc::new(Programs::new(modules_max)),
+        })
+    }
 }
 
 impl std::fmt::Debug for Context {
