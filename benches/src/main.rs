@@ -8,6 +8,7 @@
 //! omnimesh-benches log-append     durable appends         against bare redb
 //! omnimesh-benches log-replicate  catching up             against a bare libp2p stream
 //! omnimesh-benches log-reconcile  finding what differs    against negentropy
+//! omnimesh-benches compute  tasks, programs, hashes, blobs    against Dask, bare wasmtime, blake3, a libp2p stream
 //! omnimesh-benches report   all, or --sections of it, as Markdown and as JSON
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! with the lowest and the highest: on a shared machine a single absolute number means nothing. It is to be
 //! built with `--release`. See `docs/performance.md` for what is measured and how.
 
+mod compute;
 mod engine;
 mod gates;
 mod gossip;
@@ -56,13 +58,15 @@ enum Command {
     LogReplicate(log::replicate::ReplicateArgs),
     /// Reconciliation against negentropy.
     LogReconcile(log::reconcile::ReconcileArgs),
+    /// Tasks against Dask, programs against bare wasmtime, hashes against blake3, blobs against a libp2p stream.
+    Compute(compute::ComputeArgs),
     /// Everything, as Markdown on standard output, and as JSON in a file.
     Report {
         /// What of it.
         #[arg(
             long,
             value_delimiter = ',',
-            default_value = "gates,gossip,engine,trees,log-append,log-replicate,log-reconcile"
+            default_value = "gates,gossip,engine,trees,log-append,log-replicate,log-reconcile,compute"
         )]
         sections: Vec<Section>,
         #[command(flatten)]
@@ -75,6 +79,8 @@ enum Command {
         trees: trees::TreesArgs,
         #[command(flatten)]
         log: Box<log::LogArgs>,
+        #[command(flatten)]
+        compute: compute::ComputeArgs,
         /// Where the JSON goes.
         #[arg(long, default_value = "target/benches.json")]
         json: PathBuf,
@@ -85,6 +91,9 @@ enum Command {
     /// One node of a comparison; started by `log-replicate`.
     #[command(hide = true)]
     LogNode(log::replicate::LogNodeArgs),
+    /// One node of a comparison; started by `compute`.
+    #[command(hide = true)]
+    ComputeNode(compute::ComputeNodeArgs),
     /// One end of a stream; started by `log-replicate`.
     #[command(hide = true)]
     Stream(log::StreamArgs),
@@ -107,6 +116,8 @@ enum Section {
     LogReplicate,
     /// Reconciliation of the log.
     LogReconcile,
+    /// Tasks, programs, hashes and blobs.
+    Compute,
 }
 
 /// How long the gates are measured.
@@ -161,7 +172,8 @@ fn run(command: Command) -> Outcome<()> {
         Command::LogAppend(args) => print!("{}", report::append(&log::append::compare(&args)?)),
         Command::LogReplicate(args) => print!("{}", report::replicate(&log::replicate::compare(&args)?)),
         Command::LogReconcile(args) => print!("{}", report::reconcile(&log::reconcile::compare(&args)?)),
-        Command::Report { sections, gates, gossip, engine, trees, log, json } => {
+        Command::Compute(args) => print!("{}", report::compute(&compute::compare(&args)?)),
+        Command::Report { sections, gates, gossip, engine, trees, log, compute, json } => {
             let has = |section| sections.contains(&section);
             let all = report::Report {
                 machine: report::Machine::here(),
@@ -180,6 +192,7 @@ fn run(command: Command) -> Outcome<()> {
                 } else {
                     None
                 },
+                compute: if has(Section::Compute) { compute::compare(&compute)? } else { Vec::new() },
             };
             print!("{}", all.markdown());
             if let Some(dir) = json.parent() {
@@ -190,7 +203,8 @@ fn run(command: Command) -> Outcome<()> {
         }
         Command::Node(args) => gossip::node(&args)?,
         Command::LogNode(args) => log::replicate::node(args)?,
-        Command::Stream(args) => log::stream(&args)?,
+        Command::ComputeNode(args) => compute::node(args)?,
+        Command::Stream(args) => log::stream::run(&args)?,
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde::Serialize;
 
+use crate::compute;
 use crate::engine::Engine;
 use crate::gates::Gates;
 use crate::gossip::Cell;
@@ -25,6 +26,7 @@ pub(crate) struct Report {
     pub(crate) append: Vec<Append>,
     pub(crate) replicate: Vec<Replicate>,
     pub(crate) reconcile: Option<Reconcile>,
+    pub(crate) compute: Vec<compute::Row>,
 }
 
 /// Where it was measured.
@@ -64,6 +66,7 @@ impl Report {
             append(&self.append),
             replicate(&self.replicate),
             self.reconcile.as_ref().map(reconcile).unwrap_or_default(),
+            compute(&self.compute),
         ];
         let asked_for = sections.into_iter().filter(|section| !section.is_empty());
         [head].into_iter().chain(asked_for).collect::<Vec<_>>().join("\n")
@@ -260,6 +263,21 @@ fn reconcile_rows(text: &mut String, rows: &[Row], with_bound: bool) {
         );
     }
     text.push('\n');
+}
+
+/// Compute as a table.
+pub(crate) fn compute(rows: &[compute::Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text = "### Compute\n\n| | OmniMesh | against | | ratio |\n|---|---:|---|---:|---:|\n".to_owned();
+    for row in rows {
+        let (ours, other) = (spread(&row.omnimesh, 1), spread(&row.other, 1));
+        let ratio = spread(&row.ratio, 2);
+        let _ = writeln!(text, "| {} | {ours} | {} | {other} | **{ratio}** |", row.what, row.against);
+    }
+    text.push('\n');
+    text
 }
 
 fn spread(of: &Spread, digits: usize) -> String {

@@ -5,7 +5,7 @@ pub(crate) mod append;
 pub(crate) mod reconcile;
 pub(crate) mod replicate;
 mod store;
-mod stream;
+pub(crate) mod stream;
 
 /// What of the log is compared.
 #[derive(Debug, clap::Args)]
@@ -18,4 +18,4 @@ pub(crate) struct LogArgs {
     pub(crate) reconcile: reconcile::ReconcileArgs,
 }
 
-pub(crate) use stream::{StreamArgs, run as stream};
+pub(crate) use stream::StreamArgs;

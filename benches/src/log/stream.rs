@@ -31,13 +31,13 @@ enum Reply {
 }
 
 /// Both ends, connected.
-pub(super) struct Pair {
+pub(crate) struct Pair {
     _receiver: Process,
     sender: Process,
 }
 
 impl Pair {
-    pub(super) async fn start() -> Outcome<Self> {
+    pub(crate) async fn start() -> Outcome<Self> {
         let mut receiver = Process::start(["stream"])?;
         let Reply::Listening(address) = receiver.reply().await? else { return Err("no address".into()) };
         Ok(Pair { _receiver: receiver, sender: Process::start(["stream", &address])? })
@@ -45,7 +45,7 @@ impl Pair {
 
     /// Bytes per second of a stream that carries so many.
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    pub(super) async fn rate(&mut self, bytes: u64) -> Outcome<f64> {
+    pub(crate) async fn rate(&mut self, bytes: u64) -> Outcome<f64> {
         self.sender.order(bytes).await?;
         let Reply::Carried { us } = self.sender.reply().await? else { return Err("no answer".into()) };
         Ok(bytes as f64 / Duration::from_micros(us).as_secs_f64())

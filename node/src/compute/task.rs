@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::job::{Limits, Params};
 use omnimesh_protocol::compute::ledger::FailReason;
 use omnimesh_protocol::pattern::PatternGenerator;
@@ -23,12 +24,19 @@ pub struct Input {
     pub bytes: Option<Bytes>,
     /// Where in its blob this part begins.
     pub offset: u64,
+    /// Its BLAKE3, if it is known: of a whole blob, which was checked when it was read.
+    pub hash: Option<Hash>,
 }
 
 impl Input {
     /// A whole blob.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Input { bytes: Some(bytes.into()), offset: 0 }
+        Input { bytes: Some(bytes.into()), offset: 0, hash: None }
+    }
+
+    /// A whole blob whose content was checked against its name.
+    pub fn whole_blob(bytes: impl Into<Bytes>, hash: Hash) -> Self {
+        Input { hash: Some(hash), ..Input::whole(bytes) }
     }
 }
 

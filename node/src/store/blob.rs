@@ -25,13 +25,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::wire::Held;
 use omnimesh_protocol::compute::blob::{
     Cache, CacheError, GROUP_BYTES, Groups, Outline, OutlineBuilder, groups_of,
 };
+use rayon::prelude::*;
 
 /// The directory in the data directory.
 pub const BLOB_DIR: &str = "blobs";
@@ -247,7 +248,8 @@ impl BlobStore {
         entry.is_some_and(|entry| groups_in(blob, range).all(|group| entry.groups.contains(group)))
     }
 
-    /// Bytes of a blob; `None` if they are not all here. What is read is checked.
+    /// Bytes of a blob; `None` if they are not all here. What is read is checked, on all threads of the rayon pool in
+    /// which it is called.
     ///
     /// # Errors
     /// If the disk fails, or they are not what they should be.
@@ -257,22 +259,23 @@ impl BlobStore {
             return Ok(Some(Bytes::new()));
         }
         let groups = groups_in(blob, &range);
-        let is_one = groups.end - groups.start == 1;
-        let mut bytes = BytesMut::new();
-        for group in groups {
-            let Some(content) = self.group(&blob.hash, group)? else { return Ok(None) };
-            let begin = group * GROUP_BYTES;
-            let place = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(content.len());
-            let (from, to) = (place(range.start), place(range.end));
-            if is_one {
-                return Ok(Some(content.slice(from..to)));
-            }
-            if bytes.is_empty() {
-                bytes.reserve(usize::try_from(range.end - range.start).unwrap_or(0));
-            }
-            bytes.extend_from_slice(&content[from..to]);
+        let begin = groups.start * GROUP_BYTES;
+        let place = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
+        if groups.end - groups.start == 1 {
+            let content = self.group(&blob.hash, groups.start)?;
+            return Ok(content.map(|content| content.slice(place(range.start)..place(range.end))));
         }
-        Ok(Some(bytes.freeze()))
+        let end = (groups.end * GROUP_BYTES).min(blob.size);
+        let mut bytes = vec![0; place(end)];
+        let whole = bytes.par_chunks_mut(place(begin + GROUP_BYTES)).enumerate();
+        let whole = whole.map(|(number, room)| {
+            let content = self.group(&blob.hash, groups.start + number as u64)?;
+            let Some(content) = content.filter(|content| content.len() == room.len()) else { return Ok(false) };
+            room.copy_from_slice(&content);
+            Ok(true)
+        });
+        let is_whole = whole.try_reduce(|| true, |one, other| Ok(one && other))?;
+        Ok(is_whole.then(|| Bytes::from(bytes).slice(place(range.start)..place(range.end))))
     }
 
     /// All blobs of which something is here, by hash.

@@ -79,7 +79,8 @@ async fn fetch(blobs: &Addr<BlobActor>, store: &BlobStore, assignment: &Assignme
 
 /// Runs a task whose inputs are here, on a thread that may block.
 fn execute(operations: &Operations, store: &Arc<BlobStore>, assignment: &Assignment, cancel: &Cancel) -> Done {
-    let task = match read(store, assignment) {
+    // On all threads: what is read is checked.
+    let task = match operations.pool.install(|| read(store, assignment)) {
         Ok(task) => task,
         Err(done) => return done,
     };
@@ -103,7 +104,7 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
     let mut inputs = Vec::with_capacity(assignment.parts.len());
     for part in assignment.parts.iter() {
         inputs.push(match part {
-            Part::Missing => Input { bytes: None, offset: 0 },
+            Part::Missing => Input { bytes: None, offset: 0, hash: None },
             Part::Blob { blob, from, to, align } => {
                 let window = window(blob.size, *from, *to, *align);
                 let bytes = bytes_of(store, blob, window.from..window.to)?;
@@ -111,7 +112,8 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
                     Align::Byte => bytes,
                     Align::Line => bytes.slice_ref(cut_lines(&bytes, *from, (*to).min(blob.size))),
                 };
-                Input { bytes: Some(bytes), offset: *from }
+                let is_whole = *from == 0 && *to == blob.size;
+                Input { bytes: Some(bytes), offset: *from, hash: is_whole.then_some(blob.hash) }
             }
         });
     }
