@@ -2,6 +2,7 @@
 
 mod blob;
 mod durable;
+mod job;
 mod observed;
 
 use std::sync::{Arc, Weak};
