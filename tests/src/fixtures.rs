@@ -66,7 +66,16 @@ pub fn grep(tmp: &str) -> PathBuf {
     let python = python(tmp, "zig.txt");
     once(&directory, &read(&source), &module, || {
         let output = run(Command::new(&python)
-            .args(["-m", "ziglang", "cc", "--target=wasm32-freestanding", "-O2", "-nostdlib", "-Wall", "-Wextra"])
+            .args([
+                "-m",
+                "ziglang",
+                "cc",
+                "--target=wasm32-freestanding",
+                "-O2",
+                "-nostdlib",
+                "-Wall",
+                "-Wextra",
+            ])
             .args(["-Werror", "-Wl,--no-entry", "-Wl,--export-memory", "-o"])
             .arg(&module)
             .arg(&source)

@@ -43,7 +43,8 @@ fn words_are_counted() {
     assert_eq!(output(&task(&program, ("function", "map"), &[TEXT.as_bytes()])).unwrap(), expected);
     // In parts, and put together.
     let (one, other) = TEXT.split_at(TEXT.find("and").unwrap());
-    let parts = [one, other].map(|part| output(&task(&program, ("function", "map"), &[part.as_bytes()])).unwrap());
+    let parts =
+        [one, other].map(|part| output(&task(&program, ("function", "map"), &[part.as_bytes()])).unwrap());
     let parts = [parts[0].as_bytes(), parts[1].as_bytes()];
     assert_eq!(output(&task(&program, ("function", "reduce"), &parts)).unwrap(), expected);
     let error = output(&task(&program, ("function", "reduce"), &[b"nonsense"])).unwrap_err();

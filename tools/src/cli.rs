@@ -2,6 +2,7 @@
 
 mod blob;
 mod durable;
+mod job;
 mod observer;
 mod sim;
 
@@ -17,6 +18,7 @@ pub(crate) use durable::{
     AppendArgs, BackupArgs, EvidenceCommand, LinkArgs, ListArgs, LogCommand, PutArgs, ReadArgs,
     RegistryCommand, RestoreArgs, SearchArgs, WalkArgs, WayArgs,
 };
+pub(crate) use job::{JobCommand, JobListArgs, LogFormat, LogsArgs, ResultArgs, SubmitArgs, TasksArgs};
 pub(crate) use observer::{AlertsCommand, AnomaliesArgs, AuditCommand, AuditFile, MonitorArgs};
 pub(crate) use sim::{CompareArgs, RerunArgs, RunArgs, ScenarioArgs, SimCommand, SweepArgs, VerifyArgs};
 
@@ -113,6 +115,11 @@ pub(crate) enum Command {
     /// Content by its hash: put it here, get it from whoever has it
     #[command(subcommand)]
     Blob(BlobCommand),
+    /// Jobs: graphs of tasks that the mesh does
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// List those who take work, as the node sees them
+    Workers,
     /// Copy the log of the running node into a file; without its identity and the mesh secret
     Backup(BackupArgs),
     /// Put a log that was backed up into the data directory of a node that does not run and has none
@@ -219,6 +226,13 @@ pub(crate) enum WhyCommand {
     Message {
         /// The message's id, as `publish` and `subscribe` show it
         id: String,
+    },
+    /// Why a job, or a task of it, is not done, is slow, or has failed
+    Job {
+        /// The job's id, or its beginning
+        id: String,
+        /// One of its tasks, as NAME or NAME/CHUNK
+        task: Option<String>,
     },
     /// What this node knows of a peer, and what it holds against it
     Peer {

@@ -269,6 +269,7 @@ impl Client {
 fn exit_of(status: u16, code: Option<ErrorCode>) -> Code {
     match (status, code) {
         (503, Some(ErrorCode::Overloaded)) | (413 | 422 | 429, _) => Code::Refused,
+        (400, Some(ErrorCode::InvalidJob)) => Code::ConfigInvalid,
         (400, _) => Code::Usage,
         (401 | 403, _) => Code::Unauthorized,
         (404, _) => Code::NotFound,
@@ -285,6 +286,7 @@ pub(crate) fn exit_of_code(code: ErrorCode) -> Code {
             Code::Refused
         }
         ErrorCode::BadRequest | ErrorCode::InvalidJson | ErrorCode::InvalidChannel => Code::Usage,
+        ErrorCode::InvalidJob => Code::ConfigInvalid,
         ErrorCode::NotFound => Code::NotFound,
         ErrorCode::Timeout | ErrorCode::RequestTimeout => Code::Timeout,
         ErrorCode::NotReady | ErrorCode::Stopping => Code::Unreachable,

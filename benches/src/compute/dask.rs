@@ -89,7 +89,10 @@ fn environment() -> Outcome<PathBuf> {
         if command.status()?.success() { Ok(()) } else { Err(format!("{command:?} has failed").into()) }
     };
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES).stdout(Stdio::null()))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(PACKAGES)
+        .stdout(Stdio::null()))?;
     std::fs::write(stamp, wanted)?;
     Ok(python)
 }

@@ -85,7 +85,8 @@ pub(super) fn hash(bytes: u64, rounds: usize) -> Outcome<Row> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("content");
     let mut file = File::create(&path)?;
-    let piece: Vec<u8> = (0..1 << 20).map(|place: u32| (place.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let piece: Vec<u8> =
+        (0..1 << 20).map(|place: u32| (place.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for _ in 0..bytes >> 20 {
         file.write_all(&piece)?;
     }

@@ -135,7 +135,8 @@ async fn mesh(dir: &std::path::Path, count: usize) -> Outcome<Vec<Process>> {
         let path = dir.join(seed.to_string());
         std::fs::create_dir(&path)?;
         let seed = seed.to_string();
-        let fixed = ["compute-node", "--dir", path.to_str().ok_or("a path that is no text")?, "--seed", &seed];
+        let fixed =
+            ["compute-node", "--dir", path.to_str().ok_or("a path that is no text")?, "--seed", &seed];
         let first = others.first().map(String::as_str);
         let mut node = Process::start(fixed.into_iter().chain(first))?;
         let Reply::Listening(address) = node.reply().await? else { return Err("no address".into()) };

@@ -7,15 +7,18 @@ use actix_web::body::BoxBody;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 use omnimesh_protocol::compute::blob::CacheError;
+use omnimesh_protocol::compute::driver::Refusal;
+use omnimesh_protocol::compute::job::{ProblemCode, Problems};
 use omnimesh_protocol::envelope::ChannelError;
 use omnimesh_protocol::log::{AppendError, StoreError};
 use omnimesh_protocol::registry::{Fault, WriteError};
 
 use super::backend::{BackendError, NotReady, PublishError};
-use super::types::{ErrorBody, ErrorCode, ErrorDetail};
+use super::types::{ErrorBody, ErrorCode, ErrorDetail, JobProblem};
 use crate::actors::blob::GetError;
 use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
+use crate::job::{FindError, JobError, document};
 use crate::store::blob::BlobError;
 
 /// An error answer: a code, which fixes the status, the cause and the remedy.
@@ -26,11 +29,19 @@ pub(super) struct ApiError {
     hint: String,
     retry_after: Option<Duration>,
     allow: Vec<Method>,
+    problems: Vec<JobProblem>,
 }
 
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        ApiError { code, message: message.into(), hint: hint.into(), retry_after: None, allow: Vec::new() }
+        ApiError {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+            retry_after: None,
+            allow: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Tells the client when to try again.
@@ -41,7 +52,19 @@ impl ApiError {
 
     /// What the client is told.
     pub(super) fn detail(&self) -> ErrorDetail {
-        ErrorDetail { code: self.code, message: self.message.clone(), hint: self.hint.clone() }
+        ErrorDetail {
+            code: self.code,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+            problems: self.problems.clone(),
+        }
+    }
+
+    /// What is wrong with a job. Only asking for too much is not senseless.
+    fn of_job(message: String, codes: &[ProblemCode], problems: Vec<JobProblem>) -> Self {
+        let is_quota = codes.iter().all(|code| *code == ProblemCode::Quota);
+        let code = if is_quota { ErrorCode::Refused } else { ErrorCode::InvalidJob };
+        ApiError { problems, ..ApiError::new(code, message, "docs/compute.md describes job files") }
     }
 
     /// Tells the client which methods the path knows.
@@ -90,7 +113,10 @@ impl ResponseError for ApiError {
 /// The status of a code.
 pub(super) const fn status_of(code: ErrorCode) -> StatusCode {
     match code {
-        ErrorCode::BadRequest | ErrorCode::InvalidJson | ErrorCode::InvalidChannel => StatusCode::BAD_REQUEST,
+        ErrorCode::BadRequest
+        | ErrorCode::InvalidJson
+        | ErrorCode::InvalidChannel
+        | ErrorCode::InvalidJob => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::ForbiddenHost | ErrorCode::ForbiddenOrigin => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
@@ -254,5 +280,63 @@ impl From<GetError> for ApiError {
             GetError::Stopped => (ErrorCode::Stopping, ""),
         };
         ApiError::new(code, message, hint)
+    }
+}
+
+impl From<Problems> for ApiError {
+    fn from(problems: Problems) -> Self {
+        let codes: Vec<_> = problems.faults.iter().map(|fault| fault.problem.code).collect();
+        let list = problems.faults.iter().map(document::fault).collect();
+        ApiError::of_job(problems.to_string(), &codes, list)
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        let message = error.to_string();
+        match error {
+            JobError::Refused(Refusal::BadJob(problems)) => {
+                let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+                ApiError::of_job(message, &codes, problems.iter().map(document::problem).collect())
+            }
+            JobError::Refused(Refusal::TooManyJobs { .. }) => {
+                ApiError::new(ErrorCode::Refused, message, "`omnimesh job list` shows them")
+            }
+            JobError::Refused(Refusal::UnknownJob) => {
+                ApiError::new(ErrorCode::NotFound, message, "`/api/v1/jobs` lists those that there are")
+            }
+            JobError::Refused(Refusal::WrongState(_)) => ApiError::new(
+                ErrorCode::Refused,
+                message,
+                "what is RUNNING can be cancelled, what has FAILED or was CANCELLED can be tried again",
+            ),
+            JobError::Refused(Refusal::Twice) => {
+                ApiError::new(ErrorCode::Refused, message, "give another `nonce` to have it done twice")
+            }
+            JobError::Refused(Refusal::Log) => {
+                ApiError::new(ErrorCode::Overloaded, message, "`omnimesh log status` tells how the log is")
+                    .retry_after(Duration::from_secs(1))
+            }
+            JobError::NoStore => {
+                ApiError::new(ErrorCode::Refused, message, "start the node with a data directory")
+            }
+            JobError::Stopped => BackendError::Stopping.into(),
+        }
+    }
+}
+
+impl From<FindError> for ApiError {
+    fn from(error: FindError) -> Self {
+        let (code, hint) = match error {
+            FindError::NotAnId(_) => {
+                (ErrorCode::BadRequest, "give the id, or its beginning; `omnimesh job list` shows ids")
+            }
+            FindError::Unknown(_) => (
+                ErrorCode::NotFound,
+                "`omnimesh job list` shows those that there are; what was just submitted elsewhere may still be on its way",
+            ),
+            FindError::Ambiguous { .. } => (ErrorCode::BadRequest, "give more of the id"),
+        };
+        ApiError::new(code, error.to_string(), hint)
     }
 }

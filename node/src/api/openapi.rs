@@ -2,6 +2,7 @@
 
 mod blob;
 mod durable;
+mod job;
 mod observer;
 
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
@@ -11,10 +12,11 @@ use super::error::status_of;
 use super::types::{AnomalyKind, ErrorCode};
 
 /// Every code that the API answers with.
-const CODES: [ErrorCode; 19] = [
+const CODES: [ErrorCode; 20] = [
     ErrorCode::BadRequest,
     ErrorCode::InvalidJson,
     ErrorCode::InvalidChannel,
+    ErrorCode::InvalidJob,
     ErrorCode::Unauthorized,
     ErrorCode::ForbiddenHost,
     ErrorCode::ForbiddenOrigin,
@@ -65,6 +67,7 @@ fn paths() -> Value {
     if let Value::Object(paths) = &mut paths {
         blob::add_paths(paths);
         durable::add_paths(paths);
+        job::add_paths(paths);
         observer::add_paths(paths);
     }
     paths
@@ -287,6 +290,7 @@ fn schemas() -> Value {
     add("Error", error());
     blob::add_schemas(&mut schemas);
     durable::add_schemas(&mut schemas);
+    job::add_schemas(&mut schemas);
     observer::add_schemas(&mut schemas);
     Value::Object(schemas)
 }
@@ -564,6 +568,10 @@ fn event() -> Value {
 fn error() -> Value {
     let codes: Vec<_> = CODES.iter().map(|code| name_of(*code)).collect();
     let codes: Vec<_> = codes.iter().map(String::as_str).collect();
-    let detail = object(&[("code", one_of(&codes)), ("message", string()), ("hint", string())], &[]);
+    let problems = json!({ "type": "array", "items": reference("JobProblem") });
+    let detail = object(
+        &[("code", one_of(&codes)), ("message", string()), ("hint", string())],
+        &[("problems", problems)],
+    );
     object(&[("error", detail)], &[])
 }

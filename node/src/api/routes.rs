@@ -1,6 +1,7 @@
 //! The routes: one table, from which the router is built and which the OpenAPI document is checked against.
 
 mod blob;
+pub(super) mod job;
 mod log;
 mod observer;
 mod query;
@@ -43,7 +44,7 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
-pub(super) const ROUTES: [Route; 48] = [
+pub(super) const ROUTES: [Route; 60] = [
     Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
     Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
     Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
@@ -81,6 +82,18 @@ pub(super) const ROUTES: [Route; 48] = [
     route(Method::DELETE, "/api/v1/blobs/{hash}", |call| Box::pin(blob::remove(call))),
     route(Method::PUT, "/api/v1/blobs/{hash}/pin", |call| Box::pin(blob::pin(call))),
     route(Method::DELETE, "/api/v1/blobs/{hash}/pin", |call| Box::pin(blob::unpin(call))),
+    get("/api/v1/jobs", |call| Box::pin(job::list(call))),
+    route(Method::POST, "/api/v1/jobs", |call| Box::pin(job::submit(call))),
+    get("/api/v1/jobs/events", |call| Box::pin(job::all_events(call))),
+    get("/api/v1/jobs/{id}", |call| Box::pin(job::show(call))),
+    get("/api/v1/jobs/{id}/tasks", |call| Box::pin(job::tasks(call))),
+    get("/api/v1/jobs/{id}/graph", |call| Box::pin(job::graph(call))),
+    get("/api/v1/jobs/{id}/log", |call| Box::pin(job::log(call))),
+    get("/api/v1/jobs/{id}/events", |call| Box::pin(job::events(call))),
+    route(Method::POST, "/api/v1/jobs/{id}/cancel", |call| Box::pin(job::cancel(call))),
+    route(Method::POST, "/api/v1/jobs/{id}/retry", |call| Box::pin(job::retry(call))),
+    get("/api/v1/why/jobs/{id}", |call| Box::pin(job::why(call))),
+    get("/api/v1/workers", |call| Box::pin(job::workers(call))),
     get("/api/v1/registry", |call| Box::pin(registry::list(call))),
     get("/api/v1/registry/search", |call| Box::pin(registry::search(call))),
     get("/api/v1/registry/events", |call| Box::pin(registry::events(call))),

@@ -17,15 +17,15 @@ use std::time::Duration;
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Shared;
 use super::metrics::ApiMetrics;
-use super::types::{Event, Lagged, LogEvent, Message, RegistryEvent};
-use crate::feed::{Feed, FeedItem};
+use super::types::{Event, JobEventView, Lagged, LogEvent, Message, RegistryEvent};
+use crate::feed::FeedItem;
 
 /// The media type of a stream of events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
@@ -35,30 +35,36 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// The name of an event in the stream.
 pub(super) trait EventName: Serialize + 'static {
-    fn event_name(&self) -> &'static str;
+    fn event_name(&self) -> &str;
 }
 
 impl EventName for Message {
-    fn event_name(&self) -> &'static str {
+    fn event_name(&self) -> &str {
         "message"
     }
 }
 
 impl EventName for Event {
-    fn event_name(&self) -> &'static str {
+    fn event_name(&self) -> &str {
         self.event_type.as_str()
     }
 }
 
 impl EventName for LogEvent {
-    fn event_name(&self) -> &'static str {
+    fn event_name(&self) -> &str {
         self.change.as_str()
     }
 }
 
 impl EventName for RegistryEvent {
-    fn event_name(&self) -> &'static str {
+    fn event_name(&self) -> &str {
         self.change.as_str()
+    }
+}
+
+impl EventName for JobEventView {
+    fn event_name(&self) -> &str {
+        &self.kind
     }
 }
 
@@ -84,7 +90,11 @@ impl Drop for Slot {
 }
 
 /// The answer that streams a feed.
-pub(super) fn respond<T: EventName>(shared: &web::Data<Shared>, slot: Slot, feed: Feed<T>) -> HttpResponse {
+pub(super) fn respond<T: EventName>(
+    shared: &web::Data<Shared>,
+    slot: Slot,
+    feed: impl Stream<Item = FeedItem<T>> + Unpin + 'static,
+) -> HttpResponse {
     let keep_alive = keep_alive(shared.timeouts.stream_keep_alive);
     let source = Source { feed, keep_alive, stopping: shared.stopping.clone(), slot };
     let greeting = stream::iter([Bytes::from_static(b": subscribed\n\n")]);
@@ -100,14 +110,14 @@ pub(super) fn respond_head() -> HttpResponse {
     response.insert_header((header::CONTENT_TYPE, EVENT_STREAM)).finish()
 }
 
-struct Source<T> {
-    feed: Feed<T>,
+struct Source<F> {
+    feed: F,
     keep_alive: Interval,
     stopping: watch::Receiver<bool>,
     slot: Slot,
 }
 
-impl<T: EventName> Source<T> {
+impl<T: EventName, F: Stream<Item = FeedItem<T>> + Unpin> Source<F> {
     async fn next_chunk(&mut self) -> Option<Bytes> {
         let first = tokio::select! {
             biased;

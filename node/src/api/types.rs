@@ -8,6 +8,7 @@
 //! not Ed25519. Ids of authors and members are [`NodeId`]s, in JSON the same text.
 
 mod blob;
+mod job;
 mod log;
 mod observer;
 mod registry;
@@ -24,6 +25,12 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use blob::{Blob, BlobPut};
+pub use job::{
+    CancelRequest, FamilyLog, FamilyTimes, JobAccepted, JobCancelled, JobDetail, JobEventView, JobFamily,
+    JobFormat, JobHeld, JobInput, JobLimits, JobLog, JobOutput, JobProblem, JobRequest, JobSummary, JobTask,
+    JobTasks, JobTimes, JobTroubles, PathTask, Suggestion, TaskCounts, TaskFailure, WhyJob, WhyJobReason,
+    Worker, WorkerShare,
+};
 pub use log::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogChange, LogCheckpoint, LogEntries,
     LogEntry, LogEvent, LogHead, LogProof, LogStatus, MissedEntries, Source,
@@ -453,6 +460,9 @@ pub struct ErrorDetail {
     /// For people: the remedy; empty if there is none to name.
     #[serde(default)]
     pub hint: String,
+    /// With `invalid_job`, and with `refused` for a job's quota: all that is wrong with the job.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<JobProblem>,
 }
 
 /// The codes of errors.
@@ -465,6 +475,8 @@ pub enum ErrorCode {
     InvalidJson,
     /// 400: not a name for a channel.
     InvalidChannel,
+    /// 400: a job that makes no sense.
+    InvalidJob,
     /// 401: the token is missing or wrong.
     Unauthorized,
     /// 403: the `Host` header names something else than this node.

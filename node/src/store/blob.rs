@@ -268,9 +268,11 @@ impl BlobStore {
         let end = (groups.end * GROUP_BYTES).min(blob.size);
         let mut bytes = vec![0; place(end)];
         let whole = bytes.par_chunks_mut(place(begin + GROUP_BYTES)).enumerate();
-        let whole = whole.map(|(number, room)| {
+        let whole = whole.map(|(number, room)| -> Result<bool, BlobError> {
             let content = self.group(&blob.hash, groups.start + number as u64)?;
-            let Some(content) = content.filter(|content| content.len() == room.len()) else { return Ok(false) };
+            let Some(content) = content.filter(|content| content.len() == room.len()) else {
+                return Ok(false);
+            };
             room.copy_from_slice(&content);
             Ok(true)
         });

@@ -162,6 +162,7 @@ pub(super) fn why(globals: &Globals, what: &WhyCommand) -> Result<(), CliError> 
     let client = Client::new(globals)?;
     match what {
         WhyCommand::Message { id } => why_message(globals, &client, id),
+        WhyCommand::Job { id, task } => super::job::why(globals, &client, id, task.as_deref()),
         WhyCommand::Peer { id } => why_peer(globals, &client, id),
         WhyCommand::Step { id } => why_step(globals, &client, *id),
     }

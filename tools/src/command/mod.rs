@@ -9,6 +9,7 @@ mod devnet;
 mod doctor;
 mod evidence;
 mod inspect;
+mod job;
 mod key;
 mod log;
 mod manual;
@@ -50,6 +51,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Evidence(what) => evidence::run(&globals, &what),
         Command::Registry(what) => registry::run(&globals, &what),
         Command::Blob(what) => blob::run(&globals, &what),
+        Command::Job(what) => job::run(&globals, &what),
+        Command::Workers => job::workers(&globals),
         Command::Backup(args) => backup::backup(&globals, &args),
         Command::Restore(args) => backup::restore(&globals, &args),
         Command::Key(what) => key::run(&globals, &what),

@@ -59,6 +59,7 @@ fn concrete(path: &str) -> String {
         .replace("{name}", "news")
         .replace("{hash}", &super::blob::known().hash.to_string())
         .replace("alerts/{id}", "alerts/1")
+        .replace("jobs/{id}", &format!("jobs/{}", super::job::known()))
         .replace("{step}", "7")
         .replace("{id}", &MessageId::of(b"known").to_string());
     path + query
@@ -112,7 +113,7 @@ fn the_schemas_describe_the_documents_exactly() {
     let document = openapi::document();
     let schemas = &document["components"]["schemas"];
     let message = |payload: Payload| json!(sample_message("news", Seq(1), payload));
-    let error = |code| json!({"error": ErrorDetail { code, message: String::new(), hint: String::new() }});
+    let error = |code| json!({"error": ErrorDetail { code, message: String::new(), hint: String::new(), problems: vec![super::job::sample_problem()] }});
     let published = Published { id: MessageId::of(b""), seq: Seq(1), step: Step(1), recipients: 0 };
     let mut checked = BTreeSet::new();
     for (name, sample) in [
@@ -143,6 +144,7 @@ fn the_schemas_describe_the_documents_exactly() {
     .into_iter()
     .chain(super::durable::samples())
     .chain(super::blob::samples())
+    .chain(super::job::samples())
     .chain(super::observer::samples())
     {
         check(name, &sample, &schemas[name], schemas);

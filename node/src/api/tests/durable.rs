@@ -276,7 +276,12 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
     let changed = registry::Change::Entry { old: None, new: Some(Box::new(entry)) };
     let linked = registry::Change::Linked(link.to_link().unwrap());
     let appended = LogAppended::from(appended);
-    let failed = ErrorDetail { code: ErrorCode::StorageFull, message: String::new(), hint: String::new() };
+    let failed = ErrorDetail {
+        code: ErrorCode::StorageFull,
+        message: String::new(),
+        hint: String::new(),
+        problems: Vec::new(),
+    };
     let proof = LogProof { author: ME, fork: Seq(1), id: Hash::of(b"x"), proof: "83".to_owned() };
     let batch = AppendBatch { entries: vec![PublishRequest { payload: "x".into() }], replicas: 2 };
     let as_of = AsOfView::from(as_of);

@@ -4,6 +4,7 @@ mod blob;
 mod documents;
 mod durable;
 mod errors;
+mod job;
 mod observer;
 mod streams;
 mod support;

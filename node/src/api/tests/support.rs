@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::blob::Blobs;
 use super::durable::Kept;
+use super::job::Jobs;
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
 use crate::api::token::ApiToken;
 use crate::api::types::*;
@@ -43,10 +44,14 @@ pub(super) struct Memory {
     registry: Mutex<Registry>,
     pub(super) kept: Kept,
     pub(super) blobs: Blobs,
+    pub(super) jobs: Jobs,
 }
 
 impl Memory {
-    fn answer<T: Send + 'static, E: Send + 'static>(&self, answer: Result<T, E>) -> Answer<'_, T, E> {
+    pub(super) fn answer<T: Send + 'static, E: Send + 'static>(
+        &self,
+        answer: Result<T, E>,
+    ) -> Answer<'_, T, E> {
         if self.is_stuck.load(Ordering::SeqCst) {
             futures::future::pending().boxed()
         } else {

@@ -116,6 +116,11 @@ impl State {
         }
     }
 
+    /// How it works.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// All jobs.
     pub fn ledger(&self) -> &ledger::State {
         &self.ledger

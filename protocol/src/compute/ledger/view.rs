@@ -427,6 +427,11 @@ impl<'a> JobView<'a> {
         self.cell.finishes.contains_key(&self.cell.round())
     }
 
+    /// When its driver has seen the end of this round.
+    pub fn finished(&self) -> Option<Step> {
+        self.cell.finishes.get(&self.cell.round()).map(|stamp| stamp.step)
+    }
+
     /// The state of a task.
     pub fn task(&self, task: TaskRef) -> Option<TaskState> {
         self.cell.view.seen(self.plan, task).map(|seen| self.cell.shown(seen.state))
