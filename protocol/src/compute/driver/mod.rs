@@ -14,10 +14,11 @@
 //! workers answer from memory what they have done already.
 //!
 //! # Whose result counts
-//! A task with redundancy r is done by r different workers. A result counts when more than half of those asked, and of
-//! r at least, have signed it. When all have answered and none has that, one more is asked, up to
-//! [`Config::voters_extra`]. So while a majority of those asked is honest, and the operation deterministic, no wrong
-//! result is accepted. Who has signed another result is reported with what everybody has signed ([`Finding`]), loses its votes
+//! A task with redundancy r is done by r different workers. A result counts when r have signed it. When all have answered
+//! and not all agree, as many more are asked as the leading result lacks, up to [`Config::voters_extra`]. So fewer than r
+//! liars are not believed, also if they agree on what they say, while r honest workers can be asked. When nobody else
+//! can be asked, the result counts that more than half of those asked, and of r at least, have signed; without one, the
+//! task waits for other workers. Who has signed another result is reported with what everybody has signed ([`Finding`]), loses its votes
 //! on other tasks of the job, is not asked again for this job, and less for others. With redundancy 1 a random share of the
 //! tasks ([`JobSpec::spot_check_per_mille`](super::job::JobSpec::spot_check_per_mille)) is done as with 2.
 //!

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::compute::id::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
 use crate::compute::job::Limits;
 use crate::compute::ledger::{FailReason, Part};
-use crate::compute::placement::Wanted;
+use crate::compute::placement::{Unplaced, Wanted};
 use crate::compute::wire::{Assignment, BATCH_MAX, FRAME_BYTES_MAX, Failure};
 use crate::id::NodeId;
 use crate::machine::Outbox;
@@ -182,10 +182,13 @@ impl State {
             return None;
         }
         let reason = self.pool.why_not(now, &wanted);
-        // Who has failed may try again before nobody does.
-        if matches!(reason, crate::compute::placement::Unplaced::Excluded { .. })
-            && let Some(active) = run.active.get_mut(&task)
-        {
+        let is_excluded = matches!(reason, Unplaced::Excluded { .. });
+        if is_excluded && let Some(active) = run.active.get_mut(&task) {
+            if active.failed_on.is_empty() {
+                self.decide_by_majority(now, job, task, out);
+                return None;
+            }
+            // Who has failed may try again before nobody does.
             active.failed_on.clear();
         }
         let is_news = run.held.as_ref().is_none_or(|(_, known)| *known != reason);

@@ -148,14 +148,19 @@ impl State {
         if let Some(expected) = active.restores {
             return self.on_restored(now, job, task, expected, out);
         }
-        if let Some(result) = active.majority() {
+        if let Some(result) = active.quorum() {
             return self.conclude(now, job, task, result, out);
         }
         if active.votes.len() >= usize::from(active.voters) && active.attempts.is_empty() {
             let results = active.results();
-            if active.voters < active.redundancy.saturating_add(voters_extra) {
-                active.voters += 1;
+            let voters_max = active.redundancy.saturating_add(voters_extra);
+            if active.voters < voters_max {
+                let agreeing = active.leader().map_or(0, |(_, votes)| u8::try_from(votes).unwrap_or(u8::MAX));
+                let more = active.redundancy.saturating_sub(agreeing).max(1);
+                active.voters = active.voters.saturating_add(more).min(voters_max);
                 out.push(Output::Event(Event::Tie { job, task, results }));
+            } else if let Some(result) = active.majority() {
+                return self.conclude(now, job, task, result, out);
             } else {
                 let detail = format!("{} workers have {results} different results", active.votes.len());
                 return self.fail_for_good(now, job, task, FailReason::NoMajority, detail, out);
@@ -164,7 +169,22 @@ impl State {
         run.settle(task, now);
     }
 
-    /// A result has the majority.
+    /// Nobody else can be asked: the majority of those who were counts, if there is one.
+    pub(super) fn decide_by_majority(
+        &mut self,
+        now: Time,
+        job: JobId,
+        task: TaskRef,
+        out: &mut Outbox<Output>,
+    ) {
+        let active = self.runs.get(&job).and_then(|run| run.active.get(&task));
+        let active = active.filter(|active| active.attempts.is_empty() && active.restores.is_none());
+        if let Some(result) = active.and_then(Active::majority) {
+            self.conclude(now, job, task, result, out);
+        }
+    }
+
+    /// A result counts.
     fn conclude(&mut self, now: Time, job: JobId, task: TaskRef, result: BlobRef, out: &mut Outbox<Output>) {
         let Some(run) = self.runs.get_mut(&job) else { return };
         let Some(active) = run.active.get_mut(&task) else { return };

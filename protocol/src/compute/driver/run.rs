@@ -157,11 +157,21 @@ impl Active {
             || self.votes.iter().any(|vote| vote.worker == *node)
     }
 
+    /// The result that as many have signed as are asked at least.
+    pub(super) fn quorum(&self) -> Option<BlobRef> {
+        self.leader().filter(|(_, votes)| *votes >= usize::from(self.redundancy)).map(|(result, _)| result)
+    }
+
     /// The result that a strict majority of those asked has signed.
     pub(super) fn majority(&self) -> Option<BlobRef> {
         let asked = self.votes.len().max(usize::from(self.redundancy));
+        self.leader().filter(|(_, votes)| votes * 2 > asked).map(|(result, _)| result)
+    }
+
+    /// The result that most have signed, and how many.
+    pub(super) fn leader(&self) -> Option<(BlobRef, usize)> {
         let votes = |result: &BlobRef| self.votes.iter().filter(|vote| vote.result == *result).count();
-        self.votes.iter().map(|vote| vote.result).find(|result| votes(result) * 2 > asked)
+        self.votes.iter().map(|vote| (vote.result, votes(&vote.result))).max_by_key(|(_, votes)| *votes)
     }
 
     /// How many different results there are.
