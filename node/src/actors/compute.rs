@@ -23,14 +23,15 @@ use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::compute::driver::{self, Event as JobChange, Finding, Refusal};
 use omnimesh_protocol::compute::job::JobSpec;
-use omnimesh_protocol::compute::ledger::FailReason;
-use omnimesh_protocol::compute::ledger::{self, CATEGORY, Change as LedgerChange};
+use omnimesh_protocol::compute::ledger::{self, CATEGORY, Change as LedgerChange, FailReason};
+use omnimesh_protocol::compute::statement::Evidence;
 use omnimesh_protocol::compute::wire::{Assignment, BATCH_MAX, DecodeError, Failure, Frame};
 use omnimesh_protocol::compute::worker::{self, Done, RunId};
 use omnimesh_protocol::compute::{BlobRef, JobId};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::log::checkpoint::Base;
+use omnimesh_protocol::observer;
 use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Step};
 use rand_chacha::ChaCha20Rng;
@@ -439,8 +440,13 @@ impl ComputeActor {
             self.copy_inputs(job, ctx);
         }
         if let Some(event) = self.history.record(self.common.now(), self.step, event) {
-            self.watchers.retain(|watcher| watcher.offer(event.clone(), 512).is_ok());
+            self.tell(event);
         }
+    }
+
+    fn tell(&mut self, event: JobEvent) {
+        let bytes = event.bytes();
+        self.watchers.retain(|watcher| watcher.offer(event.clone(), bytes).is_ok());
     }
 
     /// Keeps the inputs of a job, if this node is among the first that would take it over.
@@ -459,10 +465,25 @@ impl ComputeActor {
 
     fn on_finding(&mut self, finding: &Finding) {
         let Finding { job, task, accused, evidence } = finding;
-        let proof = if evidence.is_some() { ", which others contradict" } else { "" };
-        let detail = format!("{accused} has signed a result of task {task} of job {job}{proof}");
-        tracing::warn!("{detail}");
-        self.common.observe(vec![Event::Error { kind: "wrong_result", detail }]);
+        tracing::warn!(%accused, %job, %task, "a worker has signed a wrong result");
+        // With one witness it is one's word against the other's.
+        if let Some(evidence) = evidence.as_ref().filter(|_| *accused != self.me()) {
+            let others = evidence.witnesses().count();
+            let wrong = observer::Input::WrongResult { accused: *accused, job: *job, task: *task, others };
+            self.common.notice(vec![wrong]);
+        }
+        let evidence = evidence.as_ref().map(Evidence::encode);
+        let name = evidence.as_deref().map(|bytes| BlobRef::of(bytes).hash);
+        if let Some(bytes) = evidence {
+            let store = Arc::clone(&self.settings.blobs);
+            drop(actix_rt::task::spawn_blocking(move || {
+                if let Err(error) = store.put_output(&bytes) {
+                    tracing::warn!(%error, "what proves that a worker was wrong was not kept");
+                }
+            }));
+        }
+        let event = self.history.find(self.common.now(), self.step, finding, name);
+        self.tell(event);
     }
 
     /// Gives the driver all entries once more. What happens meanwhile waits.

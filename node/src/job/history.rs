@@ -12,10 +12,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use omnimesh_protocol::compute::driver::Event;
+use omnimesh_protocol::compute::driver::{Event, Finding};
 use omnimesh_protocol::compute::ledger::{Change, TaskState};
 use omnimesh_protocol::compute::{JobId, TaskRef};
-use omnimesh_protocol::{NodeId, Step, Time};
+use omnimesh_protocol::{Hash, NodeId, Step, Time};
 
 /// Jobs whose history is kept. Default: guess; some 500 kB each at most.
 pub(super) const JOBS_MAX: usize = 64;
@@ -61,11 +61,13 @@ pub enum EventKind {
     Restoring,
     /// A task cannot be placed.
     Held,
+    /// A worker has signed another result than the one that counts.
+    WrongResult,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [EventKind; 15] = [
+    pub const ALL: [EventKind; 16] = [
         EventKind::Submitted,
         EventKind::JobState,
         EventKind::Retried,
@@ -81,6 +83,7 @@ impl EventKind {
         EventKind::Tie,
         EventKind::Restoring,
         EventKind::Held,
+        EventKind::WrongResult,
     ];
 
     /// The stable name.
@@ -101,6 +104,7 @@ impl EventKind {
             EventKind::Tie => "tie",
             EventKind::Restoring => "restoring",
             EventKind::Held => "held",
+            EventKind::WrongResult => "wrong_result",
         }
     }
 }
@@ -300,6 +304,26 @@ impl JobHistory {
         }
     }
 
+    /// Keeps that a worker was wrong, and the name of the blob that proves it; the event as it is told to those who watch.
+    fn find(&mut self, now: Time, step: Option<Step>, finding: &Finding, evidence: Option<Hash>) -> JobEvent {
+        let what = "has signed another result than the one that counts";
+        let detail = match evidence {
+            Some(hash) => format!("{what}: blob {hash} proves it (omnimesh evidence verify)"),
+            None => format!("{what}; one witness is no proof"),
+        };
+        self.count += 1;
+        let event = JobEvent {
+            number: self.count,
+            at: now,
+            step,
+            worker: Some(finding.accused),
+            detail: Some(detail.into()),
+            ..JobEvent::of_task(finding.job, finding.task, EventKind::WrongResult)
+        };
+        self.keep(event.clone());
+        event
+    }
+
     fn keep(&mut self, event: JobEvent) {
         let (events, max) = if event.is_routine() {
             (&mut self.routine, ROUTINE_MAX)
@@ -326,6 +350,17 @@ impl Default for History {
 }
 
 impl History {
+    /// Keeps that a worker was wrong, and the name of the blob that proves it; the event as it is told to those who watch.
+    pub fn find(
+        &mut self,
+        now: Time,
+        step: Option<Step>,
+        finding: &Finding,
+        evidence: Option<Hash>,
+    ) -> JobEvent {
+        self.jobs.get_or_insert_mut(finding.job, JobHistory::default).find(now, step, finding, evidence)
+    }
+
     /// Keeps what a driver has told; the event as it is told to those who watch, if it is about a job.
     pub fn record(&mut self, now: Time, step: Option<Step>, event: &Event) -> Option<JobEvent> {
         let mut told = describe(event)?;
@@ -373,7 +408,7 @@ fn describe(event: &Event) -> Option<JobEvent> {
         }
         Event::Tie { job, task, results } => with_detail(
             JobEvent::of_task(*job, *task, EventKind::Tie),
-            format!("workers have signed {results} different results, and one more is asked"),
+            format!("workers have signed {results} different results, and more are asked"),
         ),
         Event::Restoring { job, task } => with_detail(
             JobEvent::of_task(*job, *task, EventKind::Restoring),

@@ -357,7 +357,11 @@ fn tell_attempts(history: &JobHistory, task: TaskRef, reasons: &mut Reasons) {
         event.task == Some(task)
             && matches!(
                 event.kind,
-                EventKind::AttemptFailed | EventKind::Tie | EventKind::Restoring | EventKind::Straggler
+                EventKind::AttemptFailed
+                    | EventKind::Tie
+                    | EventKind::Restoring
+                    | EventKind::Straggler
+                    | EventKind::WrongResult
             )
     });
     let failed: Vec<_> = failed.collect();
@@ -369,6 +373,7 @@ fn tell_attempts(history: &JobHistory, task: TaskRef, reasons: &mut Reasons) {
             EventKind::AttemptFailed => "an attempt failed",
             EventKind::Straggler => "an attempt took long",
             EventKind::Tie => "no majority",
+            EventKind::WrongResult => "a wrong result",
             _ => "made again",
         };
         reasons.note(format!("{what}{at}: {reason}{detail}"));

@@ -157,6 +157,11 @@ impl Evidence {
         self.accused.worker
     }
 
+    /// In which mesh.
+    pub fn mesh(&self) -> MeshId {
+        self.accused.mesh
+    }
+
     /// What the accused has signed, and what the others have.
     pub fn results(&self) -> Option<(BlobRef, BlobRef)> {
         Some((self.accused.says(&self.key)?, self.witnesses.first()?.says(&self.key)?))

@@ -12,7 +12,7 @@
 //! | equivocation, durable | two records of one number | |
 //! | equivocation, ephemeral | two envelopes of one number | |
 //! | false accusation | the accusation, which its reporter has signed | |
-//! | bad result of a task | not yet: the results of a quorum, signed | |
+//! | bad result of a task | that it was signed, and that others have signed another: [`crate::compute::statement::Evidence`] | it convicts nobody: who is right, nobody can see from signatures |
 //! | bad pattern, bad signature, malformed, wrong mesh | no | who forwarded it has not signed that it did, and whose name it bears did not write it; the tag is not under the signature, so a wrong tag convicts nobody |
 //! | replay, stale or future step | no | whether it is late is a matter of who looks when |
 //! | flood, silence, latency, drift, withholding | no | they are rates and absences, seen from one place |

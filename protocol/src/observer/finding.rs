@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compute::{JobId, TaskRef};
 use crate::id::{Hash, MessageId, NodeId, Step};
 use crate::refusal::Refusal;
 
@@ -230,6 +231,15 @@ pub enum Detail {
         /// Ahead of the median of its like, in milliseconds.
         ahead_ms: i64,
     },
+    /// It has signed another result for a task than others.
+    WrongResult {
+        /// Of which job.
+        job: JobId,
+        /// Which task.
+        task: TaskRef,
+        /// How many have signed the one that counts.
+        others: usize,
+    },
     /// It is connected from two hosts.
     Places {
         /// One.
@@ -295,6 +305,10 @@ impl Display for Detail {
             Detail::Drift { ahead_ms } => {
                 write!(f, "its clock has stayed {ahead_ms} ms ahead of those of the others")
             }
+            Detail::WrongResult { job, task, others } => write!(
+                f,
+                "it has signed another result for task {task} of job {job} than {others} others, who agree"
+            ),
             Detail::Places { one, other } => write!(f, "it is connected from {one} and from {other} at once"),
             Detail::OwnKey { message } => {
                 write!(f, "message {message} is signed with this node's key, and this node did not write it")

@@ -51,6 +51,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::compute::{JobId, TaskRef};
 use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::gossip::Contribution;
@@ -185,6 +186,17 @@ pub enum Input<P> {
         author: NodeId,
         /// The payload.
         payload: Bytes,
+    },
+    /// A worker has signed another result for a task than those whose result counts.
+    WrongResult {
+        /// Who.
+        accused: NodeId,
+        /// Of which job.
+        job: JobId,
+        /// Which task.
+        task: TaskRef,
+        /// How many have signed the one that counts.
+        others: usize,
     },
     /// What the clocks of some peers said in a round of the step protocol.
     Clocks(Vec<detect::drift::Reading<P>>),

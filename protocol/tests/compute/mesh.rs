@@ -633,7 +633,7 @@ impl Mesh {
     }
 
     /// All living nodes have the same ledger; each task that has ended has one commit that counts, on all of them the
-    /// same; no result is wrong unless most of those who were asked lie.
+    /// same; no result is wrong unless as many lie as are asked.
     pub(crate) fn check_job(&self, job: &JobId, expected: JobState, context: &str) {
         let mut hashes = BTreeSet::new();
         for node in self.living() {
@@ -661,8 +661,8 @@ impl Mesh {
         let output = view.output(task).unwrap();
         if output != right {
             let lies = record.commit.workers.iter().filter(|node| self.kind_of(node) != Kind::Honest).count();
-            let asked = record.commit.workers.len() + record.commit.dissenters.len();
-            assert!(lies * 2 > asked, "{context}: {task} is wrong, and most of those asked were honest");
+            let needed = usize::from(of.redundancy);
+            assert!(lies >= needed, "{context}: {task} is wrong, and only {lies} of {needed} have lied");
         }
         // Whoever else has committed it for these inputs came later in the order.
         let same = view.records(task).iter().filter(|other| other.commit.inputs == record.commit.inputs);

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use libp2p::{PeerId, Stream};
 use omnimesh_node::MeshNode;
 use omnimesh_node::swarm::peer;
+use omnimesh_protocol::compute::placement::Offer;
+use omnimesh_protocol::compute::statement::{SignedResults, Statement};
+use omnimesh_protocol::compute::wire::{Assignment, ResultItem};
+use omnimesh_protocol::compute::{self, BlobRef};
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::{Agent, Frame, VERSION, protocol_name};
 use omnimesh_protocol::event::Event;
@@ -20,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::common::{Dice, TestNode, config, identity, poll, within};
 use crate::raw::{RawPeer, framed, write};
 
-const HONEST: u64 = 5;
+pub(crate) const HONEST: u64 = 5;
 const STEP: Duration = Duration::from_millis(200);
 /// How long each pair of lies is told.
 const PER_LIE: Duration = Duration::from_millis(2500);
@@ -81,7 +85,7 @@ impl Lie {
 type Target = (NodeId, PeerId, String);
 
 /// A real member in all but what it says of the time.
-struct Liar {
+pub(crate) struct Liar {
     raw: RawPeer,
     me: NodeId,
     mesh: Mesh,
@@ -99,13 +103,44 @@ struct Liar {
     told: Arc<AtomicU64>,
     newcomers: mpsc::Receiver<Target>,
     tell: mpsc::Sender<Target>,
+    /// What it says as a worker, if it is one.
+    forger: Option<Forger>,
+}
+
+/// A worker that does nothing, and signs the same wrong result for everything, at once.
+struct Forger {
+    compute: String,
+    streams: BTreeMap<NodeId, Stream>,
+    results: Arc<AtomicU64>,
 }
 
 impl Liar {
     async fn start(seed: u64, mesh: &Mesh, honest: &[TestNode], lies: Vec<Lie>) -> Liar {
+        Liar::start_as(seed, mesh, honest, lies, None).await
+    }
+
+    /// One that tells the truth about the time, and nothing but lies about results. It counts those.
+    pub(crate) async fn forger(seed: u64, mesh: &Mesh, honest: &[TestNode]) -> (Liar, Arc<AtomicU64>) {
+        let results = Arc::new(AtomicU64::new(0));
+        let compute = compute::wire::protocol_name(mesh.id());
+        let forger = Forger { compute, streams: BTreeMap::new(), results: Arc::clone(&results) };
+        (Liar::start_as(seed, mesh, honest, vec![Lie::Off(0)], Some(forger)).await, results)
+    }
+
+    async fn start_as(
+        seed: u64,
+        mesh: &Mesh,
+        honest: &[TestNode],
+        lies: Vec<Lie>,
+        forger: Option<Forger>,
+    ) -> Liar {
         let who = identity(seed);
         let control = protocol_name(mesh.id());
-        let raw = RawPeer::start(who.clone(), &[&control]).await;
+        let accepts: Vec<&str> = [control.as_str()]
+            .into_iter()
+            .chain(forger.as_ref().map(|forger| forger.compute.as_str()))
+            .collect();
+        let raw = RawPeer::start(who.clone(), &accepts).await;
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let local =
             membership::Local { node: who.id(), generation: 1, addresses: vec![raw.listening.to_string()] };
@@ -128,6 +163,7 @@ impl Liar {
             told: Arc::default(),
             newcomers,
             tell,
+            forger,
         };
         for node in honest {
             liar.meet(target(node)).await;
@@ -174,6 +210,44 @@ impl Liar {
         }
     }
 
+    /// Offers its services, on a stream that it opens first if need be.
+    async fn offer(&mut self, to: NodeId) {
+        let Some(forger) = &mut self.forger else { return };
+        if !forger.streams.contains_key(&to) {
+            let Some(stream) = self.raw.try_open(peer::peer_id(&to), &forger.compute).await else { return };
+            forger.streams.insert(to, stream);
+        }
+        let offer = Offer { slots: 64, room: 64, memory_bytes: 64 << 30, ..Offer::default() };
+        self.answer_task(to, &compute::wire::Frame::Offer(offer)).await;
+    }
+
+    async fn answer_task(&mut self, to: NodeId, frame: &compute::wire::Frame) {
+        let Some(forger) = &mut self.forger else { return };
+        if let Some(stream) = forger.streams.get_mut(&to)
+            && !write(stream, &framed(&frame.encode())).await
+        {
+            forger.streams.remove(&to);
+        }
+    }
+
+    /// Signs a wrong result for each task that it is given.
+    async fn on_task(&mut self, from: NodeId, frame: compute::wire::Frame) {
+        let (Some(forger), compute::wire::Frame::Assign(assignments)) = (&self.forger, frame) else { return };
+        forger.results.fetch_add(assignments.len() as u64, Ordering::Relaxed);
+        let result = BlobRef::of(b"what nobody has computed");
+        let item = |assignment: &Assignment| ResultItem {
+            attempt: assignment.attempt,
+            statement: Statement { key: assignment.key, result },
+            cpu_ms: 1,
+            wall_ms: 1,
+        };
+        let items: Vec<ResultItem> = assignments.iter().map(item).collect();
+        let statements = items.iter().map(|item| item.statement).collect();
+        let signed = SignedResults::sign(&self.raw.identity, self.mesh.id(), statements);
+        let frame = compute::wire::Frame::Results { items, signature: signed.signature };
+        self.answer_task(from, &frame).await;
+    }
+
     fn lie(&mut self, to: &NodeId) -> Option<u64> {
         let elapsed = self.started.elapsed();
         let at = usize::try_from(nanos(elapsed) / nanos(PER_LIE)).unwrap() % self.lies.len();
@@ -198,7 +272,7 @@ impl Liar {
     }
 
     /// Lies until it is dropped.
-    async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut announce = tokio::time::interval(ANNOUNCE);
         loop {
             let due = self.timers.iter().map(|(at, _)| *at).min();
@@ -207,7 +281,11 @@ impl Liar {
                 received = self.raw.received.recv() => {
                     let Some(received) = received else { return };
                     let from = peer::node_id(&received.from).unwrap();
-                    if let Ok(frame) = Frame::decode(&received.frame) {
+                    if self.forger.as_ref().is_some_and(|forger| received.protocol.as_ref() == forger.compute) {
+                        if let Ok(frame) = compute::wire::Frame::decode(&received.frame) {
+                            self.on_task(from, frame).await;
+                        }
+                    } else if let Ok(frame) = Frame::decode(&received.frame) {
                         self.on_frame(from, frame).await;
                     }
                 }
@@ -228,6 +306,7 @@ impl Liar {
                         if let Some(mesh_time_ns) = self.lie(&node) {
                             self.send(node, &Frame::StepAnnounce { mesh_time_ns }).await;
                         }
+                        self.offer(node).await;
                     }
                 }
             }
@@ -251,7 +330,7 @@ fn target(node: &TestNode) -> Target {
 }
 
 /// Five honest nodes that all know each other.
-async fn honest_nodes(mesh: &Mesh) -> Vec<TestNode> {
+pub(crate) async fn honest_nodes(mesh: &Mesh) -> Vec<TestNode> {
     let settings = settings();
     let mut nodes: Vec<TestNode> = Vec::new();
     for seed in 1..=HONEST {
@@ -266,7 +345,7 @@ async fn honest_nodes(mesh: &Mesh) -> Vec<TestNode> {
     nodes
 }
 
-async fn until_admitted(node: &TestNode, count: u64) {
+pub(crate) async fn until_admitted(node: &TestNode, count: u64) {
     poll("all are connected", async || {
         (node.metrics().await.get("peers_admitted") == count as f64).then_some(())
     })

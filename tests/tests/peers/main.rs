@@ -11,3 +11,4 @@ mod liars;
 mod raw;
 mod shut_out;
 mod stock;
+mod wrong_results;

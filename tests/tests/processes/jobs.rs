@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use omnimesh_tests::accept::size;
-use omnimesh_tests::fixtures::word_count;
-use omnimesh_tests::{Node, check, lab, wait_for};
 use data_encoding::BASE64;
 use omnimesh_protocol::compute::TaskRef;
 use omnimesh_protocol::compute::ledger::{Operation, Outcome};
+use omnimesh_tests::accept::size;
+use omnimesh_tests::fixtures::word_count;
+use omnimesh_tests::{Node, check, lab, wait_for};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -167,12 +167,21 @@ fn a_job_outlives_its_workers_and_who_submitted_it() {
 }
 
 const BAD: [(&str, &str); 6] = [
-    ("name = \"x\"\n[task.a]\noperation = \"hash\"\nafter = [\"b\"]\n[task.b]\noperation = \"hash\"\nafter = [\"a\"]\n", "cycle"),
-    ("name = \"x\"\n[task.a]\noperation = \"hash\"\ninputs = [\"nothing\"]\n", "there is no input or task `nothing`"),
+    (
+        "name = \"x\"\n[task.a]\noperation = \"hash\"\nafter = [\"b\"]\n[task.b]\noperation = \"hash\"\nafter = [\"a\"]\n",
+        "cycle",
+    ),
+    (
+        "name = \"x\"\n[task.a]\noperation = \"hash\"\ninputs = [\"nothing\"]\n",
+        "there is no input or task `nothing`",
+    ),
     ("name = \"x\"\n[task.a]\noperation = \"hash\"\nafter = [\"gone\"]\n", "there is no task `gone`"),
     ("name = \"x\"\n[task.a]\noperation = \"hash\"\nlimits = { memory = \"64GiB\" }\n", "memory"),
     ("name = \"x\"\n[task.a]\noperation = \"dance\"\n", "dance"),
-    ("name = \"x\"\n[task.a]\noperation = \"hash\"\ninputs = [\"f\"]\n[inputs.f]\nfile = \"absent\"\n", "absent"),
+    (
+        "name = \"x\"\n[task.a]\noperation = \"hash\"\ninputs = [\"f\"]\n[inputs.f]\nfile = \"absent\"\n",
+        "absent",
+    ),
 ];
 
 #[test]

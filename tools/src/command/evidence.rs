@@ -8,10 +8,12 @@ use std::path::Path;
 use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use omnimesh_node::data_dir;
-use omnimesh_protocol::MeshId;
+use omnimesh_protocol::compute::statement;
 use omnimesh_protocol::log::{Proof, ProofError, Record, proof_bytes_max};
+use omnimesh_protocol::observer::AnomalyKind;
 use omnimesh_protocol::observer::evidence::Evidence;
 use omnimesh_protocol::pattern::PatternGenerator;
+use omnimesh_protocol::{MeshId, NodeId};
 use serde_json::{Value, json};
 
 use crate::cli::{EvidenceCommand, Globals};
@@ -30,9 +32,18 @@ pub(super) fn run(globals: &Globals, what: &EvidenceCommand) -> Result<(), CliEr
     };
     let nothing = |reason: String| {
         CliError::new(Code::Failed, format!("{} proves nothing: {reason}", file.display()))
-            .hint("a proof holds two records that one author signed for the same place in its log")
+            .hint("evidence holds what one key has signed and an honest one cannot: two records for one place in a log, for example")
     };
     let bytes = read(file)?;
+    if let Ok(evidence) = statement::Evidence::decode(&bytes) {
+        if !evidence.verify() {
+            return Err(nothing(
+                "the results in it do not contradict each other, or are not signed by whom it names"
+                    .to_owned(),
+            ));
+        }
+        return show_result(globals, &evidence);
+    }
     let evidence = Evidence::decode(&bytes, MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
     evidence.verify_signatures(MESSAGE_BYTES_MAX).map_err(|error| nothing(error.to_string()))?;
     let Evidence::Log(proof) = evidence else { return show(globals, &evidence) };
@@ -95,6 +106,33 @@ fn show(globals: &Globals, evidence: &Evidence) -> Result<(), CliError> {
             ("mesh id", mesh.to_string()),
             ("id", id.to_string()),
         ]
+    })
+}
+
+/// Evidence that a worker has signed another result than others.
+fn show_result(globals: &Globals, evidence: &statement::Evidence) -> Result<(), CliError> {
+    let (accused, key, mesh) = (evidence.accused(), evidence.key, evidence.mesh());
+    let witnesses: Vec<NodeId> = evidence.witnesses().collect();
+    let results = evidence.results().map(|(wrong, others)| (wrong.hash, others.hash));
+    let item = json!({
+        "verified": true, "kind": AnomalyKind::ResultMismatch.code(), "author": accused, "task_key": key,
+        "mesh_id": mesh, "result": results.map(|(wrong, _)| wrong), "others": results.map(|(_, others)| others),
+        "witnesses": witnesses,
+    });
+    output::record(globals.output, &item, || {
+        let says = "another result for a task than the witnesses have, who agree; that proves who disagrees, and who is \
+                    right is for who runs the task again";
+        let mut lines = vec![
+            ("verified", format!("yes: the worker has signed {says}")),
+            ("worker", accused.to_string()),
+            ("task key", key.to_string()),
+            ("mesh id", mesh.to_string()),
+        ];
+        if let Some((wrong, others)) = results {
+            lines.extend([("its result", wrong.to_string()), ("theirs", others.to_string())]);
+        }
+        lines.extend(witnesses.iter().map(|witness| ("witness", witness.to_string())));
+        lines
     })
 }
 

@@ -205,6 +205,10 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             Input::Replayed { from, data } => self.on_replayed(now, &from, &data, out),
             Input::Proof(proof) => self.on_proof(now, proof, out),
             Input::Accused { author, payload } => self.on_accused(now, author, &payload, rng, out),
+            Input::WrongResult { accused, job, task, others } => {
+                let detail = Detail::WrongResult { job, task, others };
+                self.suspect(now, &Subject::Node(accused), AnomalyKind::ResultMismatch, detail, out);
+            }
             Input::Clocks(readings) => self.on_clocks(now, &readings, out),
             Input::Contributions(list) => self.on_contributions(now, &list, out),
             Input::Connected { peer, ip, is_inbound } => {
