@@ -1,0 +1,110 @@
+//! Jobs as an operator uses them.
+
+use std::fs;
+
+use omnimesh_tests::{SOON, check, lab, wait_for};
+use serde_json::{Value, json};
+
+use crate::common::mesh;
+
+const JOB: &str = r#"
+name = "statistics"
+
+[inputs.table]
+file = "table.csv"
+
+[task.part]
+operation = "analyze"
+for_each = { chunk_of = "table", bytes = "64KiB", align = "line" }
+params = { header = false }
+redundancy = 2
+
+[task.report]
+operation = "analyze_merge"
+inputs = ["part"]
+
+[task.hash]
+operation = "hash"
+inputs = ["table"]
+params = { hex = true }
+
+[outputs]
+report = "report"
+hash = "hash"
+"#;
+
+#[test]
+fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
+    let lab = lab!();
+    let nodes = mesh(&lab, 3);
+    let table: String = (1..=100_000).map(|row| format!("{row}\n")).collect();
+    lab.file("table.csv", &table);
+    let file = lab.file("job.toml", JOB);
+    let file = file.to_str().unwrap();
+    let done = nodes[0].json(&["job", "submit", file, "--wait", "--timeout", "60"]);
+    assert_eq!((&done["state"], &done["progress"]), (&json!("SUCCEEDED"), &json!(1.0)), "{done}");
+    let id = done["id"].as_str().unwrap();
+    // Another node has it from the log, and takes the result from whoever holds it.
+    wait_for("the end of the job at another node", SOON, || {
+        let shown = nodes[2].view(&format!("jobs/{}", &id[..16]))?;
+        check(shown["state"] == json!("SUCCEEDED"), || shown["state"].to_string())
+    });
+    let report = nodes[2].run(&["job", "result", id, "--name", "report"]);
+    let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
+    assert!(report.to_string().contains("50000.5"), "the mean of 1 to 100,000: {report}");
+    let copy = lab.dir().join("hash.txt");
+    nodes[1].json(&["job", "result", id, "--name", "hash", "--out", copy.to_str().unwrap()]);
+    let hash = nodes[1].json(&["blob", "put", lab.dir().join("table.csv").to_str().unwrap()]);
+    assert_eq!(json!(fs::read_to_string(&copy).unwrap().trim()), hash["hash"]);
+    nodes[1].run(&["job", "result", id]).expect(2, &["2 outputs", "report, hash"]);
+
+    let shown = nodes[0].json(&["job", "show", id]);
+    assert!(shown["workers"].as_array().unwrap().len() >= 2, "redundancy 2 needs two: {shown}");
+    assert_eq!(shown["families"][0]["counts"]["succeeded"], shown["families"][0]["tasks"], "{shown}");
+    nodes[0].run(&["job", "show", id]).expect(0, &["statistics  SUCCEEDED", "part *", "longest chain"]);
+    let tasks = nodes[2].json(&["job", "tasks", id, "--name", "part", "--state", "succeeded"]);
+    assert_eq!(json!(tasks.as_array().unwrap().len()), shown["families"][0]["tasks"]);
+    let svg = nodes[1].run(&["job", "graph", id]);
+    assert!(svg.expect(0, &["</svg>"]).stdout.starts_with("<?xml"));
+    nodes[0].run(&["job", "logs", id]).expect(0, &["READY -> RUNNING", "job_state", "RUNNING -> SUCCEEDED"]);
+    nodes[0].run(&["job", "logs", id, "--format", "md"]).expect(0, &["# Job `statistics`", "## Bottleneck"]);
+    nodes[0].run(&["why", "job", id]).expect(0, &["tasks have ended", "longest chain"]);
+    nodes[0].run(&["why", "job", id, "part/1"]).expect(0, &["SUCCEEDED", "made its result"]);
+    assert_eq!(nodes[0].json(&["workers"]).as_array().unwrap().len(), 3);
+    assert_eq!(nodes[1].json(&["job", "list"])[0]["id"], json!(id));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_or_held_with_the_reason() {
+    let lab = lab!();
+    let nodes = mesh(&lab, 2);
+    lab.file("table.csv", "1\n");
+    let submit = |name: &str, text: &str, flags: &[&str]| {
+        let file = lab.file(name, text);
+        let arguments = [&["job", "submit", file.to_str().unwrap()], flags].concat();
+        nodes[0].run(&arguments)
+    };
+    let cycle =
+        JOB.replace("operation = \"hash\"\ninputs = [\"table\"]", "operation = \"hash\"\nafter = [\"hash\"]");
+    submit("cycle.toml", &cycle, &[]).expect(3, &["cycle.toml:", "waits for itself"]);
+    submit("unknown.toml", &JOB.replace("[\"part\"]", "[\"parts\"]"), &[])
+        .expect(3, &["unknown.toml:15: task.report.inputs.0: there is no input or task `parts`"]);
+    let greedy = JOB.replace("redundancy = 2", "limits = { memory = \"9000GiB\" }");
+    submit("greedy.toml", &greedy, &["--check"]).expect(9, &["greedy.toml:", "limits.memory", "quota"]);
+    assert_eq!(nodes[0].json(&["job", "list"]), json!([]));
+    assert_eq!(nodes[0].json(&["blob", "list"]), json!([]), "nothing was uploaded");
+    // Nobody is on Mars.
+    let far = JOB.replace("redundancy = 2", "needs = { region = \"mars\" }");
+    let run = submit("far.toml", &far, &["--output", "json"]);
+    let id = run.expect(0, &[]).json()["id"].as_str().unwrap().to_owned();
+    wait_for("the reason", SOON, || {
+        let shown = nodes[0].view(&format!("jobs/{id}"))?;
+        check(shown["held"].to_string().contains("region mars"), || shown["held"].to_string())
+    });
+    nodes[0].run(&["why", "job", &id]).expect(0, &["is not placed", "the region mars", "remedy"]);
+    let cancelled = nodes[0].json(&["job", "cancel", &id, "--reason", "too far"]);
+    assert_eq!(cancelled["state"], json!("CANCELLED"));
+    nodes[0].run(&["why", "job", &id]).expect(0, &["somebody wanted it to end: too far"]);
+    nodes[0].run(&["job", "cancel", &id]).expect(9, &["CANCELLED"]);
+    nodes[0].run(&["job", "show", "0123"]).expect(6, &["knows no job"]);
+}
