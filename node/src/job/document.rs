@@ -88,8 +88,6 @@ pub(super) fn detail_of(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>, stat
             blobs: blobs.into_iter().take(BLOBS_MAX).collect(),
         }
     });
-    let mut dissenters = view.dissenters();
-    dissenters.extend(progress.iter().flat_map(|progress| &progress.banned));
     let held = progress.as_ref().and_then(|progress| progress.held.clone());
     let held = held.filter(|_| view.state() == JobState::Running);
     JobDetail {
@@ -101,7 +99,7 @@ pub(super) fn detail_of(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>, stat
         families: families.collect(),
         outputs: outputs.collect(),
         workers: shares(stats),
-        dissenters: dissenters.into_iter().collect(),
+        dissenters: wrong(seen, view).into_iter().collect(),
         failures: failures(view),
         cancelled: view.cancelled().filter(|_| view.state() == JobState::Cancelled).map(
             |(reason, detail)| JobCancelled { reason: reason.code().to_owned(), detail: detail.to_owned() },
@@ -117,6 +115,13 @@ pub(super) fn detail_of(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>, stat
         work_ms: stats.work_ms,
         critical_path_ms: stats.critical_ms,
     }
+}
+
+/// Workers that have signed wrong results: those that the log names, and those that this node has found since.
+pub(super) fn wrong(seen: &Seen<'_>, view: &JobView<'_>) -> BTreeSet<NodeId> {
+    let mut wrong = view.dissenters();
+    wrong.extend(seen.driver.progress(&view.id()).into_iter().flat_map(|progress| progress.banned));
+    wrong
 }
 
 fn inputs(spec: &JobSpec) -> Vec<JobInput> {

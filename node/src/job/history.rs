@@ -278,9 +278,14 @@ impl JobHistory {
                 let has_ended = *new != omnimesh_protocol::compute::ledger::JobState::Running;
                 self.ended = has_ended.then_some((now, step));
             }
-            Event::Ledger(Change::Task { task, new, .. }) => {
+            Event::Ledger(Change::Task { task, new, .. }) if new.has_ended() => {
                 if let (Some(step), Some(times)) = (step, self.times(*task)) {
-                    times.ended = new.has_ended().then_some((now, step));
+                    times.ended = Some((now, step));
+                }
+            }
+            Event::Ledger(Change::Task { task, .. }) => {
+                if let Some(times) = self.tasks.get_mut(task) {
+                    times.ended = None;
                 }
             }
             Event::Running { task, .. } => {

@@ -31,7 +31,9 @@ pub fn run_log(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>) -> JobLog {
     let troubles = troubles(history, tallies);
     let workers = document::shares(&stats);
     let slots: u64 = seen.driver.workers(seen.now).iter().map(|worker| u64::from(worker.offer.slots)).sum();
-    let advisor = Advisor { view, stats: &stats, job: &job, times: &times, families: &families, slots };
+    let wrong = document::wrong(seen, view).len();
+    let advisor =
+        Advisor { view, stats: &stats, job: &job, times: &times, families: &families, slots, wrong };
     let bottleneck = advisor.bottleneck();
     let suggestions = advisor.suggestions(&troubles, &workers);
     let names = document::names(view);
@@ -134,6 +136,8 @@ struct Advisor<'a> {
     families: &'a [FamilyLog],
     /// Attempts that all workers could run at once now.
     slots: u64,
+    /// Workers that have signed wrong results.
+    wrong: usize,
 }
 
 impl Advisor<'_> {
@@ -289,7 +293,7 @@ impl Advisor<'_> {
 
     fn on_trust(&self, troubles: &JobTroubles, found: &mut Vec<Suggestion>) {
         let spec = self.view.spec();
-        let wrong = self.view.dissenters().len();
+        let wrong = self.wrong;
         let single = spec.tasks.iter().filter(|task| task.redundancy == 1).count();
         if wrong > 0 && single > 0 {
             found.push(Suggestion {

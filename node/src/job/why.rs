@@ -159,8 +159,7 @@ fn why_cancelled(view: &JobView<'_>, reasons: &mut Reasons) {
 
 /// What goes wrong on the way, whatever comes of it.
 fn why_troubled(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
-    let mut wrong = view.dissenters();
-    wrong.extend(seen.driver.progress(&view.id()).into_iter().flat_map(|progress| progress.banned));
+    let wrong = document::wrong(seen, view);
     if !wrong.is_empty() {
         reasons.add(
             format!("{} has signed wrong results in it and is not asked any more", peers(wrong)),

@@ -1,211 +1,110 @@
 //! Jobs as an operator uses them.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use data_encoding::BASE64;
-use omnimesh_protocol::compute::TaskRef;
-use omnimesh_protocol::compute::ledger::{Operation, Outcome};
-use omnimesh_tests::accept::size;
-use omnimesh_tests::fixtures::word_count;
-use omnimesh_tests::{Node, check, lab, wait_for};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
+use omnimesh_tests::{SOON, check, lab, wait_for};
+use serde_json::{Value, json};
 
 use crate::common::mesh;
 
-/// How long a job may take: far more than it does.
-const ENDED_MAX: Duration = Duration::from_secs(600);
-const WORDS: [&str; 8] = ["alpha", "beta", "gamma", "delta", "mesh", "peer", "step", "pattern"];
+const JOB: &str = r#"
+name = "statistics"
 
-/// A text of lines of words, and how often each word is in it.
-fn text(bytes: usize, seed: u64) -> (String, String) {
-    println!("seed {seed}");
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (mut text, mut counts) = (String::with_capacity(bytes + 100), BTreeMap::<&str, u64>::new());
-    while text.len() < bytes {
-        for place in 0..rng.random_range(1..12) {
-            let word = WORDS[rng.random_range(0..WORDS.len())];
-            *counts.entry(word).or_default() += 1;
-            text.push_str(if place > 0 { " " } else { "" });
-            text.push_str(word);
-        }
-        text.push('\n');
-    }
-    let counts = counts.iter().fold(String::new(), |mut counts, (word, count)| {
-        writeln!(counts, "{word} {count}").unwrap();
-        counts
-    });
-    (text, counts)
-}
+[inputs.table]
+file = "table.csv"
 
-/// The job file of the word count beside the text and the program.
-fn word_count_job(dir: &Path, text: &str, chunk: &str, more: &str) -> PathBuf {
-    fs::write(dir.join("text.txt"), text).unwrap();
-    fs::copy(word_count(env!("CARGO_TARGET_TMPDIR")), dir.join("word_count.wasm")).unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/jobs/word-count.toml");
-    let job = fs::read_to_string(root).unwrap();
-    let job = job
-        .replace("word-count/target/wasm32-unknown-unknown/release/word_count.wasm", "word_count.wasm")
-        .replace("16MiB", chunk)
-        .replace("name = \"word-count\"\n", &format!("name = \"word-count\"\n{more}"));
-    let path = dir.join("word-count.toml");
-    fs::write(&path, job).unwrap();
-    path
-}
+[task.part]
+operation = "analyze"
+for_each = { chunk_of = "table", bytes = "64KiB", align = "line" }
+params = { header = false }
+redundancy = 2
 
-fn submit(node: &Node<'_>, job: &Path) -> String {
-    let submitted = node.json(&["job", "submit", job.to_str().unwrap()]);
-    submitted["id"].as_str().unwrap_or_else(|| panic!("no id: {submitted}")).to_owned()
-}
+[task.report]
+operation = "analyze_merge"
+inputs = ["part"]
 
-fn wait_ended(node: &Node<'_>, id: &str) -> Value {
-    let mut job = Value::Null;
-    wait_for("the job to end", ENDED_MAX, || {
-        job = node.try_json(&["job", "show", id])?;
-        check(job["state"] != "RUNNING", || job["counts"].to_string())
-    });
-    job
-}
+[task.hash]
+operation = "hash"
+inputs = ["table"]
+params = { hex = true }
 
-fn result(node: &Node<'_>, id: &str, out: &Path) -> String {
-    let _ = fs::remove_file(out);
-    node.json(&["job", "result", id, "--out", out.to_str().unwrap()]);
-    fs::read_to_string(out).unwrap()
-}
-
-/// In CI 24 MiB; in full a GiB.
-#[test]
-fn words_are_counted_by_all_nodes() {
-    let lab = lab!();
-    let nodes = mesh(&lab, 5);
-    let (text, counts) = text(size(24, 1024) << 20, 11);
-    let job = word_count_job(lab.dir(), &text, if text.len() > 100 << 20 { "16MiB" } else { "1MiB" }, "");
-    let id = submit(&nodes[0], &job);
-    let shown = wait_ended(&nodes[3], &id);
-    assert_eq!(shown["state"], "SUCCEEDED", "{shown}");
-    println!("{}", nodes[0].run(&["job", "show", &id]).stdout);
-    for node in [&nodes[0], &nodes[4]] {
-        assert_eq!(result(node, &id, &lab.dir().join("result")), counts);
-    }
-    let workers = shown["workers"].as_array().map_or(0, Vec::len);
-    assert!(workers >= 3, "{workers} nodes have worked: {shown}");
-    let graph = nodes[1].run(&["job", "graph", &id]).stdout;
-    assert!(graph.contains("<svg") && graph.contains("count"), "{graph}");
-    let log = nodes[0].run(&["job", "logs", &id, "--format", "md"]).stdout;
-    assert!(log.contains("word-count"), "{log}");
-}
-
-/// How often each task was committed with an output, in the log of a node.
-fn commits(node: &Node<'_>) -> BTreeMap<TaskRef, usize> {
-    let mut commits = BTreeMap::new();
-    for entry in node.client().all_entries().unwrap().values().flatten() {
-        let Ok(payload) = BASE64.decode(entry.data.as_bytes()) else { continue };
-        if let Ok(Operation::Commit { commits: made, .. }) = Operation::decode(&payload) {
-            let good = made.iter().filter(|commit| matches!(commit.outcome, Outcome::Succeeded(_)));
-            good.for_each(|commit| *commits.entry(commit.task).or_default() += 1);
-        }
-    }
-    commits
-}
-
-/// In CI 24 MiB; in full 256.
-#[test]
-fn a_job_outlives_its_workers_and_who_submitted_it() {
-    let lab = lab!();
-    let mut nodes = mesh(&lab, 5);
-    let (text, counts) = text(size(24, 256) << 20, 12);
-    let job = word_count_job(lab.dir(), &text, "256KiB", "redundancy = 2\n");
-    let id = submit(&nodes[0], &job);
-    let shown = nodes[0].json(&["job", "show", &id]);
-    let (hash, tasks) = (shown["inputs"][0]["hash"].clone(), shown["tasks"].as_u64().unwrap());
-    // Another node has the text by now, and some of it is counted.
-    wait_for("the inputs to be at two nodes", ENDED_MAX, || {
-        let has = |node: &Node<'_>| {
-            let blobs = node.try_json(&["blob", "list"]).unwrap_or_default();
-            let mut blobs = blobs.as_array().into_iter().flatten();
-            blobs.any(|blob| blob["hash"] == hash && blob["here_bytes"] == blob["size"])
-        };
-        check(nodes[1..].iter().any(has), || "only where it was submitted".to_owned())
-    });
-    let done = |node: &Node<'_>| node.try_json(&["job", "show", &id]).map(|job| job["counts"].clone());
-    let mut rng = ChaCha8Rng::seed_from_u64(13);
-    let mut is_submitter_alive = true;
-    loop {
-        let counts = done(&nodes[4]).unwrap();
-        let succeeded = counts["succeeded"].as_u64().unwrap_or(0);
-        if succeeded == tasks {
-            break;
-        }
-        if succeeded * 3 > tasks && is_submitter_alive {
-            nodes[0].kill();
-            is_submitter_alive = false;
-        }
-        let victim = rng.random_range(1..4);
-        nodes[victim].kill();
-        nodes[victim].restart();
-        nodes[victim].wait_ready();
-        let job = nodes[4].json(&["job", "show", &id]);
-        assert!(job["state"] == "RUNNING" || job["state"] == "SUCCEEDED", "{job}");
-        println!("killed node {}; {succeeded} of {tasks}", victim + 1);
-    }
-    if is_submitter_alive {
-        println!("the job was done before a third of it was seen: the submitter has lived");
-        nodes[0].kill();
-    }
-    let shown = wait_ended(&nodes[4], &id);
-    assert_eq!(shown["state"], "SUCCEEDED", "{shown}");
-    assert_eq!(result(&nodes[4], &id, &lab.dir().join("result")), counts);
-    let commits = commits(&nodes[4]);
-    assert_eq!(commits.len() as u64, tasks, "{commits:?}");
-    let twice: Vec<_> = commits.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(twice.is_empty(), "committed twice: {twice:?}");
-}
-
-const BAD: [(&str, &str); 6] = [
-    (
-        "name = \"x\"\n[task.a]\noperation = \"hash\"\nafter = [\"b\"]\n[task.b]\noperation = \"hash\"\nafter = [\"a\"]\n",
-        "cycle",
-    ),
-    (
-        "name = \"x\"\n[task.a]\noperation = \"hash\"\ninputs = [\"nothing\"]\n",
-        "there is no input or task `nothing`",
-    ),
-    ("name = \"x\"\n[task.a]\noperation = \"hash\"\nafter = [\"gone\"]\n", "there is no task `gone`"),
-    ("name = \"x\"\n[task.a]\noperation = \"hash\"\nlimits = { memory = \"64GiB\" }\n", "memory"),
-    ("name = \"x\"\n[task.a]\noperation = \"dance\"\n", "dance"),
-    (
-        "name = \"x\"\n[task.a]\noperation = \"hash\"\ninputs = [\"f\"]\n[inputs.f]\nfile = \"absent\"\n",
-        "absent",
-    ),
-];
+[outputs]
+report = "report"
+hash = "hash"
+"#;
 
 #[test]
-fn what_makes_no_sense_is_refused_and_what_nobody_can_do_is_held() {
+fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
     let lab = lab!();
-    let nodes = mesh(&lab, 1);
-    let path = lab.dir().join("job.toml");
-    for (text, message) in BAD {
-        fs::write(&path, text).unwrap();
-        let run = nodes[0].run(&["job", "submit", path.to_str().unwrap()]);
-        assert_ne!(run.code, 0, "{text}");
-        assert!(run.stderr.contains(message) && run.stderr.contains("job.toml:"), "{text}\n{}", run.stderr);
-    }
-    assert_eq!(nodes[0].json(&["job", "list"]).as_array().map(Vec::len), Some(0));
-    let text = "name = \"wait\"\n[task.one]\noperation = \"pattern\"\nparams = { from = 1, count = 3 }\n\
-                needs = { labels = { site = \"lab\" } }\n";
-    fs::write(&path, text).unwrap();
-    let id = submit(&nodes[0], &path);
-    wait_for("the reason to be known", ENDED_MAX, || {
-        let why = nodes[0].run(&["why", "job", &id]);
-        check(why.stdout.contains("site"), || why.stdout)
+    let nodes = mesh(&lab, 3);
+    let table: String = (1..=100_000).map(|row| format!("{row}\n")).collect();
+    lab.file("table.csv", &table);
+    let file = lab.file("job.toml", JOB);
+    let file = file.to_str().unwrap();
+    let done = nodes[0].json(&["job", "submit", file, "--wait", "--timeout", "60"]);
+    assert_eq!((&done["state"], &done["progress"]), (&json!("SUCCEEDED"), &json!(1.0)), "{done}");
+    let id = done["id"].as_str().unwrap();
+    // Another node has it from the log, and takes the result from whoever holds it.
+    wait_for("the end of the job at another node", SOON, || {
+        let shown = nodes[2].view(&format!("jobs/{}", &id[..16]))?;
+        check(shown["state"] == json!("SUCCEEDED"), || shown["state"].to_string())
     });
-    nodes[0].run(&["job", "cancel", &id, "--reason", "nobody comes"]).expect(0, &[]);
-    let shown = wait_ended(&nodes[0], &id);
-    assert_eq!(shown["state"], "CANCELLED", "{shown}");
-    assert_eq!(shown["cancelled"]["detail"], "nobody comes", "{shown}");
+    let report = nodes[2].run(&["job", "result", id, "--name", "report"]);
+    let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
+    assert!(report.to_string().contains("50000.5"), "the mean of 1 to 100,000: {report}");
+    let copy = lab.dir().join("hash.txt");
+    nodes[1].json(&["job", "result", id, "--name", "hash", "--out", copy.to_str().unwrap()]);
+    let hash = nodes[1].json(&["blob", "put", lab.dir().join("table.csv").to_str().unwrap()]);
+    assert_eq!(json!(fs::read_to_string(&copy).unwrap().trim()), hash["hash"]);
+    nodes[1].run(&["job", "result", id]).expect(2, &["2 outputs", "report, hash"]);
+
+    let shown = nodes[0].json(&["job", "show", id]);
+    assert!(shown["workers"].as_array().unwrap().len() >= 2, "redundancy 2 needs two: {shown}");
+    assert_eq!(shown["families"][0]["counts"]["succeeded"], shown["families"][0]["tasks"], "{shown}");
+    nodes[0].run(&["job", "show", id]).expect(0, &["statistics  SUCCEEDED", "part *", "longest chain"]);
+    let tasks = nodes[2].json(&["job", "tasks", id, "--name", "part", "--state", "succeeded"]);
+    assert_eq!(json!(tasks.as_array().unwrap().len()), shown["families"][0]["tasks"]);
+    let svg = nodes[1].run(&["job", "graph", id]);
+    assert!(svg.expect(0, &["</svg>"]).stdout.starts_with("<?xml"));
+    nodes[0].run(&["job", "logs", id]).expect(0, &["READY -> RUNNING", "job_state", "RUNNING -> SUCCEEDED"]);
+    nodes[0].run(&["job", "logs", id, "--format", "md"]).expect(0, &["# Job `statistics`", "## Bottleneck"]);
+    nodes[0].run(&["why", "job", id]).expect(0, &["tasks have ended", "longest chain"]);
+    nodes[0].run(&["why", "job", id, "part/1"]).expect(0, &["SUCCEEDED", "made its result"]);
+    assert_eq!(nodes[0].json(&["workers"]).as_array().unwrap().len(), 3);
+    assert_eq!(nodes[1].json(&["job", "list"])[0]["id"], json!(id));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_or_held_with_the_reason() {
+    let lab = lab!();
+    let nodes = mesh(&lab, 2);
+    lab.file("table.csv", "1\n");
+    let submit = |name: &str, text: &str, flags: &[&str]| {
+        let file = lab.file(name, text);
+        let arguments = [&["job", "submit", file.to_str().unwrap()], flags].concat();
+        nodes[0].run(&arguments)
+    };
+    let cycle =
+        JOB.replace("operation = \"hash\"\ninputs = [\"table\"]", "operation = \"hash\"\nafter = [\"hash\"]");
+    submit("cycle.toml", &cycle, &[]).expect(3, &["cycle.toml:", "waits for itself"]);
+    submit("unknown.toml", &JOB.replace("[\"part\"]", "[\"parts\"]"), &[])
+        .expect(3, &["unknown.toml:15: task.report.inputs.0: there is no input or task `parts`"]);
+    let greedy = JOB.replace("redundancy = 2", "limits = { memory = \"9000GiB\" }");
+    submit("greedy.toml", &greedy, &["--check"]).expect(9, &["greedy.toml:", "limits.memory", "quota"]);
+    assert_eq!(nodes[0].json(&["job", "list"]), json!([]));
+    assert_eq!(nodes[0].json(&["blob", "list"]), json!([]), "nothing was uploaded");
+    // Nobody is on Mars.
+    let far = JOB.replace("redundancy = 2", "needs = { region = \"mars\" }");
+    let run = submit("far.toml", &far, &["--output", "json"]);
+    let id = run.expect(0, &[]).json()["id"].as_str().unwrap().to_owned();
+    wait_for("the reason", SOON, || {
+        let shown = nodes[0].view(&format!("jobs/{id}"))?;
+        check(shown["held"].to_string().contains("region mars"), || shown["held"].to_string())
+    });
+    nodes[0].run(&["why", "job", &id]).expect(0, &["is not placed", "the region mars", "remedy"]);
+    let cancelled = nodes[0].json(&["job", "cancel", &id, "--reason", "too far"]);
+    assert_eq!(cancelled["state"], json!("CANCELLED"));
+    nodes[0].run(&["why", "job", &id]).expect(0, &["somebody wanted it to end: too far"]);
+    nodes[0].run(&["job", "cancel", &id]).expect(9, &["CANCELLED"]);
+    nodes[0].run(&["job", "show", "0123"]).expect(6, &["knows no job"]);
 }

@@ -9,6 +9,7 @@ mod devnet;
 mod durable;
 mod failure;
 mod inspect;
+mod job_faults;
 mod jobs;
 mod join;
 mod kills;

@@ -4,5 +4,6 @@
 mod client;
 mod common;
 mod durable;
+mod job;
 mod offline;
 mod sim;
