@@ -293,12 +293,16 @@ fn cores() -> usize {
 pub(crate) fn worker(config: &Config) -> compute::worker::Config {
     let set = &config.compute;
     compute::worker::Config {
-        slots: set.slots.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX)),
+        slots: match (set.work, set.slots) {
+            (false, _) => 0,
+            (true, 0) => u32::try_from(cores()).unwrap_or(u32::MAX),
+            (true, slots) => slots,
+        },
         queue_max: set.queue,
-        job_attempts_max: if set.job_tasks == 0 { u32::MAX } else { set.job_tasks },
+        job_attempts_max: if set.tasks_per_job == 0 { u32::MAX } else { set.tasks_per_job },
         memory_bytes: set.memory_bytes,
         input_bytes_max: set.input_bytes,
-        labels: set.labels.clone(),
+        labels: set.labels(),
         region: set.region.clone(),
         ..compute::worker::Config::default()
     }
@@ -310,8 +314,8 @@ pub(crate) fn driver(config: &Config) -> compute::driver::Config {
     let default = compute::driver::Config::default();
     compute::driver::Config {
         pool: PoolConfig { strategy: set.placement, ..default.pool },
-        quota: set.quota.clone(),
-        jobs_max: set.jobs,
+        quota: set.quota(),
+        jobs_max: set.jobs_max,
         step_interval: config.node.step_interval(),
         ..default
     }

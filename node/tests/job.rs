@@ -115,8 +115,7 @@ async fn a_job_is_done_by_all_and_ends_everywhere_alike() {
 #[actix::test]
 async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let alice =
-        start("take-over", 1, dirs[0].path(), Vec::new(), |config| config.compute.slots = Some(0)).await;
+    let alice = start("take-over", 1, dirs[0].path(), Vec::new(), |config| config.compute.work = false).await;
     let bob = start("take-over", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
     // Nobody has the label yet: the job waits.
     let text = "name = \"wait\"\n[task.one]\noperation = \"pattern\"\nparams = { from = 1, count = 3 }\n\
@@ -124,7 +123,7 @@ async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
     let job = alice.submit(read_job(text, &[])).await.unwrap();
     alice.shutdown().await;
     let carol = start("take-over", 3, dirs[2].path(), bob.bootstrap_addresses(), |config| {
-        config.compute.labels.insert("site".to_owned(), "lab".to_owned());
+        config.compute.labels = vec!["site=lab".to_owned()];
     })
     .await;
     assert_eq!(ended(&carol, job).await, JobState::Succeeded);

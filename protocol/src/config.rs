@@ -406,9 +406,10 @@ impl Default for CheckpointsConfig {
 pub struct ComputeConfig {
     /// Bytes of blobs that are kept; what was used longest ago goes first, what is pinned stays. Default 4 GiB: guess.
     pub blob_bytes: u64,
-    /// Tasks that run here at once: as many as there are cores if it is not set, none if it is 0. Set it lower on machines
-    /// that do other work.
-    pub slots: Option<u32>,
+    /// Whether this node does tasks of jobs. It submits and drives jobs in any case.
+    pub work: bool,
+    /// Tasks that run here at once; 0 for one for each core. Default 0. Set it lower on machines that do other work.
+    pub slots: u32,
     /// Tasks that wait here for a slot. Default 4: guess, enough to hide a round trip. More make stragglers.
     pub queue: u32,
     /// Threads that a task may use that can use more than one; 0 for one for each core. Default 0.
@@ -418,37 +419,77 @@ pub struct ComputeConfig {
     /// Inputs of one task together; they are in memory while it runs. Default 1 GiB: guess.
     pub input_bytes: u64,
     /// Tasks of one job that run or wait here; 0 for no limit of its own. Default 0.
-    pub job_tasks: u32,
-    /// What this node is, for jobs that ask for it: `{ gpu = "none", site = "lab" }`.
-    pub labels: BTreeMap<String, String>,
+    pub tasks_per_job: u32,
+    /// What this node is, for jobs that ask for it: `NAME=VALUE`, such as `site=lab`.
+    pub labels: Vec<String>,
     /// Where this node is, for jobs that ask for it.
     pub region: Option<String>,
     /// How a worker is chosen: `power_of_two`, `least_connections`, `weighted`, `round_robin` or `random`.
     pub placement: Strategy,
-    /// Jobs submitted here that have not ended; more are refused. Default 256: guess.
-    pub jobs: usize,
     /// How many other nodes keep the inputs of a job, so that it outlives the node it was submitted to. Default 1.
     pub input_copies: usize,
-    /// How much one job may ask for that is submitted here.
-    pub quota: Quota,
+    /// Jobs submitted here that have not ended; more are refused. Default 256: guess.
+    pub jobs_max: usize,
+    /// Tasks of one job that is submitted here, after fan-out. Default: see [`Quota`].
+    pub job_tasks_max: u64,
+    /// Length of all inputs together of one job that is submitted here. Default: see [`Quota`].
+    pub job_input_bytes_max: u64,
+    /// What a task of a job that is submitted here may ask for in CPU time. Default: see [`Quota`].
+    pub task_cpu_ms_max: u64,
+    /// The same in memory.
+    pub task_memory_bytes_max: u64,
+    /// The same in output.
+    pub task_output_bytes_max: u64,
+    /// The same in time from start to end.
+    pub task_wall_ms_max: u64,
 }
 
 impl Default for ComputeConfig {
     fn default() -> Self {
+        let quota = Quota::default();
         ComputeConfig {
             blob_bytes: 4 << 30,
-            slots: None,
+            work: true,
+            slots: 0,
             queue: 4,
             threads: 0,
             memory_bytes: 2 << 30,
             input_bytes: 1 << 30,
-            job_tasks: 0,
-            labels: BTreeMap::new(),
+            tasks_per_job: 0,
+            labels: Vec::new(),
             region: None,
             placement: Strategy::default(),
-            jobs: 256,
             input_copies: 1,
-            quota: Quota::default(),
+            jobs_max: 256,
+            job_tasks_max: quota.tasks_max,
+            job_input_bytes_max: quota.input_bytes_max,
+            task_cpu_ms_max: quota.cpu_ms_max,
+            task_memory_bytes_max: quota.memory_bytes_max,
+            task_output_bytes_max: quota.output_bytes_max,
+            task_wall_ms_max: quota.wall_ms_max,
+        }
+    }
+}
+
+impl ComputeConfig {
+    /// The labels by name; what has no `=` has an empty value, which validation refuses.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let pair = |label: &String| {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        self.labels.iter().map(pair).collect()
+    }
+
+    /// How much one job may ask for that is submitted here.
+    pub fn quota(&self) -> Quota {
+        Quota {
+            tasks_max: self.job_tasks_max,
+            cpu_ms_max: self.task_cpu_ms_max,
+            memory_bytes_max: self.task_memory_bytes_max,
+            output_bytes_max: self.task_output_bytes_max,
+            wall_ms_max: self.task_wall_ms_max,
+            input_bytes_max: self.job_input_bytes_max,
         }
     }
 }

@@ -69,7 +69,7 @@ async fn serve(args: ComputeNodeArgs) -> Outcome<()> {
     config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
     config.network.bootstrap = args.others;
     config.api.listen = "127.0.0.1:0".parse()?;
-    config.compute.slots = Some(THREADS);
+    config.compute.slots = THREADS;
     let options = NodeOptions {
         config,
         data_dir: Some(args.dir),

@@ -175,7 +175,7 @@ pub(crate) const fn held_code(reason: &Unplaced) -> &'static str {
 pub(crate) fn held_remedy(reason: &Unplaced) -> &'static str {
     match reason {
         Unplaced::NoWorkers => {
-            "start nodes with compute.slots above 0, or wait until one that takes work has joined"
+            "start nodes with compute.work = true, or wait until one that takes work has joined"
         }
         Unplaced::NoMatch { .. } => {
             "start a node that has what is missing (labels, region and memory are in the section [compute] of its \

@@ -383,7 +383,7 @@ impl State {
         }
         let of_job = self.tasks.values().filter(|task| task.assignment.job == assignment.job).count() as u64;
         (of_job >= u64::from(*job_attempts_max))
-            .then(|| (FailReason::Busy, format!("has {of_job} attempts of this job (compute.job_tasks)")))
+            .then(|| (FailReason::Busy, format!("has {of_job} attempts of this job (compute.tasks_per_job)")))
     }
 
     fn fail(

@@ -113,22 +113,22 @@ impl Check {
 
     fn compute(&mut self, compute: &ComputeConfig) {
         self.range("compute.blob_bytes", compute.blob_bytes, 1 << 20, 1 << 50);
-        self.range("compute.slots", compute.slots.unwrap_or(0), 0, 1024);
+        self.range("compute.slots", compute.slots, 0, 1024);
         self.range("compute.queue", compute.queue, 0, 1024);
         self.range("compute.threads", compute.threads, 0, 1024);
         self.range("compute.memory_bytes", compute.memory_bytes, 1 << 20, 1 << 50);
         self.range("compute.input_bytes", compute.input_bytes, 1 << 20, 1 << 40);
-        self.range("compute.jobs", compute.jobs, 1, 100_000);
         self.range("compute.input_copies", compute.input_copies, 0, 16);
-        self.range("compute.quota.tasks_max", compute.quota.tasks_max, 1, Quota::MOST.tasks_max);
-        let names = compute.labels.iter().flat_map(|(name, value)| [name, value]).chain(&compute.region);
-        for name in names.filter(|name| !is_name(name)) {
-            self.fail(
-                "compute.labels, compute.region",
-                format!("{name:?}"),
-                "not a name",
-                "use 1 to 64 of A-Z a-z 0-9 _ - .",
-            );
+        self.range("compute.jobs_max", compute.jobs_max, 1, 100_000);
+        self.range("compute.job_tasks_max", compute.job_tasks_max, 1, Quota::MOST.tasks_max);
+        let (remedy, name) = ("use NAME=VALUE, each 1 to 64 of A-Z a-z 0-9 _ - .", is_name);
+        let is_label = |label: &&String| label.split_once('=').is_some_and(|(a, b)| name(a) && name(b));
+        for label in compute.labels.iter().filter(|label| !is_label(label)) {
+            self.fail("compute.labels", format!("{label:?}"), "not a label", remedy);
+        }
+        if let Some(region) = compute.region.as_ref().filter(|region| !is_name(region)) {
+            let remedy = "use 1 to 64 of A-Z a-z 0-9 _ - .";
+            self.fail("compute.region", format!("{region:?}"), "not a name", remedy);
         }
         if compute.labels.len() > LABELS_MAX {
             let remedy = format!("use {LABELS_MAX} at most");

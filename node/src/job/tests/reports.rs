@@ -186,7 +186,7 @@ fn why_names_what_holds_a_job_up() {
     let job = bench.submit(word_count(4, 1));
     bench.pass(1000);
     let text = said(&why(&bench, &job, None));
-    assert!(text.contains("no worker is known") && text.contains("compute.slots"), "{text}");
+    assert!(text.contains("no worker is known") && text.contains("compute.work"), "{text}");
     let text = said(&why(&bench, &job, Some("count/2")));
     assert!(text.contains("no worker is known"), "{text}");
     let pending = why(&bench, &job, Some("total"));

@@ -253,7 +253,7 @@ pub enum Refusal {
     #[error("the job is refused: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     BadJob(Vec<Problem>),
     /// Too many jobs of this node have not ended.
-    #[error("{jobs} jobs of this node have not ended; wait, cancel some, or raise compute.jobs")]
+    #[error("{jobs} jobs of this node have not ended; wait, cancel some, or raise compute.jobs_max")]
     TooManyJobs {
         /// How many.
         jobs: usize,

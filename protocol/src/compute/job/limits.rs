@@ -1,7 +1,5 @@
 //! How much a job may say and ask for.
 
-use serde::{Deserialize, Serialize};
-
 /// Most bytes of a [`JobSpec`](super::JobSpec): it has to fit an entry of the log. Blobs are named, not contained.
 pub const SPEC_BYTES_MAX: usize = 32_768;
 /// Most tasks in a file, before fan-out. Default: guess.
@@ -24,8 +22,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const DEADLINE_S_MAX: u64 = 30 * 24 * 3600;
 
 /// How much of a node's resources one job may ask for. Checked before anything is done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Tasks after fan-out. Default 100,000 (guess): each takes some 300 bytes on every node. Too low refuses fine
     /// fan-out (raise the chunk length), too high lets one job fill the memory.
