@@ -98,12 +98,14 @@ pub(super) fn hash(bytes: u64, rounds: usize) -> Outcome<Row> {
     let mut turns = Vec::new();
     for _ in 0..rounds {
         let began = Instant::now();
-        let whole = context.pool.install(|| store.read(&blob, 0..blob.size))?.ok_or("the blob is gone")?;
+        if !context.pool.install(|| store.check(&blob))? {
+            return Err("the blob is gone".into());
+        }
         let task = Task {
             operation: "hash".to_owned(),
             params: Params::new(),
             program: None,
-            inputs: vec![Input::whole_blob(whole, blob.hash)],
+            inputs: vec![Input::checked(blob.hash)],
             limits: Limits::default(),
         };
         let output = run(&task, &context, &Cancel::after(Duration::from_secs(600)))?;

@@ -20,7 +20,7 @@ use super::wasm::{LazySandbox, Programs, SandboxConfig};
 /// What a task reads: one part after another.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The bytes; `None` where an output was skipped.
+    /// The bytes; `None` where an output was skipped, or where the hash is all that is wanted.
     pub bytes: Option<Bytes>,
     /// Where in its blob this part begins.
     pub offset: u64,
@@ -34,9 +34,9 @@ impl Input {
         Input { bytes: Some(bytes.into()), offset: 0, hash: None }
     }
 
-    /// A whole blob whose content was checked against its name.
-    pub fn whole_blob(bytes: impl Into<Bytes>, hash: Hash) -> Self {
-        Input { hash: Some(hash), ..Input::whole(bytes) }
+    /// A whole blob whose content was checked against its name, for operation `hash`.
+    pub fn checked(hash: Hash) -> Self {
+        Input { bytes: None, offset: 0, hash: Some(hash) }
     }
 }
 

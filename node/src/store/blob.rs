@@ -38,6 +38,8 @@ use rayon::prelude::*;
 pub const BLOB_DIR: &str = "blobs";
 /// Outlines that are kept in memory. Default: guess; the others are read again.
 const OUTLINES_KEPT: usize = 64;
+/// Groups that are kept in memory, as they were read and checked last: many small tasks read the same one. Default: guess.
+const GROUPS_KEPT: usize = 16;
 
 /// Why a blob is not read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +82,7 @@ pub struct BlobView {
 pub struct BlobStore {
     dir: PathBuf,
     inner: Mutex<Inner>,
+    recent: Mutex<lru::LruCache<(Hash, u64), Bytes>>,
     next: AtomicU64,
 }
 
@@ -136,7 +139,8 @@ impl BlobStore {
             entries: BTreeMap::new(),
             outlines: lru::LruCache::new(OUTLINES_KEPT.try_into().expect("not zero")),
         };
-        let store = BlobStore { dir, inner: Mutex::new(inner), next: AtomicU64::new(0) };
+        let recent = Mutex::new(lru::LruCache::new(GROUPS_KEPT.try_into().expect("not zero")));
+        let store = BlobStore { dir, inner: Mutex::new(inner), recent, next: AtomicU64::new(0) };
         store.load().map_err(|error| store.failed(error))?;
         Ok(store)
     }
@@ -278,6 +282,28 @@ impl BlobStore {
         });
         let is_whole = whole.try_reduce(|| true, |one, other| Ok(one && other))?;
         Ok(is_whole.then(|| Bytes::from(bytes).slice(place(range.start)..place(range.end))))
+    }
+
+    /// Checks a whole blob, on all threads of the rayon pool in which it is called; without holding it in memory. False
+    /// if it is not here.
+    ///
+    /// # Errors
+    /// If the disk fails, or it is not what it should be.
+    pub fn check(&self, blob: &BlobRef) -> Result<bool, BlobError> {
+        if self.whole(&blob.hash) != Some(*blob) {
+            return Ok(false);
+        }
+        let mut hasher = blake3::Hasher::new();
+        let read = hasher.update_mmap_rayon(self.dir.join(blob.hash.to_string())).map(drop);
+        match read {
+            Ok(()) if hasher.finalize().as_bytes() == blob.hash.as_bytes() => Ok(true),
+            Ok(()) => {
+                self.forget_damaged(&blob.hash);
+                Err(BlobError::Damaged { hash: blob.hash })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     /// All blobs of which something is here, by hash.
@@ -455,9 +481,8 @@ impl BlobStore {
         let part = self.path(hash, "part");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&part)?;
         file.set_len(size)?;
-        file.sync_all()?;
-        fs::rename(part, self.dir.join(hash.to_string()))?;
-        File::open(&self.dir)?.sync_all()
+        // Not synced: what a power cut damages is noticed when it is read, and fetched again.
+        fs::rename(part, self.dir.join(hash.to_string()))
     }
 
     /// A group, if it is here.
@@ -477,11 +502,17 @@ impl BlobStore {
         if group >= groups_of(size) {
             return Ok(None);
         }
+        if let Some(bytes) = self.recent().get(&(*hash, group)) {
+            return Ok(Some(bytes.clone()));
+        }
         let Some(outline) = self.outline(hash)? else { return Ok(None) };
         let path = name.map_or_else(|| self.dir.join(hash.to_string()), |suffix| self.path(hash, suffix));
         let read = File::open(path).and_then(|file| read_group(&file, size, group));
         match read {
-            Ok(Some(bytes)) if outline.is_group(group, &bytes) => Ok(Some(bytes)),
+            Ok(Some(bytes)) if outline.is_group(group, &bytes) => {
+                self.recent().put((*hash, group), bytes.clone());
+                Ok(Some(bytes))
+            }
             Ok(_) => {
                 self.forget_damaged(hash);
                 Err(BlobError::Damaged { hash: *hash })
@@ -600,6 +631,10 @@ impl BlobStore {
             return BlobError::DiskFull;
         }
         BlobError::Disk { path: self.dir.display().to_string(), error: error.to_string() }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, lru::LruCache<(Hash, u64), Bytes>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -105,22 +105,17 @@ fn execute(
 fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
     let action = &assignment.action;
     let program = action.program.map(|program| bytes_of(store, &program, 0..program.size)).transpose()?;
-    let mut inputs = Vec::with_capacity(assignment.parts.len());
-    for part in assignment.parts.iter() {
-        inputs.push(match part {
-            Part::Missing => Input { bytes: None, offset: 0, hash: None },
-            Part::Blob { blob, from, to, align } => {
-                let window = window(blob.size, *from, *to, *align);
-                let bytes = bytes_of(store, blob, window.from..window.to)?;
-                let bytes = match align {
-                    Align::Byte => bytes,
-                    Align::Line => bytes.slice_ref(cut_lines(&bytes, *from, (*to).min(blob.size))),
-                };
-                let is_whole = *from == 0 && *to == blob.size;
-                Input { bytes: Some(bytes), offset: *from, hash: is_whole.then_some(blob.hash) }
-            }
-        });
-    }
+    let inputs = match &assignment.parts[..] {
+        // Checking it is hashing it.
+        [Part::Blob { blob, from: 0, to, .. }]
+            if action.operation == "hash"
+                && *to == blob.size
+                && store.check(blob).map_err(|error| gone(blob, error.to_string()))? =>
+        {
+            vec![Input::checked(blob.hash)]
+        }
+        parts => parts.iter().map(|part| input(store, part)).collect::<Result<_, _>>()?,
+    };
     Ok(Task {
         operation: action.operation.clone(),
         params: action.params.clone(),
@@ -130,12 +125,29 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
     })
 }
 
+fn input(store: &BlobStore, part: &Part) -> Result<Input, Done> {
+    let Part::Blob { blob, from, to, align } = part else {
+        return Ok(Input { bytes: None, offset: 0, hash: None });
+    };
+    let window = window(blob.size, *from, *to, *align);
+    let bytes = bytes_of(store, blob, window.from..window.to)?;
+    let bytes = match align {
+        Align::Byte => bytes,
+        Align::Line => bytes.slice_ref(cut_lines(&bytes, *from, (*to).min(blob.size))),
+    };
+    Ok(Input { bytes: Some(bytes), offset: *from, hash: None })
+}
+
 fn bytes_of(store: &BlobStore, blob: &BlobRef, range: std::ops::Range<u64>) -> Result<Bytes, Done> {
-    let gone =
-        |detail: String| Done::Failed { reason: FailReason::BlobMissing, detail, missing: vec![blob.hash] };
     match store.read(blob, range) {
         Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(gone(format!("{} had to make room for others before the task began", blob.hash))),
-        Err(error) => Err(gone(error.to_string())),
+        Ok(None) => {
+            Err(gone(blob, format!("{} had to make room for others before the task began", blob.hash)))
+        }
+        Err(error) => Err(gone(blob, error.to_string())),
     }
+}
+
+fn gone(blob: &BlobRef, detail: String) -> Done {
+    Done::Failed { reason: FailReason::BlobMissing, detail, missing: vec![blob.hash] }
 }
