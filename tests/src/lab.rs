@@ -147,6 +147,16 @@ impl Run {
         self.stdout.lines().map(line).collect()
     }
 
+    /// Insists on success, and on words on standard output.
+    #[track_caller]
+    pub fn says(&self, words: &[&str]) -> &Run {
+        assert_eq!(self.code, 0, "{self:?}");
+        for word in words {
+            assert!(self.stdout.contains(word), "{word:?} is not in {self:?}");
+        }
+        self
+    }
+
     /// Insists on an exit code, and on words on standard error.
     #[track_caller]
     pub fn expect(&self, code: i32, words: &[&str]) -> &Run {

@@ -61,15 +61,15 @@ fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
     let shown = nodes[0].json(&["job", "show", id]);
     assert!(shown["workers"].as_array().unwrap().len() >= 2, "redundancy 2 needs two: {shown}");
     assert_eq!(shown["families"][0]["counts"]["succeeded"], shown["families"][0]["tasks"], "{shown}");
-    nodes[0].run(&["job", "show", id]).expect(0, &["statistics  SUCCEEDED", "part *", "longest chain"]);
+    nodes[0].run(&["job", "show", id]).says(&["statistics  SUCCEEDED", "part *", "longest chain"]);
     let tasks = nodes[2].json(&["job", "tasks", id, "--name", "part", "--state", "succeeded"]);
     assert_eq!(json!(tasks.as_array().unwrap().len()), shown["families"][0]["tasks"]);
     let svg = nodes[1].run(&["job", "graph", id]);
-    assert!(svg.expect(0, &["</svg>"]).stdout.starts_with("<?xml"));
-    nodes[0].run(&["job", "logs", id]).expect(0, &["READY -> RUNNING", "job_state", "RUNNING -> SUCCEEDED"]);
-    nodes[0].run(&["job", "logs", id, "--format", "md"]).expect(0, &["# Job `statistics`", "## Bottleneck"]);
-    nodes[0].run(&["why", "job", id]).expect(0, &["tasks have ended", "longest chain"]);
-    nodes[0].run(&["why", "job", id, "part/1"]).expect(0, &["SUCCEEDED", "made its result"]);
+    assert!(svg.says(&["</svg>"]).stdout.starts_with("<?xml"));
+    nodes[0].run(&["job", "logs", id]).says(&["READY -> RUNNING", "job_state", "RUNNING -> SUCCEEDED"]);
+    nodes[0].run(&["job", "logs", id, "--format", "md"]).says(&["# Job `statistics`", "## Bottleneck"]);
+    nodes[0].run(&["why", "job", id]).says(&["tasks have ended", "longest chain"]);
+    nodes[0].run(&["why", "job", id, "part/1"]).says(&["SUCCEEDED", "made its result"]);
     assert_eq!(nodes[0].json(&["workers"]).as_array().unwrap().len(), 3);
     assert_eq!(nodes[1].json(&["job", "list"])[0]["id"], json!(id));
 }
@@ -101,10 +101,10 @@ fn what_cannot_be_done_is_refused_or_held_with_the_reason() {
         let shown = nodes[0].view(&format!("jobs/{id}"))?;
         check(shown["held"].to_string().contains("region mars"), || shown["held"].to_string())
     });
-    nodes[0].run(&["why", "job", &id]).expect(0, &["is not placed", "the region mars", "remedy"]);
+    nodes[0].run(&["why", "job", &id]).says(&["is not placed", "the region mars", "remedy"]);
     let cancelled = nodes[0].json(&["job", "cancel", &id, "--reason", "too far"]);
     assert_eq!(cancelled["state"], json!("CANCELLED"));
-    nodes[0].run(&["why", "job", &id]).expect(0, &["somebody wanted it to end: too far"]);
+    nodes[0].run(&["why", "job", &id]).says(&["somebody wanted it to end: too far"]);
     nodes[0].run(&["job", "cancel", &id]).expect(9, &["CANCELLED"]);
     nodes[0].run(&["job", "show", "0123"]).expect(6, &["knows no job"]);
 }
