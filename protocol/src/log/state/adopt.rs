@@ -1,7 +1,8 @@
 //! Taking a checkpoint from peers, in place of entries that nobody gives any more.
 //!
 //! ```text
-//!   declined as truncated, by the last who claimed it ─► ask all: AskCheckpoint ─► offers ─► the one that most tell
+//!   declined as truncated, by the last who claimed it ─► ask all: who has one that covers it? ─► offers
+//!     ─► the one that most tell
 //!     ─► its parts, chunk by chunk, to disk ─► does each part's hash fit? ─► can it be read? ─► Seal and Jump, one write
 //! ```
 //!
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_core::Rng;
 
-use crate::id::{Hash, Step};
+use crate::id::{Hash, NodeId, Seq, Step};
 use crate::machine::Outbox;
 use crate::time::Time;
 
@@ -157,8 +158,14 @@ impl<P: Copy + Ord> Download<P> {
 }
 
 impl<P: Copy + Ord + Debug> State<P> {
-    /// Something is missing that only a checkpoint can stand for: asks who has one.
-    pub(super) fn want_checkpoint(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+    /// An entry is missing that only a checkpoint can stand for: asks who has one that covers it.
+    pub(super) fn want_checkpoint(
+        &mut self,
+        now: Time,
+        author: NodeId,
+        seq: Seq,
+        out: &mut Outbox<Output<P>>,
+    ) {
         // What is staged of one goes when another is fetched.
         if self.checkpoints.adopting.is_active() || self.writer.has_seal() || self.step.is_none() {
             return;
@@ -169,7 +176,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         for peer in &asked {
-            self.send(*peer, &Frame::AskCheckpoint, out);
+            self.send(*peer, &Frame::AskCheckpoint { author, seq }, out);
         }
         self.checkpoints.adopting.asked = asked;
         self.checkpoints.adopting.until = Some(now + OFFER_WAIT);
