@@ -561,7 +561,8 @@ impl Supervised for LogActor {
         let store = &self.settings.store;
         let read = || {
             let (logs, reached) = (store.logs()?, store.reached(self.state.me())?);
-            let (checkpoints, base) = (store.checkpoints()?, store.base().map(|base| base.cut).unwrap_or_default());
+            let (checkpoints, base) =
+                (store.checkpoints()?, store.base().map(|base| base.cut).unwrap_or_default());
             Ok::<_, StoreError>(Start { logs, may_have_written: true, reached, checkpoints, base })
         };
         match read() {

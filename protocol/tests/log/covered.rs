@@ -191,7 +191,11 @@ fn a_jump_that_could_not_be_written_is_made_when_there_is_room() {
     world.nodes[0].disk_is_full = false;
     world.run(ms(3000));
     assert_eq!(world.nodes[0].disk.floor(&forked.author()).head, forked.log[9].head());
-    assert_eq!(world.nodes[0].disk.records(&forked.author()).count(), 0, "nobody knows of which branch they are");
+    assert_eq!(
+        world.nodes[0].disk.records(&forked.author()).count(),
+        0,
+        "nobody knows of which branch they are"
+    );
     world.check("there is room again");
 }
 
@@ -270,4 +274,26 @@ fn who_asks_for_what_no_checkpoint_covers_is_offered_none() {
         world.run(ms(100));
     }
     assert_eq!(*offers.borrow(), [Some(Step(1020)), Some(Step(1010)), None]);
+}
+
+#[test]
+fn a_checkpoint_that_a_full_disk_could_not_take_is_taken_when_there_is_room() {
+    let forked = Forked::new();
+    let mut given = disk_of(&forked.log);
+    seal_at(&mut given, 1010);
+    let dropped = given.drop_covered(Step(1010), None);
+    assert_eq!(dropped, [(forked.author(), Seq(11))]);
+    let mut world = world(8, 2, quiet());
+    world.nodes[0].disk = given;
+    world.start(0, true);
+    world.start(1, false);
+    world.nodes[1].disk_is_full = true;
+    world.connect_all();
+    world.run(ms(10_000));
+    assert_eq!(world.state(1).stats().checkpoints_adopted, 0);
+    world.nodes[1].disk_is_full = false;
+    let took = world.settle(ms(20_000), "there is room again");
+    assert!(took < ms(15_000), "{took:?}");
+    assert_eq!(head(&world, 1, forked.author()), forked.log[9].head());
+    world.check("there is room again");
 }

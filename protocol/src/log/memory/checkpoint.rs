@@ -100,7 +100,8 @@ impl Checkpoints {
         self.folded.take_if(|(folded, _)| *folded == id);
         // It may be older than one that the base contains, and yet cover more of some log.
         self.joined = None;
-        let names = self.held.iter().map(|held| (held.stored.sealed.checkpoint.step, held.id, &held.stored.cut));
+        let names =
+            self.held.iter().map(|held| (held.stored.sealed.checkpoint.step, held.id, &held.stored.cut));
         let (newest, other) = kept(names);
         let stays = |place: usize| Some(place) == newest || Some(place) == other;
         let cut = newest.and_then(|newest| self.held.get(newest)).map(|newest| newest.stored.cut.clone());

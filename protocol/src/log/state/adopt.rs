@@ -33,6 +33,8 @@ const OFFERS_MAX: usize = 8;
 /// Checkpoints that turned out to be of no use, or bad, and for how long they are passed over. Source: guess.
 const USELESS_MAX: usize = 16;
 const USELESS_FOR: Duration = Duration::from_secs(60);
+/// The same for one that could not be kept: the disk may have room again. Source: guess.
+const UNKEPT_FOR: Duration = Duration::from_secs(5);
 
 /// What is under way to take a checkpoint from peers.
 #[derive(Debug)]
@@ -104,12 +106,12 @@ impl<P: Copy + Ord> Adopting<P> {
     }
 
     /// Passes this checkpoint over for a while.
-    fn pass_over(&mut self, now: Time, id: Hash) {
+    fn pass_over(&mut self, now: Time, id: Hash, pause: Duration) {
         self.useless.retain(|_, until| *until > now);
         while self.useless.len() >= USELESS_MAX {
             self.useless.pop_first();
         }
-        self.useless.insert(id, now + USELESS_FOR);
+        self.useless.insert(id, now + pause);
     }
 
     fn is_useless(&self, now: Time, id: &Hash) -> bool {
@@ -344,11 +346,11 @@ impl<P: Copy + Ord + Debug> State<P> {
             }
             (Work::Open, Ok(())) => self.adopt(now, out),
             (_, Err(_)) => {
-                // It was signed and cannot be read, or there is no room for it.
-                let id = download.id;
+                // There is no room for it, or it was signed and cannot be read.
+                let (id, is_bad) = (download.id, work == Work::Open);
                 self.checkpoints.adopting.download = None;
-                self.checkpoints.adopting.pass_over(now, id);
-                self.stats.checkpoints_refused += u64::from(work == Work::Open);
+                self.checkpoints.adopting.pass_over(now, id, if is_bad { USELESS_FOR } else { UNKEPT_FOR });
+                self.stats.checkpoints_refused += u64::from(is_bad);
             }
         }
     }
@@ -381,7 +383,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             if !is_of_use {
                 let id = download.id;
                 self.checkpoints.adopting.download = None;
-                return self.checkpoints.adopting.pass_over(now, id);
+                return self.checkpoints.adopting.pass_over(now, id, USELESS_FOR);
             }
             download.cut = cut;
         }

@@ -112,7 +112,8 @@ impl<P: Copy + Ord> Checkpoints<P> {
     /// A sealed one is on disk: keeps what the store keeps of them.
     fn keep(&mut self, stored: StoredCheckpoint) {
         let id = stored.sealed.checkpoint.id();
-        let mut all: Vec<StoredCheckpoint> = self.sealed.take().into_iter().chain(self.other.take()).collect();
+        let mut all: Vec<StoredCheckpoint> =
+            self.sealed.take().into_iter().chain(self.other.take()).collect();
         all.retain(|held| held.sealed.checkpoint.id() != id);
         all.push(stored);
         let names = all.iter().map(|held| {
