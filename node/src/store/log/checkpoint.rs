@@ -378,10 +378,10 @@ impl LogStore {
             damage.push(Damage { what, log: None });
         }
         if is_base_broken {
-            let end = if !found.is_empty() {
-                "it is made anew of the last checkpoint"
-            } else {
+            let end = if found.is_empty() {
                 "the registry lacks what was written before the entries that are here"
+            } else {
+                "it is made anew of the last checkpoint"
             };
             let what = format!("what stands for dropped entries is damaged: {end}");
             damage.push(Damage { what, log: None });

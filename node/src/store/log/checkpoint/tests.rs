@@ -158,6 +158,31 @@ fn the_two_newest_checkpoints_are_kept() {
 }
 
 #[test]
+fn a_checkpoint_that_goes_leaves_what_no_other_covers_in_the_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    logs(100).iter().for_each(|log| append_all(&store, log));
+    let first = seal(&store, 103);
+    // What islands have sealed that know one author each.
+    let mut taken = Vec::new();
+    for (author, records, step) in [(2, 50, 120), (2, 60, 130), (3, 10, 140)] {
+        let other = tempfile::tempdir().unwrap();
+        let (island, _) = open(other.path());
+        append_all(&island, &chain(author, records));
+        let stored = seal(&island, step);
+        carry(&island, &store, &stored.sealed.checkpoint);
+        assert_eq!(store.base().unwrap().cut, Cut::default(), "nothing has gone yet that is not covered");
+        store.write(&[Change::Seal(Box::new(stored.clone()))]).unwrap();
+        taken.push(stored);
+    }
+    assert_eq!(store.checkpoints().unwrap(), [taken[1].clone(), taken[2].clone()]);
+    assert!(store.base().unwrap().covers(&first.cut));
+    drop(store);
+    let (_, opened) = open(dir.path());
+    assert!(opened.base.covers(&first.cut) && opened.damage.is_empty());
+}
+
+#[test]
 fn damage_of_a_checkpoint_or_of_the_base_is_found_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
