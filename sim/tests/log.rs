@@ -27,10 +27,6 @@ const SHARE_MIN: f64 = 0.1;
 const SEEDS: u64 = 200;
 /// Storms take a second each.
 const STORMS: u64 = 40;
-/// Seeds of `anything_comes_right_with_checkpoints` that go wrong, and not known why: after a fork below a checkpoint of an
-/// island, one node stays at the fork, where all others hold what the checkpoint covers (67); a frozen log goes beyond its
-/// fork (82, an invariant). Run them by their number.
-const UNSOLVED: [u64; 2] = [67, 82];
 /// Faults and appends end here; afterwards everything must come right.
 const CALM_S: u64 = 40;
 
@@ -210,11 +206,7 @@ fn who_comes_late_begins_with_a_checkpoint() {
 #[test]
 fn anything_comes_right_with_checkpoints() {
     let test = "anything_comes_right_with_checkpoints";
-    let is_single = setting("OMNIMESH_SIM_SEED").is_some();
-    all_seeds(test, SEEDS, |seed| match UNSOLVED.contains(&seed) && !is_single {
-        true => Vec::new(),
-        false => failures(&anything_with_checkpoints(seed), false),
-    });
+    all_seeds(test, SEEDS, |seed| failures(&anything_with_checkpoints(seed), false));
 }
 
 #[test]

@@ -558,12 +558,14 @@ impl Supervised for LogActor {
         self.left = Arc::default();
         // What is on disk now, and not what was there at the start.
         let store = &self.settings.store;
-        let read =
-            store.logs().and_then(|logs| Ok((logs, store.reached(self.state.me())?, store.checkpoint()?)));
-        match read {
-            Ok((logs, reached, checkpoint)) => {
-                self.settings.start = Start { logs, may_have_written: true, reached, checkpoint }
-            }
+        let read = || {
+            let (logs, reached) = (store.logs()?, store.reached(self.state.me())?);
+            let (checkpoints, base) =
+                (store.checkpoints()?, store.base().map(|base| base.cut).unwrap_or_default());
+            Ok::<_, StoreError>(Start { logs, may_have_written: true, reached, checkpoints, base })
+        };
+        match read() {
+            Ok(start) => self.settings.start = start,
             Err(error) => tracing::error!(%error, "the log could not be read again"),
         }
         self.out = Outbox::new();

@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use omnimesh_protocol::envelope::Envelope;
-use omnimesh_protocol::log::checkpoint::StoredCheckpoint;
+use omnimesh_protocol::log::checkpoint::{Cut, StoredCheckpoint};
 use omnimesh_protocol::log::{Head, Proof, Record, StoreError, StoredLog};
 use omnimesh_protocol::{Hash, MeshId, NodeId, Seq, Step};
 use redb::{
@@ -113,8 +113,10 @@ pub struct Opened {
     pub logs: Vec<StoredLog>,
     /// What was damaged. The logs are without it already.
     pub damage: Vec<Damage>,
-    /// The newest sealed checkpoint.
-    pub checkpoint: Option<StoredCheckpoint>,
+    /// The sealed checkpoints.
+    pub checkpoints: Vec<StoredCheckpoint>,
+    /// What stands for entries that were dropped covers this.
+    pub base: Cut,
 }
 
 /// Why records cannot be read.

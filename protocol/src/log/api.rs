@@ -38,8 +38,10 @@ pub struct Start {
     pub may_have_written: bool,
     /// How far the own log had come, whatever was found damaged since: no number up to there is signed again.
     pub reached: Seq,
-    /// The newest sealed checkpoint that the store holds whole.
-    pub checkpoint: Option<StoredCheckpoint>,
+    /// The sealed checkpoints that the store holds whole.
+    pub checkpoints: Vec<StoredCheckpoint>,
+    /// What the store's [`Base`](super::checkpoint::Base) covers.
+    pub base: Cut,
 }
 
 /// The log's name for something that it waits for. Comes back with the answer.
@@ -191,8 +193,9 @@ pub enum Change {
         head: Head,
     },
     /// A checkpoint is sealed, and the store has its parts, from [`Output::Fold`] or [`Output::Stage`]. The newest one is
-    /// served from now on; one more is kept, for who is fetching it, or for a [`Change::Jump`] behind it. Others can go, and what
-    /// was staged of this one.
+    /// kept, and [one more](super::checkpoint::kept): others can go, and what was staged of this one. But what a sealed
+    /// checkpoint covers counts for ever: if one goes that the newest does not cover, the store's
+    /// [`Base`](super::checkpoint::Base) joins all that there are first.
     Seal(Box<StoredCheckpoint>),
     /// A sealed checkpoint stands for this log up to its head: drop its records up to there, and keep this in place of where
     /// it ended; `base` is behind `head`. The store's [`Base`](super::checkpoint::Base) joins the sealed checkpoints

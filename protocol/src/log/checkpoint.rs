@@ -134,6 +134,11 @@ impl Cut {
         }
     }
 
+    /// True if it reaches as far as `other` for every author.
+    pub fn covers(&self, other: &Cut) -> bool {
+        other.0.iter().all(|(author, cut)| cut.head.seq <= self.head(author).seq)
+    }
+
     /// How many entries it covers.
     pub fn entries(&self) -> u64 {
         self.0.values().map(|cut| cut.head.seq.0).fold(0, u64::saturating_add)
@@ -308,6 +313,19 @@ pub struct StoredCheckpoint {
     pub sealed: Sealed,
     /// Its cut.
     pub cut: Cut,
+}
+
+/// Which of a node's sealed checkpoints are kept: the place of the newest one, and of the one beside it. That is one that the
+/// newest does not cover, if there is any, so that nodes can still take it, and else the newest of the others.
+///
+/// Each is given as its step, its id and its cut.
+pub fn kept<'a>(sealed: impl IntoIterator<Item = (Step, Hash, &'a Cut)>) -> (Option<usize>, Option<usize>) {
+    let sealed: Vec<(Step, Hash, &Cut)> = sealed.into_iter().collect();
+    let newest = (0..sealed.len()).zip(&sealed).max_by_key(|(_, (step, id, _))| (*step, *id));
+    let Some((newest, (_, _, cut))) = newest else { return (None, None) };
+    let others = (0..sealed.len()).zip(&sealed).filter(|(place, _)| *place != newest);
+    let other = others.max_by_key(|(_, (step, id, other))| (!cut.covers(other), *step, *id));
+    (Some(newest), other.map(|(place, _)| place))
 }
 
 #[cfg(test)]

@@ -185,9 +185,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             state.logs.insert(author, Log::new(stored));
             state.tell(author);
         }
-        if let Some(stored) = start.checkpoint {
-            state.begin_with(stored);
-        }
+        state.begin_with(now, start.checkpoints, &start.base);
         state.own.remember_stored(state.log(&state.me()).map_or(Head::EMPTY, |log| log.stored));
         out.push(Output::Timer { at: now + state.config.interval, timer: Timer::Round(state.round_token) });
         state.keep_ticking(now, out);
@@ -323,7 +321,7 @@ impl<P: Copy + Ord + Debug> State<P> {
 
     /// The newest sealed checkpoint that is on disk whole.
     pub fn checkpoint(&self) -> Option<&Sealed> {
-        self.checkpoints.sealed()
+        self.checkpoints.sealed().map(|stored| &stored.sealed)
     }
 
     /// One hash of all heads that are on disk: two nodes with the same have the same logs.
@@ -428,14 +426,17 @@ impl<P: Copy + Ord + Debug> State<P> {
 
     fn on_damaged(&mut self, now: Time, stored: &StoredLog, out: &mut Outbox<Output<P>>) {
         let author = stored.author;
+        let has_jump = self.writer.has_jump(&author);
         let Some(log) = self.logs.get_mut(&author) else { return };
         let floor = log.chain.head();
         if stored.head.seq >= floor.seq {
             return;
         }
-        log.generation += 1;
         (log.stored, log.stored_step, log.base) = (stored.head, stored.step, stored.base.max(Seq(1)));
-        self.reset_to_stored(author, out);
+        if !has_jump {
+            log.generation += 1;
+            self.reset_to_stored(author, out);
+        }
         self.tell(author);
         if author == self.me() {
             // What this key has signed is known to have been there, so no number of it is used again.

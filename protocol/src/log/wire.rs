@@ -18,7 +18,7 @@
 //! | 7    | Proof    | proof: bytes                                                                        |
 //! | 8    | AskHead  | author: bytes(32)                                                                   |
 //! | 9    | HeadOf   | author: bytes(32) · head: bytes or null                                             |
-//! | 10   | AskCheckpoint | (nothing)                                                                      |
+//! | 10   | AskCheckpoint | author: bytes(32) · seq: uint                                                  |
 //! | 11   | Offer    | sealed: bytes or null                                                               |
 //! | 12   | Votes    | step: uint · checkpoint: bytes(32) · votes: array of bytes(96)                      |
 //! | 13   | AskChunk | id: uint · checkpoint: bytes(32) · part: uint · index: uint                         |
@@ -154,9 +154,14 @@ pub enum Frame {
         /// Where it ends here; `None` if there is nothing of it.
         head: Option<AuthorHead>,
     },
-    /// Asks for the newest sealed checkpoint. Answered by `Offer`.
-    AskCheckpoint,
-    /// The newest sealed checkpoint that the sender holds whole, if any.
+    /// Asks for a sealed checkpoint that covers an entry. Answered by `Offer`.
+    AskCheckpoint {
+        /// Whose entry.
+        author: NodeId,
+        /// Which.
+        seq: Seq,
+    },
+    /// The newest sealed checkpoint that covers it and that the sender holds whole, if any.
     Offer(Option<Sealed>),
     /// Signatures of a checkpoint, the sender's own and others'.
     Votes {
@@ -260,7 +265,9 @@ impl Frame {
                     None => out.null(),
                 };
             }
-            Frame::AskCheckpoint => drop(out.open(1).uint(ASK_CHECKPOINT)),
+            Frame::AskCheckpoint { author, seq } => {
+                out.open(3).uint(ASK_CHECKPOINT).bytes(author.as_bytes()).uint(seq.0);
+            }
             Frame::Offer(sealed) => {
                 out.open(2).uint(OFFER);
                 match sealed {
@@ -475,9 +482,8 @@ impl<'a> Reader<'a> {
         let items = self.array(6)?;
         let kind = self.uint()?;
         let expected = match kind {
-            ASK_CHECKPOINT => 1,
             HEADS | ASK_PROOF | PROOF | ASK_HEAD | OFFER => 2,
-            COMPARE | HEAD_OF | CHUNK => 3,
+            COMPARE | HEAD_OF | ASK_CHECKPOINT | CHUNK => 3,
             RECORDS | DECLINE | FIND | VOTES => 4,
             ASK_CHUNK => 5,
             _ => 6,
@@ -511,7 +517,7 @@ impl<'a> Reader<'a> {
             ASK_PROOF => Frame::AskProof(self.author()?),
             PROOF => Frame::Proof(self.bytes().map(|proof| self.whole.slice_ref(proof))?),
             ASK_HEAD => Frame::AskHead(self.author()?),
-            ASK_CHECKPOINT => Frame::AskCheckpoint,
+            ASK_CHECKPOINT => Frame::AskCheckpoint { author: self.author()?, seq: self.seq()? },
             OFFER if self.is_null() => Frame::Offer(None),
             OFFER => {
                 let sealed = self.bytes().map(|sealed| self.whole.slice_ref(sealed))?;

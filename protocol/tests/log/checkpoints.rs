@@ -393,7 +393,7 @@ fn offering(sealed: Sealed, mut chunk: impl FnMut(u64, usize, usize) -> Vec<Fram
             Frame::Compare { round, ranges } if !ranges.is_empty() => {
                 vec![Frame::Compare { round: *round, ranges: Vec::new() }]
             }
-            Frame::AskCheckpoint => vec![Frame::Offer(Some(sealed.clone()))],
+            Frame::AskCheckpoint { .. } => vec![Frame::Offer(Some(sealed.clone()))],
             Frame::AskChunk { id, part, index, .. } => {
                 chunk(*id, usize::try_from(*part).unwrap(), usize::try_from(*index).unwrap())
             }

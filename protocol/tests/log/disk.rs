@@ -15,8 +15,8 @@ pub(crate) type Disk = MemoryStore;
 pub(crate) fn start(disk: &mut Disk, may_have_written: bool) -> Start {
     let (logs, damage) = disk.open();
     assert!(damage.is_empty(), "{damage:?}");
-    let checkpoint = disk.checkpoint().map(|(stored, _)| stored.clone());
-    Start { logs, may_have_written, checkpoint, ..Start::default() }
+    let (checkpoints, base) = (disk.checkpoints().cloned().collect(), disk.base().cut.clone());
+    Start { logs, may_have_written, checkpoints, base, ..Start::default() }
 }
 
 /// The record that covers an entry.

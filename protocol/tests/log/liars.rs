@@ -299,7 +299,7 @@ fn any_frames_do_no_harm() {
                 5 => Frame::AskHead(author),
                 6 => Frame::Proof(bytes),
                 7 => Frame::Heads(vec![claim(rng.random_range(19..23), number(rng).clamp(1, u64::MAX - 1))]),
-                8 => Frame::AskCheckpoint,
+                8 => Frame::AskCheckpoint { author, seq: from },
                 9 => Frame::AskChunk { id, checkpoint: seen, part: number(rng), index: number(rng) },
                 10 => Frame::Chunk { id, bytes },
                 11 => Frame::Offer(sealed),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test: a panic is its report")]
 
 mod checkpoints;
+mod covered;
 mod disk;
 mod faults;
 mod forks;

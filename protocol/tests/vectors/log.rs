@@ -88,7 +88,7 @@ fn says(frame: &Frame) -> Value {
         Frame::HeadOf { author: whose, head } => {
             json!({ "kind": "HeadOf", "author": author(whose), "head": head.as_ref().map(head_says) })
         }
-        Frame::AskCheckpoint
+        Frame::AskCheckpoint { .. }
         | Frame::Offer(_)
         | Frame::Votes { .. }
         | Frame::AskChunk { .. }

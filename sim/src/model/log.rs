@@ -131,7 +131,8 @@ impl Node {
             drive.on_damage(damaged, &mut ctx.sink.record);
         }
         let registry = drive.store.registry();
-        let checkpoint = drive.store.checkpoint().map(|(stored, _)| stored.clone());
+        let checkpoints = drive.store.checkpoints().cloned().collect();
+        let base = drive.store.base().cut.clone();
         let reached = drive.store.reached(&shared.id(ctx.me));
         let mut inputs: VecDeque<_> =
             drive.store.gaps().map(|author| log::Input::Kept(drive.store.kept(&author))).collect();
@@ -140,7 +141,7 @@ impl Node {
             shared.validate.phase_interval,
             shared.validate.pattern_cache,
         );
-        let start = log::Start { logs, may_have_written, reached, checkpoint };
+        let start = log::Start { logs, may_have_written, reached, checkpoints, base };
         let mut out = Outbox::new();
         let identity = shared.identity(ctx.me);
         let config = settings.config.clone();

@@ -6,7 +6,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use omnimesh_protocol::log::checkpoint::{Base, CHUNK_BYTES, CUT, Checkpoint, Cut, Sealed, StoredCheckpoint};
+use omnimesh_protocol::log::checkpoint::{
+    Base, CHUNK_BYTES, CUT, Checkpoint, Cut, Part, Sealed, StoredCheckpoint, kept,
+};
 use omnimesh_protocol::log::{Record, StoreError};
 use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, MeshId, NodeId, Seq, Step};
@@ -17,8 +19,6 @@ use super::{
     put_row, sealed, stored,
 };
 
-/// Sealed checkpoints that are kept.
-const KEPT: usize = 2;
 const BASE_CUT: &str = "base.cut";
 const BASE_REGISTRY: &str = "base.registry";
 /// The checkpoint that the base contains.
@@ -62,20 +62,36 @@ fn parts(
     chunks: &impl ReadableTable<Key, &'static [u8]>,
 ) -> Result<Option<Vec<Bytes>>, Failure> {
     let id = checkpoint.id();
-    let mut parts = Vec::new();
-    for (number, part) in (0_u64..).zip(&checkpoint.parts) {
-        let mut bytes = Vec::new();
-        for index in 0..part.chunks() {
-            let chunk = chunks.get((id.as_bytes(), number, index))?;
-            let key = chunk_key(id.as_bytes(), number, index);
-            let Some(chunk) = chunk.as_ref().and_then(|chunk| opened(&key, chunk.value())) else {
-                return Ok(None);
-            };
-            bytes.extend_from_slice(chunk);
-        }
-        parts.push(Bytes::from(bytes));
+    let parts = (0_u64..).zip(&checkpoint.parts).map(|(number, named)| part(&id, number, named, chunks));
+    parts.collect()
+}
+
+fn part(
+    id: &Hash,
+    number: u64,
+    named: &Part,
+    chunks: &impl ReadableTable<Key, &'static [u8]>,
+) -> Result<Option<Bytes>, Failure> {
+    let mut bytes = Vec::new();
+    for index in 0..named.chunks() {
+        let chunk = chunks.get((id.as_bytes(), number, index))?;
+        let key = chunk_key(id.as_bytes(), number, index);
+        let Some(chunk) = chunk.as_ref().and_then(|chunk| opened(&key, chunk.value())) else {
+            return Ok(None);
+        };
+        bytes.extend_from_slice(chunk);
     }
-    Ok(Some(parts))
+    Ok(Some(Bytes::from(bytes)))
+}
+
+/// What a checkpoint covers, if that can be read.
+fn cut(
+    checkpoint: &Checkpoint,
+    chunks: &impl ReadableTable<Key, &'static [u8]>,
+) -> Result<Option<Cut>, Failure> {
+    let Some(named) = checkpoint.parts.first() else { return Ok(None) };
+    let bytes = part(&checkpoint.id(), 0, named, chunks)?;
+    Ok(bytes.and_then(|bytes| Cut::decode(&bytes, AUTHORS_MAX)))
 }
 
 fn open_parts(
@@ -119,6 +135,31 @@ fn base(
     let (Some(cut), Some(state)) = rows else { return Err(damaged("the base of the logs")) };
     let base = Base::decode(&cut, &state, AUTHORS_MAX).map_err(|_| damaged("the base of the logs"))?;
     Ok((base, snapshot(snapshots, BASE_ID)?))
+}
+
+/// Brings the base up to these sealed checkpoints, of which the newest is the last.
+fn join(write: &WriteTransaction, held: &[Sealed]) -> Result<(), Failure> {
+    let Some(newest) = held.last() else { return Ok(()) };
+    let mut snapshots = write.open_table(SNAPSHOTS)?;
+    // A damaged base is made anew of what there is.
+    let (mut joined, _) = base(&snapshots).unwrap_or_default();
+    let chunks = write.open_table(CHUNKS)?;
+    for sealed in held {
+        match open_parts(&sealed.checkpoint, &chunks) {
+            Ok(base) if joined.cut == Cut::default() => joined = base,
+            Ok(base) => joined.join(&base),
+            Err(error) if sealed == newest => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let (cut, state) = (joined.cut.encode(), joined.registry.snapshot());
+    let id = newest.checkpoint.id();
+    for (name, bytes) in
+        [(BASE_CUT, cut.as_ref()), (BASE_REGISTRY, &state), (BASE_ID, id.as_bytes().as_slice())]
+    {
+        snapshots.insert(name, sealed(name.as_bytes(), bytes).as_slice())?;
+    }
+    Ok(())
 }
 
 impl LogStore {
@@ -219,15 +260,38 @@ impl LogStore {
         Ok(found)
     }
 
-    /// A checkpoint is sealed: keeps it and the newest other one.
+    /// A checkpoint is sealed: keeps it, and of the others what is to be kept.
     pub(super) fn put_checkpoint(write: &WriteTransaction, stored: &StoredCheckpoint) -> Result<(), Failure> {
         let id = stored.sealed.checkpoint.id();
         let mut checkpoints = write.open_table(CHECKPOINTS)?;
         checkpoints.insert(id.as_bytes(), sealed(id.as_bytes(), &stored.sealed.encode()).as_slice())?;
-        let mut others = held(&checkpoints)?;
-        others.retain(|held| held.checkpoint.id() != id);
-        let too_many = others.len().saturating_sub(KEPT - 1);
-        for old in others.drain(..too_many) {
+        let held = held(&checkpoints)?;
+        let mut cuts = Vec::with_capacity(held.len());
+        {
+            let chunks = write.open_table(CHUNKS)?;
+            for sealed in &held {
+                cuts.push(cut(&sealed.checkpoint, &chunks)?);
+            }
+        }
+        // One that is damaged covers nothing that could be kept.
+        let nothing = Cut::default();
+        let cuts: Vec<&Cut> = cuts.iter().map(|cut| cut.as_ref().unwrap_or(&nothing)).collect();
+        let names = held.iter().zip(&cuts).map(|(sealed, cut)| {
+            let checkpoint = &sealed.checkpoint;
+            (checkpoint.step, checkpoint.id(), *cut)
+        });
+        let (newest, other) = kept(names);
+        let going: Vec<usize> =
+            (0..held.len()).filter(|place| Some(*place) != newest && Some(*place) != other).collect();
+        let newest = newest.and_then(|newest| cuts.get(newest)).copied().unwrap_or(&nothing);
+        if going.iter().filter_map(|place| cuts.get(*place)).any(|cut| !newest.covers(cut)) {
+            match join(write, &held) {
+                // Rather keep one more than lose what it covers.
+                Err(Failure(StoreError::Damaged(_))) => return Ok(()),
+                joined => joined?,
+            }
+        }
+        for old in going.into_iter().filter_map(|place| held.get(place)) {
             let old = old.checkpoint.id();
             checkpoints.remove(old.as_bytes())?;
             drop_chunks(write, old.as_bytes())?;
@@ -236,29 +300,9 @@ impl LogStore {
     }
 
     /// Brings the base up to the sealed checkpoints.
-    pub(super) fn join_base(&self, write: &WriteTransaction) -> Result<(), Failure> {
+    pub(super) fn join_base(write: &WriteTransaction) -> Result<(), Failure> {
         let held = held(&write.open_table(CHECKPOINTS)?)?;
-        let Some(newest) = held.last() else { return Ok(()) };
-        let mut snapshots = write.open_table(SNAPSHOTS)?;
-        // A damaged base is made anew of what there is.
-        let (mut joined, _) = base(&snapshots).unwrap_or_default();
-        let chunks = write.open_table(CHUNKS)?;
-        for sealed in &held {
-            match open_parts(&sealed.checkpoint, &chunks) {
-                Ok(base) if joined.cut == Cut::default() => joined = base,
-                Ok(base) => joined.join(&base),
-                Err(error) if sealed == newest => return Err(error),
-                Err(_) => {}
-            }
-        }
-        let (cut, state) = (joined.cut.encode(), joined.registry.snapshot());
-        let id = newest.checkpoint.id();
-        for (name, bytes) in
-            [(BASE_CUT, cut.as_ref()), (BASE_REGISTRY, &state), (BASE_ID, id.as_bytes().as_slice())]
-        {
-            snapshots.insert(name, sealed(name.as_bytes(), bytes).as_slice())?;
-        }
-        Ok(())
+        join(write, &held)
     }
 
     /// What stands for the entries that are not here.
@@ -274,27 +318,29 @@ impl LogStore {
         Ok(found)
     }
 
-    /// The newest sealed checkpoint, as it is now.
+    /// The sealed checkpoints as they are now, the newest last, without damaged ones.
     ///
     /// # Errors
-    /// If it cannot be read.
-    pub fn checkpoint(&self) -> Result<Option<StoredCheckpoint>, StoreError> {
-        let mut newest = None;
+    /// If they cannot be read.
+    pub fn checkpoints(&self) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        let mut found = Vec::new();
         self.with_read(|read| {
-            let Some(sealed) = held(&read.open_table(CHECKPOINTS)?)?.pop() else { return Ok(()) };
-            let cut = open_parts(&sealed.checkpoint, &read.open_table(CHUNKS)?)?.cut;
-            newest = Some(StoredCheckpoint { sealed, cut });
+            let chunks = read.open_table(CHUNKS)?;
+            for sealed in held(&read.open_table(CHECKPOINTS)?)? {
+                let base = open_parts(&sealed.checkpoint, &chunks);
+                found.extend(base.ok().map(|base| StoredCheckpoint { sealed, cut: base.cut }));
+            }
             Ok(())
         })?;
-        Ok(newest)
+        Ok(found)
     }
 
-    /// The newest sealed checkpoint; what was staged or made and not sealed is dropped, and what is damaged.
+    /// The sealed checkpoints, the newest last; what was staged or made and not sealed is dropped, and what is damaged.
     pub(super) fn check_checkpoints(
         &self,
         damage: &mut Vec<Damage>,
-    ) -> Result<Option<StoredCheckpoint>, StoreError> {
-        let (mut newest, mut broken) = (None, Vec::new());
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        let (mut found, mut broken) = (Vec::new(), Vec::new());
         let mut is_base_broken = false;
         let mut has_loose = false;
         self.with_read(|read| {
@@ -305,13 +351,7 @@ impl LogStore {
                 let sealed = sealed.and_then(|bytes| Sealed::decode(&Bytes::copy_from_slice(bytes)));
                 let opened = sealed.map(|sealed| (open_parts(&sealed.checkpoint, &chunks), sealed));
                 match opened {
-                    Some((Ok(base), sealed)) => {
-                        let stored = StoredCheckpoint { sealed, cut: base.cut };
-                        let step = |stored: &StoredCheckpoint| stored.sealed.checkpoint.step;
-                        if newest.as_ref().is_none_or(|newest| step(newest) < step(&stored)) {
-                            newest = Some(stored);
-                        }
-                    }
+                    Some((Ok(base), sealed)) => found.push(StoredCheckpoint { sealed, cut: base.cut }),
                     _ => broken.push(*key.value()),
                 }
             }
@@ -319,16 +359,17 @@ impl LogStore {
             has_loose = !loose(&checkpoints, &chunks)?.is_empty();
             Ok(())
         })?;
+        found.sort_by_key(|stored| (stored.sealed.checkpoint.step, stored.sealed.checkpoint.id()));
         if broken.is_empty() && !is_base_broken && !has_loose {
-            return Ok(newest);
+            return Ok(found);
         }
         self.with_write(|write| {
             for id in &broken {
                 write.open_table(CHECKPOINTS)?.remove(id)?;
             }
             drop_loose(write, &[])?;
-            if is_base_broken && newest.is_some() {
-                self.join_base(write)?;
+            if is_base_broken && !found.is_empty() {
+                Self::join_base(write)?;
             }
             Ok(())
         })?;
@@ -337,15 +378,15 @@ impl LogStore {
             damage.push(Damage { what, log: None });
         }
         if is_base_broken {
-            let end = if newest.is_some() {
-                "it is made anew of the last checkpoint"
-            } else {
+            let end = if found.is_empty() {
                 "the registry lacks what was written before the entries that are here"
+            } else {
+                "it is made anew of the last checkpoint"
             };
             let what = format!("what stands for dropped entries is damaged: {end}");
             damage.push(Damage { what, log: None });
         }
-        Ok(newest)
+        Ok(found)
     }
 
     /// Drops records that the newest sealed checkpoint covers: those of steps before `below`, and all if the file is
@@ -372,7 +413,7 @@ impl LogStore {
         })?;
         let Some(cut) = newest else { return Ok(Vec::new()) };
         if !is_joined {
-            self.with_write(|write| self.join_base(write))?;
+            self.with_write(Self::join_base)?;
         }
         let mut shortened = std::collections::BTreeMap::new();
         self.drop_below(&cut, below, &mut shortened)?;

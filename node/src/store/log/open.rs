@@ -37,8 +37,10 @@ impl LogStore {
         let store = LogStore { path, message_bytes_max, database, freed, folded: Mutex::default() };
         let failed = |error: StoreError| store.failed_to_open(&error);
         let logs = store.check_heads(&mut damage).map_err(failed)?;
-        let checkpoint = store.check_checkpoints(&mut damage).map_err(failed)?;
-        Ok((store, Opened { logs, damage, checkpoint }))
+        let checkpoints = store.check_checkpoints(&mut damage).map_err(failed)?;
+        // If it is damaged still, there is no checkpoint to make it of.
+        let base = store.base().map(|base| base.cut).unwrap_or_default();
+        Ok((store, Opened { logs, damage, checkpoints, base }))
     }
 
     pub(super) fn failed_to_open(&self, error: &StoreError) -> OpenError {

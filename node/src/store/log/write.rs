@@ -31,7 +31,7 @@ impl LogStore {
                     Change::Seal(stored) => Self::put_checkpoint(write, stored)?,
                     Change::Jump(log) => {
                         if !std::mem::replace(&mut is_joined, true) {
-                            self.join_base(write)?;
+                            Self::join_base(write)?;
                         }
                         jump(log, &mut records, &mut logs)?;
                     }

@@ -60,7 +60,7 @@ impl Base {
 
     /// True if everything that `other` has folded is folded here.
     pub fn covers(&self, other: &Cut) -> bool {
-        other.0.iter().all(|(author, cut)| cut.head.seq <= self.cut.head(author).seq)
+        self.cut.covers(other)
     }
 
     /// The checkpoint of all entries before `step` and its parts' bytes, once they were taken.

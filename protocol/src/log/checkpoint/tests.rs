@@ -82,3 +82,24 @@ fn the_later_of_two_cuts_counts() {
     assert_eq!((one.0.len(), one.entries()), (3, 2 + 50 + 4));
     assert_eq!(one.head(&NodeId::from_bytes([9; 32])), Head::EMPTY);
 }
+
+#[test]
+fn the_newest_is_kept_and_beside_it_one_that_it_does_not_cover() {
+    let id = |n: u8| Hash::from_bytes([n; 32]);
+    let (all, few) = (cut(&[1, 2, 3]), cut(&[1]));
+    assert_eq!(kept([]), (None, None));
+    assert_eq!(kept([(Step(10), id(1), &few)]), (Some(0), None));
+    assert_eq!(
+        kept([(Step(10), id(1), &few), (Step(20), id(1), &all), (Step(15), id(1), &few)]),
+        (Some(1), Some(2))
+    );
+    assert_eq!(
+        kept([(Step(30), id(1), &few), (Step(10), id(1), &all), (Step(20), id(1), &few)]),
+        (Some(0), Some(1))
+    );
+    assert_eq!(
+        kept([(Step(10), id(2), &all), (Step(10), id(1), &few)]),
+        (Some(0), Some(1)),
+        "of one step, by id"
+    );
+}

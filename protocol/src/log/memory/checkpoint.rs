@@ -1,7 +1,7 @@
 //! Checkpoints in a store in memory: made, fetched, sealed, and the records that go because of them.
 //!
-//! As in the node's store: of sealed checkpoints the newest two are kept; what was made or fetched and not sealed is
-//! gone when the process is.
+//! As in the node's store: of sealed checkpoints two are kept, and the base joins what goes and the newest does not
+//! cover; what was made or fetched and not sealed is gone when the process is.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,10 @@ use crate::machine::Outbox;
 use crate::projection::{Projection, Replay};
 use crate::registry;
 
-use super::super::checkpoint::{Base, CHUNK_BYTES, Checkpoint, Cut, CutHead, StoredCheckpoint};
+use super::super::checkpoint::{Base, CHUNK_BYTES, Checkpoint, Cut, CutHead, StoredCheckpoint, kept};
 use super::super::{Head, StoreError, StoredLog};
 use super::{Damaged, Kept, MemoryStore};
 
-/// Sealed checkpoints that are kept.
-const HELD: usize = 2;
 /// Authors there may be in a cut that this node has taken or made: it bounds them when it takes one.
 const AUTHORS_MAX: usize = usize::MAX;
 
@@ -29,7 +27,7 @@ pub(super) struct Checkpoints {
     base: Base,
     /// The newest sealed checkpoint, if the base contains all that are held.
     joined: Option<Hash>,
-    /// Sealed ones, the newest last.
+    /// Sealed ones, [those that are kept](kept), the newest last.
     held: Vec<Held>,
     /// The parts of the one that was made last.
     folded: Option<(Hash, Vec<Bytes>)>,
@@ -91,18 +89,28 @@ impl Checkpoints {
         Base::open(checkpoint, &parts, AUTHORS_MAX).map(drop).map_err(|error| unreadable(&error))
     }
 
-    /// Keeps a sealed checkpoint and the newest other one.
+    /// Keeps a sealed checkpoint, and of the others what is to be kept.
     pub(super) fn seal(&mut self, stored: &StoredCheckpoint) {
         let id = stored.sealed.checkpoint.id();
         let Some(parts) = self.parts(&stored.sealed.checkpoint) else { return };
         self.held.retain(|held| held.id != id);
-        drop(self.held.drain(..self.held.len().saturating_sub(HELD - 1)));
         self.held.push(Held { id, stored: stored.clone(), parts });
         self.held.sort_by_key(|held| (held.stored.sealed.checkpoint.step, held.id));
         self.staged.remove(&id);
         self.folded.take_if(|(folded, _)| *folded == id);
         // It may be older than one that the base contains, and yet cover more of some log.
         self.joined = None;
+        let names =
+            self.held.iter().map(|held| (held.stored.sealed.checkpoint.step, held.id, &held.stored.cut));
+        let (newest, other) = kept(names);
+        let stays = |place: usize| Some(place) == newest || Some(place) == other;
+        let cut = newest.and_then(|newest| self.held.get(newest)).map(|newest| newest.stored.cut.clone());
+        let mut going = (0..).zip(&self.held).filter(|(place, _)| !stays(*place)).map(|(_, held)| held);
+        if going.any(|held| !cut.as_ref().is_some_and(|cut| cut.covers(&held.stored.cut))) {
+            self.join();
+        }
+        let mut place = 0..;
+        self.held.retain(|_| place.next().is_some_and(stays));
     }
 
     /// Brings the base up to the sealed checkpoints.
@@ -232,6 +240,11 @@ impl MemoryStore {
     /// The newest sealed checkpoint, and its parts.
     pub fn checkpoint(&self) -> Option<(&StoredCheckpoint, &[Bytes])> {
         self.checkpoints.held.last().map(|held| (&held.stored, held.parts.as_slice()))
+    }
+
+    /// All sealed checkpoints, the newest last.
+    pub fn checkpoints(&self) -> impl Iterator<Item = &StoredCheckpoint> {
+        self.checkpoints.held.iter().map(|held| &held.stored)
     }
 
     /// Bytes of all records.

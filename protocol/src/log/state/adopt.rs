@@ -1,7 +1,8 @@
 //! Taking a checkpoint from peers, in place of entries that nobody gives any more.
 //!
 //! ```text
-//!   declined as truncated, by the last who claimed it ─► ask all: AskCheckpoint ─► offers ─► the one that most tell
+//!   declined as truncated, by the last who claimed it ─► ask all: who has one that covers it? ─► offers
+//!     ─► the one that most tell
 //!     ─► its parts, chunk by chunk, to disk ─► does each part's hash fit? ─► can it be read? ─► Seal and Jump, one write
 //! ```
 //!
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_core::Rng;
 
-use crate::id::{Hash, Step};
+use crate::id::{Hash, NodeId, Seq, Step};
 use crate::machine::Outbox;
 use crate::time::Time;
 
@@ -32,6 +33,8 @@ const OFFERS_MAX: usize = 8;
 /// Checkpoints that turned out to be of no use, or bad, and for how long they are passed over. Source: guess.
 const USELESS_MAX: usize = 16;
 const USELESS_FOR: Duration = Duration::from_secs(60);
+/// The same for one that could not be kept: the disk may have room again. Source: guess.
+const UNKEPT_FOR: Duration = Duration::from_secs(5);
 
 /// What is under way to take a checkpoint from peers.
 #[derive(Debug)]
@@ -103,12 +106,12 @@ impl<P: Copy + Ord> Adopting<P> {
     }
 
     /// Passes this checkpoint over for a while.
-    fn pass_over(&mut self, now: Time, id: Hash) {
+    fn pass_over(&mut self, now: Time, id: Hash, pause: Duration) {
         self.useless.retain(|_, until| *until > now);
         while self.useless.len() >= USELESS_MAX {
             self.useless.pop_first();
         }
-        self.useless.insert(id, now + USELESS_FOR);
+        self.useless.insert(id, now + pause);
     }
 
     fn is_useless(&self, now: Time, id: &Hash) -> bool {
@@ -157,8 +160,14 @@ impl<P: Copy + Ord> Download<P> {
 }
 
 impl<P: Copy + Ord + Debug> State<P> {
-    /// Something is missing that only a checkpoint can stand for: asks who has one.
-    pub(super) fn want_checkpoint(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+    /// An entry is missing that only a checkpoint can stand for: asks who has one that covers it.
+    pub(super) fn want_checkpoint(
+        &mut self,
+        now: Time,
+        author: NodeId,
+        seq: Seq,
+        out: &mut Outbox<Output<P>>,
+    ) {
         // What is staged of one goes when another is fetched.
         if self.checkpoints.adopting.is_active() || self.writer.has_seal() || self.step.is_none() {
             return;
@@ -169,7 +178,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         for peer in &asked {
-            self.send(*peer, &Frame::AskCheckpoint, out);
+            self.send(*peer, &Frame::AskCheckpoint { author, seq }, out);
         }
         self.checkpoints.adopting.asked = asked;
         self.checkpoints.adopting.until = Some(now + OFFER_WAIT);
@@ -337,11 +346,11 @@ impl<P: Copy + Ord + Debug> State<P> {
             }
             (Work::Open, Ok(())) => self.adopt(now, out),
             (_, Err(_)) => {
-                // It was signed and cannot be read, or there is no room for it.
-                let id = download.id;
+                // There is no room for it, or it was signed and cannot be read.
+                let (id, is_bad) = (download.id, work == Work::Open);
                 self.checkpoints.adopting.download = None;
-                self.checkpoints.adopting.pass_over(now, id);
-                self.stats.checkpoints_refused += u64::from(work == Work::Open);
+                self.checkpoints.adopting.pass_over(now, id, if is_bad { USELESS_FOR } else { UNKEPT_FOR });
+                self.stats.checkpoints_refused += u64::from(is_bad);
             }
         }
     }
@@ -374,7 +383,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             if !is_of_use {
                 let id = download.id;
                 self.checkpoints.adopting.download = None;
-                return self.checkpoints.adopting.pass_over(now, id);
+                return self.checkpoints.adopting.pass_over(now, id, USELESS_FOR);
             }
             download.cut = cut;
         }

@@ -6,11 +6,11 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use rand_core::Rng;
 
-use crate::id::{Hash, NodeId, Step};
+use crate::id::{Hash, NodeId, Seq, Step};
 use crate::machine::Outbox;
 use crate::time::Time;
 
-use super::super::checkpoint::{Checkpoint, Cut, Sealed, StoredCheckpoint, VOTES_MAX, Vote};
+use super::super::checkpoint::{Checkpoint, Cut, CutHead, Sealed, StoredCheckpoint, VOTES_MAX, Vote, kept};
 use super::super::wire::{Decline, Frame};
 use super::super::{Event, Head, Misdeed, Output, StoreError, Token};
 use super::State;
@@ -39,9 +39,10 @@ pub(super) struct Checkpoints<P> {
     early: BTreeMap<(Step, Hash), BTreeMap<NodeId, Vote>>,
     /// Votes for the candidate that are to be passed on.
     unsent: Vec<Vote>,
-    sealed: Option<Sealed>,
-    /// What it covers.
-    sealed_cut: Cut,
+    /// The newest one that is on disk.
+    sealed: Option<StoredCheckpoint>,
+    /// Another one that is on disk, and that the newest one does not cover.
+    other: Option<StoredCheckpoint>,
     /// Peers that were told the votes of the sealed one in this interval.
     told: BTreeSet<P>,
     /// What was dropped last, or tried.
@@ -81,7 +82,7 @@ impl<P: Copy + Ord> Checkpoints<P> {
             early: BTreeMap::new(),
             unsent: Vec::new(),
             sealed: None,
-            sealed_cut: Cut::default(),
+            other: None,
             told: BTreeSet::new(),
             truncated: Step(0),
             is_truncation_due: false,
@@ -90,12 +91,45 @@ impl<P: Copy + Ord> Checkpoints<P> {
         }
     }
 
-    pub(super) fn sealed(&self) -> Option<&Sealed> {
+    pub(super) fn sealed(&self) -> Option<&StoredCheckpoint> {
         self.sealed.as_ref()
     }
 
     pub(super) fn sealed_step(&self) -> Step {
-        self.sealed.as_ref().map_or(Step(0), |sealed| sealed.checkpoint.step)
+        self.sealed.as_ref().map_or(Step(0), |stored| stored.sealed.checkpoint.step)
+    }
+
+    /// Those that are offered, the newest first.
+    fn offered(&self) -> impl Iterator<Item = &StoredCheckpoint> {
+        self.sealed.iter().chain(&self.other)
+    }
+
+    /// How far those that are offered cover this author's log.
+    fn offered_to(&self, author: &NodeId) -> Seq {
+        self.offered().map(|stored| stored.cut.head(author).seq).max().unwrap_or_default()
+    }
+
+    /// A sealed one is on disk: keeps what the store keeps of them.
+    fn keep(&mut self, stored: StoredCheckpoint) {
+        let id = stored.sealed.checkpoint.id();
+        let mut all: Vec<StoredCheckpoint> =
+            self.sealed.take().into_iter().chain(self.other.take()).collect();
+        all.retain(|held| held.sealed.checkpoint.id() != id);
+        all.push(stored);
+        let names = all.iter().map(|held| {
+            let checkpoint = &held.sealed.checkpoint;
+            (checkpoint.step, checkpoint.id(), &held.cut)
+        });
+        let (newest, other) = kept(names);
+        for (place, held) in (0..).zip(all) {
+            if Some(place) == newest {
+                self.sealed = Some(held);
+            } else if Some(place) == other {
+                self.other = Some(held);
+            }
+        }
+        let newest = self.sealed.as_ref();
+        self.other.take_if(|other| newest.is_some_and(|newest| newest.cut.covers(&other.cut)));
     }
 
     /// Signatures of the checkpoint that waits for more.
@@ -137,18 +171,30 @@ impl<P: Copy + Ord> Checkpoints<P> {
 }
 
 impl<P: Copy + Ord + Debug> State<P> {
-    /// The node starts with this checkpoint on disk.
-    pub(super) fn begin_with(&mut self, StoredCheckpoint { sealed, cut }: StoredCheckpoint) {
-        for (author, cut) in &cut.0 {
-            if let Some(log) = self.logs.get_mut(author) {
-                log.chain.seal(*cut);
+    /// The node starts with these checkpoints on disk, and with what stands for entries that it has dropped.
+    pub(super) fn begin_with(&mut self, now: Time, stored: Vec<StoredCheckpoint>, base: &Cut) {
+        // Not the newest one alone: whatever a sealed checkpoint covered counts for ever.
+        let mut covered = base.clone();
+        stored.iter().for_each(|stored| covered.join(&stored.cut));
+        for (author, cut) in covered.0 {
+            if let Some(log) = self.logs.get_mut(&author) {
+                log.chain.seal(cut);
+                self.jump_if_forked_below(now, author);
             }
         }
-        self.checkpoints.sealed_cut = cut;
-        self.checkpoints.has_company = sealed.votes.len() > 1;
-        self.checkpoints.begun = sealed.checkpoint.step;
+        for log in self.logs.values_mut() {
+            // What stood for it is damaged.
+            let is_beyond = log.chain.head().seq > log.chain.limit();
+            if is_beyond {
+                log.chain.seal(CutHead { head: log.chain.head(), step: log.chain.step() });
+            }
+        }
+        for stored in stored {
+            self.checkpoints.has_company |= stored.sealed.votes.len() > 1;
+            self.checkpoints.keep(stored);
+        }
+        self.checkpoints.begun = self.checkpoints.sealed_step();
         self.checkpoints.is_truncation_due = true;
-        self.checkpoints.sealed = Some(sealed);
     }
 
     pub(super) fn on_members(&mut self, alive: usize) {
@@ -167,7 +213,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         };
         // Who parts from all others, or has just started, must not seal what nobody else would take.
         let least = if self.checkpoints.has_company { ENOUGH } else { 1 };
-        if self.has_more_than_sealed() {
+        if self.has_more_than_offered() {
             // Most would go on sealing without it, and nobody else could give it.
             return least;
         }
@@ -175,12 +221,15 @@ impl<P: Copy + Ord + Debug> State<P> {
     }
 
     /// True if this node stands for entries that nobody can get from it: it has dropped them, or a checkpoint keeps them
-    /// behind a fork, and the newest sealed checkpoint, which it offers, does not cover them. So it is with who was few on
-    /// an island, and took the checkpoint of the many before they took its own.
-    fn has_more_than_sealed(&self) -> bool {
+    /// behind a fork, and the checkpoints that it offers do not cover them. So it is with who was on several islands, and
+    /// took what was sealed on each.
+    ///
+    /// What is sealed then is what this node has folded itself, as always: a second signature that is a liar's makes it
+    /// sealed early, and not wrong.
+    fn has_more_than_offered(&self) -> bool {
         self.checkpoints.sealed.is_some()
             && self.logs.iter().any(|(author, log)| {
-                let covered = self.checkpoints.sealed_cut.head(author).seq;
+                let covered = self.checkpoints.offered_to(author);
                 let is_dropped = log.base > covered.saturating_add(1);
                 let proof = log.chain.proof().filter(|_| log.stored.seq > covered);
                 is_dropped || proof.is_some_and(|proof| log.stored.seq >= proof.fork())
@@ -225,10 +274,8 @@ impl<P: Copy + Ord + Debug> State<P> {
     fn truncate_if_due(&mut self, step: Step, steps: u64, out: &mut Outbox<Output<P>>) {
         let (keep_steps, keep_bytes) = (self.config.keep_steps, self.config.keep_bytes);
         let enough = self.votes_enough();
-        let Some(sealed) = self.checkpoints.sealed.as_ref().filter(|sealed| sealed.votes.len() >= enough)
-        else {
-            return;
-        };
+        let sealed = self.checkpoints.sealed.as_ref().map(|stored| &stored.sealed);
+        let Some(sealed) = sealed.filter(|sealed| sealed.votes.len() >= enough) else { return };
         let below = match keep_steps {
             0 => Step(0),
             keep => Step(step.0.saturating_sub(keep) / steps * steps).min(sealed.checkpoint.step),
@@ -286,15 +333,11 @@ impl<P: Copy + Ord + Debug> State<P> {
 
     /// A sealed checkpoint is on disk.
     pub(super) fn on_sealed(&mut self, stored: StoredCheckpoint, out: &mut Outbox<Output<P>>) {
-        let StoredCheckpoint { sealed, cut } = stored;
-        out.push(Event::Sealed { sealed: Box::new(sealed.clone()) });
-        if sealed.checkpoint.step < self.checkpoints.sealed_step() {
-            return;
-        }
-        let step = sealed.checkpoint.step;
+        out.push(Event::Sealed { sealed: Box::new(stored.sealed.clone()) });
+        self.checkpoints.keep(stored);
+        let step = self.checkpoints.sealed_step();
         self.checkpoints.early.retain(|(early, _), _| *early > step);
         self.checkpoints.is_truncation_due = true;
-        (self.checkpoints.sealed, self.checkpoints.sealed_cut) = (Some(sealed), cut);
     }
 
     /// Logs have jumped, on disk.
@@ -323,7 +366,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             Frame::Votes { step, checkpoint, votes } => {
                 self.on_votes(now, from, (step, checkpoint), votes, out);
             }
-            Frame::AskCheckpoint => self.on_ask_checkpoint(now, from, out),
+            Frame::AskCheckpoint { author, seq } => self.on_ask_checkpoint(now, from, (author, seq), out),
             Frame::Offer(offer) => self.on_offer(now, from, offer, rng, out),
             Frame::AskChunk { id, checkpoint, part, index } => {
                 self.on_ask_chunk(from, id, checkpoint, part, index, out);
@@ -350,8 +393,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             self.stats.shed += 1;
             return;
         }
-        if let Some(sealed) = self.checkpoints.sealed.as_ref().filter(|sealed| sealed.checkpoint.step >= step)
-        {
+        let sealed = self.checkpoints.sealed.as_ref().map(|stored| &stored.sealed);
+        if let Some(sealed) = sealed.filter(|sealed| sealed.checkpoint.step >= step) {
             let is_this = sealed.checkpoint.step == step && sealed.checkpoint.id() == id;
             if is_this && votes.len() < sealed.votes.len() && self.checkpoints.told.insert(from) {
                 let votes = sealed.votes.clone();
@@ -409,14 +452,21 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.send(peer, &frame, out);
     }
 
-    fn on_ask_checkpoint(&mut self, now: Time, from: P, out: &mut Outbox<Output<P>>) {
+    fn on_ask_checkpoint(
+        &mut self,
+        now: Time,
+        from: P,
+        (author, seq): (NodeId, Seq),
+        out: &mut Outbox<Output<P>>,
+    ) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let is_busy = peer.queued >= self.config.serve_queue_bytes_max;
         if is_busy || !peer.allows(now, &self.config, Counted::Checkpoint) {
             self.stats.shed += 1;
             return;
         }
-        self.send(from, &Frame::Offer(self.checkpoints.sealed.clone()), out);
+        let offer = self.checkpoints.offered().find(|stored| stored.cut.head(&author).seq >= seq);
+        self.send(from, &Frame::Offer(offer.map(|stored| stored.sealed.clone())), out);
     }
 
     fn on_ask_chunk(
@@ -434,7 +484,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let part = usize::try_from(part).ok().filter(|_| self.checkpoints.sealed.is_some());
         let reason = if part.is_none() { Decline::Missing } else { Decline::Busy };
         let (Some(part), true) = (part, is_free) else {
-            return self.decline(peer, id, reason, crate::id::Seq(0), out);
+            return self.decline(peer, id, reason, Seq(0), out);
         };
         state.served += 1;
         let token = self.token();
@@ -453,7 +503,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         state.served = state.served.saturating_sub(1);
         match chunks.and_then(|chunks| chunks.into_iter().next()) {
             Some(bytes) => self.send(peer, &Frame::Chunk { id, bytes }, out),
-            None => self.decline(peer, id, Decline::Missing, crate::id::Seq(0), out),
+            None => self.decline(peer, id, Decline::Missing, Seq(0), out),
         }
     }
 }

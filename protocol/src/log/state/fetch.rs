@@ -466,7 +466,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         self.drop_claim(from, &request.author);
         let is_claimed = self.peers.values().any(|peer| peer.claims.contains_key(&request.author));
         if matches!(reason, Decline::Truncated) && !is_claimed && !request.is_fork {
-            self.want_checkpoint(now, out);
+            self.want_checkpoint(now, request.author, request.from, out);
         }
         if reason == Decline::Missing && is_told {
             self.blame(now, from, Misdeed::EmptyClaim, out);

@@ -192,7 +192,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             Frame::Compare { .. }
             | Frame::Fetch { .. }
             | Frame::Find { .. }
-            | Frame::AskCheckpoint
+            | Frame::AskCheckpoint { .. }
             | Frame::AskChunk { .. } => self.count_asked(len),
             _ => {}
         }

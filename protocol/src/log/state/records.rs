@@ -190,13 +190,8 @@ impl<P: Copy + Ord + Debug> State<P> {
             log.proof_told = Some(now);
         }
         let frame = Frame::Proof(proof.encode());
-        let cut = log.chain.sealed();
-        let is_below_cut = proof.fork() <= cut.head.seq && log.base <= cut.head.seq;
         self.queue_freeze(proof);
-        if is_below_cut {
-            // Of which branch our records are, nobody can tell; the checkpoint stands for one of them everywhere.
-            self.queue_jump(now, author, cut);
-        }
+        self.jump_if_forked_below(now, author);
         self.forks.remove(&author);
         self.forget_beyond_limit(&author);
         if is_due {
@@ -204,6 +199,17 @@ impl<P: Copy + Ord + Debug> State<P> {
             for peer in peers {
                 self.send(peer, &frame, out);
             }
+        }
+    }
+
+    /// If the log is frozen at or before where a sealed checkpoint cuts it, the checkpoint stands for all of it: of which
+    /// branch our records are, nobody can tell.
+    pub(super) fn jump_if_forked_below(&mut self, now: Time, author: NodeId) {
+        let Some(log) = self.logs.get(&author) else { return };
+        let cut = log.chain.sealed();
+        let is_forked = log.chain.proof().is_some_and(|proof| proof.fork() <= cut.head.seq);
+        if is_forked && (log.base <= cut.head.seq || log.chain.head() != cut.head) {
+            self.queue_jump(now, author, cut);
         }
     }
 
@@ -253,7 +259,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let limit = self.logs.get(&author).map_or(Seq(u64::MAX), |log| log.chain.limit());
         if is_frozen_alike && head.head.seq > limit {
             // It has a checkpoint that covers the fork.
-            self.want_checkpoint(now, out);
+            self.want_checkpoint(now, author, head.head.seq, out);
         } else if head.head.seq > own.seq {
             self.claim(now, from, author, head.head.seq, true);
         } else if head.head.seq == own.seq && head.head.digest != own.digest {

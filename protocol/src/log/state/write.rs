@@ -87,6 +87,13 @@ impl<P> Writer<P> {
         self.queue.iter().chain(writing).any(|queued| matches!(queued.change, Change::Seal(_)))
     }
 
+    /// True if a checkpoint is on its way to disk that stands for this log.
+    pub(super) fn has_jump(&self, author: &NodeId) -> bool {
+        let writing = self.writing.iter().flat_map(|(_, writing)| writing);
+        let mut all = self.queue.iter().chain(writing);
+        all.any(|queued| queued.author == *author && matches!(queued.change, Change::Jump(_)))
+    }
+
     fn push(&mut self, queued: Queued<P>) {
         self.bytes += queued.bytes();
         self.queue.push_back(queued);
@@ -218,6 +225,10 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.refuse_tickets(tickets, &damaged(), out);
                 if let Change::Freeze { proof, .. } = change {
                     // It is on disk, whatever was found damaged meanwhile: what was applied behind the fork has to go.
+                    if let Some(log) = self.logs.get_mut(&author).filter(|log| log.stored.seq > head.seq) {
+                        (log.stored, log.stored_step) = (head, step);
+                    }
+                    authors.insert(author);
                     out.push(Event::Frozen { proof });
                 }
                 continue;
@@ -298,12 +309,15 @@ impl<P: Copy + Ord + Debug> State<P> {
         for author in authors {
             self.reset_to_stored(author, out);
         }
-        // A frozen log stays frozen, and the disk has to know as soon as it can.
-        for proof in freezes {
-            self.queue_freeze(proof);
-        }
+        // A frozen log may end where one of these cuts it: what is on disk must not say that without the checkpoint.
         for stored in seals {
             self.queue_seal(now, stored);
+        }
+        // A frozen log stays frozen, and the disk has to know as soon as it can.
+        for proof in freezes {
+            let author = proof.author();
+            self.queue_freeze(proof);
+            self.jump_if_forked_below(now, author);
         }
         out.push(Event::WriteFailed { error: error.clone() });
     }

@@ -50,7 +50,7 @@ fn frames() -> Vec<Frame> {
         Frame::AskHead(node(4)),
         Frame::HeadOf { author: node(5), head: None },
         Frame::HeadOf { author: node(5), head: Some(head(5, 5, false)) },
-        Frame::AskCheckpoint,
+        Frame::AskCheckpoint { author: node(5), seq: Seq(300) },
         Frame::Offer(None),
         Frame::Offer(Some(sealed())),
         Frame::Votes { step: Step(3600), checkpoint: Hash::from_bytes([3; 32]), votes: sealed().votes },

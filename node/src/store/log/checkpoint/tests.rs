@@ -68,8 +68,9 @@ fn what_a_checkpoint_covers_is_dropped_and_the_next_one_is_as_if_it_were_there()
     let id = |store: &LogStore, step| store.fold(mesh().id(), Step(step)).unwrap().0.id();
     assert_eq!(id(&store, 112), id(&keeper, 112));
     drop(store);
-    let (store, Opened { logs: found, damage, checkpoint }) = open(dir.path());
-    assert_eq!((damage.as_slice(), checkpoint), ([].as_slice(), Some(first)));
+    let (store, Opened { logs: found, damage, checkpoints, base }) = open(dir.path());
+    assert_eq!((damage.as_slice(), base), ([].as_slice(), first.cut.clone()));
+    assert_eq!(checkpoints, [first]);
     assert_eq!(found[0].base, left[0].first());
     assert_eq!(id(&store, 113), id(&keeper, 113));
 }
@@ -96,7 +97,7 @@ fn a_checkpoint_can_be_taken_in_place_of_the_entries() {
     drop(newcomer);
     let (newcomer, opened) = open(other.path());
     assert_eq!(opened.damage, []);
-    assert_eq!(opened.checkpoint, Some(stored.clone()));
+    assert_eq!((opened.checkpoints, opened.base), (vec![stored.clone()], stored.cut.clone()));
     for log in &opened.logs {
         assert_eq!(log.head, stored.cut.head(&log.author));
         assert_eq!(newcomer.verify(log.author).unwrap(), None);
@@ -129,10 +130,10 @@ fn what_is_not_what_was_signed_is_not_taken() {
     let mut changes = vec![Change::Seal(Box::new(stored.clone()))];
     changes.extend(jumps(&stored.cut));
     assert!(newcomer.write(&changes).is_err());
-    assert!(newcomer.checkpoint().unwrap_or_default().is_none());
+    assert!(newcomer.checkpoints().unwrap_or_default().is_empty());
     drop(newcomer);
     let (newcomer, opened) = open(other.path());
-    assert!(opened.logs.is_empty() && opened.checkpoint.is_none());
+    assert!(opened.logs.is_empty() && opened.checkpoints.is_empty());
     let loose = newcomer.chunk_rows();
     assert_eq!(loose, 0, "what was staged is gone after a restart");
 }
@@ -146,7 +147,7 @@ fn the_two_newest_checkpoints_are_kept() {
     let is_there =
         |stored: &StoredCheckpoint| store.chunk(stored.sealed.checkpoint.id(), 1, 0).unwrap().is_some();
     assert_eq!([&sealed[0], &sealed[1], &sealed[2]].map(is_there), [false, true, true]);
-    assert_eq!(store.checkpoint().unwrap().as_ref(), Some(&sealed[2]));
+    assert_eq!(store.checkpoints().unwrap().last(), Some(&sealed[2]));
     // One that was made and not sealed goes when the next one is made.
     let rows = store.chunk_rows();
     store.fold(mesh().id(), Step(111)).unwrap();
@@ -154,6 +155,31 @@ fn the_two_newest_checkpoints_are_kept() {
     assert_eq!(store.chunk_rows(), rows + 2);
     drop(store);
     assert_eq!(open(dir.path()).0.chunk_rows(), rows);
+}
+
+#[test]
+fn a_checkpoint_that_goes_leaves_what_no_other_covers_in_the_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    logs(100).iter().for_each(|log| append_all(&store, log));
+    let first = seal(&store, 103);
+    // What islands have sealed that know one author each.
+    let mut taken = Vec::new();
+    for (author, records, step) in [(2, 50, 120), (2, 60, 130), (3, 10, 140)] {
+        let other = tempfile::tempdir().unwrap();
+        let (island, _) = open(other.path());
+        append_all(&island, &chain(author, records));
+        let stored = seal(&island, step);
+        carry(&island, &store, &stored.sealed.checkpoint);
+        assert_eq!(store.base().unwrap().cut, Cut::default(), "nothing has gone yet that is not covered");
+        store.write(&[Change::Seal(Box::new(stored.clone()))]).unwrap();
+        taken.push(stored);
+    }
+    assert_eq!(store.checkpoints().unwrap(), [taken[1].clone(), taken[2].clone()]);
+    assert!(store.base().unwrap().covers(&first.cut));
+    drop(store);
+    let (_, opened) = open(dir.path());
+    assert!(opened.base.covers(&first.cut) && opened.damage.is_empty());
 }
 
 #[test]
@@ -189,7 +215,7 @@ fn damage_of_a_checkpoint_or_of_the_base_is_found_and_told() {
     });
     let (store, opened) = open(dir.path());
     assert_eq!(opened.damage.len(), 1, "{:?}", opened.damage);
-    assert_eq!(opened.checkpoint.unwrap().sealed.checkpoint.step, Step(104), "the one before it counts");
+    assert_eq!(opened.checkpoints[0].sealed.checkpoint.step, Step(104), "the one before it counts");
     assert_eq!(store.chunk(second.sealed.checkpoint.id(), 1, 0).unwrap(), None);
     assert_eq!(store.base().unwrap().cut, base.cut);
 }
