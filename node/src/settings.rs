@@ -302,6 +302,12 @@ pub(crate) fn worker(config: &Config) -> compute::worker::Config {
         job_attempts_max: if set.tasks_per_job == 0 { u32::MAX } else { set.tasks_per_job },
         memory_bytes: set.memory_bytes,
         input_bytes_max: set.input_bytes,
+        limits_max: compute::job::Limits {
+            cpu_ms: set.task_cpu_ms_max,
+            memory_bytes: set.task_memory_bytes_max,
+            output_bytes: set.task_output_bytes_max,
+            wall_ms: set.task_wall_ms_max,
+        },
         labels: set.labels(),
         region: set.region.clone(),
         ..compute::worker::Config::default()

@@ -410,7 +410,7 @@ pub struct ComputeConfig {
     pub work: bool,
     /// Tasks that run here at once; 0 for one for each core. Default 0. Set it lower on machines that do other work.
     pub slots: u32,
-    /// Tasks that wait here for a slot. Default 4: guess, enough to hide a round trip. More make stragglers.
+    /// Tasks that wait here for a slot. Default 256: guess; drivers give so many only if they are short.
     pub queue: u32,
     /// Threads that a task may use that can use more than one; 0 for one for each core. Default 0.
     pub threads: usize,
@@ -451,7 +451,7 @@ impl Default for ComputeConfig {
             blob_bytes: 4 << 30,
             work: true,
             slots: 0,
-            queue: 4,
+            queue: 256,
             threads: 0,
             memory_bytes: 2 << 30,
             input_bytes: 1 << 30,

@@ -63,6 +63,9 @@ const SNAPSHOT_ENTRIES: u64 = 1_000;
 const COPY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Blobs that drivers are told of: those that came last.
 const HELD: usize = 64;
+/// Blobs of jobs that wait to be fetched, and how many are fetched at once. Default: guess.
+const KEEPING_MAX: usize = 4096;
+const KEEPS_AT_ONCE: usize = 8;
 /// Bytes of assignments in one frame, about: less than the longest frame, so that no stream is held up by one.
 const ASSIGN_BYTES: usize = 256 << 10;
 
@@ -118,6 +121,9 @@ pub(crate) struct ComputeActor {
     held: VecDeque<Hash>,
     history: History,
     watchers: Vec<FeedSender<JobEvent>>,
+    /// Blobs that are to be fetched and kept, and how many are being fetched.
+    keeping: VecDeque<BlobRef>,
+    keeps: usize,
     answers: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
     /// The submission that the driver is given just now.
@@ -160,6 +166,8 @@ impl ComputeActor {
             held: VecDeque::new(),
             history: History::default(),
             watchers: Vec::new(),
+            keeping: VecDeque::new(),
+            keeps: 0,
             answers: BTreeMap::new(),
             next_ticket: 0,
             submitting: None,
@@ -241,7 +249,7 @@ impl ComputeActor {
                     self.send(&to, &Frame::Cancel(attempts.to_vec()));
                 }
             }
-            driver::Output::Keep { blob, .. } => self.keep(blob.hash, ctx),
+            driver::Output::Keep { blob, .. } => self.keep(blob, ctx),
             driver::Output::Event(event) => self.on_event(&event, ctx),
             driver::Output::Finding(finding) => self.on_finding(&finding),
             driver::Output::Replay => self.replay(ctx),
@@ -409,19 +417,37 @@ impl ComputeActor {
         self.submitting = None;
     }
 
-    /// Has a blob here, from other nodes if need be.
-    fn keep(&mut self, hash: Hash, ctx: &mut Context<Self>) {
-        let Some(blobs) = self.blobs.upgrade() else { return };
-        let life = self.life;
-        let got = async move { Get::from(&blobs, hash).await };
-        ctx.spawn(got.into_actor(self).map(move |got, actor, ctx| match got {
-            Ok(_) if actor.life == life => {
-                actor.note_held(hash, ctx);
-                actor.drive(driver::Input::Holds(hash), ctx);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "a blob of a job is not kept here"),
-        }));
+    /// Has a blob here, from other nodes if need be; some at a time. What there is no room for is made again if it is
+    /// lost.
+    fn keep(&mut self, blob: BlobRef, ctx: &mut Context<Self>) {
+        if self.keeping.len() >= KEEPING_MAX {
+            self.keeping.pop_front();
+        }
+        self.keeping.push_back(blob);
+        self.keep_on(ctx);
+    }
+
+    fn keep_on(&mut self, ctx: &mut Context<Self>) {
+        while self.keeps < KEEPS_AT_ONCE {
+            let (Some(blobs), Some(blob)) = (self.blobs.upgrade(), self.keeping.pop_front()) else { return };
+            self.keeps += 1;
+            let life = self.life;
+            let got = async move { Get::part(&blobs, blob, 0..blob.size).await };
+            ctx.spawn(got.into_actor(self).map(move |got, actor, ctx| {
+                if actor.life != life {
+                    return;
+                }
+                actor.keeps -= 1;
+                match got {
+                    Ok(_) => {
+                        actor.note_held(blob.hash, ctx);
+                        actor.drive(driver::Input::Holds(blob.hash), ctx);
+                    }
+                    Err(error) => tracing::debug!(%error, "a blob of a job is not kept here"),
+                }
+                actor.keep_on(ctx);
+            }));
+        }
     }
 
     /// Tells drivers what is here, so that they send tasks to where their inputs are.
@@ -460,7 +486,12 @@ impl ComputeActor {
             return;
         }
         let inputs: Vec<BlobRef> = view.spec().inputs.iter().map(|input| input.blob).collect();
-        inputs.into_iter().for_each(|blob| self.keep(blob.hash, ctx));
+        let bytes = inputs.iter().map(|blob| blob.size).fold(0, u64::saturating_add);
+        // What others need as well is not to go for it.
+        let (_, bytes_max) = self.settings.blobs.bytes();
+        if bytes <= bytes_max / 2 {
+            inputs.into_iter().for_each(|blob| self.keep(blob, ctx));
+        }
     }
 
     fn on_finding(&mut self, finding: &Finding) {
@@ -531,6 +562,7 @@ impl ComputeActor {
         }
         // Dropping the answers tells those who wait.
         self.answers.clear();
+        (self.keeping, self.keeps) = (VecDeque::new(), 0);
         (self.driver_out, self.worker_out) = (Outbox::new(), Outbox::new());
         self.driver = driver::State::new(self.settings.driver.clone(), self.me());
         self.driver.restore(ledger);

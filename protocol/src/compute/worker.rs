@@ -35,6 +35,7 @@ use crate::machine::Outbox;
 use crate::time::Time;
 
 use super::id::{AttemptId, BlobRef, JobId, TaskKey};
+use super::job::{Limits, Quota};
 use super::ledger::{FailReason, Part, cut_detail};
 use super::placement::{HELD_MAX, Offer};
 use super::statement::{SignedResults, Statement};
@@ -45,7 +46,7 @@ use super::wire::{Assignment, BATCH_MAX, Failure, Frame, MISSING_MAX, ResultItem
 pub struct Config {
     /// Attempts that run at once; 0 takes no work. Default 2: guess, the shell gives the number of threads.
     pub slots: u32,
-    /// Attempts that wait for a slot. Default 4 (guess): enough to hide a round trip. More make stragglers.
+    /// Attempts that wait for a slot. Default 256 (guess): drivers give so many only if they are short.
     pub queue_max: u32,
     /// Attempts of one job, running and waiting. Default: no limit of its own.
     pub job_attempts_max: u32,
@@ -53,6 +54,9 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Inputs of one attempt together. Default 1 GiB (guess): they are in memory while it runs.
     pub input_bytes_max: u64,
+    /// What one attempt may ask for. Default: as a job may (guess). A driver checks the same of jobs that it is given; this
+    /// is against those that do not.
+    pub limits_max: Limits,
     /// What this worker is: what constraints ask for.
     pub labels: BTreeMap<String, String>,
     /// Where it is.
@@ -68,12 +72,19 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let quota = Quota::default();
         Config {
             slots: 2,
-            queue_max: 4,
+            queue_max: 256,
             job_attempts_max: u32::MAX,
             memory_bytes: 2 << 30,
             input_bytes_max: 1 << 30,
+            limits_max: Limits {
+                cpu_ms: quota.cpu_ms_max,
+                memory_bytes: quota.memory_bytes_max,
+                output_bytes: quota.output_bytes_max,
+                wall_ms: quota.wall_ms_max,
+            },
             labels: BTreeMap::new(),
             region: None,
             operations: Vec::new(),
@@ -366,6 +377,18 @@ impl State {
         }
         if assignment.limits.memory_bytes > *memory_bytes {
             let detail = format!("has {memory_bytes} bytes of memory for tasks (compute.memory_bytes)");
+            return Some((FailReason::Unavailable, detail));
+        }
+        let (asked, most) = (&assignment.limits, &self.config.limits_max);
+        let asks = [
+            ("cpu", asked.cpu_ms, most.cpu_ms),
+            ("memory", asked.memory_bytes, most.memory_bytes),
+            ("output", asked.output_bytes, most.output_bytes),
+            ("wall", asked.wall_ms, most.wall_ms),
+        ];
+        if let Some((name, asked, most)) = asks.into_iter().find(|(_, asked, most)| asked > most) {
+            let detail =
+                format!("limits.{name} is {asked}, and {most} is the most here (compute.task_*_max)");
             return Some((FailReason::Unavailable, detail));
         }
         let inputs = assignment.parts.iter().map(|part| match part {

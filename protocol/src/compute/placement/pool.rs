@@ -68,6 +68,12 @@ pub struct PoolConfig {
     /// A worker of which nothing was heard for so long is gone. Default 10 s: three heartbeats and some. Shorter
     /// runs tasks twice, longer waits for the dead.
     pub silence: Duration,
+    /// Attempts that a worker may have waiting, however long they take. Default 4 (guess): enough to hide a round trip.
+    /// More make stragglers.
+    pub waiting: u32,
+    /// It may have as many more waiting as it does within this time. Default 50 ms (guess): small tasks are then given and
+    /// answered many at a time.
+    pub ahead: Duration,
     /// Most workers. Default 4,096, as many as members. Others are not used.
     pub workers_max: usize,
     /// Most workers that are remembered to hold one blob. Default 8 (guess).
@@ -83,6 +89,8 @@ impl Default for PoolConfig {
             locality_bytes_min: 256 << 10,
             breaker: BreakerConfig::default(),
             silence: Duration::from_secs(10),
+            waiting: 4,
+            ahead: Duration::from_millis(50),
             workers_max: 4096,
             holders_max: 8,
             blobs_max: 65_536,
@@ -181,6 +189,18 @@ struct Worker {
     assigned: u32,
     /// Its place in the list of those with room.
     place: Option<usize>,
+}
+
+impl Worker {
+    /// How many attempts it may have at once: those that run, those that hide a round trip, and as many more as it does
+    /// within [`PoolConfig::ahead`].
+    fn depth(&self, config: &PoolConfig) -> u32 {
+        let mean = self.health.mean().map_or(u64::MAX, crate::time::nanos);
+        let ahead =
+            u64::from(self.offer.slots).saturating_mul(crate::time::nanos(config.ahead)) / mean.max(1);
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        self.offer.slots.saturating_add(config.waiting).saturating_add(ahead)
+    }
 }
 
 /// A worker, for people.
@@ -582,7 +602,7 @@ impl Pool {
     fn settle(&mut self, now: Time, node: NodeId) {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         let room = match worker.breaker.state(now) {
-            BreakerState::Closed => worker.offer.room,
+            BreakerState::Closed => worker.offer.room.min(worker.depth(&self.config)),
             BreakerState::HalfOpen => worker.offer.room.min(1),
             BreakerState::Open => 0,
         };
