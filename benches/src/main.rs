@@ -80,7 +80,7 @@ enum Command {
         #[command(flatten)]
         log: Box<log::LogArgs>,
         #[command(flatten)]
-        compute: compute::ComputeArgs,
+        compute: Box<compute::ComputeArgs>,
         /// Where the JSON goes.
         #[arg(long, default_value = "target/benches.json")]
         json: PathBuf,

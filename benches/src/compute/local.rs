@@ -5,7 +5,6 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use omnimesh_node::compute::{Cancel, Context, Input, Task, run};
 use omnimesh_node::store::blob::BlobStore;
 use omnimesh_protocol::compute::job::{Limits, Params};
@@ -115,7 +114,7 @@ pub(super) fn hash(bytes: u64, rounds: usize) -> Outcome<Row> {
         context.pool.install(|| hasher.update_mmap_rayon(&path).map(drop))?;
         let bare = hasher.finalize();
         let other = began.elapsed();
-        if Bytes::from(output.bytes) != bare.as_bytes()[..] {
+        if output.bytes != bare.as_bytes()[..] {
             return Err("another hash".into());
         }
         let rate = |took: Duration| bytes as f64 / took.as_secs_f64() / 1e6;

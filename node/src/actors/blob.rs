@@ -248,8 +248,8 @@ impl BlobActor {
             return;
         }
         let is_untried = |size: &u64| !fetching.tried.contains(size);
-        let part = fetching.waiting.iter().filter_map(|waiting| waiting.part.clone());
-        let part = part.filter(|(size, _)| is_untried(size)).next();
+        let mut parts = fetching.waiting.iter().filter_map(|waiting| waiting.part.clone());
+        let part = parts.find(|(size, _)| is_untried(size));
         let Some((size, range)) = part.or_else(|| {
             let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
             let told = fetching.held.values().map(|(size, _)| *size).filter(is_untried);

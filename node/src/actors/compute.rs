@@ -466,11 +466,11 @@ impl ComputeActor {
             self.copy_inputs(job, ctx);
         }
         if let Some(event) = self.history.record(self.common.now(), self.step, event) {
-            self.tell(event);
+            self.tell(&event);
         }
     }
 
-    fn tell(&mut self, event: JobEvent) {
+    fn tell(&mut self, event: &JobEvent) {
         let bytes = event.bytes();
         self.watchers.retain(|watcher| watcher.offer(event.clone(), bytes).is_ok());
     }
@@ -514,7 +514,7 @@ impl ComputeActor {
             }));
         }
         let event = self.history.find(self.common.now(), self.step, finding, name);
-        self.tell(event);
+        self.tell(&event);
     }
 
     /// Gives the driver all entries once more. What happens meanwhile waits.

@@ -68,7 +68,8 @@ async fn two_liars_of_seven_are_named_and_not_believed() {
         })
         .await;
     }
-    let bytes: Vec<u8> = (0..CHUNK * TASKS).map(|place| (place * 7 % 251) as u8).collect();
+    let bytes: Vec<u8> =
+        (0_u32..).map(|place| (place.wrapping_mul(2_654_435_761) >> 24) as u8).take(CHUNK * TASKS).collect();
     let right: Vec<BlobRef> =
         bytes.chunks(CHUNK).map(|chunk| BlobRef::of(blake3::hash(chunk).as_bytes())).collect();
     let job = submit(&honest[0], &bytes, 1).await;

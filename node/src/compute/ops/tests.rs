@@ -196,7 +196,7 @@ fn parts_make_the_same_as_the_whole_and_threads_make_no_difference() {
     while from < bytes.len() {
         let end = (from + 700_000).min(bytes.len());
         let end = bytes[end..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| end + at + 1);
-        let mut part = task("analyze", &[columns.clone()], &[&bytes[from..end]]);
+        let mut part = task("analyze", std::slice::from_ref(&columns), &[&bytes[from..end]]);
         part.inputs[0].offset = from as u64;
         let one = run(&part, &context(1), &Cancel::after(Duration::from_secs(600))).unwrap().bytes;
         let three = run(&part, &context(3), &Cancel::after(Duration::from_secs(600))).unwrap().bytes;

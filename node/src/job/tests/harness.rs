@@ -213,7 +213,7 @@ impl Bench {
                     self.handle(Input::Failed { from: to, failures: vec![failure] });
                 }
                 Act::Do(wall_ms) => self.answer(worker, &given, given.key.as_bytes(), wall_ms),
-                Act::Lie => self.answer(worker, &given, &[worker as u8], 1),
+                Act::Lie => self.answer(worker, &given, &worker.to_le_bytes(), 1),
             }
         }
         self.given.extend(kept);
