@@ -8,7 +8,7 @@ use omnimesh_protocol::compute::job::{
     Align, Constraints, Each, JobSpec, OnFailure, Problem, ReadFault, TaskSpec,
 };
 use omnimesh_protocol::compute::ledger::{JobState, JobView, Outcome, TaskState};
-use omnimesh_protocol::compute::placement::WorkerView;
+use omnimesh_protocol::compute::placement::{Offer, Unplaced, WorkerView};
 use omnimesh_protocol::{NodeId, Time};
 
 use super::history::JobEvent;
@@ -45,8 +45,57 @@ pub fn summary(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>) -> JobSummary
         submitted_step: view.submitted(),
         submitted_ms,
         elapsed_ms: ended_ms.unwrap_or(clock.now()).saturating_sub(submitted_ms),
-        held: held.map(|(task, reason)| format!("{}: {reason}", task_name(view.spec(), task))),
+        held: held.map(|held| held_text(view.spec(), &held)),
     }
+}
+
+fn held_text(spec: &JobSpec, (task, reason): &(TaskRef, Unplaced)) -> String {
+    format!("{}: {reason}", task_name(spec, *task))
+}
+
+/// The same of a job that was looked at. A node that hears of all of it at once believes that it took no time.
+pub(super) fn summary_of(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>, stats: &Stats) -> JobSummary {
+    let summary = summary(seen, clock, view);
+    JobSummary { elapsed_ms: summary.elapsed_ms.max(stats.done_ms()), ..summary }
+}
+
+/// Tasks that could be done, and that none of the workers may do, one of each family: whatever else goes on, they
+/// wait.
+pub(super) fn unmet(seen: &Seen<'_>, view: &JobView<'_>, stats: &Stats) -> Vec<(TaskRef, Unplaced)> {
+    let workers = seen.driver.workers(seen.now);
+    if view.state() != JobState::Running || workers.is_empty() {
+        return Vec::new();
+    }
+    let families = (0_u16..).zip(&view.spec().tasks).zip(&stats.families);
+    let unmet = families.filter(|(_, stats)| stats.counts.ready > 0).filter_map(|((place, task), _)| {
+        let lacks: Option<Vec<String>> = workers.iter().map(|worker| lacks(&worker.offer, task)).collect();
+        let lacks = lacks?.into_iter().next()?;
+        let chunks = 0..view.plan().count(place);
+        let mut ready = chunks
+            .map(|chunk| TaskRef::new(place, chunk))
+            .filter(|task| view.task(*task) == Some(TaskState::Ready));
+        Some((ready.next()?, Unplaced::NoMatch { workers: workers.len(), lacks }))
+    });
+    unmet.collect()
+}
+
+/// What a worker lacks for a task.
+fn lacks(offer: &Offer, task: &TaskSpec) -> Option<String> {
+    let needs = &task.constraints;
+    if let Some((name, value)) =
+        needs.labels.iter().find(|(name, value)| offer.labels.get(*name) != Some(value))
+    {
+        return Some(format!("the label {name} = {value}"));
+    }
+    if let Some(region) = needs.region.as_ref().filter(|_| offer.region != needs.region) {
+        return Some(format!("the region {region}"));
+    }
+    let memory = needs.memory_bytes.max(task.limits.memory_bytes);
+    if offer.memory_bytes < memory {
+        return Some(format!("{memory} bytes of memory"));
+    }
+    let operation = &task.action.operation;
+    (!offer.does(operation)).then(|| format!("the operation {operation}"))
 }
 
 /// When a job was submitted and when it has ended, in milliseconds since 1970.
@@ -89,9 +138,12 @@ pub(super) fn detail_of(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>, stat
         }
     });
     let held = progress.as_ref().and_then(|progress| progress.held.clone());
-    let held = held.filter(|_| view.state() == JobState::Running);
+    let held = unmet(seen, view, stats).into_iter().next().or(held);
+    let held = held.filter(|_| view.state() == JobState::Running && progress.is_some());
+    let mut summary = summary_of(seen, clock, view, stats);
+    summary.held = held.as_ref().map(|held| held_text(spec, held));
     JobDetail {
-        summary: summary(seen, clock, view),
+        summary,
         deadline_s: spec.deadline_s,
         spot_check: f64::from(spec.spot_check_per_mille) / 1000.0,
         lease_until_step: view.holder().until,

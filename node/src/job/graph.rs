@@ -16,10 +16,10 @@ use super::stats::Stats;
 use super::{Clock, Seen};
 use crate::api::types::{JobFamily, JobSummary, TaskCounts};
 
-const NODE: Size = Size { width: 236.0, height: 106.0 };
+const NODE: Size = Size { width: 262.0, height: 106.0 };
 const PILL: Size = Size { width: 150.0, height: 40.0 };
 const MARGIN: f64 = 28.0;
-const HEAD: f64 = 76.0;
+const HEAD: f64 = 86.0;
 const FOOT: f64 = 46.0;
 const PAD: f64 = 14.0;
 /// Narrower, the legend has no room.
@@ -179,7 +179,7 @@ fn draw_legend(height: f64) -> Markup {
         @for (class, name) in STATES {
             rect class=(class) x=(px(x)) y=(px(y - 9.0)) width="12" height="12" rx="2" {}
             text class="soft" x=(px(x + 18.0)) y=(px(y + 1.0)) { (name) }
-            ({ x += 34.0 + name.len() as f64 * CHAR.1; "" })
+            ({ x += 44.0 + name.len() as f64 * CHAR.1; "" })
         }
         line class="chain" x1=(px(x)) x2=(px(x + 26.0)) y1=(px(y - 3.0)) y2=(px(y - 3.0)) {}
         text class="soft" x=(px(x + 34.0)) y=(px(y + 1.0)) { "longest chain" }
@@ -201,7 +201,7 @@ fn draw_family(place: &Place, family: &JobFamily, critical_ms: u64) -> Markup {
     } else if family.tasks == 1 {
         format!("took {}", millis_text(times.max_ms))
     } else {
-        format!("median {}, longest {}", millis_text(times.p50_ms), millis_text(times.max_ms))
+        format!("median {}, max {}", millis_text(times.p50_ms), millis_text(times.max_ms))
     };
     let chain = if is_chain && critical_ms > 0 { millis_text(critical_ms) } else { String::new() };
     let fan_out = family.fan_out.clone().unwrap_or_else(|| "one task".to_owned());
@@ -214,7 +214,7 @@ fn draw_family(place: &Place, family: &JobFamily, critical_ms: u64) -> Markup {
             text class="soft" x=(px(x + PAD)) y=(px(y + 42.0)) { (cut(&fan_out, inner / CHAR.1)) }
             (draw_bar(x + PAD, y + 51.0, inner, counts))
             text x=(px(x + PAD)) y=(px(y + 78.0)) { (cut(&progress(family), inner / CHAR.1)) }
-            text class="soft" x=(px(x + PAD)) y=(px(y + 95.0)) { (cut(&time, (inner - 50.0) / CHAR.1)) }
+            text class="soft" x=(px(x + PAD)) y=(px(y + 95.0)) { (cut(&time, (inner - 64.0) / CHAR.1)) }
             text class="hot" text-anchor="end" x=(px(x + NODE.width - PAD)) y=(px(y + 95.0)) { (chain) }
         }
     }

@@ -164,8 +164,13 @@ impl JobEvent {
 
     /// True for what each task of a job has, also if nothing is the matter with it.
     fn is_routine(&self) -> bool {
-        let has_failed = self.state == Some(TaskState::Failed.code());
-        self.kind == EventKind::Attempt || self.kind == EventKind::TaskState && !has_failed
+        match self.kind {
+            EventKind::Attempt => true,
+            EventKind::TaskState => self.state != Some(TaskState::Failed.code()),
+            // It comes and goes as long as there is more work than workers.
+            EventKind::Held => matches!(self.reason, Some("all_busy" | "too_slow")),
+            _ => false,
+        }
     }
 }
 
@@ -375,6 +380,13 @@ impl History {
         {
             told.kind = EventKind::TaskState;
             told.from = Some(TaskState::Ready.code());
+        }
+        // The ledger does not know that it was running.
+        if let Event::Ledger(Change::Task { task, old: TaskState::Ready, new, .. }) = event
+            && new.has_ended()
+            && history.task(*task).started.is_some()
+        {
+            told.from = Some(TaskState::Running.code());
         }
         history.count(now, step, event);
         history.count += 1;

@@ -1,7 +1,7 @@
 //! A run log for people, as Markdown.
 
 use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::document::{bytes_text, counts_text, millis_text};
 use crate::api::types::{JobEventView, JobLog};
@@ -143,7 +143,7 @@ fn troubles(log: &JobLog, text: &mut String) {
         (troubles.ties, "votes had no majority at first"),
         (troubles.restored, "outputs were lost and made again"),
         (troubles.drivers, "times another node became the driver"),
-        (troubles.held, "times no worker was found for a task"),
+        (troubles.held, "times a task could not be given to a worker, each for another reason than before"),
     ] {
         if count > 0 {
             line!(text, "* {count} {what}.");
@@ -159,18 +159,21 @@ fn events(log: &JobLog, text: &mut String) {
         return;
     }
     line!(text, "\n## Events\n");
-    let left_out = log.events.len().saturating_sub(EVENTS_MAX);
-    let earlier = log.events_forgotten + left_out as u64;
-    if earlier > 0 {
+    // What each task has is left out first.
+    let is_routine = |event: &&JobEventView| event.kind == "task_state" || event.kind == "attempt";
+    let is_long = log.events.len() > EVENTS_MAX;
+    let told: Vec<_> = log.events.iter().filter(|event| !is_long || !is_routine(event)).collect();
+    let left_out = told.len().saturating_sub(EVENTS_MAX);
+    let all = log.events.len() as u64 + log.events_forgotten;
+    if is_long || log.events_forgotten > 0 {
         line!(
             text,
-            "The last {} of {}.\n",
-            log.events.len() - left_out,
-            log.events.len() as u64 + log.events_forgotten
+            "{} of {all}, those of single tasks left out; `omnimesh job logs` has more.\n",
+            told.len() - left_out
         );
     }
     line!(text, "| when | what | task | state | at | detail |\n|---|---|---|---|---|---|");
-    for event in log.events.iter().skip(left_out) {
+    for event in told.into_iter().skip(left_out) {
         line!(text, "{}", row(event));
     }
 }
@@ -190,7 +193,7 @@ fn row(event: &JobEventView) -> String {
         [&event.reason, &event.detail].into_iter().flatten().map(|text| cell(text)).collect();
     format!(
         "| {} | {} | {task} | {state} | {worker} | {} |",
-        moment(event.at_ms),
+        precise(event.at_ms),
         event.kind,
         detail.join(": ")
     )
@@ -218,8 +221,15 @@ fn capital(text: &str) -> String {
 }
 
 /// A moment, as RFC 3339 writes it.
-pub(super) fn moment(ms: u64) -> String {
+fn moment(ms: u64) -> String {
+    humantime::format_rfc3339_seconds(since_1970(ms)).to_string()
+}
+
+fn precise(ms: u64) -> String {
+    humantime::format_rfc3339_millis(since_1970(ms)).to_string()
+}
+
+fn since_1970(ms: u64) -> SystemTime {
     // What is beyond the year 9999 cannot be written so.
-    let ms = ms.min(253_402_300_799_000);
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000))
 }

@@ -25,7 +25,7 @@ pub fn run_log(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>) -> JobLog {
     let history = seen.history.job(&view.id());
     let nothing = BTreeMap::new();
     let tallies = history.map_or(&nothing, JobHistory::families);
-    let job = document::summary(seen, clock, view);
+    let job = document::summary_of(seen, clock, view, &stats);
     let times = times(seen, clock, view, &stats);
     let families = families(view, &stats, tallies);
     let troubles = troubles(history, tallies);
@@ -55,7 +55,7 @@ pub fn run_log(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>) -> JobLog {
 fn times(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>, stats: &Stats) -> JobTimes {
     let (submitted_ms, ended_ms) = document::moments(seen, clock, view);
     let started = seen.history.job(&view.id()).and_then(JobHistory::started);
-    let elapsed_ms = ended_ms.unwrap_or(clock.now()).saturating_sub(submitted_ms);
+    let elapsed_ms = ended_ms.unwrap_or(clock.now()).saturating_sub(submitted_ms).max(stats.done_ms());
     JobTimes {
         submitted_ms,
         started_ms: started.map(|time| clock.at(time)),
@@ -300,7 +300,7 @@ impl Advisor<'_> {
                 advice: "do it again with `redundancy = 3`: what a liar did alone before it was found stays"
                     .to_owned(),
                 because: format!(
-                    "{wrong} workers have signed wrong results, and {single} tasks of the file are done once"
+                    "{wrong} workers have signed wrong results, and {single} tasks of the file are done by one worker each"
                 ),
             });
         } else if troubles.ties > 0 {
@@ -312,8 +312,9 @@ impl Advisor<'_> {
             found.push(Suggestion {
                 advice: "set `spot_check = 0.02`, or `redundancy = 3`, if the workers are not all your own".to_owned(),
                 because: format!(
-                    "{} workers took part, and nobody has done a task of {single} entries of the file again to compare",
-                    self.stats.workers.len()
+                    "{} workers took part, and what {single} of {} tasks of the file made was made once, and compared with nothing",
+                    self.stats.workers.len(),
+                    spec.tasks.len()
                 ),
             });
         }

@@ -181,6 +181,11 @@ impl Stats {
         families
     }
 
+    /// How long the longest chain took, of those that have results.
+    pub fn done_ms(&self) -> u64 {
+        self.critical_path.iter().filter(|step| step.is_done).map(|step| step.wall_ms).sum()
+    }
+
     /// How many tasks have a result.
     pub fn results(&self) -> u32 {
         self.families.iter().map(|family| family.times.done).sum()

@@ -57,7 +57,11 @@ pub fn why_job(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>) -> WhyJob {
 
 fn why_running(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
     let progress = seen.driver.progress(&view.id());
-    if let Some((task, reason)) = progress.as_ref().and_then(|progress| progress.held.as_ref()) {
+    let stats = Stats::of(seen, view);
+    let unmet = if progress.is_some() { document::unmet(seen, view, &stats) } else { Vec::new() };
+    let held = progress.as_ref().and_then(|progress| progress.held.clone());
+    let held = held.filter(|(task, _)| unmet.iter().all(|(other, _)| other.task != task.task));
+    for (task, reason) in unmet.iter().chain(&held) {
         let name = task_name(view.spec(), *task);
         reasons.add(format!("{name} is not placed: {reason}"), held_remedy(reason));
     }
@@ -70,7 +74,6 @@ fn why_running(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
         progress.waiting,
         progress.attempts.len()
     ));
-    let stats = Stats::of(seen, view);
     let slots: u64 = seen.driver.workers(seen.now).iter().map(|worker| u64::from(worker.offer.slots)).sum();
     if progress.waiting as u64 > slots && slots > 0 {
         let remedy = "more nodes, or more of compute.slots at those that there are, make it sooner";
@@ -257,7 +260,9 @@ fn why_ready(seen: &Seen<'_>, view: &JobView<'_>, task: TaskRef, reasons: &mut R
     let before = reasons.0.len();
     why_driver(seen, view, reasons);
     let Some(progress) = seen.driver.progress(&view.id()) else { return };
-    match &progress.held {
+    let unmet = document::unmet(seen, view, &Stats::of(seen, view));
+    let unmet = unmet.iter().find(|(unmet, _)| unmet.task == task.task);
+    match unmet.or(progress.held.as_ref()) {
         Some((held, reason)) if held.task == task.task => {
             reasons.add(format!("it, or one like it, is not placed: {reason}"), held_remedy(reason));
         }

@@ -30,7 +30,7 @@ const BEND: Size = Size { width: 0.0, height: 6.0 };
 /// Bends in a picture, at most: beyond that edges go straight, and nobody would follow them anyway.
 const BENDS_MAX: usize = 4000;
 /// How often order and heights are improved: more changes little.
-const SWEEPS: usize = 8;
+const SWEEPS: usize = 16;
 
 struct Node {
     layer: usize,

@@ -66,7 +66,7 @@ fn summary(globals: &Globals, value: &Value) -> Result<(), CliError> {
             ("id", job.id.to_string()),
             ("name", job.name.clone()),
             ("state", job.state.clone()),
-            ("tasks", show::ended_of(&job)),
+            ("tasks", show::counts(&job.counts)),
             ("driver", job.driver.to_string()),
         ]
     })
@@ -243,7 +243,7 @@ fn print_event(is_json: bool, value: &Value, event: &JobEventView) -> Result<(),
 }
 
 fn event_line(event: &JobEventView) -> String {
-    let mut line = format!("{}  {:<14}", show::moment(event.at_ms), event.kind);
+    let mut line = format!("{}  {:<14}", show::precise(event.at_ms), event.kind);
     if let (Some(task), Some(chunk)) = (&event.task, event.chunk) {
         line.push_str(&format!("  {task}/{chunk}"));
     }
@@ -331,7 +331,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             event_line(&event),
-            "1970-01-01T00:00:00Z  attempt_failed  count/7  because memory_limit  17 bytes too much; is tried again"
+            "1970-01-01T00:00:00.000Z  attempt_failed  count/7  because memory_limit  17 bytes too much; is tried again"
         );
         let event = JobEventView {
             kind: "task_state".to_owned(),
@@ -341,7 +341,7 @@ mod tests {
             detail: None,
             ..event
         };
-        assert_eq!(event_line(&event), "1970-01-01T00:00:00Z  task_state      count/7  READY -> RUNNING");
+        assert_eq!(event_line(&event), "1970-01-01T00:00:00.000Z  task_state      count/7  READY -> RUNNING");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `job show`: a job at a glance.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use omnimesh_node::api::types::{JobDetail, JobFamily, JobSummary, TaskCounts};
 use serde_json::Value;
@@ -158,7 +158,7 @@ fn percent(job: &JobSummary) -> String {
 }
 
 /// The states that occur, with their counts.
-fn counts(counts: &TaskCounts) -> String {
+pub(super) fn counts(counts: &TaskCounts) -> String {
     let all = [
         (counts.succeeded, "succeeded"),
         (counts.running, "running"),
@@ -187,9 +187,17 @@ pub(super) fn ended_of(job: &JobSummary) -> String {
 
 /// A moment, as RFC 3339 writes it.
 pub(super) fn moment(ms: u64) -> String {
+    humantime::format_rfc3339_seconds(since_1970(ms)).to_string()
+}
+
+/// The same with milliseconds.
+pub(super) fn precise(ms: u64) -> String {
+    humantime::format_rfc3339_millis(since_1970(ms)).to_string()
+}
+
+fn since_1970(ms: u64) -> SystemTime {
     // What is beyond the year 9999 cannot be written so.
-    let ms = ms.min(253_402_300_799_000);
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000))
 }
 
 /// A duration for people.
