@@ -83,7 +83,7 @@ pub(super) fn unmet(seen: &Seen<'_>, view: &JobView<'_>, stats: &Stats) -> Vec<(
 fn lacks(offer: &Offer, task: &TaskSpec) -> Option<String> {
     let needs = &task.constraints;
     if let Some((name, value)) =
-        needs.labels.iter().find(|(name, value)| offer.labels.get(*name) != Some(value))
+        needs.labels.iter().find(|(name, value)| offer.labels.get(*name) != Some(*value))
     {
         return Some(format!("the label {name} = {value}"));
     }
