@@ -323,7 +323,10 @@ impl State {
         if !active.failed_on.contains(&worker) && reason != FailReason::Busy {
             active.failed_on.push(worker);
         }
-        let (is_final, wait) = if reason.is_of_the_worker() {
+        let (is_final, wait) = if reason == FailReason::Busy {
+            // Nothing went wrong: the pool knows by now that there is no room, and when there is some it is asked again.
+            (false, Duration::ZERO)
+        } else if reason.is_of_the_worker() {
             active.losses += 1;
             let wait = (LOSS_WAIT * u32::from(active.losses)).min(LOSS_WAIT_MAX);
             // The first worker that is lost is no reason to wait.
