@@ -97,7 +97,7 @@ impl ComputeSettings {
             take(share).into_iter().for_each(|node| roles[node as usize] = role);
         }
         let slow: NodeSet = take(compute.slow).into_iter().collect();
-        let ledgers = compute.ledgers.unwrap_or(nodes).min(nodes) as usize;
+        let ledgers = compute.ledgers(nodes).min(nodes) as usize;
         let mut rest: Vec<u32> = (0..nodes).filter(|node| !submitters.contains(node)).collect();
         rest.shuffle(&mut rng);
         let mut keepers: Vec<u32> = submitters.iter().copied().chain(rest).take(ledgers).collect();

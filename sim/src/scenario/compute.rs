@@ -61,7 +61,7 @@ pub struct Compute {
     pub queue: u32,
     /// So many nodes, fixed and random, submit jobs, in turn.
     pub submitters: u32,
-    /// So many nodes keep the ledger, the submitters among them, and can drive jobs; none: all.
+    /// So many nodes keep the ledger, the submitters among them, and can drive jobs; none: all, or 64 of more.
     pub ledgers: Option<u32>,
     /// Bytes of the input that each task reads that reads some.
     pub input_bytes: u64,
@@ -127,7 +127,15 @@ impl Default for Compute {
     }
 }
 
+/// Nodes that keep the ledger at most: each of them tells all others.
+pub(super) const LEDGERS_MAX: u32 = 64;
+
 impl Compute {
+    /// How many of so many nodes keep the ledger.
+    pub(crate) fn ledgers(&self, nodes: u32) -> u32 {
+        self.ledgers.unwrap_or(nodes.min(LEDGERS_MAX))
+    }
+
     /// When a job is submitted.
     pub(crate) fn time_of(&self, job: u32) -> Duration {
         self.start + self.over.mul_f64(f64::from(job) / f64::from(self.jobs.max(1)))

@@ -1,10 +1,9 @@
 //! Jobs: tasks that a job can have, shares that leave somebody to work, times within the run.
 
 use super::{Problems, ms};
+use crate::scenario::compute::LEDGERS_MAX;
 use crate::scenario::{AdversaryKind, Check, Compute, Scenario, Shape};
 
-/// Nodes that keep the ledger at most: each of them tells all others.
-const LEDGERS_MAX: u32 = 64;
 /// Tasks of a job whose every task is a line of its own: what fits into an entry of the log.
 const DAG_TASKS_MAX: u32 = 150;
 /// The deepest chain, for the same reason.
@@ -100,13 +99,14 @@ impl Problems {
         let ok = (1..=4096).contains(&compute.slots);
         self.require(ok, "compute.slots", "must be from 1 to 4096", "2 is two tasks at once");
         self.require(compute.queue <= 4096, "compute.queue", "must be at most 4096", "4 is usual");
-        let ok = (1..=nodes).contains(&compute.submitters);
-        let message = format!("must be from 1 to the {nodes} nodes there are");
+        let most = nodes.min(LEDGERS_MAX);
+        let ok = (1..=most).contains(&compute.submitters);
+        let message = format!("must be from 1 to {most}");
         self.require(ok, "compute.submitters", &message, "1 is one node that submits all jobs");
-        let ledgers = compute.ledgers.unwrap_or(nodes);
-        let ok = ledgers <= LEDGERS_MAX && ledgers >= compute.submitters && ledgers <= nodes;
-        let message = format!("must be from the number of submitters to {LEDGERS_MAX}, and to all nodes");
-        let remedy = "16 is enough for drivers that die; without it all nodes keep the ledger";
+        let ledgers = compute.ledgers(nodes);
+        let ok = (compute.submitters..=most).contains(&ledgers);
+        let message = format!("must be from the number of submitters to {most}");
+        let remedy = "16 is enough for drivers that die";
         self.require(ok, "compute.ledgers", &message, remedy);
         let shares = [
             (compute.liars, "liars"),
