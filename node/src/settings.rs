@@ -11,7 +11,9 @@ use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
 use omnimesh_protocol::observer::statistics::Rate;
 use omnimesh_protocol::observer::{self, places, probe, quarantine, telemetry};
-use omnimesh_protocol::{MeshId, admission, author, compute, dialer, gossip, log, membership, replay, step, validate};
+use omnimesh_protocol::{
+    MeshId, admission, author, compute, dialer, gossip, log, membership, replay, step, validate,
+};
 
 use crate::compute::wasm::SandboxConfig;
 use crate::swarm::{self, LinkEnd, TransportKind, peer};

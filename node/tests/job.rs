@@ -91,7 +91,8 @@ async fn a_job_is_done_by_all_and_ends_everywhere_alike() {
     let spec = read_job(HASHES, &[("data", blob)]);
     let job = alice.submit(spec.clone()).await.unwrap();
     assert_eq!(alice.submit(spec).await.unwrap(), job, "to submit twice is to submit once");
-    let expected: String = data.chunks(256 << 10).map(|chunk| blake3::hash(chunk).to_hex().to_string()).collect();
+    let expected: String =
+        data.chunks(256 << 10).map(|chunk| blake3::hash(chunk).to_hex().to_string()).collect();
     for node in [&alice, &bob, &carol] {
         assert_eq!(ended(node, job).await, JobState::Succeeded);
         let outputs = outputs(node, job).await;
@@ -114,7 +115,8 @@ async fn a_job_is_done_by_all_and_ends_everywhere_alike() {
 #[actix::test]
 async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let alice = start("take-over", 1, dirs[0].path(), Vec::new(), |config| config.compute.slots = Some(0)).await;
+    let alice =
+        start("take-over", 1, dirs[0].path(), Vec::new(), |config| config.compute.slots = Some(0)).await;
     let bob = start("take-over", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
     // Nobody has the label yet: the job waits.
     let text = "name = \"wait\"\n[task.one]\noperation = \"pattern\"\nparams = { from = 1, count = 3 }\n\

@@ -61,7 +61,9 @@ fn anything(seed: u64) -> Scenario {
         over: if submitters == 1 { Duration::ZERO } else { secs(rng.random_range(0..20)) },
         jobs: rng.random_range(1..=4),
         tasks: rng.random_range(8..=60),
-        shape: *[Shape::MapReduce, Shape::Chain { depth: 4 }, Shape::Dag].choose(&mut rng).expect("not empty"),
+        shape: *[Shape::MapReduce, Shape::Chain { depth: 4 }, Shape::Dag]
+            .choose(&mut rng)
+            .expect("not empty"),
         service: Duration::from_millis(rng.random_range(100..3_000)),
         service_sigma: rng.random_range(0.0..1.0),
         redundancy: 3,

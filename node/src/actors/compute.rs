@@ -23,11 +23,11 @@ use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::compute::driver::{self, Event as JobChange, Finding, Refusal};
 use omnimesh_protocol::compute::job::JobSpec;
+use omnimesh_protocol::compute::ledger::FailReason;
 use omnimesh_protocol::compute::ledger::{self, CATEGORY, Change as LedgerChange};
 use omnimesh_protocol::compute::wire::{Assignment, BATCH_MAX, DecodeError, Failure, Frame};
 use omnimesh_protocol::compute::worker::{self, Done, RunId};
 use omnimesh_protocol::compute::{BlobRef, JobId};
-use omnimesh_protocol::compute::ledger::FailReason;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::log::checkpoint::Base;
@@ -370,9 +370,13 @@ impl ComputeActor {
     }
 
     fn answer_submission(&mut self, ticket: Ticket) {
-        let is_ready =
-            matches!(self.answers.get(&ticket), Some(Answer::Submitted { is_copied: true, job: Some(_), .. }));
-        if is_ready && let Some(Answer::Submitted { answer, job: Some(job), .. }) = self.answers.remove(&ticket) {
+        let is_ready = matches!(
+            self.answers.get(&ticket),
+            Some(Answer::Submitted { is_copied: true, job: Some(_), .. })
+        );
+        if is_ready
+            && let Some(Answer::Submitted { answer, job: Some(job), .. }) = self.answers.remove(&ticket)
+        {
             let _ = answer.send(Ok(job));
         }
     }
@@ -392,7 +396,12 @@ impl ComputeActor {
         ticket
     }
 
-    fn submit(&mut self, spec: JobSpec, answer: oneshot::Sender<Result<JobId, JobError>>, ctx: &mut Context<Self>) {
+    fn submit(
+        &mut self,
+        spec: JobSpec,
+        answer: oneshot::Sender<Result<JobId, JobError>>,
+        ctx: &mut Context<Self>,
+    ) {
         let ticket = self.take_ticket(Answer::Submitted { answer, is_copied: false, job: None });
         self.submitting = Some(ticket);
         self.drive(driver::Input::Submit { spec, ticket }, ctx);
@@ -439,7 +448,8 @@ impl ComputeActor {
         let Some(view) = self.driver.ledger().job(job) else { return };
         let (me, submitter) = (self.me(), view.submitter());
         let mine = job.rendezvous(&me);
-        let before = self.peers.nodes().filter(|node| *node != submitter && job.rendezvous(node) > mine).count();
+        let before =
+            self.peers.nodes().filter(|node| *node != submitter && job.rendezvous(node) > mine).count();
         if submitter == me || before >= self.settings.input_copies || view.is_finished() {
             return;
         }

@@ -124,19 +124,20 @@ impl RegistryActor {
     /// Gives the state all that there is, the base and every entry behind it; it takes what it has not. What happens
     /// meanwhile waits.
     fn replay(&mut self, ctx: &mut Context<Self>) {
-        let batches = read_all(Arc::clone(&self.store)).into_actor(self).map(|batch, actor, ctx| match batch {
-            Ok(Batch { base, records, damage }) => {
-                if let Some(base) = base {
-                    actor.state.take_base(&base, &mut actor.out);
+        let batches =
+            read_all(Arc::clone(&self.store)).into_actor(self).map(|batch, actor, ctx| match batch {
+                Ok(Batch { base, records, damage }) => {
+                    if let Some(base) = base {
+                        actor.state.take_base(&base, &mut actor.out);
+                    }
+                    for record in &records {
+                        actor.state.apply_record(record, &mut actor.out);
+                    }
+                    actor.tell_watchers();
+                    projection::tell_log(&actor.log, damage, actor, ctx);
                 }
-                for record in &records {
-                    actor.state.apply_record(record, &mut actor.out);
-                }
-                actor.tell_watchers();
-                projection::tell_log(&actor.log, damage, actor, ctx);
-            }
-            Err(error) => tracing::error!(%error, "the registry could not be built anew"),
-        });
+                Err(error) => tracing::error!(%error, "the registry could not be built anew"),
+            });
         ctx.wait(batches.finish().map(|(), actor, _| actor.answer()));
     }
 

@@ -65,6 +65,9 @@ impl MeshNode {
     }
 
     fn compute(&self) -> Result<Addr<ComputeActor>, JobError> {
-        self.0.with_links(|links| links.compute.clone()).map_err(|_| JobError::Stopped)?.ok_or(JobError::NoStore)
+        self.0
+            .with_links(|links| links.compute.clone())
+            .map_err(|_| JobError::Stopped)?
+            .ok_or(JobError::NoStore)
     }
 }

@@ -262,7 +262,8 @@ impl BlobStore {
         for group in groups {
             let Some(content) = self.group(&blob.hash, group)? else { return Ok(None) };
             let begin = group * GROUP_BYTES;
-            let place = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(content.len());
+            let place =
+                |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(content.len());
             let (from, to) = (place(range.start), place(range.end));
             if is_one {
                 return Ok(Some(content.slice(from..to)));

@@ -150,7 +150,10 @@ impl Driver {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.gossip.finish();
         behaviour.control.finish();
-        for streams in [behaviour.log.as_mut(), behaviour.blob.as_mut(), behaviour.compute.as_mut()].into_iter().flatten() {
+        for streams in [behaviour.log.as_mut(), behaviour.blob.as_mut(), behaviour.compute.as_mut()]
+            .into_iter()
+            .flatten()
+        {
             streams.finish();
         }
         let written = async {

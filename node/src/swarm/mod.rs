@@ -39,7 +39,8 @@ mod streams;
 mod transport;
 
 pub use behaviour::{
-    GOSSIP_PROTOCOLS, PROTOCOL_VERSION, blob_protocol, compute_protocol, control_protocol, kad_protocol, log_protocol,
+    GOSSIP_PROTOCOLS, PROTOCOL_VERSION, blob_protocol, compute_protocol, control_protocol, kad_protocol,
+    log_protocol,
 };
 pub use config::{Config, Limits, StreamConfig, TransportKind};
 pub use event::{DialFailure, DownReason, Event, Held, Inbound, Malformed, Source, StreamKind};

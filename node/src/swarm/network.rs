@@ -11,7 +11,9 @@ use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::behaviour::{GOSSIP_PROTOCOLS, MeshBehaviour, blob_protocol, compute_protocol, control_protocol, log_protocol};
+use super::behaviour::{
+    GOSSIP_PROTOCOLS, MeshBehaviour, blob_protocol, compute_protocol, control_protocol, log_protocol,
+};
 use super::config::Config;
 use super::driver::Driver;
 use super::event::{Event, Inbound, StreamKind};

@@ -25,7 +25,9 @@ async fn frames_flow_both_ways(a: Config, b: Config) {
                 match kind {
                     StreamKind::Gossip => gossip = Some((protocol.to_string(), outbound.clone())),
                     StreamKind::Control => control = Some((protocol.to_string(), outbound.clone())),
-                    StreamKind::Log | StreamKind::Blob | StreamKind::Compute => panic!("nothing is kept here"),
+                    StreamKind::Log | StreamKind::Blob | StreamKind::Compute => {
+                        panic!("nothing is kept here")
+                    }
                 }
             }
             (gossip.is_some() && control.is_some()).then_some(())

@@ -374,8 +374,7 @@ impl State {
         });
         let inputs = inputs.fold(0, u64::saturating_add);
         if inputs > self.config.input_bytes_max {
-            let detail =
-                format!("the inputs have {inputs} bytes, more than fit here (compute.input_bytes)");
+            let detail = format!("the inputs have {inputs} bytes, more than fit here (compute.input_bytes)");
             return Some((FailReason::Unavailable, detail));
         }
         let all = u64::from(*slots) + u64::from(*queue_max);

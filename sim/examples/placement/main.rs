@@ -89,7 +89,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut text = head(&cli);
     for condition in conditions() {
-        let rows: Vec<Row> = Strategy::ALL.into_iter().map(|strategy| row(&cli, &condition, strategy)).collect();
+        let rows: Vec<Row> =
+            Strategy::ALL.into_iter().map(|strategy| row(&cli, &condition, strategy)).collect();
         table(&condition, &rows, &mut text);
     }
     if cli.out.as_os_str() == "-" {

@@ -15,7 +15,10 @@ fn facts(outcome: &Outcome) -> Result<&ComputeFacts, String> {
         return Err("There were no jobs: raise `compute.jobs`.".into());
     }
     if facts.ledgers == 0 {
-        return Err("No honest node with a ledger is up at the end: raise `compute.ledgers`, or let faults end.".into());
+        return Err(
+            "No honest node with a ledger is up at the end: raise `compute.ledgers`, or let faults end."
+                .into(),
+        );
     }
     Ok(facts)
 }
@@ -29,7 +32,9 @@ pub(super) fn tasks_committed_once(outcome: &Outcome) -> Verdict {
     let facts = facts(outcome)?;
     let tasks: u64 = facts.jobs.iter().map(|job| u64::from(job.tasks)).sum();
     if facts.jobs.iter().all(|job| job.succeeded_in == 0) {
-        return Err("No job has succeeded in any ledger, so nothing is committed: see `every_job_ends`.".into());
+        return Err(
+            "No job has succeeded in any ledger, so nothing is committed: see `every_job_ends`.".into()
+        );
     }
     let again = numbered(facts, |job| job.committed_again > 0);
     if let Some((number, job)) = again.first() {
@@ -61,7 +66,9 @@ pub(super) fn tasks_committed_once(outcome: &Outcome) -> Verdict {
 pub(super) fn no_wrong_result(outcome: &Outcome) -> Verdict {
     let facts = facts(outcome)?;
     if facts.jobs.iter().all(|job| job.succeeded_in == 0) {
-        return Err("No job has succeeded in any ledger, so there are no results: see `every_job_ends`.".into());
+        return Err(
+            "No job has succeeded in any ledger, so there are no results: see `every_job_ends`.".into()
+        );
     }
     let mut excused = 0;
     for (number, job) in facts.jobs.iter().enumerate() {
@@ -139,7 +146,9 @@ pub(super) fn every_job_ends(outcome: &Outcome) -> Verdict {
 pub(super) fn makespan(outcome: &Outcome, max: f64) -> Verdict {
     let facts = facts(outcome)?;
     let Some(makespan) = facts.makespan else {
-        return Err("Not all jobs have ended, so it is not known how long they take: see `every_job_ends`.".into());
+        return Err(
+            "Not all jobs have ended, so it is not known how long they take: see `every_job_ends`.".into()
+        );
     };
     if facts.bound.is_zero() {
         return Err("The bound is 0: raise `compute.service_ms`.".into());

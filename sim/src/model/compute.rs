@@ -156,12 +156,9 @@ impl Node {
         let now = self.local(ctx.now);
         let mut out = Outbox::new();
         let identity = shared.identity(ctx.me);
-        let worker =
-            worker::State::new(settings.worker.clone(), identity, shared.mesh.id(), now, &mut out);
+        let worker = worker::State::new(settings.worker.clone(), identity, shared.mesh.id(), now, &mut out);
         let keeps = settings.keeps(ctx.me);
-        let driver = keeps.then(|| {
-            Box::new(driver::State::new(settings.driver.clone(), shared.id(ctx.me)))
-        });
+        let driver = keeps.then(|| Box::new(driver::State::new(settings.driver.clone(), shared.id(ctx.me))));
         let part = ComputePart {
             worker,
             driver,
@@ -482,8 +479,7 @@ impl Node {
         let entries: Entries = [entry.clone()].into();
         let me = ctx.me;
         for keeper in settings.keepers.iter().filter(|keeper| **keeper != me) {
-            let parcel =
-                Parcel::Entries { author: me, first: seq.0, entries: Entries::clone(&entries) };
+            let parcel = Parcel::Entries { author: me, first: seq.0, entries: Entries::clone(&entries) };
             self.send(*keeper, Packet::Compute(parcel), ctx);
         }
         self.note_committed(&entry, ctx);
@@ -619,7 +615,9 @@ impl Node {
             } else {
                 let holders = shared.blobs.get(&blob.hash).into_iter().flatten().copied();
                 let holder = holders
-                    .filter(|holder| shared.up.contains(*holder) && shared.links.cut(*holder, ctx.me).is_none())
+                    .filter(|holder| {
+                        shared.up.contains(*holder) && shared.links.cut(*holder, ctx.me).is_none()
+                    })
                     .min_by_key(|holder| mix(u64::from(*holder) ^ u64::from(ctx.me) << 32));
                 fetched.extend(holder.map(|_| blob.hash));
                 holder

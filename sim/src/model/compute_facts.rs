@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use omnimesh_protocol::compute::job::Slot;
 use omnimesh_protocol::compute::ledger::{self, JobView, Part, TaskState};
 use omnimesh_protocol::compute::{BlobRef, TaskRef};
-use omnimesh_protocol::compute::job::Slot;
 
 use super::compute::Committed;
 use super::compute_jobs::{ComputeSettings, Planned, Role, truth};
@@ -64,8 +64,12 @@ pub(super) fn facts(
     let honest = |me: u32| !shared.dishonest.contains(me);
     let ledgers: Vec<&ledger::State> =
         parts.iter().filter(|(me, _)| honest(*me)).filter_map(|(_, part)| part.ledger()).collect();
-    let jobs: Vec<JobFacts> =
-        settings.jobs.iter().enumerate().map(|(number, job)| of_job(shared, number, job, &ledgers, &notes)).collect();
+    let jobs: Vec<JobFacts> = settings
+        .jobs
+        .iter()
+        .enumerate()
+        .map(|(number, job)| of_job(shared, number, job, &ledgers, &notes))
+        .collect();
     let liars = settings.roles.iter().filter(|role| role.lies()).count();
     let lies = |node: &&u32| settings.roles.get(**node as usize).is_some_and(|role| role.lies());
     let found = notes.accused.iter().filter(lies).count();
@@ -105,7 +109,8 @@ fn bound(
             .iter()
             .filter(|(of, ..)| *of == node)
             .map(|(_, from, to)| {
-                let (from, to) = (Duration::from_nanos(*from).max(begin), Duration::from_nanos(*to).min(until));
+                let (from, to) =
+                    (Duration::from_nanos(*from).max(begin), Duration::from_nanos(*to).min(until));
                 to.saturating_sub(from).as_secs_f64()
             })
             .sum();
@@ -153,8 +158,8 @@ fn of_job(
     for task in job.plan.tasks() {
         let output = first.output(task);
         let record = first.record(task);
-        let is_told = first.task(task) != Some(TaskState::Succeeded)
-            || (record.is_some() && output.is_some());
+        let is_told =
+            first.task(task) != Some(TaskState::Succeeded) || (record.is_some() && output.is_some());
         let agree = views.iter().all(|view| view.output(task) == output);
         facts.differing += u32::from(!is_told || !agree);
         let authors: BTreeSet<_> = first

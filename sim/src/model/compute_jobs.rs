@@ -91,8 +91,11 @@ impl ComputeSettings {
             others.drain(..count.min(others.len())).collect::<Vec<u32>>()
         };
         let mut roles = vec![Role::Honest; nodes as usize];
-        let shares =
-            [(compute.liars, Role::Liar), (compute.colluders, Role::Colluder), (compute.stallers, Role::Staller)];
+        let shares = [
+            (compute.liars, Role::Liar),
+            (compute.colluders, Role::Colluder),
+            (compute.stallers, Role::Staller),
+        ];
         for (share, role) in shares {
             take(share).into_iter().for_each(|node| roles[node as usize] = role);
         }
@@ -236,12 +239,7 @@ fn spec(compute: &Compute, number: u32, seed: u64) -> JobSpec {
     let limit = u64::try_from(compute.limit.as_millis()).unwrap_or(u64::MAX);
     let task = |name: String| TaskSpec {
         redundancy: compute.redundancy,
-        limits: Limits {
-            wall_ms: limit,
-            cpu_ms: limit,
-            memory_bytes: 1,
-            output_bytes: compute.output_bytes,
-        },
+        limits: Limits { wall_ms: limit, cpu_ms: limit, memory_bytes: 1, output_bytes: compute.output_bytes },
         ..TaskSpec::new(&name, "hash")
     };
     let chunks = Some(Each::Chunk { input: 0, bytes: compute.input_bytes, align: Align::Byte });

@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 use omnimesh_protocol::config::{CheckpointsConfig, NodeConfig};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::gossip::Topic;
 use omnimesh_protocol::{
     Hash, Identity, Mesh, MessageId, NodeId, Step, author, gossip, log, membership, replay, step, validate,
 };
+use smallvec::SmallVec;
 
 use super::compute_jobs::ComputeSettings;
 use super::link::{LinkModel, NodeSet};
@@ -116,13 +116,10 @@ impl Shared {
             })
         });
         let observer = scenario.has_observer().then(|| ObserverSettings::new(&scenario.observer));
-        let compute = scenario.compute.as_ref().map(|compute| ComputeSettings::new(scenario, compute, plan, &ids));
+        let compute =
+            scenario.compute.as_ref().map(|compute| ComputeSettings::new(scenario, compute, plan, &ids));
         let named = membership.is_some() || log.is_some() || observer.is_some() || compute.is_some();
-        let places = if named {
-            ids.iter().copied().zip(0..).collect()
-        } else {
-            HashMap::new()
-        };
+        let places = if named { ids.iter().copied().zip(0..).collect() } else { HashMap::new() };
         let mut addresses = HashMap::new();
         for (adversary, who) in scenario.adversaries.iter().zip(&plan.adversaries) {
             if let (AdversaryKind::Sybil { .. }, Some(first)) = (&adversary.kind, who.first()) {

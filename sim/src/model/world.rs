@@ -485,7 +485,8 @@ impl<'a> World<'a> {
     }
 
     fn end_fault(&mut self, number: usize, now: u64) {
-        let healed = self.shared.links.cuts.iter().find(|cut| cut.fault == number).map(|cut| cut.inside.clone());
+        let healed =
+            self.shared.links.cuts.iter().find(|cut| cut.fault == number).map(|cut| cut.inside.clone());
         self.shared.links.cuts.retain(|cut| cut.fault != number);
         if let Some(inside) = healed {
             self.tell_apart(&inside, true, now);

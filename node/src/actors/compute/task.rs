@@ -26,12 +26,11 @@ impl ComputeActor {
             let fetched = fetch(&blobs, &store, &assignment).await;
             (assignment, fetched)
         };
-        let fetching = ctx.spawn(fetched.into_actor(self).map(move |(assignment, fetched), actor, ctx| {
-            match fetched {
+        let fetching =
+            ctx.spawn(fetched.into_actor(self).map(move |(assignment, fetched), actor, ctx| match fetched {
                 Ok(()) => actor.execute(run, assignment, ctx),
                 Err(done) => actor.on_done(run, done, ctx),
-            }
-        }));
+            }));
         self.running.insert(run, Running::Fetching(fetching));
     }
 
@@ -78,7 +77,12 @@ async fn fetch(blobs: &Addr<BlobActor>, store: &BlobStore, assignment: &Assignme
 }
 
 /// Runs a task whose inputs are here, on a thread that may block.
-fn execute(operations: &Operations, store: &Arc<BlobStore>, assignment: &Assignment, cancel: &Cancel) -> Done {
+fn execute(
+    operations: &Operations,
+    store: &Arc<BlobStore>,
+    assignment: &Assignment,
+    cancel: &Cancel,
+) -> Done {
     let task = match read(store, assignment) {
         Ok(task) => task,
         Err(done) => return done,
@@ -125,11 +129,8 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
 }
 
 fn bytes_of(store: &BlobStore, blob: &BlobRef, range: std::ops::Range<u64>) -> Result<Bytes, Done> {
-    let gone = |detail: String| Done::Failed {
-        reason: FailReason::BlobMissing,
-        detail,
-        missing: vec![blob.hash],
-    };
+    let gone =
+        |detail: String| Done::Failed { reason: FailReason::BlobMissing, detail, missing: vec![blob.hash] };
     match store.read(blob, range) {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(gone(format!("{} had to make room for others before the task began", blob.hash))),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use actix::prelude::*;
 use bytes::Bytes;
 use libp2p::PeerId;
+use omnimesh_protocol::Step;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::log::checkpoint::Sealed;
 use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
-use omnimesh_protocol::Step;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Change, LogActor, LogError};

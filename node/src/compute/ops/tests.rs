@@ -10,7 +10,7 @@ use omnimesh_protocol::registry::Value;
 use rand_core::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use crate::compute::wasm::{Programs, LazySandbox, SandboxConfig};
+use crate::compute::wasm::{LazySandbox, Programs, SandboxConfig};
 use crate::compute::{Cancel, Context, Input, Keys, OpError, Task, run};
 
 struct TwoKeys;

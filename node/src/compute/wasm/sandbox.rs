@@ -1,7 +1,7 @@
 //! The engine and its limits.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ impl LazySandbox {
     /// # Errors
     /// If the machine does not have what the configuration asks for.
     pub fn get(&self) -> Result<&Sandbox, OpError> {
-        let made = self.made.get_or_init(|| Sandbox::new(self.config.clone()).map_err(|error| error.to_string()));
+        let made =
+            self.made.get_or_init(|| Sandbox::new(self.config.clone()).map_err(|error| error.to_string()));
         made.as_ref().map_err(|error| OpError::new(FailReason::Unavailable, error.clone()))
     }
 }

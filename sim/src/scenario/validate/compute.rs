@@ -72,7 +72,8 @@ impl Problems {
         self.require(ok, "compute.spot_checks", message, "remove it, or set redundancy to 1");
         let last = compute.start.saturating_add(compute.over);
         if last >= scenario.duration && !scenario.duration.is_zero() {
-            let message = format!("and over_ms leave nothing of the run, which ends at {}", ms(scenario.duration));
+            let message =
+                format!("and over_ms leave nothing of the run, which ends at {}", ms(scenario.duration));
             self.push("compute.start_ms", message, "submit earlier, or raise duration_ms");
         }
         let ok = compute.deadline.as_secs() >= 1;
