@@ -6,7 +6,7 @@ use rand_core::Rng;
 use smallvec::SmallVec;
 
 use crate::compute::id::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
-use crate::compute::ledger::{Commit, FailReason, Outcome, WORKERS_MAX, cut_detail};
+use crate::compute::ledger::{Commit, FailReason, Outcome, Part, WORKERS_MAX, cut_detail};
 use crate::compute::statement::{Evidence, VerifiedResults};
 use crate::compute::wire::{Failure, ResultItem};
 use crate::id::{Hash, NodeId};
@@ -103,7 +103,10 @@ impl State {
         }
         self.pool.on_success(now, worker, time, typical);
         self.pool.on_holds(worker, result.hash);
-        if let Some(longest) = active.blobs.first() {
+        // Who has read a chunk of a blob does not hold the others.
+        if let Some(longest) = active.blobs.first()
+            && active.parts.iter().any(|part| is_whole(part, longest.hash))
+        {
             self.pool.on_holds(worker, longest.hash);
         }
         if run.banned.contains(&worker) {
@@ -472,6 +475,11 @@ impl State {
         });
         run.wants.remove(&task);
     }
+}
+
+/// True if all of this blob is read.
+fn is_whole(part: &Part, of: Hash) -> bool {
+    matches!(part, Part::Blob { blob, from: 0, to, .. } if blob.hash == of && *to >= blob.size)
 }
 
 impl Active {
