@@ -1,10 +1,12 @@
 //! What came of a run: facts, recorded by an engine, for the checkers and the report.
 
+mod compute;
 mod detection;
 mod log;
 
 use std::time::Duration;
 
+pub use compute::{ComputeCounts, ComputeFacts, JobFacts, WrongResult};
 pub use detection::{Convicted, DetectionFacts, Held, Truth};
 pub use log::{
     Answer, Append, AuthorLog, Covered, Frozen, LogCounts, LogFacts, NodeLog, SealedCheckpoint, StoredRecord,
@@ -67,6 +69,8 @@ pub struct Outcome {
     pub degrees: Vec<u32>,
     /// The durable log, if nodes keep one.
     pub log: Option<LogFacts>,
+    /// The jobs, if there are some.
+    pub compute: Option<ComputeFacts>,
     /// What nodes found out about each other, if they have observers.
     pub detection: Option<DetectionFacts>,
     /// Bytes that the machines of a node hold, on average, at the end.

@@ -3,10 +3,12 @@
 //! Both are stable interfaces: fields are added, never renamed. What has no value, as the latency of a run without
 //! deliveries, is `null`. [`crate::stats`] defines the statistics.
 
+mod compute;
 mod log;
 
 use std::time::Duration;
 
+pub use compute::ComputeSummary;
 pub use log::LogSummary;
 
 use data_encoding::HEXLOWER;
@@ -122,6 +124,9 @@ pub struct Summary {
     /// The durable log; all zero if nodes keep none.
     #[serde(default)]
     pub log: LogSummary,
+    /// The jobs; all zero if there are none.
+    #[serde(default)]
+    pub compute: ComputeSummary,
 }
 
 /// Percentiles of a latency.
@@ -325,6 +330,7 @@ impl Summary {
             gossip: (&outcome.gossip).into(),
             refusals: refusals(outcome),
             log: LogSummary::of(outcome),
+            compute: ComputeSummary::of(outcome),
         }
     }
 

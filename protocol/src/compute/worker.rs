@@ -229,6 +229,8 @@ pub struct State {
     tasks: BTreeMap<TaskKey, Task>,
     runs: BTreeMap<RunId, TaskKey>,
     queue: VecDeque<TaskKey>,
+    /// Drivers that were refused for lack of room, and are to hear when there is some: who waits longest first.
+    refused: VecDeque<NodeId>,
     done: LruCache<TaskKey, (BlobRef, u64, u64)>,
     held: Vec<Hash>,
     memory: u64,
@@ -246,8 +248,6 @@ struct Outgoing {
     failures: Vec<Failure>,
     /// Its last offer is out of date.
     is_stale: bool,
-    /// It was refused for lack of room, and is to hear when there is some.
-    was_refused: bool,
 }
 
 impl State {
@@ -269,6 +269,7 @@ impl State {
             tasks: BTreeMap::new(),
             runs: BTreeMap::new(),
             queue: VecDeque::new(),
+            refused: VecDeque::new(),
             held: Vec::new(),
             memory: 0,
             running: 0,
@@ -352,7 +353,9 @@ impl State {
         }
         if let Some((reason, detail)) = self.refusal(&assignment) {
             self.stats.busy += 1;
-            self.drivers.entry(from).or_default().was_refused = true;
+            if !self.refused.contains(&from) {
+                self.refused.push_back(from);
+            }
             return self.fail(from, attempt, reason, detail, Vec::new());
         }
         let run = RunId(self.next_run);
@@ -439,6 +442,7 @@ impl State {
     /// What waits for a driver that is gone is not begun; what runs goes on, for the next driver will ask for it.
     fn on_disconnected(&mut self, node: &NodeId) {
         self.drivers.remove(node);
+        self.refused.retain(|driver| driver != node);
         for task in self.tasks.values_mut() {
             task.askers.retain(|(driver, _)| driver != node);
         }
@@ -457,16 +461,26 @@ impl State {
         } else {
             self.queue.retain(|waiting| waiting != key);
         }
+        self.invite();
         Some(task)
+    }
+
+    /// Somebody who was refused hears of room: one, as all would come and all but one be refused again; all, if there is
+    /// nothing left to do meanwhile.
+    fn invite(&mut self) {
+        let is_idle = self.queue.is_empty() && self.running < self.config.slots;
+        let count = if is_idle { self.refused.len() } else { self.refused.len().min(1) };
+        for driver in self.refused.drain(..count) {
+            if let Some(outgoing) = self.drivers.get_mut(&driver) {
+                outgoing.is_stale = true;
+            }
+        }
     }
 
     fn on_done(&mut self, run: RunId, done: Done) {
         // One that was stopped is not known any more.
         let Some(task) = self.runs.get(&run).copied().and_then(|key| self.remove(&key)) else { return };
         let key = task.assignment.key;
-        for driver in self.drivers.values_mut().filter(|driver| driver.was_refused) {
-            (driver.was_refused, driver.is_stale) = (false, true);
-        }
         match done {
             Done::Output { result, cpu_ms, wall_ms } => {
                 self.done.put(key, (result, cpu_ms, wall_ms));

@@ -63,6 +63,22 @@ fn a_job_is_done_and_spread() {
 }
 
 #[test]
+fn waiting_for_room_is_no_failure() {
+    for seed in seeds(3) {
+        let context = replay("waiting_for_room_is_no_failure", seed);
+        let worker = worker::Config { slots: 1, queue_max: 0, ..worker::Config::default() };
+        // Nothing but a lack of room goes wrong here.
+        let driver = driver::Config { losses_max: 0, ..driver::Config::default() };
+        let mut mesh = Mesh::new(seed, Options { nodes: 4, worker, driver, ..Options::default() });
+        mesh.run_for(5000);
+        let jobs: Vec<_> = (0..4).map(|node| mesh.submit(node, map_reduce(24, 8, 1))).collect();
+        mesh.run_until_finished(&jobs, 600);
+        mesh.exchange();
+        jobs.iter().for_each(|job| mesh.check_job(job, JobState::Succeeded, &context));
+    }
+}
+
+#[test]
 fn workers_die_and_come_back() {
     for seed in seeds(8) {
         let context = replay("workers_die_and_come_back", seed);

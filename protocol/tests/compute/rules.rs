@@ -115,6 +115,21 @@ fn two_choices_are_much_better_than_one() {
 }
 
 #[test]
+fn nobody_waits_at_a_holder_while_others_are_idle() {
+    let mut pool = pool(Strategy::LeastConnections, 3, 1);
+    // It would take two, and let one wait.
+    pool.on_offer(Time::ZERO, node(1), Offer { room: 2, ..offer(1) });
+    let blob = BlobRef { size: 1 << 20, ..BlobRef::of(b"x") };
+    pool.on_holds(node(1), blob.hash);
+    let constraints = Constraints::default();
+    let wanted = Wanted { inputs: &[blob], ..wanted(&constraints) };
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    assert_eq!(pool.pick(&wanted, &mut rng), Some(node(1)));
+    pool.on_assigned(Time::ZERO, node(1));
+    assert_ne!(pool.pick(&wanted, &mut rng), Some(node(1)));
+}
+
+#[test]
 fn the_slow_and_the_failing_get_less() {
     let mut pool = pool(Strategy::PowerOfTwo, 3, 10);
     let second = Duration::from_secs(1);

@@ -138,6 +138,33 @@ fn slots_queue_and_memory_are_bounds() {
 }
 
 #[test]
+fn of_many_who_were_refused_one_is_asked_for_each_place() {
+    let config = Config { slots: 1, queue_max: 1, ..Config::default() };
+    let mut bench = Bench::new(config);
+    let drivers: Vec<NodeId> = (10..14).map(|n| NodeId::from_bytes([n; 32])).collect();
+    let first = runs(&bench.assign(A, 1, 1))[0];
+    bench.assign(A, 2, 2);
+    for (driver, key) in drivers.iter().zip(10..) {
+        bench.give(Input::Connected(*driver));
+        assert_eq!(failures(&bench.assign(*driver, 9, key)).len(), 1);
+    }
+    let offered = |outputs: &[Output]| -> Vec<NodeId> {
+        let to = |output: &Output| match output {
+            Output::Send { to, frame: Frame::Offer(_) } => Some(*to),
+            _ => None,
+        };
+        outputs.iter().filter_map(to).collect()
+    };
+    // Who has waited longest.
+    let outputs = bench.give(Input::Done { run: first, done: done() });
+    assert_eq!(offered(&outputs), drivers[..1]);
+    // Nothing is left to do: whoever comes first may have it.
+    let second = runs(&outputs)[0];
+    let outputs = bench.give(Input::Done { run: second, done: done() });
+    assert_eq!(offered(&outputs), drivers[1..]);
+}
+
+#[test]
 fn what_nobody_wants_is_stopped() {
     let mut bench = Bench::new(Config::default());
     let run = runs(&bench.assign(A, 1, 5))[0];

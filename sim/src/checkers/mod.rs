@@ -10,6 +10,7 @@
 //! whose planned fault did nothing shows nothing.
 
 mod checkpoints;
+mod compute;
 mod detection;
 mod effects;
 mod logs;
@@ -73,6 +74,10 @@ fn judge(scenario: &Scenario, outcome: &Outcome, check: &Check) -> Verdict {
         Check::OnlyWritten => logs::only_written(outcome),
         Check::BoundedBuffers { bytes } => logs::bounded_buffers(outcome, bytes),
         Check::TrueCheckpoints => checkpoints::true_checkpoints(outcome),
+        Check::TasksCommittedOnce => compute::tasks_committed_once(outcome),
+        Check::NoWrongResult => compute::no_wrong_result(outcome),
+        Check::EveryJobEnds => compute::every_job_ends(outcome),
+        Check::Makespan { max } => compute::makespan(outcome, max),
         Check::Detection { precision_min, recall_min, false_quarantined_max } => {
             detection::detection(outcome, precision_min, recall_min, false_quarantined_max)
         }

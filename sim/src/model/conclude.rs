@@ -83,6 +83,7 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
             quarantines.push((*whom, at));
         }
     }
+    let compute = super::compute_facts::facts(shared, &shards, &mut record, &ended.away);
     let detection = shared.observer.as_ref().map(|_| detection(shared, &shards, &mut record, &ended.who));
     let adversaries = scenario.adversaries.iter().enumerate().map(|(number, adversary)| Effect {
         name: format!("{}#{}", adversary.kind.name(), number + 1),
@@ -124,6 +125,7 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         regions: ended.regions,
         degrees,
         log,
+        compute,
         detection,
         bytes_per_node: ended.bytes_per_node,
         events: record.events,

@@ -50,6 +50,8 @@ pub enum Machine {
     Log,
     /// The observer.
     Observer,
+    /// A driver or worker of jobs.
+    Compute,
     /// What makes an adversary misbehave.
     Mischief,
 }
@@ -77,6 +79,7 @@ impl Machine {
             Packet::Control(_) => Machine::Step,
             Packet::Swim(..) => Machine::Membership,
             Packet::Log(_) => Machine::Log,
+            Packet::Compute(_) => Machine::Compute,
         }
     }
 
@@ -87,6 +90,7 @@ impl Machine {
             Machine::Membership => "membership",
             Machine::Log => "log",
             Machine::Observer => "observer",
+            Machine::Compute => "compute",
             Machine::Mischief => "adversary",
         }
     }

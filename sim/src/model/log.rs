@@ -254,7 +254,10 @@ impl Node {
             Output::Find { token, author, seq } => self.add_read(Job::Find { token, author, seq }, ctx),
             Output::Timer { at, timer } => self.add_job_at(Job::Timer(timer), at),
             Output::Appended { ticket, appended } => note_answer(ticket, Ok(appended), ctx),
-            Output::Refused { ticket, error } => note_answer(ticket, Err(error), ctx),
+            Output::Refused { ticket, error } => {
+                self.on_compute_refused(ticket, ctx);
+                note_answer(ticket, Err(error), ctx);
+            }
             Output::Event(event) => self.on_log_event(event, ctx),
             output => {
                 if let Ok(work) = work(output) {
@@ -265,6 +268,9 @@ impl Node {
     }
 
     fn on_log_event(&mut self, event: Event<u32>, ctx: &mut Ctx<'_>) {
+        if let Event::Applied { record, .. } = &event {
+            self.on_compute_record(record, ctx);
+        }
         let forgets = ctx.shared.scenario.sabotage.forgetful_registry && ctx.me % 3 == 1;
         let Some(part) = self.machines.as_mut().and_then(|machines| machines.log.as_mut()) else { return };
         match event {

@@ -21,6 +21,9 @@
 
 mod checked;
 mod clock;
+mod compute;
+mod compute_facts;
+mod compute_jobs;
 mod conclude;
 mod disk;
 mod happening;

@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use smallvec::SmallVec;
 
 use super::clock::Clock;
+use super::compute::{ComputePart, KeptJobs};
 use super::disk::Drive;
 use super::link::{Fate, Parcel, Stream};
 use super::log::LogPart;
@@ -51,6 +52,8 @@ pub(super) enum Timer {
     Observer(observer::Timer),
     /// Look at what nobody tells the observer by itself.
     Look,
+    /// Something of jobs, by number.
+    Compute(u32),
 }
 
 impl Timer {
@@ -62,6 +65,7 @@ impl Timer {
             Timer::Mischief(_) => Machine::Mischief,
             Timer::Log(_) => Machine::Log,
             Timer::Observer(_) | Timer::Look => Machine::Observer,
+            Timer::Compute(_) => Machine::Compute,
         }
     }
 }
@@ -75,6 +79,7 @@ pub(super) struct Machines {
     author: Option<Box<author::State>>,
     pub(super) log: Option<Box<LogPart>>,
     pub(super) observer: Option<Box<ObserverPart>>,
+    pub(super) compute: Option<Box<ComputePart>>,
     /// The own envelope that the router is being given.
     publishing: Option<Box<Envelope>>,
     /// The step that the relay was last told.
@@ -107,6 +112,8 @@ pub(super) struct Node {
     pub(super) drive: Option<Box<Drive>>,
     /// What its observer keeps.
     pub(super) saved: Option<Box<Saved>>,
+    /// What it keeps of jobs.
+    pub(super) kept_jobs: Option<Box<KeptJobs>>,
     /// Events caused so far.
     order: u64,
     /// A hash of all that happened to it.
@@ -152,6 +159,7 @@ impl Node {
             disk: Disk { next_seq: 1, ..Disk::default() },
             drive: None,
             saved: None,
+            kept_jobs: None,
             order: 0,
             trace: 0,
             uplink_free: 0,
@@ -224,6 +232,7 @@ impl Node {
             author: None,
             log: None,
             observer: None,
+            compute: None,
             publishing: None,
             told: None,
         }));
@@ -235,6 +244,7 @@ impl Node {
         self.relay(relay::Input::Subscribe(shared.channel.clone()), ctx);
         self.start_observer(ctx);
         self.start_log(self.disk.lives > 1, ctx);
+        self.start_compute(ctx);
         // Whatever it is told first sets it going.
         self.membership(membership::Input::Addresses(Vec::new()), ctx);
         self.plan_mischief(ctx);
@@ -247,6 +257,9 @@ impl Node {
         if let Some(mut machines) = self.machines.take() {
             if let Some(part) = machines.log.take() {
                 self.drop_log(*part, ctx);
+            }
+            if let Some(part) = machines.compute.take() {
+                part.add_stats(&mut ctx.sink.record.compute);
             }
             if !ctx.shared.dishonest.contains(ctx.me) {
                 ctx.sink.record.add_stats(&machines.relay);
@@ -417,6 +430,9 @@ impl Node {
         if let Packet::Swim(id, bytes) = packet {
             return self.membership(membership::Input::Packet { from: id, bytes }, ctx);
         }
+        if let Packet::Compute(parcel) = packet {
+            return self.on_compute_parcel(from, parcel, ctx);
+        }
         if !self.end(from).is_some_and(|end| end.is_up && end.age == age) {
             ctx.sink.record.traffic.cut += 1;
             return;
@@ -432,7 +448,7 @@ impl Node {
             }
             Packet::Control(frame) => self.step(step::Input::Frame { from, frame }, ctx),
             Packet::Log(frame) => self.log(omnimesh_protocol::log::Input::Received { from, frame }, ctx),
-            Packet::Swim(..) => {}
+            Packet::Swim(..) | Packet::Compute(_) => {}
         }
     }
 
@@ -460,6 +476,7 @@ impl Node {
             Timer::Log(number) => self.on_log_job(number, ctx),
             Timer::Observer(timer) => self.observe(observer::Input::Timer(timer), ctx),
             Timer::Look => self.look_around(ctx),
+            Timer::Compute(number) => self.on_compute_later(number, ctx),
         }
     }
 
@@ -676,12 +693,14 @@ impl Node {
     pub(super) fn transmit(&mut self, to: u32, packet: Packet, ctx: &mut Ctx<'_>) {
         let bytes = size(&packet);
         let is_swim = matches!(packet, Packet::Swim(..));
+        let is_compute = matches!(packet, Packet::Compute(_));
         let order = self.order;
         self.order += 1;
         // A packet of the membership protocol may be for somebody who is not connected: the node dials then.
-        let mut dialled = Stream::default();
+        let mut dialled = if is_compute { self.compute_stream(to) } else { Stream::default() };
         let mut uplink = self.uplink_free;
         let (stream, age) = match self.end_mut(to) {
+            _ if is_compute => (&mut dialled, 0),
             Some(end) if end.is_up => (&mut end.stream, end.age),
             _ if is_swim => (&mut dialled, 0),
             _ => return,
@@ -699,6 +718,9 @@ impl Node {
         let fate =
             ctx.shared.links.carry(parcel, stream, &mut uplink, &mut record.traffic, &mut record.faults);
         self.uplink_free = uplink;
+        if is_compute {
+            self.keep_compute_stream(to, dialled);
+        }
         let arrive = |packet| What::Arrive { packet: Box::new(packet), age, is_read: false };
         match fate {
             Fate::Lost => {}
@@ -830,6 +852,9 @@ impl Node {
                 part.state().check_invariants();
             }
             if let Some(part) = &machines.observer {
+                part.check_invariants();
+            }
+            if let Some(part) = &machines.compute {
                 part.check_invariants();
             }
         }

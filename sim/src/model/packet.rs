@@ -17,6 +17,8 @@ pub(super) enum Packet {
     Swim(NodeId, bytes::Bytes),
     /// A frame of the durable log.
     Log(bytes::Bytes),
+    /// A frame between drivers and workers, or entries of the ledger where nodes keep no log; those dial who is not connected.
+    Compute(super::compute::Parcel),
 }
 
 /// Bytes of a frame on the wire.
@@ -27,6 +29,7 @@ pub(super) fn size(packet: &Packet) -> usize {
         Packet::Control(_) => 11,
         Packet::Swim(_, bytes) => bytes.len() + 6,
         Packet::Log(frame) => frame.len() + 3,
+        Packet::Compute(parcel) => parcel.size(),
     }
 }
 
@@ -41,6 +44,7 @@ pub(super) fn digest(packet: &Packet) -> u64 {
         Packet::Control(control::Frame::StepAnnounce { mesh_time_ns }) => mix(!*mesh_time_ns),
         Packet::Control(_) => 3,
         Packet::Swim(_, bytes) => digest_of_bytes(bytes, bytes.len() as u64),
+        Packet::Compute(parcel) => parcel.digest(),
         Packet::Log(frame) => {
             // Of a long one its ends: what is between them is signed, and seen again in the heads that follow.
             let (head, rest) = frame.split_at(frame.len().min(LOG_BYTES_HASHED));
@@ -50,7 +54,7 @@ pub(super) fn digest(packet: &Packet) -> u64 {
     }
 }
 
-fn digest_of_bytes(bytes: &[u8], seed: u64) -> u64 {
+pub(super) fn digest_of_bytes(bytes: &[u8], seed: u64) -> u64 {
     bytes.chunks(8).fold(seed, |hash, chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);

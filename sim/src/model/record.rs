@@ -8,6 +8,7 @@ use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::{MessageId, log, relay};
 
 use super::Happening;
+use super::compute_facts::ComputeNotes;
 use super::link::NodeSet;
 use super::log::{Answered, Asked};
 use super::log_checkpoint::{JumpNote, SealedNotes};
@@ -74,6 +75,7 @@ pub(super) struct Record {
     pub(super) sealed: SealedNotes,
     /// Where one came to stand for entries.
     pub(super) jumps: Vec<JumpNote>,
+    pub(super) compute: ComputeNotes,
 }
 
 impl Record {
@@ -160,6 +162,7 @@ impl Record {
         self.held.extend(other.held);
         self.connections_refused += other.connections_refused;
         self.gossip += &other.gossip;
+        self.compute.merge(other.compute);
         let sums = self.faults.iter_mut().chain(&mut self.adversaries).chain(&mut self.refusals);
         for (sum, one) in sums.zip(other.faults.iter().chain(&other.adversaries).chain(&other.refusals)) {
             *sum += one;

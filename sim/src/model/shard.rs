@@ -35,6 +35,8 @@ pub(super) struct Sink {
     pub(super) pool: Pool,
     /// Nodes whose process is to die now, and the faults that want it.
     pub(super) deaths: Vec<(u32, usize)>,
+    /// Outputs of tasks that nodes have made or fetched in this window.
+    pub(super) blobs: Vec<(omnimesh_protocol::Hash, u32)>,
 }
 
 impl Sink {
@@ -85,6 +87,7 @@ impl Shard {
             log_out: Outbox::new(),
             pool: Pool::new(),
             deaths: Vec::new(),
+            blobs: Vec::new(),
         };
         Shard { nodes, sink }
     }

@@ -10,9 +10,11 @@ use omnimesh_protocol::config::{CheckpointsConfig, NodeConfig};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::gossip::Topic;
 use omnimesh_protocol::{
-    Identity, Mesh, MessageId, NodeId, Step, author, gossip, log, membership, replay, step, validate,
+    Hash, Identity, Mesh, MessageId, NodeId, Step, author, gossip, log, membership, replay, step, validate,
 };
+use smallvec::SmallVec;
 
+use super::compute_jobs::ComputeSettings;
 use super::link::{LinkModel, NodeSet};
 use super::log::LogSettings;
 use super::observer::ObserverSettings;
@@ -48,6 +50,11 @@ pub(super) struct Shared {
     pub(super) log: Option<LogSettings>,
     /// Nodes watch each other.
     pub(super) observer: Option<ObserverSettings>,
+    /// Nodes do jobs.
+    pub(super) compute: Option<ComputeSettings>,
+    /// Where there are jobs: who is up, and who holds which output.
+    pub(super) up: NodeSet,
+    pub(super) blobs: HashMap<Hash, SmallVec<[u32; 4]>>,
     pub(super) links: LinkModel,
     pub(super) dishonest: NodeSet,
     /// Of each adversary of the scenario.
@@ -109,11 +116,10 @@ impl Shared {
             })
         });
         let observer = scenario.has_observer().then(|| ObserverSettings::new(&scenario.observer));
-        let places = if membership.is_some() || log.is_some() || observer.is_some() {
-            ids.iter().copied().zip(0..).collect()
-        } else {
-            HashMap::new()
-        };
+        let compute =
+            scenario.compute.as_ref().map(|compute| ComputeSettings::new(scenario, compute, plan, &ids));
+        let named = membership.is_some() || log.is_some() || observer.is_some() || compute.is_some();
+        let places = if named { ids.iter().copied().zip(0..).collect() } else { HashMap::new() };
         let mut addresses = HashMap::new();
         for (adversary, who) in scenario.adversaries.iter().zip(&plan.adversaries) {
             if let (AdversaryKind::Sybil { .. }, Some(first)) = (&adversary.kind, who.first()) {
@@ -132,6 +138,9 @@ impl Shared {
             membership,
             log,
             observer,
+            compute,
+            up: NodeSet::default(),
+            blobs: HashMap::new(),
             links: LinkModel::new(scenario.links.clone(), scenario.seed, plan.regions.clone()),
             dishonest: plan.dishonest.clone(),
             victims: plan.victims.clone(),

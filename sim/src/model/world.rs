@@ -1,6 +1,7 @@
 //! The run: windows of virtual time, worked off by all shards at once, and between them what concerns more than
 //! one node: starts and deaths, connections, faults, the workload, and looking at it all.
 
+mod compute;
 mod log;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,10 @@ enum Control {
     FaultEnds(usize),
     Publish(u32),
     Append(u32),
+    /// A job is submitted.
+    Submit(u32),
+    /// A submitter of jobs dies for good.
+    Die(u32),
     Sample,
 }
 
@@ -182,6 +187,7 @@ impl<'a> World<'a> {
                 self.schedule(nanos(log.time_of(number)), Control::Append(number));
             }
         }
+        self.schedule_jobs();
         let mut at = SAMPLE_EVERY;
         while at <= scenario.duration {
             self.schedule(nanos(at), Control::Sample);
@@ -252,6 +258,8 @@ impl<'a> World<'a> {
                 Control::FaultEnds(number) => self.end_fault(number, now),
                 Control::Publish(number) => self.publish(number, now),
                 Control::Append(number) => self.append(number, now),
+                Control::Submit(job) => self.submit(job, now),
+                Control::Die(node) => self.die(node, now),
                 Control::Sample => self.sample(now),
             }
             self.exchange();
@@ -269,6 +277,7 @@ impl<'a> World<'a> {
             for (id, author) in std::mem::take(&mut self.shards[from].sink.noise) {
                 self.shared.known.insert(id, Known { author, number: None });
             }
+            self.tell_blobs(from);
         }
     }
 
@@ -295,6 +304,7 @@ impl<'a> World<'a> {
     fn start_first(&mut self) {
         let nodes = self.shared.scenario.network.nodes;
         let first: NodeSet = (0..nodes).filter(|node| self.is_first(*node)).collect();
+        self.shared.up = first.clone();
         let shared = &self.shared;
         each(self.pool, &mut self.shards, |shard| {
             let ids = shard.first()..shard.first() + u32::try_from(shard.nodes.len()).unwrap_or(0);
@@ -317,7 +327,9 @@ impl<'a> World<'a> {
         if self.node(node).is_up() {
             return;
         }
+        self.shared.up.insert(node);
         self.with(node, now, |node, ctx| node.start(ctx));
+        self.tell_of(node, true, now);
         for number in self.links_of[node as usize].clone() {
             self.dial(number, now);
         }
@@ -365,6 +377,7 @@ impl<'a> World<'a> {
             return;
         }
         self.with(node, now, |node, ctx| node.kill(ctx));
+        self.tell_of(node, false, now);
         self.done[fault] += 1;
         let back = restart_after.map_or(u64::MAX, |after| now + nanos(after));
         self.away.push((node, now, back));
@@ -465,11 +478,19 @@ impl<'a> World<'a> {
             sent.audience.retain(|node| inside.contains(node) == with_author);
         }
         let heals = outlives.then_some(ends);
+        if !outlives {
+            self.tell_apart(&inside, false, now);
+        }
         self.shared.links.cuts.push(Cut { fault: number, inside, one_way, heals });
     }
 
     fn end_fault(&mut self, number: usize, now: u64) {
+        let healed =
+            self.shared.links.cuts.iter().find(|cut| cut.fault == number).map(|cut| cut.inside.clone());
         self.shared.links.cuts.retain(|cut| cut.fault != number);
+        if let Some(inside) = healed {
+            self.tell_apart(&inside, true, now);
+        }
         self.shared.links.degraded.retain(|degraded| degraded.fault != number);
         let who = self.plan.faults[number].clone();
         match self.shared.scenario.faults[number].kind {

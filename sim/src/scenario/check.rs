@@ -81,6 +81,19 @@ pub enum Check {
         /// Bytes, at each node.
         bytes: u64,
     },
+    /// Each task of each job is committed once: no driver commits what its ledger has, or what it has committed itself, and
+    /// all ledgers of honest nodes that are up at the end name the same results.
+    TasksCommittedOnce,
+    /// No result in those ledgers is wrong, unless half of those who were asked for it at least were liars.
+    NoWrongResult,
+    /// Each job has ended in all of those ledgers, and has succeeded.
+    EveryJobEnds,
+    /// From the first submission to the end of the last job it takes at most so many times the bound:
+    /// [`crate::outcome::ComputeFacts::bound`].
+    Makespan {
+        /// So many times.
+        max: f64,
+    },
     /// Of what honest nodes hold against others, and of those who misbehave, so much is right and found; of the nodes
     /// shut out, at most so many were honest. [`crate::summary::Detector`] defines the figures; they hold for each
     /// adversary of the scenario by itself. Needs observers and adversaries.
@@ -137,6 +150,16 @@ impl Check {
         vec![Check::TrueCheckpoints]
     }
 
+    /// All checks of jobs, with values that any healthy run fulfils.
+    pub fn of_compute() -> Vec<Check> {
+        vec![
+            Check::TasksCommittedOnce,
+            Check::NoWrongResult,
+            Check::EveryJobEnds,
+            Check::Makespan { max: 1.3 },
+        ]
+    }
+
     /// How long the nodes that it looks at have had to catch up, if it looks at logs.
     pub const fn within(&self) -> Option<Duration> {
         match self {
@@ -165,6 +188,10 @@ impl Check {
             Check::OnlyWritten => "only_written",
             Check::BoundedBuffers { .. } => "bounded_buffers",
             Check::TrueCheckpoints => "true_checkpoints",
+            Check::TasksCommittedOnce => "tasks_committed_once",
+            Check::NoWrongResult => "no_wrong_result",
+            Check::EveryJobEnds => "every_job_ends",
+            Check::Makespan { .. } => "makespan",
             Check::Detection { .. } => "detection",
         }
     }

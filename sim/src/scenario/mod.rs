@@ -4,6 +4,7 @@
 //! [`Scenario::problems`] says what is wrong with one, [`memory`] what it takes.
 
 mod check;
+mod compute;
 mod file;
 mod log;
 pub mod memory;
@@ -15,6 +16,7 @@ mod validate;
 use std::time::Duration;
 
 pub use check::Check;
+pub use compute::{Compute, Shape};
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
 pub use log::{CHECKPOINTS, Checkpoints, Disk, Log};
 pub use observer::Observer;
@@ -50,6 +52,8 @@ pub struct Scenario {
     pub checkpoints: Option<Checkpoints>,
     /// What logs are written to.
     pub disk: Disk,
+    /// The jobs that they do; none without it.
+    pub compute: Option<Compute>,
     /// Whether nodes watch each other.
     pub observer: Observer,
     /// What breaks, and when.
@@ -95,6 +99,7 @@ impl Default for Scenario {
             log: None,
             checkpoints: None,
             disk: Disk::default(),
+            compute: None,
             observer: Observer::default(),
             faults: Vec::new(),
             adversaries: Vec::new(),

@@ -13,6 +13,8 @@ macro_rules! shipped {
 shipped!(
     "byzantine-third",
     "churn",
+    "compute",
+    "compute-1000",
     "eclipse",
     "every-fault",
     "gossipsub-reference",

@@ -24,8 +24,9 @@
 //!
 //! # Failures
 //! What the task itself has failed with counts against its retries, then its fallback is tried. What the worker has
-//! failed with (it died, is silent, has no room, cannot fetch) does not; the task goes to another one, at
-//! most [`Config::losses_max`] times. So every task ends, and with the job's deadline every job.
+//! failed with (it died, is silent, cannot fetch) does not; the task goes to another one, at most
+//! [`Config::losses_max`] times. A lack of room is no failure: the task waits until there is some. So every task ends, with
+//! the job's deadline at the latest.
 //!
 //! # Outputs that were lost
 //! An output lives where it was made. When nobody has it any more, and a task that reads it says so, its task is run

@@ -6,7 +6,7 @@ use rand_core::Rng;
 use smallvec::SmallVec;
 
 use crate::compute::id::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
-use crate::compute::ledger::{Commit, FailReason, Outcome, WORKERS_MAX, cut_detail};
+use crate::compute::ledger::{Commit, FailReason, Outcome, Part, WORKERS_MAX, cut_detail};
 use crate::compute::statement::{Evidence, VerifiedResults};
 use crate::compute::wire::{Failure, ResultItem};
 use crate::id::{Hash, NodeId};
@@ -103,7 +103,10 @@ impl State {
         }
         self.pool.on_success(now, worker, time, typical);
         self.pool.on_holds(worker, result.hash);
-        if let Some(longest) = active.blobs.first() {
+        // Who has read a chunk of a blob does not hold the others.
+        if let Some(longest) = active.blobs.first()
+            && active.parts.iter().any(|part| is_whole(part, longest.hash))
+        {
             self.pool.on_holds(worker, longest.hash);
         }
         if run.banned.contains(&worker) {
@@ -343,7 +346,10 @@ impl State {
         if !active.failed_on.contains(&worker) && reason != FailReason::Busy {
             active.failed_on.push(worker);
         }
-        let (is_final, wait) = if reason.is_of_the_worker() {
+        let (is_final, wait) = if reason == FailReason::Busy {
+            // Nothing went wrong: the pool knows by now that there is no room, and when there is some it is asked again.
+            (false, Duration::ZERO)
+        } else if reason.is_of_the_worker() {
             active.losses += 1;
             let wait = (LOSS_WAIT * u32::from(active.losses)).min(LOSS_WAIT_MAX);
             // The first worker that is lost is no reason to wait.
@@ -489,6 +495,11 @@ impl State {
         });
         run.wants.remove(&task);
     }
+}
+
+/// True if all of this blob is read.
+fn is_whole(part: &Part, of: Hash) -> bool {
+    matches!(part, Part::Blob { blob, from: 0, to, .. } if blob.hash == of && *to >= blob.size)
 }
 
 impl Active {

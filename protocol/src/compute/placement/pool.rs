@@ -457,14 +457,16 @@ impl Pool {
         Some(picked)
     }
 
-    /// One with room that holds the longest input, if that is long enough to matter.
+    /// One with a slot that is free that holds the longest input, if that is long enough to matter. To wait there behind
+    /// others would take longer than to fetch it elsewhere.
     fn near(&self, wanted: &Wanted<'_>) -> Option<NodeId> {
         let longest = wanted.inputs.iter().max_by_key(|blob| (blob.size, blob.hash))?;
         if longest.size < self.config.locality_bytes_min {
             return None;
         }
         let holders = self.holders(&longest.hash).iter();
-        holders.filter(|node| self.is_eligible(node, wanted)).min_by_key(|node| self.load(node)).copied()
+        let is_idle = |node: &&NodeId| self.load(node) < 1000 && self.is_eligible(node, wanted);
+        holders.filter(is_idle).min_by_key(|node| self.load(node)).copied()
     }
 
     fn by_strategy(&self, wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<NodeId> {

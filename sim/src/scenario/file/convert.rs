@@ -6,6 +6,7 @@ use omnimesh_protocol::gossip::{self, ScoreConfig, TreeConfig};
 use omnimesh_protocol::observer::AnomalyKind;
 
 use super::Engine;
+use super::compute::compute;
 use super::hits::{adversary, check, fault};
 use super::read::{Section, set, to_number};
 use crate::scenario::{
@@ -44,7 +45,9 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     if scenario.log.is_none() {
         // Asked for in any case, so that the key is known.
         root.section("log").finish();
-        for key in ["disk", "checkpoints"].into_iter().filter(|key| root.has(key)) {
+        // Jobs are written to disks without a log, too.
+        let idle = |key: &&str| root.has(key) && !(*key == "disk" && root.has("compute"));
+        for key in ["disk", "checkpoints"].into_iter().filter(idle) {
             root.problem(key, "has no effect without a log", "add `[log]`, or remove it");
         }
     }
@@ -55,6 +58,9 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     let last = scenario.log.as_ref().map_or(scenario.duration, |log| log.end);
     let of_log = Check::of_log_within(scenario.duration.saturating_sub(last));
     scenario.disk = disk(root.section("disk"));
+    // Asked for in any case, so that the keys are known.
+    let of_jobs = compute(root.section("compute"));
+    scenario.compute = root.has("compute").then_some(of_jobs);
     scenario.observer = observer(&root, root.section("observer"));
     let regions = &scenario.network.regions;
     if let Some(faults) = root.sections("faults") {
@@ -65,10 +71,16 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     }
     if let Some(checks) = root.sections("checks") {
         scenario.checks = checks.into_iter().filter_map(|section| check(section, &of_log)).collect();
-    } else if scenario.log.is_some() {
-        scenario.checks.extend(of_log);
-        if scenario.checkpoints.is_some() {
+    } else {
+        if scenario.log.is_some() {
+            scenario.checks.extend(of_log);
+        }
+        if scenario.log.is_some() && scenario.checkpoints.is_some() {
             scenario.checks.extend(Check::of_checkpoints());
+        }
+        if scenario.compute.is_some() {
+            let is_asked = |check: &Check| !matches!(check, Check::Makespan { .. });
+            scenario.checks.extend(Check::of_compute().into_iter().filter(is_asked));
         }
     }
     let limits = root.section("limits");

@@ -22,7 +22,7 @@ const OF_FAULTS: [&str; 11] = [
 /// Keys of adversaries that belong to some kinds only.
 const OF_ADVERSARIES: [&str; 5] = ["after_ms", "by_ms", "rate_per_s", "victims", "dials"];
 /// Keys of checks that belong to some kinds only.
-const OF_CHECKS: [&str; 8] = [
+const OF_CHECKS: [&str; 9] = [
     "within_ms",
     "ratio",
     "steps",
@@ -31,6 +31,7 @@ const OF_CHECKS: [&str; 8] = [
     "precision_min",
     "recall_min",
     "false_quarantined_max",
+    "max",
 ];
 /// How one says whom something hits.
 const WHO: [&str; 5] = ["all", "nodes", "count", "share", "regions"];
@@ -78,7 +79,7 @@ impl AdversaryKind {
 
 impl Check {
     /// The names of all kinds.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 19] = [
         "agreement",
         "monotone",
         "authentic",
@@ -93,6 +94,10 @@ impl Check {
         "only_written",
         "bounded_buffers",
         "true_checkpoints",
+        "tasks_committed_once",
+        "no_wrong_result",
+        "every_job_ends",
+        "makespan",
         "detection",
     ];
 }
@@ -218,7 +223,8 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
 /// A check; `of_log` has the defaults of those that depend on the length of the run.
 pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check> {
     let name = kind_of(&section, &Check::NAMES)?;
-    let defaults = [Check::all().as_slice(), of_log, &Check::of_checkpoints(), &[Check::DETECTION]].concat();
+    let others = [Check::of_checkpoints(), Check::of_compute()].concat();
+    let defaults = [Check::all().as_slice(), of_log, &others, &[Check::DETECTION]].concat();
     let default = defaults.into_iter().find(|check| check.name() == name)?;
     let within = |within| section.ms("within_ms").unwrap_or(within);
     let check = match default {
@@ -235,6 +241,7 @@ pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check>
         Check::BoundedBuffers { bytes } => {
             Check::BoundedBuffers { bytes: section.whole("bytes").unwrap_or(bytes) }
         }
+        Check::Makespan { max } => Check::Makespan { max: section.number("max").unwrap_or(max) },
         Check::Detection { precision_min, recall_min, false_quarantined_max } => Check::Detection {
             precision_min: section.number("precision_min").unwrap_or(precision_min),
             recall_min: section.number("recall_min").unwrap_or(recall_min),
@@ -244,7 +251,10 @@ pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check>
         | Check::Authentic
         | Check::NoFalseQuarantine
         | Check::OnlyWritten
-        | Check::TrueCheckpoints => default,
+        | Check::TrueCheckpoints
+        | Check::TasksCommittedOnce
+        | Check::NoWrongResult
+        | Check::EveryJobEnds => default,
     };
     section.finish_kind(name, &OF_CHECKS);
     Some(check)
@@ -329,7 +339,8 @@ mod tests {
 
     #[test]
     fn every_check_has_its_name() {
-        let all = [Check::all(), Check::of_log(), Check::of_checkpoints(), vec![Check::DETECTION]].concat();
+        let of_rest = [Check::of_checkpoints(), Check::of_compute(), vec![Check::DETECTION]].concat();
+        let all = [Check::all(), Check::of_log(), of_rest].concat();
         assert_eq!(all.iter().map(Check::name).collect::<Vec<_>>(), Check::NAMES);
     }
 }

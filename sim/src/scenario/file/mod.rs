@@ -7,6 +7,7 @@
 //!
 //! All problems of a file are reported at once, each with its line, the value and a remedy.
 
+mod compute;
 mod convert;
 mod edit;
 mod hits;

@@ -26,6 +26,7 @@ impl Scenario {
         refuse(links.reordering > 0.0, "links.reordering", "frames overtake each other");
         refuse(links.repair == Repair::None && links.loss > 0.0, "links.repair", "losses are not repaired");
         refuse(self.log.is_some(), "log", "nodes keep a log on disks that fail as planned");
+        refuse(self.compute.is_some(), "compute", "there are jobs with modelled tasks");
         let network = &self.network;
         refuse(network.membership, "network.membership", "nodes know all others");
         refuse(!network.step_sync, "network.step_sync", "nodes know the true time");

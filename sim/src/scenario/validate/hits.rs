@@ -271,6 +271,10 @@ impl Problems {
                 Check::BoundedBuffers { bytes } => {
                     self.require(bytes > 0, key("bytes"), "must be above 0", "1048576 is one MiB");
                 }
+                Check::Makespan { max } => {
+                    let remedy = "1.3 is 30 % more than the bound";
+                    self.require((1.0..=1e9).contains(&max), key("max"), "must be at least 1", remedy);
+                }
                 Check::Detection { precision_min, recall_min, .. } => {
                     self.share(precision_min, true, key("precision_min"));
                     self.share(recall_min, true, key("recall_min"));
@@ -287,7 +291,10 @@ impl Problems {
                 | Check::Authentic
                 | Check::NoFalseQuarantine
                 | Check::OnlyWritten
-                | Check::TrueCheckpoints => {}
+                | Check::TrueCheckpoints
+                | Check::TasksCommittedOnce
+                | Check::NoWrongResult
+                | Check::EveryJobEnds => {}
             }
             if checks.iter().take(i).any(|other| other.name() == check.name()) {
                 let message = format!("`{}` is there twice", check.name());

@@ -1,5 +1,6 @@
 //! What cannot be simulated, and why.
 
+mod compute;
 mod engine;
 mod hits;
 mod log;
@@ -37,6 +38,7 @@ impl Scenario {
         problems.gossip(&self.gossip, self.network.nodes);
         problems.workload(&self.workload, self.duration);
         problems.log(self);
+        problems.compute(self);
         problems.hits(self);
         problems.0
     }

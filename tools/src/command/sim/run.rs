@@ -6,7 +6,7 @@ use omnimesh_sim::experiment::{self, Run, refuse_others};
 use omnimesh_sim::model::Options;
 use omnimesh_sim::report::MANIFEST;
 use omnimesh_sim::scenario::ScenarioFile;
-use omnimesh_sim::summary::{LogSummary, Manifest, Summary};
+use omnimesh_sim::summary::{ComputeSummary, LogSummary, Manifest, Summary};
 use serde_json::{Value, json};
 
 use super::progress::{Bar, short};
@@ -80,6 +80,9 @@ fn fields(manifest: &Manifest, summary: &Summary) -> Vec<(&'static str, String)>
     if summary.log.appends > 0 {
         fields.extend(log_fields(&summary.log));
     }
+    if summary.compute.jobs > 0 {
+        fields.extend(compute_fields(&summary.compute));
+    }
     if summary.detector.adversaries > 0 {
         let detector = &summary.detector;
         let found = format!(
@@ -141,6 +144,43 @@ fn log_fields(log: &LogSummary) -> Vec<(&'static str, String)> {
         fields.push(("checkpoints", text));
     }
     fields
+}
+
+/// Jobs: whether they ended and right, how long they took, and what that cost.
+fn compute_fields(compute: &ComputeSummary) -> Vec<(&'static str, String)> {
+    let seconds = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time:.1} s"));
+    vec![
+        (
+            "jobs",
+            format!(
+                "{} of {} succeeded, {} tasks, {} results wrong, driven on by others {} times",
+                compute.succeeded, compute.jobs, compute.tasks, compute.wrong, compute.takeovers
+            ),
+        ),
+        (
+            "makespan",
+            format!(
+                "{}, {} times the bound of {}",
+                seconds(compute.makespan_s),
+                text(compute.makespan_ratio, 3),
+                seconds(compute.bound_s)
+            ),
+        ),
+        (
+            "attempts",
+            format!(
+                "{} run, {} stopped, {} lost, {} refused for lack of room, {} beside stragglers, {} more voters",
+                compute.runs, compute.stopped, compute.lost, compute.busy, compute.stragglers, compute.ties
+            ),
+        ),
+        (
+            "liars",
+            format!(
+                "{} of {} found, {} honest workers accused",
+                compute.liars_found, compute.liars, compute.honest_accused
+            ),
+        ),
+    ]
 }
 
 fn percent(ratio: Option<f64>) -> String {
