@@ -46,10 +46,12 @@ fn show(format: Format, manifest: &Manifest, summary: &Summary, dir: &Path) -> R
     output::record(format, &document, || fields(manifest, summary))
 }
 
+/// A figure, if there is one.
+fn text(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
 fn fields(manifest: &Manifest, summary: &Summary) -> Vec<(&'static str, String)> {
-    let text = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-    };
     let latency = &summary.latency_ms;
     let mut fields = vec![
         ("scenario", manifest.scenario.clone()),
