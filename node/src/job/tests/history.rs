@@ -130,5 +130,6 @@ fn rare_events_survive_many_of_tasks() {
     bench.work(|_, _| Act::Do(1));
     let history = bench.history.job(&job).unwrap();
     assert!(history.forgotten() > 500);
-    assert_eq!(history.events()[0].kind, EventKind::Submitted);
+    let first: Vec<_> = history.events().iter().take(4).map(|event| event.kind).collect();
+    assert!(first.contains(&EventKind::Submitted) && first.contains(&EventKind::Driver), "{first:?}");
 }
