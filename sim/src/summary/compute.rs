@@ -71,7 +71,7 @@ impl ComputeSummary {
             facts.jobs.iter().map(|job| u64::from(of(job))).sum::<u64>()
         };
         let makespan_s = facts.makespan.map(|makespan| makespan.as_secs_f64());
-        let bound_s = (!facts.bound.is_zero()).then(|| facts.bound.as_secs_f64());
+        let bound_s = (!facts.bound.is_zero()).then_some(facts.bound.as_secs_f64());
         ComputeSummary {
             jobs: facts.jobs.len() as u64,
             ended: jobs(&|job| job.finished_in == facts.ledgers),
