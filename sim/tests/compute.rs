@@ -21,6 +21,9 @@ use rand_core::SeedableRng;
 use rayon::prelude::*;
 
 const SEEDS: u64 = 24;
+/// Seeds that went wrong once: a driver committed what another had committed meanwhile (52, 141), and tasks without their
+/// like waited for stallers (199, 555).
+const ONCE_WRONG: [u64; 4] = [52, 141, 199, 555];
 /// Faults end here.
 const CALM_S: u64 = 60;
 
@@ -39,7 +42,7 @@ fn shipped(name: &str) -> Scenario {
 /// A small mesh, and anything that can go wrong with jobs in it.
 fn anything(seed: u64) -> Scenario {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut scenario = Scenario { name: "jobs".into(), seed, duration: secs(400), ..Scenario::default() };
+    let mut scenario = Scenario { name: "jobs".into(), seed, duration: secs(1500), ..Scenario::default() };
     scenario.crypto = *[Crypto::Real, Crypto::Skip].choose(&mut rng).expect("not empty");
     let network = &mut scenario.network;
     network.nodes = rng.random_range(12..=24);
@@ -123,7 +126,7 @@ fn replay(test: &str, seed: u64) -> String {
 fn anything_comes_right() {
     let seeds: Vec<u64> = match setting("OMNIMESH_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=setting("OMNIMESH_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+        None => (1..=setting("OMNIMESH_SIM_SEEDS").unwrap_or(SEEDS)).chain(ONCE_WRONG).collect(),
     };
     let each = seeds.par_iter().map(|seed| (*seed, judged(&anything(*seed), false).0));
     let wrong: Vec<_> = each.filter(|(_, failures)| !failures.is_empty()).collect();

@@ -79,6 +79,22 @@ fn waiting_for_room_is_no_failure() {
 }
 
 #[test]
+fn a_task_without_its_like_does_not_wait_for_stallers() {
+    for seed in seeds(8) {
+        let context = replay("a_task_without_its_like_does_not_wait_for_stallers", seed);
+        let mut mesh = Mesh::new(seed, Options { nodes: 6, ..Options::default() });
+        mesh.nodes[1].kind = Kind::Staller;
+        mesh.nodes[2].kind = Kind::Staller;
+        mesh.run_for(5000);
+        let job = mesh.submit(0, map_reduce(1, 1, 3));
+        // A staller is given up after 75 s; three tasks one after another take four.
+        mesh.run_until_finished(&[job], 60);
+        mesh.exchange();
+        mesh.check_job(&job, JobState::Succeeded, &context);
+    }
+}
+
+#[test]
 fn workers_die_and_come_back() {
     for seed in seeds(8) {
         let context = replay("workers_die_and_come_back", seed);

@@ -21,6 +21,8 @@ use super::state::State;
 
 /// Tasks of a job that are tried in vain before the next job has its turn.
 const TRIES: usize = 8;
+/// An attempt that takes so many times as long as another one of the same task is a straggler. Default: guess.
+const VOTE_FACTOR: u32 = 3;
 /// Blobs that count for locality.
 const NEAR_MAX: usize = 16;
 /// Bytes in a second that fetching inputs may be expected to reach at least.
@@ -334,9 +336,6 @@ impl State {
                     continue;
                 }
                 let times = &run.times[usize::from(task.task)];
-                if times.len() < config.straggler_samples_min {
-                    continue;
-                }
                 let scaled = |per_mille, factor: u64| {
                     let nanos = crate::time::nanos(times.quantile(per_mille).unwrap_or_default());
                     Duration::from_nanos((nanos / 1000).saturating_mul(factor))
@@ -344,6 +343,11 @@ impl State {
                 let mut limit = scaled(config.straggler_per_mille, config.straggler_factor);
                 if is_idle {
                     limit = limit.min(scaled(500, config.idle_factor));
+                }
+                if times.len() < config.straggler_samples_min {
+                    // Of its like too little is known; but others have done this very task.
+                    let Some(fastest) = active.votes.iter().map(|vote| vote.took).min() else { continue };
+                    limit = fastest.max(config.tick).saturating_mul(VOTE_FACTOR);
                 }
                 for attempt in active.attempts.iter().filter(|attempt| !attempt.is_straggler) {
                     let after = attempt.since(now);

@@ -112,8 +112,14 @@ impl State {
         if run.banned.contains(&worker) {
             return run.settle(task, now);
         }
-        let vote =
-            Vote { worker, result, signed: signed.clone(), cpu_ms: item.cpu_ms, wall_ms: item.wall_ms };
+        let vote = Vote {
+            worker,
+            took: time,
+            result,
+            signed: signed.clone(),
+            cpu_ms: item.cpu_ms,
+            wall_ms: item.wall_ms,
+        };
         if let Phase::Decided(known) = active.phase {
             return self.on_late(now, job, task, known, &vote, out);
         }

@@ -133,6 +133,8 @@ impl Attempt {
 #[derive(Clone, Debug)]
 pub(super) struct Vote {
     pub(super) worker: NodeId,
+    /// How long it took, as the driver has seen it.
+    pub(super) took: Duration,
     pub(super) result: BlobRef,
     pub(super) signed: VerifiedResults,
     pub(super) cpu_ms: u64,
