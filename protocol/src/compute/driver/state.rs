@@ -475,15 +475,9 @@ impl State {
         let jobs: Vec<_> =
             self.runs.iter().filter(|(_, run)| !run.commits.is_empty()).map(|(job, _)| *job).collect();
         for job in jobs {
-            let Some(view) = self.ledger.job(&job) else { continue };
+            let Some(round) = self.ledger.job(&job).map(|view| view.round()) else { continue };
             let Some(run) = self.runs.get_mut(&job) else { continue };
-            let round = view.round();
             let mut left = std::mem::take(&mut run.commits);
-            // Another driver may have committed it meanwhile, and then what it has made counts.
-            left.retain(|commit| {
-                view.inputs(commit.task) != Some(commit.inputs)
-                    || view.task(commit.task) != Some(TaskState::Succeeded)
-            });
             while !left.is_empty() {
                 let mut count = left.len().min(self.config.commits_max.max(1));
                 // Long texts and many voters: fewer fit.
