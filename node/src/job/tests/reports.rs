@@ -84,7 +84,9 @@ fn a_run_log_tells_what_it_cost_and_what_to_change() {
     assert_eq!(log.times.work_ms, log.families.iter().map(|family| family.times.work_ms).sum::<u64>());
     assert_eq!((log.troubles.failures, log.troubles.reasons["memory_limit"]), (6, 6));
     assert_eq!(log.troubles.attempts, log.families.iter().map(|family| family.attempts).sum::<u64>());
-    assert_eq!(log.families[0].attempts, 46 + log.families[0].stragglers, "40, and 6 that failed");
+    // 40, 6 that failed, and those beside stragglers for which there was room.
+    let (attempts, stragglers) = (log.families[0].attempts, log.families[0].stragglers);
+    assert!((46..=46 + stragglers).contains(&attempts), "{attempts} attempts, {stragglers} stragglers");
     assert_eq!(log.critical_path.first().map(|step| (step.task.as_str(), step.chunk)), Some(("count", 7)));
     assert!(log.bottleneck.starts_with("`count` makes 100 % of the longest chain"), "{}", log.bottleneck);
     assert!(log.bottleneck.contains("count/7"), "the straggler: {}", log.bottleneck);
