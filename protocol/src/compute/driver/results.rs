@@ -345,6 +345,10 @@ impl State {
             }
             return;
         }
+        if active.votes.len() >= usize::from(active.voters) {
+            // It was one beside those that were asked, for a straggler: their answers decide.
+            return self.decide(now, job, task, out);
+        }
         let retry = match self.ledger.job(&job) {
             Some(view) => view.spec().tasks[usize::from(task.task)].retry,
             None => return,
