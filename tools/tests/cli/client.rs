@@ -36,7 +36,7 @@ fn serve(mut stream: &TcpStream, answer: &str) -> Request {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
-    let (mut authorization, mut length) = (String::new(), 0);
+    let (mut authorization, mut length, mut is_chunked) = (String::new(), 0, false);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).unwrap();
@@ -44,13 +44,34 @@ fn serve(mut stream: &TcpStream, answer: &str) -> Request {
         match name.to_lowercase().as_str() {
             "authorization" => authorization = value.to_owned(),
             "content-length" => length = value.parse().unwrap(),
+            "transfer-encoding" => is_chunked = value == "chunked",
             _ => {}
         }
     }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
+    let body = if is_chunked { chunks(&mut reader) } else { exactly(&mut reader, length) };
     let _ = stream.write_all(answer.as_bytes());
     Request { line: line.trim().to_owned(), authorization, body: String::from_utf8(body).unwrap() }
+}
+
+fn exactly(reader: &mut impl Read, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    reader.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// A body in chunks, each with its length and line ends around it, the last one empty.
+fn chunks(reader: &mut impl BufRead) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let length = usize::from_str_radix(line.trim(), 16).unwrap();
+        body.extend(exactly(reader, length));
+        exactly(reader, 2);
+        if length == 0 {
+            return body;
+        }
+    }
 }
 
 pub(crate) fn json(status: &str, body: &serde_json::Value) -> String {
