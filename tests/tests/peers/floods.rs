@@ -1,6 +1,7 @@
 //! Frames that are none, and too many that are: streams are cut, peers sent away, memory stays flat.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, Stream};
 use omnimesh_protocol::control::{Agent, Frame, VERSION, protocol_name};
@@ -13,6 +14,8 @@ use crate::common::{
 use crate::hostile::{Attacker, Honest, forgetful};
 use crate::raw::{RawPeer, framed, varint, write};
 
+/// Who was sent away is not dialled for 30 s; a little less, as the test hears of it a little later.
+const LEFT_ALONE: Duration = Duration::from_secs(25);
 /// How much more memory a node may hold after many more of the same floods. Its tables, which are bounded,
 /// have filled by the time that it is measured first; what is left is the allocator's.
 const GROWTH_MAX: u64 = 16 << 20;
@@ -139,12 +142,15 @@ async fn every_bad_control_frame_ends_the_connection_and_is_not_dialled_again() 
         *expected.entry(reason.to_owned()).or_default() += 1.0;
         let metrics = honest.a.metrics().await;
         assert_eq!(metrics.labelled("control_frames_malformed_total", "reason"), expected, "{what}");
-        members.push(member);
+        members.push((member, Instant::now()));
     }
     honest.talk().await;
-    // The node knows where they listen, and leaves them alone.
+    // The node knows where they listen, and leaves them alone for a while.
     within("some steps pass", honest.a.node.sync(Step(honest.a.step().0 + 4))).await.unwrap();
-    for member in &members {
+    // A machine under load may have come to the end of that while with the first of them.
+    let recent: Vec<_> = members.iter().filter(|(_, cut_off)| cut_off.elapsed() < LEFT_ALONE).collect();
+    assert!(!recent.is_empty(), "some were cut off a moment ago");
+    for (member, _) in recent {
         assert_eq!(honest.a.connected(member.raw.id), 1);
     }
     assert_eq!(honest.a.metrics().await.get("actor_restarts_total"), 0.0);
