@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use check::Check;
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
 pub use log::{CHECKPOINTS, Checkpoints, Disk, Log};
-pub use observer::Observer;
+pub use observer::{Observer, Witnesses};
 pub use problem::{Located, Problem};
 
 use bytes::Bytes;
