@@ -172,7 +172,8 @@ mod tests {
         }
         let story = ledger.story(&MessageId::of(&[9])).unwrap();
         assert_eq!((story.copies, story.records.len()), (101, RECORDS_MAX));
-        let spilled = |ledger: &Ledger<u32>| ledger.stories.iter().map(|(_, story)| story.spilled()).sum::<usize>();
+        let spilled =
+            |ledger: &Ledger<u32>| ledger.stories.iter().map(|(_, story)| story.spilled()).sum::<usize>();
         assert!(spilled(&ledger) > 0 && spilled(&ledger) == ledger.spilled);
         for n in 20..23 {
             ledger.on_event(Time::ZERO, Step(1), &refused(n));

@@ -513,12 +513,8 @@ fn kinds_of_late_ones(late: &[u32]) -> Vec<AnomalyKind> {
         let readings = (1..=8).map(|peer| Reading { peer, ahead_ns: 0, error_ns: error_ns(peer) });
         bench.give(Input::Clocks(readings.collect()));
         let brought = |peer| if late.contains(&peer) { 0 } else { second * 4 };
-        let counts = (1..=8).map(|peer| Contribution {
-            peer,
-            copies: brought(peer),
-            told: 0,
-            expected: second * 5,
-        });
+        let counts =
+            (1..=8).map(|peer| Contribution { peer, copies: brought(peer), told: 0, expected: second * 5 });
         bench.give(Input::Contributions(counts.collect()));
     }
     let near: Vec<u32> = (1..=8).filter(|peer| !late.contains(peer)).collect();
