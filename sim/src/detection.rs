@@ -7,7 +7,11 @@
 //!   ([`crate::scenario::AdversaryKind::findings`]); *false* if the other one is honest. One against somebody who
 //!   misbehaves, under another name, is neither.
 //! * **Precision**: of the right and the false verdicts, the right ones. For one adversary, only kinds that name it.
-//! * **Recall**: of the nodes that misbehave, those with a right verdict by anybody honest.
+//! * A *witness* of somebody who misbehaves is an honest node that can know ([`crate::scenario::Witnesses`]), is up at the
+//!   end and has a step: of what is proved, or said to all, every one; else those to whom it was done often enough, and those
+//!   who came to know it sooner.
+//! * **Recall**: of all pairs of one that misbehaves and a witness, those in which the witness has come to the right verdict.
+//! * **Found**: nodes that misbehave with a right verdict by anybody honest.
 //! * **Time to detect**: from what a node first does until the first right verdict.
 //! * **Spread**: from the first quarantine of a node until 99 % of the honest nodes that are up have it in
 //!   quarantine, of what can be proved.
@@ -35,8 +39,12 @@ pub struct Row {
     pub nodes: u64,
     /// Nodes of it that found no occasion to.
     pub idle: u64,
-    /// Of these, those found.
+    /// Of the nodes that have misbehaved, those that anybody honest has found.
     pub found: u64,
+    /// Pairs of one that misbehaves and one that can know.
+    pub witnesses: u64,
+    /// Of these, those with a right verdict.
+    pub witnesses_right: u64,
     /// Right verdicts.
     pub verdicts: u64,
     /// False ones of the kinds that name this adversary.
@@ -55,9 +63,9 @@ impl Row {
         crate::stats::part(self.verdicts, self.verdicts + self.verdicts_false)
     }
 
-    /// Found nodes, of all.
+    /// Witnesses with a right verdict, of all.
     pub fn recall(&self) -> Option<f64> {
-        crate::stats::part(self.found, self.nodes)
+        crate::stats::part(self.witnesses_right, self.witnesses)
     }
 
     /// The time to detect at so many thousandths.
@@ -75,6 +83,8 @@ impl Row {
         self.nodes += other.nodes;
         self.idle += other.idle;
         self.found += other.found;
+        self.witnesses += other.witnesses;
+        self.witnesses_right += other.witnesses_right;
         self.verdicts += other.verdicts;
         self.verdicts_false += other.verdicts_false;
         self.everywhere += other.everywhere;
@@ -115,8 +125,9 @@ impl Scores {
         scores.falsely_convicted =
             facts.convicted.iter().map(|c| c.whom).filter(|whom| honest(*whom)).collect();
         let mut first: BTreeMap<u32, Duration> = BTreeMap::new();
+        let mut right: BTreeSet<(u32, u32)> = BTreeSet::new();
         for held in &facts.held {
-            let Held { against, kind, at, .. } = *held;
+            let Held { by, against, kind, at } = *held;
             match truth.get(&against) {
                 None => {
                     *scores.verdicts_false.entry(kind.code()).or_default() += 1;
@@ -129,6 +140,7 @@ impl Scores {
                     if let Some(row) = scores.rows.get_mut(truth.adversary) {
                         row.verdicts += 1;
                     }
+                    right.insert((against, by));
                     let took = first.entry(against).or_insert(at);
                     *took = at.min(*took);
                 }
@@ -140,6 +152,16 @@ impl Scores {
             let Some(row) = scores.rows.get_mut(truth.adversary) else { continue };
             row.found += 1;
             row.times_ms.push(at.saturating_sub(truth.from.unwrap_or(at)).as_secs_f64() * 1e3);
+        }
+        for (node, truth) in truth {
+            let Some(row) = scores.rows.get_mut(truth.adversary).filter(|_| truth.from.is_some()) else {
+                continue;
+            };
+            // Who knows could know: what it found out early it did not meet for long.
+            let know = right.range((node, 0)..=(node, u32::MAX)).count();
+            let others = truth.witnesses.iter().filter(|by| !right.contains(&(node, **by))).count();
+            row.witnesses += (know + others) as u64;
+            row.witnesses_right += know as u64;
         }
         scores.spread(outcome, facts);
         for row in &mut scores.rows {
@@ -220,10 +242,12 @@ mod tests {
             kinds: kinds.to_vec(),
             is_provable,
             from,
+            witnesses: vec![0, 1, 2, 3],
         };
         let equivocates = truth(1, &[AnomalyKind::Equivocation], true, Some(MS(2_000)));
         let idle = truth(1, &[AnomalyKind::Equivocation], true, None);
-        let tampers = truth(0, &[AnomalyKind::BadSignature], false, Some(MS(1_000)));
+        let mut tampers = truth(0, &[AnomalyKind::BadSignature], false, Some(MS(1_000)));
+        tampers.witnesses = vec![0, 2];
         let truth = vec![tampers, equivocates.clone(), equivocates, idle];
         Outcome {
             nodes: 8,
@@ -253,7 +277,10 @@ mod tests {
         let [tamper, equivocate] = &scores.rows[..] else { panic!("two rows") };
         assert_eq!((tamper.nodes, tamper.found, tamper.verdicts, tamper.verdicts_false), (1, 1, 2, 1));
         assert_eq!(tamper.times_ms, [200.0]);
-        assert_eq!((equivocate.precision(), equivocate.recall()), (Some(1.0), Some(0.5)));
+        // Of two that can know one has the wrong name for it, and a third one knows; of twice four one has a verdict.
+        assert_eq!((tamper.recall(), tamper.witnesses), (Some(2.0 / 3.0), 3));
+        assert_eq!((equivocate.precision(), equivocate.recall()), (Some(1.0), Some(0.125)));
+        assert_eq!((equivocate.found, equivocate.nodes), (1, 2));
         assert_eq!((tamper.is_provable, equivocate.is_provable), (false, true));
         assert_eq!((tamper.idle, equivocate.idle), (0, 1));
         assert_eq!(scores.verdicts, 3);

@@ -161,7 +161,8 @@ pub struct Skew {
 pub struct Detector {
     /// Of what honest nodes held against others, the part that was right.
     pub precision: Option<f64>,
-    /// Of the nodes that misbehave, the part that was found.
+    /// Of the pairs of a node that misbehaves and an honest one that can know, the part with a right verdict. Without
+    /// observers: of the nodes that misbehave, the part that was shut out.
     pub recall: Option<f64>,
     /// Honest nodes that an honest node shut out.
     pub false_quarantined: u64,
@@ -206,8 +207,11 @@ pub struct DetectorKind {
     pub found: u64,
     /// Of what honest nodes held against others under a name of this, the part that was right.
     pub precision: Option<f64>,
-    /// `found / nodes`.
+    /// Of `witnesses`, the part with a right verdict.
     pub recall: Option<f64>,
+    /// Pairs of one of these nodes and an honest one that can know what it does.
+    #[serde(default)]
+    pub witnesses: u64,
     /// As of [`Detector`].
     pub time_to_detect_ms: Option<f64>,
     /// As of [`Detector`].
@@ -456,6 +460,7 @@ impl Detector {
             found: row.found,
             precision: row.precision(),
             recall: row.recall(),
+            witnesses: row.witnesses,
             time_to_detect_ms: row.time_ms(500),
             time_to_detect_p99_ms: row.time_ms(990),
             everywhere: row.everywhere,
@@ -463,7 +468,10 @@ impl Detector {
         };
         Detector {
             precision: stats::part(scores.verdicts, scores.verdicts + falsely),
-            recall: stats::part(found, scores.rows.iter().map(|row| row.nodes).sum()),
+            recall: stats::part(
+                scores.rows.iter().map(|row| row.witnesses_right).sum(),
+                scores.rows.iter().map(|row| row.witnesses).sum(),
+            ),
             time_to_detect_ms: percentile(&took, 500),
             time_to_detect_max_ms: percentile(&took, 1000),
             time_to_detect_p99_ms: percentile(&took, 990),

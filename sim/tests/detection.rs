@@ -1,23 +1,47 @@
 //! Each attack is found in a small mesh, and no longer is when nobody looks for it: a broken detector is noticed.
 
+use std::collections::BTreeSet;
+
+use omnimesh_protocol::observer::AnomalyKind;
 use omnimesh_sim::checkers::{self, Checked};
 use omnimesh_sim::detection::Scores;
 use omnimesh_sim::model::{self, Options};
-use omnimesh_sim::scenario::{Check, Scenario};
+use omnimesh_sim::outcome::Held;
+use omnimesh_sim::scenario::{AdversaryKind, Check, Scenario};
 
 #[path = "../examples/detection/rows.rs"]
 mod rows;
+
+use rows::Attack;
 
 const NODES: u32 = 60;
 const SEED: u64 = 1;
 /// Of a few nodes one is a large part: what is wanted of many is told by the table of the docs.
 const LENIENT: Check = Check::Detection { precision_min: 0.8, recall_min: 0.5, false_quarantined_max: 0 };
 
-fn run(scenario: &Scenario) -> (Scores, Checked) {
+fn run(scenario: &Scenario) -> (Scores, Checked, BTreeSet<AnomalyKind>) {
     let outcome = model::run(scenario, Options::default());
     let checked = checkers::check(scenario, &outcome);
     let detection = checked.into_iter().find(|checked| checked.name == "detection").expect("it is asked for");
-    (Scores::of(&outcome).expect("nodes have observers"), detection)
+    let facts = outcome.detection.as_ref().expect("nodes have observers");
+    let is_right = |held: &&Held| {
+        let truth = outcome.adversary_nodes.iter().zip(&facts.truth).find(|(node, _)| **node == held.against);
+        truth.is_some_and(|(_, truth)| truth.kinds.contains(&held.kind))
+    };
+    let kinds = facts.held.iter().filter(is_right).map(|held| held.kind).collect();
+    (Scores::of(&outcome).expect("nodes have observers"), detection, kinds)
+}
+
+/// The detectors that an attack is there to try, each of which must see it.
+fn expected(attack: &Attack) -> &'static [AnomalyKind] {
+    use AnomalyKind as A;
+    match attack.kind {
+        // The bits of the step are few, and some late messages are forgiven.
+        AdversaryKind::Tamper => &[A::BadSignature, A::BadPattern, A::Malformed, A::WrongMesh],
+        AdversaryKind::Replay { .. } => &[A::Replay],
+        AdversaryKind::Silence { .. } => &[A::Silence],
+        _ => attack.kind.findings(),
+    }
 }
 
 #[test]
@@ -29,18 +53,30 @@ fn a_detector_that_is_broken_is_noticed() {
         );
         let mut whole = attack.scenario(NODES, SEED, false);
         whole.checks = vec![LENIENT];
-        let (scores, check) = run(&whole);
+        let (scores, check, kinds) = run(&whole);
         println!("  whole: {}", check.detail);
         let recall = |scores: &Scores| scores.rows.first().and_then(|row| row.recall()).unwrap_or(0.0);
         let found = recall(&scores);
         assert!(check.ok, "{}: {}", attack.name, check.detail);
+        let unseen: Vec<_> = expected(&attack).iter().filter(|kind| !kinds.contains(kind)).collect();
+        assert!(unseen.is_empty(), "{}: {unseen:?} is not told of, {kinds:?} are", attack.name);
         let mut broken = whole.clone();
         broken.observer.ignore = attack.kind.findings().to_vec();
-        let (scores, check) = run(&broken);
+        let (scores, check, _) = run(&broken);
         println!("  broken: {}", check.detail);
         assert!(!check.ok, "{}: nobody looked, and the check is content: {}", attack.name, check.detail);
         assert!(recall(&scores) < found, "{}: nobody looked, and as many were found", attack.name);
     }
+}
+
+#[test]
+fn slow_neighbours_are_told_as_far_away_and_not_as_withholding() {
+    let attack = rows::attacks().into_iter().find(|attack| attack.name == "never_forward").expect("a row");
+    let mut scenario = attack.scenario(NODES, SEED, true);
+    scenario.checks = vec![LENIENT];
+    let (scores, check, _) = run(&scenario);
+    assert!(check.ok, "{}", check.detail);
+    assert!(scores.verdicts_false.contains_key("latency"), "{:?}", scores.verdicts_false);
 }
 
 #[test]
@@ -78,5 +114,6 @@ fn what_observers_do_repeats_on_any_number_of_threads() {
 #[ignore = "takes minutes without --release"]
 fn a_third_of_liars_repeats() {
     let file = omnimesh_sim::scenario::ScenarioFile::load("byzantine-third", &[]).expect("it is shipped");
+    assert!(file.scenario.has_observer());
     traces(&file.scenario, [1, 2]);
 }

@@ -60,10 +60,18 @@ pub struct Story<P> {
     pub records: SmallVec<[Record<P>; 1]>,
 }
 
+impl<P> Story<P> {
+    fn spilled(&self) -> usize {
+        if self.records.spilled() { self.records.capacity() * size_of::<Record<P>>() } else { 0 }
+    }
+}
+
 /// Stories of the last messages.
 #[derive(Debug)]
 pub struct Ledger<P> {
     stories: LruCache<MessageId, Story<P>>,
+    /// Bytes of records that have no room in their stories.
+    spilled: usize,
 }
 
 impl<P: Clone> Ledger<P> {
@@ -71,7 +79,7 @@ impl<P: Clone> Ledger<P> {
     pub fn new(messages_max: NonZeroUsize) -> Self {
         let mut stories = LruCache::unbounded();
         stories.resize(messages_max);
-        Ledger { stories }
+        Ledger { stories, spilled: 0 }
     }
 
     /// How many stories there are.
@@ -82,6 +90,13 @@ impl<P: Clone> Ledger<P> {
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.stories.is_empty()
+    }
+
+    /// Bytes in use, at most by a little.
+    pub fn bytes(&self) -> usize {
+        // An entry of the table, and its part of the index.
+        let entry = size_of::<MessageId>() + size_of::<Story<P>>() + 64;
+        self.stories.len() * entry + self.spilled
     }
 
     /// The story of a message.
@@ -109,6 +124,9 @@ impl<P: Clone> Ledger<P> {
             }
             _ => return,
         };
+        if self.stories.len() >= self.stories.cap().get() && !self.stories.contains(id) {
+            self.spilled -= self.stories.pop_lru().map_or(0, |(_, oldest)| oldest.spilled());
+        }
         let story = self.stories.get_or_insert_mut(*id, || Story {
             author: None,
             channel: None,
@@ -121,7 +139,9 @@ impl<P: Clone> Ledger<P> {
         story.step = story.step.or(step);
         story.copies += 1;
         if story.records.len() < RECORDS_MAX {
+            let before = story.spilled();
             story.records.push(Record { outcome, from: from.cloned(), step: here, at: now });
+            self.spilled += story.spilled() - before;
         }
     }
 }
@@ -152,5 +172,12 @@ mod tests {
         }
         let story = ledger.story(&MessageId::of(&[9])).unwrap();
         assert_eq!((story.copies, story.records.len()), (101, RECORDS_MAX));
+        let spilled =
+            |ledger: &Ledger<u32>| ledger.stories.iter().map(|(_, story)| story.spilled()).sum::<usize>();
+        assert!(spilled(&ledger) > 0 && spilled(&ledger) == ledger.spilled);
+        for n in 20..23 {
+            ledger.on_event(Time::ZERO, Step(1), &refused(n));
+        }
+        assert_eq!((ledger.len(), spilled(&ledger), ledger.spilled), (3, 0, 0));
     }
 }

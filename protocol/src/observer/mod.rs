@@ -25,6 +25,7 @@
 
 pub mod accusation;
 pub mod audit;
+mod backoff;
 pub mod detect;
 pub mod doubt;
 pub mod evidence;
@@ -119,7 +120,7 @@ impl Default for Config {
 impl Config {
     /// The most bytes that an observer of these bounds uses.
     pub fn bytes_max(&self) -> usize {
-        const STORY: usize = 1_024;
+        const STORY: usize = 1_280;
         const SUBJECT: usize = 6 * 1_024;
         const AUTHOR: usize = 256;
         const PEER: usize = 1_024;

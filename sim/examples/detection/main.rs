@@ -11,6 +11,7 @@
 mod rows;
 mod table;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let chosen = |attack: &Attack| cli.only.is_empty() || cli.only.iter().any(|name| name == attack.name);
     let lines: Vec<Line> = attacks().into_iter().filter(chosen).map(|attack| line(&cli, attack)).collect();
-    let text = table::page(&lines, cli.nodes, cli.seeds, cli.first_seed);
+    let text = table::page(&lines, (cli.nodes, cli.seeds, cli.first_seed), &cli.command());
     if cli.out.as_os_str() == "-" {
         println!("{text}");
     } else if let Err(error) = std::fs::write(&cli.out, text) {
@@ -62,6 +63,26 @@ fn main() -> ExitCode {
         eprintln!("missed: {miss}");
     }
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Cli {
+    /// What was typed, as far as it changes what comes out.
+    fn command(&self) -> String {
+        let mut command = format!(
+            "cargo run --release -p omnimesh-sim --example detection -- --nodes {} --seeds {}",
+            self.nodes, self.seeds
+        );
+        if self.first_seed != 1 {
+            let _ = write!(command, " --first-seed {}", self.first_seed);
+        }
+        if !self.only.is_empty() {
+            let _ = write!(command, " --only {}", self.only.join(","));
+        }
+        if self.no_slow {
+            command.push_str(" --no-slow");
+        }
+        command
+    }
 }
 
 fn line(cli: &Cli, attack: Attack) -> Line {

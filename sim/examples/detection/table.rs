@@ -80,9 +80,12 @@ fn aim(line: &Line) -> f64 {
 pub(crate) fn short(line: &Line) -> String {
     let part = |part: &Part| {
         format!(
-            "precision {} recall {} p50 {} p99 {} out {} false {:?}",
+            "precision {} recall {} of {} found {}/{} p50 {} p99 {} out {} false {:?}",
             share(part.row.precision()),
             share(part.row.recall()),
+            part.row.witnesses,
+            part.row.found,
+            part.row.nodes,
             seconds(part.row.time_ms(500)),
             seconds(part.row.time_ms(990)),
             part.false_quarantined,
@@ -94,8 +97,8 @@ pub(crate) fn short(line: &Line) -> String {
 }
 
 /// The page.
-pub(crate) fn page(lines: &[Line], nodes: u32, seeds: u64, first_seed: u64) -> String {
-    let mut text = head(nodes, seeds, first_seed);
+pub(crate) fn page(lines: &[Line], sizes: (u32, u64, u64), command: &str) -> String {
+    let mut text = head(sizes, command);
     table(&mut text, lines, 0);
     if lines.iter().any(|line| line.parts.len() > 1) {
         text.push_str(
@@ -132,14 +135,15 @@ pub(crate) fn page(lines: &[Line], nodes: u32, seeds: u64, first_seed: u64) -> S
     text
 }
 
-fn head(nodes: u32, seeds: u64, first_seed: u64) -> String {
+fn head((nodes, seeds, first_seed): (u32, u64, u64), command: &str) -> String {
     let last = first_seed + seeds.max(1) - 1;
     format!(
-        "# Detection\n\nHow well honest nodes find those who misbehave, in the simulator. Written by\n\n```\ncargo run --release -p \
-         omnimesh-sim --example detection -- --nodes {nodes} --seeds {seeds}\n```\n\n{nodes} nodes, 8 dials each, links of 10 to 100 ms; \
+        "# Detection\n\nHow well honest nodes find those who misbehave, in the simulator. Written by\n\n```\n{command}\n```\n\n{nodes} nodes, 8 dials each, links of 10 to 100 ms; \
          75 s; three messages a second by twelve authors; 5 % of the nodes misbehave (1 % where they publish themselves); seeds \
          {first_seed} to {last}. The full form is 1,000 nodes and 200 seeds.\n\n*Precision*: of the verdicts under a name of what they do, \
-         those against them. *Recall*: of those who misbehave, the part that was found. *Time*: from the first misdeed to the first right \
+         those against them. *Recall*: of all pairs of one who misbehaves and an honest node that can know (*witnesses*: up and in step at the \
+         end; all of them of what is proved or said to all, else those to whom it was done often enough), those in which that node has come to \
+         a right verdict. *Found*: those who misbehave against whom anybody honest has one. *Time*: from the first misdeed to the first right \
          verdict. *Everywhere*: of what can be proved, those whom 99 % of all honest nodes have in quarantine at the end, and how long \
          that took from the first quarantine. *Shut out*: honest nodes in quarantine or on a graylist of an honest node. The module \
          `omnimesh_sim::detection` has the definitions, [`observer.md`](observer.md) the detectors.\n\nAims: precision and recall 0.99 for \
@@ -149,8 +153,8 @@ fn head(nodes: u32, seeds: u64, first_seed: u64) -> String {
 
 fn table(text: &mut String, lines: &[Line], place: usize) {
     text.push_str(
-        "| adversary | | proof | precision | recall | time p50 | p99 | everywhere | in p99 | shut out |\n\
-         |---|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| adversary | | proof | precision | recall | witnesses | found | time p50 | p99 | everywhere | in p99 | shut out |\n\
+         |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for line in lines {
         let Some(part) = line.parts.get(place) else { continue };
@@ -163,11 +167,14 @@ fn table(text: &mut String, lines: &[Line], place: usize) {
         };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {proof} | {} | {} | {} | {} | {everywhere} | {spread} | {} of {} |",
+            "| `{}` | {} | {proof} | {} | {} | {} | {} of {} | {} | {} | {everywhere} | {spread} | {} of {} |",
             line.attack.name,
             line.attack.remark,
             share(row.precision()),
             share(row.recall()),
+            row.witnesses,
+            row.found,
+            row.nodes,
             seconds(row.time_ms(500)),
             seconds(row.time_ms(990)),
             part.false_quarantined,

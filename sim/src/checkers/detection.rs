@@ -22,13 +22,16 @@ pub(super) fn detection(
     }
     let mut wrong = Vec::new();
     for row in scores.rows.iter().filter(|row| row.nodes > 0) {
-        let recall = row.recall().unwrap_or(0.0);
+        // Where nobody could know there is no recall.
+        let Some(recall) = row.recall() else { continue };
         if recall < recall_min {
             wrong.push(format!(
-                "{}: {} of {} found (recall {})",
+                "{}: {} of {} found, by {} of {} that could know (recall {})",
                 row.name,
                 row.found,
                 row.nodes,
+                row.witnesses_right,
+                row.witnesses,
                 decimal(recall, 4)
             ));
         }
@@ -53,7 +56,8 @@ pub(super) fn detection(
     }
     let summary = |row: &Row| {
         let precision = row.precision().map_or_else(|| "none".to_owned(), |p| decimal(p, 4));
-        format!("{} {}/{} (precision {precision})", row.name, row.found, row.nodes)
+        let recall = row.recall().map_or_else(|| "none".to_owned(), |recall| decimal(recall, 4));
+        format!("{} {}/{} (precision {precision}, recall {recall})", row.name, row.found, row.nodes)
     };
     if wrong.is_empty() {
         let rows: Vec<String> = scores.rows.iter().filter(|row| row.nodes > 0).map(summary).collect();

@@ -13,6 +13,7 @@ use super::shared::Shared;
 use super::world::DUE_WITHIN;
 use crate::outcome::{Convicted, Cost, DetectionFacts, Effect, Held, Outcome, Sample, Truth};
 use crate::process::peak_bytes;
+use crate::scenario::Witnesses;
 
 /// Of meshes up to this size the links are told.
 const MESH_LINKS_NODES_MAX: usize = 3_000;
@@ -154,15 +155,29 @@ fn detection(shared: &Shared, shards: &[Shard], record: &mut Record, who: &[Vec<
         let shard = shards.iter().find(|shard| (shard.sink.nodes.0..shard.sink.nodes.1).contains(&node))?;
         shard.nodes.get((node - shard.first()) as usize)?.mischief.as_ref()?.acted()
     };
+    let up = shards.iter().flat_map(|shard| (shard.first()..).zip(&shard.nodes));
+    let up = up.filter(|(me, node)| node.is_up() && !shared.dishonest.contains(*me));
+    let honest_up = up.clone().count();
+    // Who has no step can judge nothing.
+    let able: Vec<u32> = up.filter(|(_, node)| node.synchronised_at.is_some()).map(|(me, _)| me).collect();
+    let shown = |whom: u32, least: u64| {
+        let pairs = record.shown.range((whom, 0)..=(whom, u32::MAX));
+        let enough = pairs.filter(move |(_, times)| **times >= least).map(|((_, to), _)| *to);
+        enough.filter(|to| able.binary_search(to).is_ok()).collect()
+    };
     // Who is named twice is judged by what comes first.
     let truth = |node: u32| {
         let adversary = who.iter().position(|who| who.contains(&node))?;
         let kind = &shared.scenario.adversaries.get(adversary)?.kind;
         let from = mischief(node).map(at);
-        Some(Truth { adversary, kinds: kind.findings().to_vec(), is_provable: kind.is_provable(), from })
+        let witnesses = match kind.witnesses() {
+            Witnesses::All => able.clone(),
+            Witnesses::Told(times) => shown(node, times),
+            Witnesses::Neighbours(messages) => shown(node, messages),
+        };
+        let kinds = kind.findings().to_vec();
+        Some(Truth { adversary, kinds, is_provable: kind.is_provable(), from, witnesses })
     };
-    let up = shards.iter().flat_map(|shard| (shard.first()..).zip(&shard.nodes));
-    let honest_up = up.filter(|(me, node)| node.is_up() && !shared.dishonest.contains(*me)).count();
     DetectionFacts {
         held: record.held.iter().map(held).collect(),
         convicted: record.convicted.iter().map(convicted).collect(),

@@ -20,10 +20,12 @@ use super::packet::Packet;
 use super::random::{Draw, mix};
 use super::record::Record as Facts;
 use super::shared::Shared;
-use crate::scenario::AdversaryKind;
+use crate::scenario::{AdversaryKind, Witnesses};
 
 /// Messages that one node keeps to replay them.
 const KEPT_MAX: usize = 256;
+/// What comes so late in a run is not counted: it may not have had an effect at its end.
+const LATE: Duration = Duration::from_secs(5);
 /// How often those graft who want to be in everybody's mesh.
 const GRAFT_EVERY: Duration = Duration::from_secs(1);
 
@@ -187,6 +189,16 @@ fn tampered(message: &Message, place: u64) -> Message {
     Message::new(message.topic().clone(), Bytes::from(data))
 }
 
+impl Ctx<'_> {
+    /// This node has misbehaved towards another one so often.
+    fn show(&mut self, to: u32, times: u64) {
+        let last = nanos(self.shared.scenario.duration.saturating_sub(LATE));
+        if times > 0 && self.now < last && !self.shared.dishonest.contains(to) {
+            *self.sink.record.shown.entry((self.me, to)).or_default() += times;
+        }
+    }
+}
+
 impl Mischief {
     pub(super) fn add(&mut self, act: Act) {
         self.acts.push(act);
@@ -203,10 +215,12 @@ impl Mischief {
                 act.note(ctx.now, 1, &mut ctx.sink.record);
                 return None;
             }
-            let mut done = 0;
+            let (mut done, mut shown) = (0, 0);
             let corrupted = match packet {
                 Packet::Gossip(rpc) => {
-                    act.corrupt_gossip(to, rpc, ctx.me, ctx.shared, &mut done).map(Packet::Gossip)
+                    let rpc = act.corrupt_gossip(to, rpc, ctx.me, ctx.shared, &mut done);
+                    shown = done;
+                    rpc.map(Packet::Gossip)
                 }
                 Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns }) => {
                     let mut lie = |honest| {
@@ -214,7 +228,10 @@ impl Mischief {
                         done += u64::from(lie != honest);
                         lie
                     };
+                    let honest_ns = mesh_time_ns;
                     let (mesh_time_ns, proposal_ns) = (mesh_time_ns.map(&mut lie), lie(proposal_ns));
+                    let off_ns = honest_ns.zip(mesh_time_ns).map_or(0, |(honest, lie)| honest.abs_diff(lie));
+                    shown = u64::from(off_ns >= nanos(ctx.shared.scenario.network.step_interval));
                     Some(Packet::Control(Frame::StepReply { nonce, mesh_time_ns, proposal_ns }))
                 }
                 Packet::Control(Frame::StepAnnounce { mesh_time_ns }) => {
@@ -224,6 +241,9 @@ impl Mischief {
                 packet => Some(packet),
             };
             act.note(ctx.now, done, &mut ctx.sink.record);
+            if matches!(act.kind.witnesses(), Witnesses::Told(_)) {
+                ctx.show(to, shown);
+            }
             packet = corrupted?;
         }
         Some(packet)
@@ -298,7 +318,7 @@ impl Node {
         let done = match kind {
             AdversaryKind::Replay { .. } => {
                 for message in &replayed {
-                    self.send_to_all(&Rpc::of_message(message.clone()), ctx);
+                    self.show_to_all(&Rpc::of_message(message.clone()), ctx);
                 }
                 replayed.len() as u64
             }
@@ -324,6 +344,14 @@ impl Node {
             self.transmit(*peer, Packet::Gossip(rpc.clone()), ctx);
         }
         peers.len() as u64
+    }
+
+    /// Sends something that gives it away.
+    fn show_to_all(&mut self, rpc: &Rpc, ctx: &mut Ctx<'_>) -> u64 {
+        let sent = self.send_to_all(rpc, ctx);
+        let peers: Vec<u32> = self.ends.iter().filter(|end| end.is_up).map(|end| end.peer).collect();
+        peers.into_iter().for_each(|peer| ctx.show(peer, 1));
+        sent
     }
 
     fn noise(&mut self) -> Bytes {
@@ -354,7 +382,7 @@ impl Node {
             return 0;
         };
         let message = Message::new(ctx.shared.topic.clone(), envelope.as_bytes().clone());
-        self.send_to_all(&Rpc::of_message(message), ctx).min(1)
+        self.show_to_all(&Rpc::of_message(message), ctx).min(1)
     }
 
     /// Signs a record for a place in its log that has one, as somebody with a copy of its key would, and tells it to

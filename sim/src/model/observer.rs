@@ -11,6 +11,7 @@
 //! Peers are named by their keys, as the machine wants to know them. What it keeps over a restart is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::gossip::Contribution;
 use omnimesh_protocol::observer::detect::drift::Reading;
-use omnimesh_protocol::observer::detect::flood;
+use omnimesh_protocol::observer::detect::{equivocation, flood};
 use omnimesh_protocol::observer::statistics::Rate;
 use omnimesh_protocol::observer::{
     self, AnomalyKind, Finding, Input, MonitorInput, Output, Severity, accusation,
@@ -33,6 +34,11 @@ use super::shared::Shared;
 /// How often the router's counts, the sizes of the surroundings and the proofs of the log are looked at: as in the node.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Stories of messages that one node remembers. Nobody asks for them here, and a thousand nodes share a machine.
+const STORIES_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// What one node keeps of messages to hold others against: some 2,000 of the usual size.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// The observer's machine in a process.
 #[derive(Debug)]
 pub(super) struct ObserverPart {
@@ -40,6 +46,8 @@ pub(super) struct ObserverPart {
     /// Authors whose proof it was shown.
     shown: BTreeSet<NodeId>,
     health: u8,
+    /// Of peers that misbehave: messages that came while they were in the mesh, as the router counted them last.
+    expected: BTreeMap<u32, u64>,
 }
 
 /// What observers need that is the same for all.
@@ -62,7 +70,13 @@ impl ObserverSettings {
             flood.author = Rate::per_second(per_second, per_second.saturating_mul(2));
         }
         let ignored = of_scenario.ignore.iter().copied().collect();
-        let config = observer::Config { ignored, flood, ..observer::Config::default() };
+        let config = observer::Config {
+            messages_max: STORIES_MAX,
+            equivocation: equivocation::Config { bytes_max: KEPT_BYTES_MAX },
+            ignored,
+            flood,
+            ..observer::Config::default()
+        };
         ObserverSettings { config, channel: Channel::new(accusation::CHANNEL).expect("a good name") }
     }
 }
@@ -93,7 +107,12 @@ impl Node {
         let mut out = Outbox::new();
         let state = observer::State::new(settings.config.clone(), start, now, &mut out);
         if let Some(machines) = &mut self.machines {
-            machines.observer = Some(Box::new(ObserverPart { state, shown: BTreeSet::new(), health: 0 }));
+            machines.observer = Some(Box::new(ObserverPart {
+                state,
+                shown: BTreeSet::new(),
+                health: 0,
+                expected: BTreeMap::new(),
+            }));
         }
         for output in out.drain() {
             self.on_observer_output(output, ctx);
@@ -243,6 +262,7 @@ impl Node {
         let Some(machines) = &self.machines else { return };
         let gossip = machines.relay.gossip();
         let peers = self.ends.iter().filter(|end| end.is_up).count();
+        let expected = gossip.contributions().map(|of| (of.peer, of.expected)).collect();
         let contributions = gossip
             .contributions()
             .map(|Contribution { peer, copies, told, expected }| Contribution {
@@ -253,9 +273,11 @@ impl Node {
             })
             .collect();
         let counts = machines.membership.as_ref().map(|membership| membership.counts());
+        // Without membership, what it would know.
+        let nodes = ctx.shared.scenario.network.nodes as usize;
         let sizes = MonitorInput {
-            members_alive: counts.map_or(peers + 1, |counts| counts.alive + counts.suspect),
-            members_known: counts.map_or(peers + 1, |counts| counts.alive + counts.suspect + counts.dead),
+            members_alive: counts.map_or(nodes, |counts| counts.alive + counts.suspect),
+            members_known: counts.map_or(nodes, |counts| counts.alive + counts.suspect + counts.dead),
             peers,
             degree: ctx.shared.gossip.mesh_degree,
             is_synchronised: self.mesh_step(ctx).is_some(),
@@ -265,8 +287,23 @@ impl Node {
             self.observe(Input::Skew(Some(Duration::ZERO)), ctx);
         }
         self.observe(Input::Contributions(contributions), ctx);
+        self.note_neighbours(expected, ctx);
         for proof in self.new_proofs() {
             self.observe(Input::Proof(proof), ctx);
+        }
+    }
+
+    /// Writes down for how long those who misbehave were in the mesh of this node.
+    fn note_neighbours(&mut self, expected: Vec<(u32, u64)>, ctx: &mut Ctx<'_>) {
+        let part = self.machines.as_mut().and_then(|machines| machines.observer.as_mut());
+        let Some(part) = part.filter(|_| !ctx.shared.dishonest.contains(ctx.me)) else { return };
+        for (peer, expected) in expected {
+            let Some(from) = ctx.shared.withholds_from(peer, ctx.me) else { continue };
+            let before =
+                part.expected.insert(peer, expected).filter(|before| *before <= expected).unwrap_or(0);
+            if ctx.now >= from && expected > before {
+                *ctx.sink.record.shown.entry((peer, ctx.me)).or_default() += 1;
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is written down while nodes run, and how it becomes an outcome.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use omnimesh_protocol::gossip::{self, Rpc};
@@ -59,6 +60,8 @@ pub(super) struct Record {
     pub(crate) convicted: Vec<(u32, u32, u64)>,
     /// (who holds something, against whom, what, since when); of honest nodes.
     pub(crate) held: Vec<(u32, u32, AnomalyKind, u64)>,
+    /// By (who misbehaves, to whom): how often.
+    pub(crate) shown: BTreeMap<(u32, u32), u64>,
     /// Connections that observers refused.
     pub(crate) connections_refused: u64,
     pub(crate) gossip: gossip::Stats,
@@ -160,6 +163,9 @@ impl Record {
         self.shut_out.extend(other.shut_out);
         self.convicted.extend(other.convicted);
         self.held.extend(other.held);
+        for (pair, times) in other.shown {
+            *self.shown.entry(pair).or_default() += times;
+        }
         self.connections_refused += other.connections_refused;
         self.gossip += &other.gossip;
         self.compute.merge(other.compute);

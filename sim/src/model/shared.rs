@@ -15,12 +15,12 @@ use omnimesh_protocol::{
 use smallvec::SmallVec;
 
 use super::compute_jobs::ComputeSettings;
-use super::link::{LinkModel, NodeSet};
+use super::link::{LinkModel, NodeSet, nanos};
 use super::log::LogSettings;
 use super::observer::ObserverSettings;
 use super::person::{WALL_NS, identity, ip_of, wall_of};
 use super::plan::Plan;
-use crate::scenario::{AdversaryKind, Crypto, Sabotage, Scenario};
+use crate::scenario::{AdversaryKind, Crypto, Sabotage, Scenario, Witnesses};
 
 /// A message that somebody published.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) known: KnownMessages,
     /// What happens from then to then, in nanoseconds, is recorded.
     pub(super) watched: Range<u64>,
+    /// From when those who withhold do, and which adversaries of the scenario they are.
+    withholding: HashMap<u32, (u64, usize)>,
     ids: Vec<NodeId>,
     /// By id; only where nodes name each other by it.
     places: HashMap<NodeId, u32>,
@@ -120,6 +122,12 @@ impl Shared {
             scenario.compute.as_ref().map(|compute| ComputeSettings::new(scenario, compute, plan, &ids));
         let named = membership.is_some() || log.is_some() || observer.is_some() || compute.is_some();
         let places = if named { ids.iter().copied().zip(0..).collect() } else { HashMap::new() };
+        let mut withholding = HashMap::new();
+        for (number, (adversary, who)) in scenario.adversaries.iter().zip(&plan.adversaries).enumerate() {
+            if observer.is_some() && matches!(adversary.kind.witnesses(), Witnesses::Neighbours(_)) {
+                withholding.extend(who.iter().map(|node| (*node, (nanos(adversary.at), number))));
+            }
+        }
         let mut addresses = HashMap::new();
         for (adversary, who) in scenario.adversaries.iter().zip(&plan.adversaries) {
             if let (AdversaryKind::Sybil { .. }, Some(first)) = (&adversary.kind, who.first()) {
@@ -146,6 +154,7 @@ impl Shared {
             victims: plan.victims.clone(),
             known: HashMap::new(),
             watched: 0..0,
+            withholding,
             ids,
             places,
             addresses,
@@ -170,6 +179,13 @@ impl Shared {
 
     pub(super) fn find(&self, id: &NodeId) -> Option<u32> {
         self.places.get(id).copied()
+    }
+
+    /// From when a node keeps from another what it should forward; `None`: it does not.
+    pub(super) fn withholds_from(&self, node: u32, from_whom: u32) -> Option<u64> {
+        let (at, number) = *self.withholding.get(&node)?;
+        let is_eclipse = matches!(self.scenario.adversaries.get(number)?.kind, AdversaryKind::Eclipse { .. });
+        (!is_eclipse || self.victims.get(number)?.contains(from_whom)).then_some(at)
     }
 
     pub(super) fn ip(&self, node: u32) -> IpAddr {

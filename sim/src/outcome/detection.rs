@@ -54,4 +54,6 @@ pub struct Truth {
     pub is_provable: bool,
     /// When it first did it; none: it never found an occasion.
     pub from: Option<Duration>,
+    /// Honest nodes that can know: up and in step at the end, and it has shown them enough of what it does. Sorted.
+    pub witnesses: Vec<u32>,
 }

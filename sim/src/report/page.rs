@@ -146,9 +146,9 @@ fn cards(facts: &Facts<'_>) -> Markup {
         (card("Last delivery hop", &or_none(summary.ldh, number), &format!("mean over messages, at most {ldh_max}")))
         (card("Step skew, p99", &ms(skew.p99), &format!("median {}, max {}", ms(skew.p50), ms(skew.max))))
         @if detector.adversaries > 0 {
-            (card("Adversaries found", &or_none(detector.recall, percent), &format!(
-                "{} of {}; precision {}; median after {}", count(detector.found), count(detector.adversaries),
-                or_none(detector.precision, percent), ms(detector.time_to_detect_ms))))
+            (card("Adversaries found", &format!("{} of {}", count(detector.found), count(detector.adversaries)), &format!(
+                "precision {}, recall {}; median after {}", or_none(detector.precision, percent),
+                or_none(detector.recall, percent), ms(detector.time_to_detect_ms))))
         }
         @if summary.log.appends > 0 {
             (log_cards(&summary.log))
@@ -234,7 +234,7 @@ fn found(facts: &Facts<'_>) -> Markup {
                 }
                 p.muted { "A verdict is a finding that lowers trust, a proof, or silence. One under a name of what the node does \
                     is right, one against an honest node is false; precision is the part of the right ones, recall the part of the \
-                    nodes with a right one." }
+                    honest nodes that could know it and have a right one." }
             }
         }
     }
@@ -392,7 +392,7 @@ fn definitions(facts: &Facts<'_>) -> Markup {
             p { strong { "Step skew" } " is the distance between the first and the last mesh time of honest nodes, in samples \
                 taken twice a second from the first one in which all that are up have a step." }
             p { strong { "Precision" } " is the part of the verdicts of honest nodes that is right, " strong { "recall" } " the part \
-                of the misbehaving nodes that at least one honest node found. Without observers, who is shut out counts as found." }
+                of the honest nodes that could know of a misbehaving one and do. Without observers, who is shut out counts as found." }
             p { "The same data are in " code { "summary.json" } ", " code { "messages.csv" } ", " code { "deliveries.csv" } " and "
                 code { "samples.csv" } " beside this page."
                 @if rows > DELIVERIES_ROWS_MAX {

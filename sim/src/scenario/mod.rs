@@ -19,7 +19,7 @@ pub use check::Check;
 pub use compute::{Compute, Shape};
 pub use file::{Engine, Override, ScenarioError, ScenarioFile};
 pub use log::{CHECKPOINTS, Checkpoints, Disk, Log};
-pub use observer::Observer;
+pub use observer::{Observer, Witnesses};
 pub use problem::{Located, Problem};
 
 use bytes::Bytes;

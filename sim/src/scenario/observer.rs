@@ -22,7 +22,46 @@ impl Scenario {
     }
 }
 
+/// Which honest nodes can know what somebody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witnesses {
+    /// All.
+    All,
+    /// Those to whom it was done so often.
+    Told(u64),
+    /// Those in whose mesh it was while messages came there, at so many looks of 5 s each.
+    Neighbours(u64),
+}
+
 impl AdversaryKind {
+    /// Who can know what they do. Of what is forgiven in small numbers, or only shows over some time, only those can who
+    /// have met enough of it: twice what the detector waits for, or a little more.
+    pub const fn witnesses(&self) -> Witnesses {
+        match self {
+            // What is proved is told to all; the others say what they say, or no longer say it, to all.
+            AdversaryKind::Equivocate { .. }
+            | AdversaryKind::Fork { .. }
+            | AdversaryKind::Slander { .. }
+            | AdversaryKind::Flood { .. } => Witnesses::All,
+            AdversaryKind::Silence { rate_per_s } if *rate_per_s > 0.0 => Witnesses::All,
+            // A flipped bit may look like a late message, of which some are forgiven.
+            AdversaryKind::Tamper => Witnesses::Told(3),
+            AdversaryKind::Outsider { .. } => Witnesses::Told(1),
+            AdversaryKind::Replay { .. } => Witnesses::Told(60),
+            // Lies of a step or more.
+            AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. } => {
+                Witnesses::Told(12)
+            }
+            AdversaryKind::NeverForward
+            | AdversaryKind::Silence { .. }
+            | AdversaryKind::Eclipse { .. }
+            | AdversaryKind::Censor { .. }
+            | AdversaryKind::Sybil { .. }
+            | AdversaryKind::ColdBoot { .. }
+            | AdversaryKind::CovertFlash => Witnesses::Neighbours(9),
+        }
+    }
+
     /// The right names for what they do, as findings tell it.
     pub const fn findings(&self) -> &'static [AnomalyKind] {
         use AnomalyKind as A;

@@ -7,7 +7,10 @@
 //!
 //! A neighbour that is far away brings nothing either: what it has, this node has long had, and told it so. If its answers to
 //! the step protocol take three times as long as those of the median neighbour, or do not come although those of most do, that
-//! is told as latency, of less weight ([`is_far`]).
+//! is told as latency, of less weight ([`is_far`]). Anybody can answer late, so being far is an excuse for few: if more than a
+//! quarter of the neighbours are far and bring nothing, it is none for any of them ([`are_excused`]). Whoever hides behind it
+//! has at most that part of a mesh, which cuts nobody off; an honest node that is far among many that lie loses its place in
+//! the mesh for some minutes, and still gets everything by gossip.
 //!
 //! A neighbour whose only link is this node has nothing to bring and looks the same: that is a suspicion, which takes it
 //! out of the mesh, where it still gets everything by gossip. So there must be three neighbours to compare.
@@ -126,6 +129,8 @@ pub enum Verdict {
 
 /// A neighbour that takes so many times as long as the median one is far away.
 const FAR_TIMES: u64 = 3;
+/// One in so many neighbours may be far.
+const FAR_PART: usize = 4;
 /// How old an answer may be that says how far a neighbour is.
 pub const ANSWER_FRESH: Duration = Duration::from_secs(60);
 
@@ -142,6 +147,12 @@ pub fn median_answer(answers: &[Option<u64>]) -> Option<u64> {
 /// Whether a neighbour whose answers take so long is too far away to be the first with anything.
 pub fn is_far(answer_ns: Option<u64>, median_ns: u64) -> bool {
     answer_ns.is_none_or(|ns| ns > median_ns.saturating_mul(FAR_TIMES))
+}
+
+/// Whether so many that are far and bring nothing, of so many that were compared, are few enough to be taken for what they
+/// say: one is, and more are up to a quarter.
+pub fn are_excused(far: usize, compared: usize) -> bool {
+    far <= (compared / FAR_PART).max(1)
 }
 
 /// Compares neighbours: what each brought, of how much. As many verdicts; none if there is too little to compare.
@@ -209,6 +220,13 @@ mod tests {
             "where few answer, nobody is far"
         );
         assert_eq!(median_answer(&[ms(40), ms(50)]), None);
+    }
+
+    #[test]
+    fn few_may_be_far() {
+        assert_eq!([1, 2].map(|far| are_excused(far, 7)), [true, false]);
+        assert_eq!([2, 3].map(|far| are_excused(far, 8)), [true, false]);
+        assert!(are_excused(1, 3) && are_excused(0, 0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rand_core::Rng;
 
 use super::super::Output;
 use super::super::accusation::Accusation;
+use super::super::backoff;
 use super::super::evidence::{Evidence, EvidenceError, Pair};
 use super::super::finding::{AnomalyKind, Detail, Subject};
 use super::super::quarantine::{Crime, Outcome, Released};
@@ -40,8 +41,11 @@ const ANNOUNCED_PER_TICK: usize = 4;
 const ANNOUNCE_AGAIN_S: std::ops::Range<u64> = 1_800..5_400;
 /// When somebody new is connected, evidence is told within this time.
 const ANNOUNCE_SOON_MS: u64 = 5_000;
-/// But not more often than this.
+/// But one node is prompted no more often than this.
 const PROMPTED_EVERY: Duration = Duration::from_secs(60);
+/// And what somebody told is not told again so soon, or in a mesh of many, where somebody new comes all the time, all
+/// would hear it all the time. Guess.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// What keeping evidence costs beside its bytes.
 const KNOWN_BYTES: usize = 192;
 
@@ -52,6 +56,8 @@ pub(super) struct Known {
     pub(super) reporter: NodeId,
     pub(super) evidence: Bytes,
     announce_at: Time,
+    /// When somebody told it last, as far as was heard here.
+    told: Option<Time>,
 }
 
 impl<P: Display + Clone + Ord + StdHash> State<P> {
@@ -67,7 +73,9 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
                     match Evidence::decode(&evidence, self.message_bytes_max) {
                         Ok(read) if read.accused() == node => {
                             let at = now + Duration::from_secs(ANNOUNCE_AGAIN_S.start);
-                            self.keep(node, Known { id: read.id(), reporter, evidence, announce_at: at });
+                            let known =
+                                Known { id: read.id(), reporter, evidence, announce_at: at, told: None };
+                            self.keep(node, known);
                         }
                         _ => damaged += 1,
                     }
@@ -83,7 +91,14 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
     }
 
     /// A message came whose number was used before: if it says something else, there is a proof.
-    pub(super) fn on_replayed(&mut self, now: Time, from: &P, data: &Bytes, out: &mut Outbox<Output<P>>) {
+    pub(super) fn on_replayed(
+        &mut self,
+        now: Time,
+        from: &P,
+        data: &Bytes,
+        rng: &mut impl Rng,
+        out: &mut Outbox<Output<P>>,
+    ) {
         let Ok(envelope) = Envelope::decode(data, self.message_bytes_max) else { return };
         let Some(kept) = self.memory.contradicts(&envelope) else { return };
         let Some(pair) = Pair::new(&kept, &envelope) else { return };
@@ -93,7 +108,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         }
         let evidence = Evidence::Pair(pair);
         match evidence.verify(self.mesh.id(), &mut self.patterns, self.message_bytes_max) {
-            Ok(()) => self.convict(now, &evidence, self.identity.id(), true, out),
+            Ok(()) => self.convict(now, &evidence, None, rng, out),
             Err(EvidenceError::Envelope(reason @ (Refusal::BadSignature | Refusal::BadPattern))) => {
                 // The kept one was checked. So somebody has made the other up, and the bringer did not check it.
                 let kind = AnomalyKind::BadSignature;
@@ -105,12 +120,18 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         }
     }
 
-    pub(super) fn on_proof(&mut self, now: Time, proof: Proof, out: &mut Outbox<Output<P>>) {
+    pub(super) fn on_proof(
+        &mut self,
+        now: Time,
+        proof: Proof,
+        rng: &mut impl Rng,
+        out: &mut Outbox<Output<P>>,
+    ) {
         // It spreads with the log as well; whoever has it makes an accusation of it, and the first is enough.
         let evidence = Evidence::Log(proof);
         let is_new = !self.is_settled(&evidence);
         if is_new && evidence.verify(self.mesh.id(), &mut self.patterns, self.message_bytes_max).is_ok() {
-            self.convict(now, &evidence, self.identity.id(), true, out);
+            self.convict(now, &evidence, None, rng, out);
         }
     }
 
@@ -141,6 +162,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             let again = now + Duration::from_secs(rng.random_range(ANNOUNCE_AGAIN_S));
             if let Some(known) = self.known.get_mut(&evidence.accused()).filter(|k| k.id == evidence.id()) {
                 known.announce_at = known.announce_at.max(again);
+                known.told = Some(now);
             }
             return;
         }
@@ -149,25 +171,27 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             return;
         }
         match accusation.judge(self.mesh.id(), &mut self.patterns, self.message_bytes_max) {
-            Ok(evidence) => self.convict(now, &evidence, author, false, out),
+            Ok(evidence) => self.convict(now, &evidence, Some(author), rng, out),
             Err(error) if error.is_conclusive() => {
                 let evidence = Evidence::FalseAccusation(Box::new(accusation));
-                self.convict(now, &evidence, self.identity.id(), true, out);
+                self.convict(now, &evidence, None, rng, out);
             }
             Err(_) => {}
         }
     }
 
-    /// Shuts out whom verified evidence convicts. `is_ours`: this node found it, and tells others.
+    /// Shuts out whom verified evidence convicts. `told_by` nobody: this node found it, and tells others, unless one of
+    /// them does first.
     fn convict(
         &mut self,
         now: Time,
         evidence: &Evidence,
-        reporter: NodeId,
-        is_ours: bool,
+        told_by: Option<NodeId>,
+        rng: &mut impl Rng,
         out: &mut Outbox<Output<P>>,
     ) {
         let (node, id, kind) = (evidence.accused(), evidence.id(), evidence.kind());
+        let reporter = told_by.unwrap_or(self.identity.id());
         if self.config.ignored.contains(&kind) {
             return;
         }
@@ -201,13 +225,17 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
                     self.on_released(node, Released::PushedOut, out);
                 }
                 self.note_proved(now, node, note, out);
-                // What this node found is told of in the next tick, what others told is told by them.
-                let wait = if is_ours { 0 } else { ANNOUNCE_AGAIN_S.start };
-                let announce_at = now + Duration::from_secs(wait);
-                let saved = Saved::Evidence { reporter, evidence: evidence.encode() };
-                let known = Known { id, reporter, evidence: evidence.encode(), announce_at };
-                if self.keep(node, known) {
+                // Others may have found it as well; and what somebody told is told by it.
+                let wait = match told_by {
+                    None => backoff::wait(self.group(), rng),
+                    Some(_) => Duration::from_secs(ANNOUNCE_AGAIN_S.start),
+                };
+                let (announce_at, evidence) = (now + wait, evidence.encode());
+                let saved = Saved::Evidence { reporter, evidence: evidence.clone() };
+                let told = told_by.map(|_| now);
+                if self.keep(node, Known { id, reporter, evidence, announce_at, told }) {
                     self.put(saved.to_entry(&node), out);
+                    self.wake_for_announcements(now, out);
                 }
                 self.on_quarantined(now, node, out);
             }
@@ -307,7 +335,8 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         }
         self.prompted = Some(now);
         for known in self.known.values_mut() {
-            let soon = now + Duration::from_millis(rng.random_range(0..ANNOUNCE_SOON_MS));
+            let from = known.told.map_or(now, |told| now.max(told + TOLD_AGAIN));
+            let soon = from + Duration::from_millis(rng.random_range(0..ANNOUNCE_SOON_MS));
             known.announce_at = known.announce_at.min(soon);
         }
     }
@@ -316,12 +345,23 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let Some(step) = self.step else { return };
         let mesh = self.mesh.id();
         let due = self.known.values_mut().filter(|known| known.announce_at <= now);
-        for known in due.take(ANNOUNCED_PER_TICK) {
+        for known in due.take(ANNOUNCED_PER_TICK.saturating_sub(self.announced)) {
+            self.announced += 1;
             known.announce_at = now + Duration::from_secs(rng.random_range(ANNOUNCE_AGAIN_S));
+            known.told = Some(now);
             let accusation = Accusation::sign(&self.identity, mesh, step, known.evidence.clone());
             for payload in accusation.to_payloads(self.message_bytes_max) {
                 out.push(Output::Publish(payload));
             }
         }
+    }
+    /// When evidence is to be told of next, if that is before `until`. What is overdue waits for the next tick.
+    pub(super) fn next_announcement(&self, now: Time, until: Time) -> Option<Time> {
+        self.known.values().map(|known| known.announce_at).filter(|at| *at > now && *at < until).min()
+    }
+
+    /// Who may find what this node finds.
+    fn group(&self) -> usize {
+        self.sizes.members_known.max(self.neighbours.len() + 1)
     }
 }

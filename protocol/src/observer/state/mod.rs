@@ -131,9 +131,12 @@ pub struct State<P: StdHash + Eq> {
     /// For checking what others bring.
     checks: Bucket,
     prompted: Option<Time>,
+    /// Accusations that were published since the last tick.
+    announced: usize,
     shed: u64,
 
     timer: u64,
+    /// When the next tick is.
     due: Time,
 }
 
@@ -177,6 +180,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             reporters,
             checks: Bucket::default(),
             prompted: None,
+            announced: 0,
             shed: 0,
             timer: 0,
             due: now,
@@ -202,8 +206,8 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             }
             Input::Message(envelope) => self.memory.keep(&envelope),
             Input::Durable { author, from } => self.on_verified(now, &author, &from, None, out),
-            Input::Replayed { from, data } => self.on_replayed(now, &from, &data, out),
-            Input::Proof(proof) => self.on_proof(now, proof, out),
+            Input::Replayed { from, data } => self.on_replayed(now, &from, &data, rng, out),
+            Input::Proof(proof) => self.on_proof(now, proof, rng, out),
             Input::Accused { author, payload } => self.on_accused(now, author, &payload, rng, out),
             Input::WrongResult { accused, job, task, others } => {
                 let detail = Detail::WrongResult { job, task, others };
@@ -220,8 +224,12 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             Input::Step(step) => self.on_step(step, out),
             Input::Quarantine(node) => self.on_quarantine(now, node, out),
             Input::Lift(node) => self.on_lift(node, out),
-            Input::Timer(timer) if timer == Timer(self.timer) => self.on_tick(now, rng, out),
-            Input::Timer(_) => {}
+            Input::Timer(timer) if timer != Timer(self.timer) => {}
+            Input::Timer(_) if now < self.due => {
+                self.announce_due(now, rng, out);
+                self.set_timer(now, out);
+            }
+            Input::Timer(_) => self.on_tick(now, rng, out),
         }
     }
 
@@ -435,9 +443,21 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
     }
 
     fn arm(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
-        self.timer += 1;
         self.due = now + TICK;
-        out.push(Output::Timer { at: self.due, timer: Timer(self.timer) });
+        self.set_timer(now, out);
+    }
+
+    /// Asks for the next tick, or for something to tell before it.
+    fn set_timer(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+        self.timer += 1;
+        let at = self.next_announcement(now, self.due).unwrap_or(self.due);
+        out.push(Output::Timer { at, timer: Timer(self.timer) });
+    }
+
+    fn wake_for_announcements(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
+        if self.next_announcement(now, self.due).is_some() {
+            self.set_timer(now, out);
+        }
     }
 
     fn put(&self, (key, value): (Bytes, Bytes), out: &mut Outbox<Output<P>>) {

@@ -34,6 +34,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
             self.compared = now;
             self.compare_authors(now, out);
         }
+        self.announced = 0;
         self.announce_due(now, rng, out);
         self.arm(now, out);
     }
@@ -132,14 +133,20 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let of =
             |(peer, n): (&P, &super::Neighbour)| Some(((peer.clone(), answer(n)), n.share.end(n.counts)?));
         let (peers, shares): (Vec<_>, Vec<_>) = self.neighbours.iter().filter_map(of).unzip();
-        for ((peer, answer_ns), verdict) in peers.iter().zip(forwarding::compare(&shares)) {
+        let verdicts = forwarding::compare(&shares);
+        let is_far = |answer_ns: Option<u64>| {
+            median_ns.is_some_and(|median_ns| forwarding::is_far(answer_ns, median_ns))
+        };
+        let withholds = |verdict: &Verdict| matches!(verdict, Verdict::Withholds { .. });
+        let far = peers.iter().zip(&verdicts).filter(|((_, ns), verdict)| withholds(verdict) && is_far(*ns));
+        let compared = verdicts.iter().filter(|verdict| **verdict != Verdict::Unknown).count();
+        let are_excused = forwarding::are_excused(far.count(), compared);
+        for ((peer, answer_ns), verdict) in peers.iter().zip(verdicts) {
             let subject = self.subject(peer);
             match verdict {
                 Verdict::Useful => self.records.praise(now, &subject, GOOD_PER_WINDOW),
                 Verdict::Poor | Verdict::Unknown => {}
-                Verdict::Withholds { .. }
-                    if median_ns.is_some_and(|median| forwarding::is_far(*answer_ns, median)) =>
-                {
+                Verdict::Withholds { .. } if are_excused && is_far(*answer_ns) => {
                     let ms = answer_ns.map(|ns| ns / 1_000_000);
                     let detail = Detail::Far { ms, median_ms: median_ns.unwrap_or(0) / 1_000_000 };
                     self.suspect(now, &subject, AnomalyKind::Latency, detail, out);

@@ -174,6 +174,11 @@ fn published(outputs: &[Output<u32>]) -> Vec<Bytes> {
     outputs.iter().filter_map(payload).collect()
 }
 
+/// What it tells the mesh within some seconds.
+fn told_soon(bench: &mut Bench) -> Vec<Bytes> {
+    (0..3).flat_map(|_| published(&bench.second(0))).collect()
+}
+
 #[test]
 fn faults_are_counted_by_accused_and_kind_told_once_and_cost_trust() {
     let mut bench = Bench::new();
@@ -289,9 +294,8 @@ fn two_messages_with_one_number_are_proved_and_everybody_hears_of_it() {
     assert_eq!((finding.evidence, *node, sentence.evidence), (Some(id), liar, Some(id)));
     assert_eq!((sentence.since, sentence.until), (Step(1_000), Some(Step(87_400))));
     assert_eq!(bench.kinds(2), [], "who brought it did well");
-    let outputs = bench.second(0);
-    let payloads = published(&outputs);
-    assert_eq!(payloads.len(), 1, "{outputs:?}");
+    let payloads = told_soon(&mut bench);
+    assert_eq!(payloads.len(), 1);
 
     let mut other = Bench::new();
     let heard = Input::Accused { author: Author::new(ME).id(), payload: payloads[0].clone() };
@@ -300,9 +304,35 @@ fn two_messages_with_one_number_are_proved_and_everybody_hears_of_it() {
     let outputs = other.give(accused(3, &pair(7, 1_000), 1_001));
     assert!(matches!(&outputs[..], [Output::Found(_), Output::Quarantine { node, .. }] if *node == liar));
     assert_eq!(other.give(accused(4, &pair(7, 1_000), 1_001)), [], "once is enough");
-    assert_eq!(published(&other.second(0)), Vec::<Bytes>::new(), "what others told is told by them");
+    assert_eq!(told_soon(&mut other), Vec::<Bytes>::new(), "what others told is told by them");
     let gate = other.give(Input::Connected { peer: 7, ip: None, is_inbound: false });
     assert_eq!(gate, [Output::Refuse { peer: 7, reason: Gate::Quarantined }]);
+}
+
+#[test]
+fn what_all_find_is_told_by_the_first() {
+    let mut bench = Bench::new();
+    bench.give(Input::Proof(Author::new(7).fork(3, 1_000)));
+    let fork = Evidence::Log(Author::new(7).fork(3, 1_000));
+    assert_eq!(bench.give(accused(3, &fork, 1_001)), [], "known before");
+    assert_eq!(told_soon(&mut bench), Vec::<Bytes>::new(), "another one was faster");
+    // Whoever tells wakes up for it between two ticks.
+    let mut out = Outbox::new();
+    let mut waits: Vec<u128> = Vec::new();
+    for seed in 10..60 {
+        bench.state.handle(
+            bench.now,
+            Input::Proof(Author::new(seed).fork(3, 1_000)),
+            &mut bench.rng,
+            &mut out,
+        );
+        let timers = out.drain().filter_map(|output| match output {
+            Output::Timer { at, .. } => Some(at.since(bench.now).as_millis()),
+            _ => None,
+        });
+        waits.extend(timers);
+    }
+    assert!(waits.iter().any(|ms| (1..1_000).contains(ms)), "{waits:?}");
 }
 
 #[test]
@@ -323,7 +353,7 @@ fn a_forked_log_is_proved_too() {
     let mut bench = Bench::new();
     let outputs = bench.give(Input::Proof(Author::new(7).fork(3, 1_000)));
     assert!(matches!(&outputs[..], [Output::Found(_), Output::Quarantine { .. }]), "{outputs:?}");
-    assert_eq!(published(&bench.second(0)).len(), 1);
+    assert_eq!(told_soon(&mut bench).len(), 1);
     let kept: Vec<_> = bench.state.evidence().collect();
     assert_eq!(Evidence::decode(&kept[0].bytes, BYTES_MAX).unwrap().id(), kept[0].id);
 }
@@ -340,7 +370,7 @@ fn a_false_accusation_convicts_who_made_it() {
     bench.give(Input::Accused { author: Author::new(3).id(), payload });
     assert_eq!(bench.quarantined(), [Author::new(3).id()]);
     assert_eq!(bench.kinds(3), [(AnomalyKind::FalseAccusation, 1)]);
-    let told = published(&bench.second(0));
+    let told = told_soon(&mut bench);
     let told = Accusation::decode(&told[0], BYTES_MAX).unwrap();
     let mut other = Bench::new();
     other.give(accused(5, &Evidence::decode(told.evidence(), BYTES_MAX).unwrap(), 1_002));
@@ -467,6 +497,39 @@ fn a_neighbour_that_brings_nothing_loses_its_place_and_the_others_do_not() {
     for peer in [1, 2, 3, 4, 5, 6, 8] {
         assert!(bench.score(peer) >= 0.0 && bench.kinds(peer).is_empty(), "{peer} {:?}", bench.kinds(peer));
     }
+}
+
+/// Eight neighbours for a minute, of which some bring nothing and answer late; what is held against these, at least once.
+fn kinds_of_late_ones(late: &[u32]) -> Vec<AnomalyKind> {
+    let mut bench = Bench::new();
+    for second in 1..=60_u64 {
+        bench.second(0);
+        // From somebody who is not here.
+        (0..5).for_each(|_| drop(bench.verified(9, 1, 10)));
+        if !second.is_multiple_of(5) {
+            continue;
+        }
+        let error_ns = |peer| if late.contains(&peer) { 400_000_000 } else { 20_000_000 };
+        let readings = (1..=8).map(|peer| Reading { peer, ahead_ns: 0, error_ns: error_ns(peer) });
+        bench.give(Input::Clocks(readings.collect()));
+        let brought = |peer| if late.contains(&peer) { 0 } else { second * 4 };
+        let counts =
+            (1..=8).map(|peer| Contribution { peer, copies: brought(peer), told: 0, expected: second * 5 });
+        bench.give(Input::Contributions(counts.collect()));
+    }
+    let near: Vec<u32> = (1..=8).filter(|peer| !late.contains(peer)).collect();
+    assert!(near.iter().all(|peer| bench.kinds(*peer).is_empty()), "{late:?}");
+    let mut kinds: Vec<AnomalyKind> =
+        late.iter().flat_map(|peer| bench.kinds(*peer)).map(|(kind, _)| kind).collect();
+    kinds.dedup();
+    kinds
+}
+
+#[test]
+fn being_far_excuses_a_quarter_of_the_neighbours() {
+    assert_eq!(kinds_of_late_ones(&[7]), [AnomalyKind::Latency]);
+    assert_eq!(kinds_of_late_ones(&[7, 8]), [AnomalyKind::Latency]);
+    assert_eq!(kinds_of_late_ones(&[6, 7, 8]), [AnomalyKind::NeverForwards], "so many hide behind it");
 }
 
 #[test]

@@ -119,19 +119,27 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
 
     /// Bytes that the tables use.
     pub fn bytes(&self) -> usize {
-        const STORY: usize = 512;
+        self.tables().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The same, of each table.
+    pub fn tables(&self) -> [(&'static str, usize); 9] {
         const PLACE: usize = 128;
         let places: usize = self.places.sizes().iter().sum();
+        let author = size_of::<NodeId>() + size_of::<super::AuthorStats>() + 64;
         let neighbour = size_of::<P>() + size_of::<super::Neighbour>() + 64;
-        self.ledger.len() * STORY
-            + self.records.bytes()
-            + self.authors.len() * (size_of::<NodeId>() + size_of::<super::AuthorStats>() + 64)
-            + self.neighbours.len() * neighbour
-            + self.memory.bytes()
-            + self.known_bytes
-            + self.assembler.sizes().1
-            + places * PLACE
-            + (self.quarantines.iter().count() + self.quarantines.pardons().count()) * PLACE
+        let sentences = self.quarantines.iter().count() + self.quarantines.pardons().count();
+        [
+            ("stories", self.ledger.bytes()),
+            ("accused", self.records.bytes()),
+            ("authors", self.authors.len() * author),
+            ("neighbours", self.neighbours.len() * neighbour),
+            ("messages", self.memory.bytes()),
+            ("evidence", self.known_bytes),
+            ("accusations", self.assembler.sizes().1),
+            ("places", places * PLACE),
+            ("quarantines", sentences * PLACE),
+        ]
     }
 
     /// Things that found no room: accused, peers, checks, saved entries that could not be read.
