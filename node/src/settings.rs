@@ -244,6 +244,7 @@ pub(crate) fn log(config: &Config) -> log::Config {
         checkpoint_steps: config.checkpoints.every_steps,
         checkpoint_delay_steps: config.checkpoints.delay_steps,
         checkpoint_signers: config.checkpoints.signers,
+        checkpoint_members: config.network.allow.iter().copied().collect(),
         checkpoint_bytes_max: config.checkpoints.bytes_max,
         keep_steps: config.checkpoints.keep_steps,
         keep_bytes: config.checkpoints.keep_bytes,

@@ -243,7 +243,7 @@ pub struct NetworkConfig {
     /// How long a silent member is suspected before it is declared dead; a member that hears of it has that
     /// long to object. Too low declares slow nodes dead. Default 4000: memberlist's on local networks, four probes.
     pub suspect_ms: u64,
-    /// Peer ids that may join. Empty admits everybody who knows the mesh secret.
+    /// Peer ids that may join, and whose signatures of checkpoints count. Empty admits everybody who knows the mesh secret.
     pub allow: Vec<NodeId>,
 }
 

@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::time::Time;
 use crate::validate::{Unverified, Verified};
 
-use super::checkpoint::{Checkpoint, Cut, Sealed, StoredCheckpoint};
+use super::checkpoint::{Cut, Sealed, StoredCheckpoint};
 use super::{Head, Proof, Record, Report};
 
 /// What the store holds of one author when the node starts.
@@ -146,12 +146,12 @@ pub enum Input<P> {
     /// So many members are alive, this node among them. Without it, those count that are connected. Only checkpoints
     /// need it.
     Members(usize),
-    /// Answers [`Output::Fold`]: the checkpoint that was made and its cut. It is on disk, but does not count yet.
+    /// Answers [`Output::Fold`]: the checkpoint that was made, without signatures. It is on disk, but does not count yet.
     Folded {
         /// Which.
         token: Token,
         /// What came of it.
-        result: Result<(Checkpoint, Cut), StoreError>,
+        result: Result<Box<StoredCheckpoint>, StoreError>,
     },
     /// Answers [`Output::Stage`] and [`Output::Open`].
     Staged {
@@ -288,12 +288,13 @@ pub enum Output<P> {
         /// [`CHUNK_BYTES`](super::checkpoint::CHUNK_BYTES) but for the last.
         bytes: Bytes,
     },
-    /// See whether the parts that were staged are those of this checkpoint and can be read; answered by [`Input::Staged`].
+    /// See whether the parts that were staged are those of this checkpoint and can be read, and each log is cut at a record
+    /// that its author has signed; answered by [`Input::Staged`].
     Open {
         /// Comes back.
         token: Token,
         /// Which.
-        checkpoint: Checkpoint,
+        sealed: Box<Sealed>,
     },
     /// Read a chunk of one of the two newest sealed checkpoints; answered by [`Input::Read`] with one item or none.
     ReadChunk {

@@ -9,6 +9,10 @@
 //!  Sealed     = a checkpoint and the signatures of enough nodes over its id
 //! ```
 //!
+//! Beside it goes a part that nobody signs: the records at which the logs are cut. Whoever takes a checkpoint sees by them that
+//! each author has been there, so that no log can be made to end where its author never was, whoever has signed. It is no part of
+//! what is signed, as an author can sign one record in several ways.
+//!
 //! Nodes with the same entries before S make the same bytes, hence the same id. What came late at some of them makes
 //! the ids differ; then this checkpoint is not sealed, and the next one is. Nothing is refused because it is late: an
 //! entry of a step before S that is not in the cut goes on behind the cut like any other.
@@ -48,6 +52,8 @@ pub const VOTES_MAX: usize = 2048;
 pub const PARTS_MAX: usize = 16;
 /// The name of the part that is the cut; it is the first.
 pub const CUT: &str = "cut";
+/// The name of the part that is not signed, and comes last: the records at which the logs are cut.
+pub const HEADS: &str = "heads";
 /// The version of this format.
 const VERSION: u64 = 1;
 /// What the id is derived with.
@@ -74,6 +80,9 @@ pub enum CheckpointError {
     /// The state cannot be read.
     #[error("the state in the checkpoint cannot be read")]
     State,
+    /// A log is cut where its author has no record.
+    #[error("a log is cut where its author has signed no record")]
+    Heads,
 }
 
 /// The last record of an author that a checkpoint covers.
@@ -268,20 +277,23 @@ fn signed(mesh: MeshId, checkpoint: &Hash) -> Vec<u8> {
     [VOTE_CONTEXT, mesh.as_bytes(), checkpoint.as_bytes()].concat()
 }
 
-/// A checkpoint and who has signed it, sorted by key.
+/// A checkpoint and who has signed it, sorted by key: nobody yet, when it was just made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     /// What was signed.
     pub checkpoint: Checkpoint,
+    /// [`HEADS`], which is not. Two that differ in it alone may both be good.
+    pub heads: Part,
     /// By whom.
     pub votes: Vec<Vote>,
 }
 
 impl Sealed {
-    /// `[ checkpoint, [ vote, … ] ]`, both as byte strings.
+    /// `[ checkpoint, [hash, bytes], [ vote, … ] ]`, checkpoint and votes as byte strings.
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::default();
-        out.open(2).bytes(&self.checkpoint.encode()).open(self.votes.len());
+        out.open(3).bytes(&self.checkpoint.encode());
+        out.open(2).bytes(self.heads.hash.as_bytes()).uint(self.heads.bytes).open(self.votes.len());
         for vote in &self.votes {
             out.bytes(&vote.to_wire());
         }
@@ -292,11 +304,23 @@ impl Sealed {
     pub fn decode(bytes: &Bytes) -> Option<Self> {
         shape::check(bytes).ok()?;
         let mut reader = Reader::new(bytes);
-        reader.array(2).filter(|items| *items == 2)?;
+        reader.array(3).filter(|items| *items == 3)?;
         let checkpoint = Checkpoint::decode(&Bytes::copy_from_slice(reader.bytes()?))?;
+        reader.array(2).filter(|items| *items == 2)?;
+        let heads = Part { name: HEADS.to_owned(), hash: reader.hash()?, bytes: reader.uint()? };
         let votes = reader.votes()?;
         let is_good = reader.is_at_end() && votes.is_sorted_by(|a, b| a.signer < b.signer);
-        is_good.then_some(Sealed { checkpoint, votes })
+        is_good.then_some(Sealed { checkpoint, heads, votes })
+    }
+
+    /// All parts, in the order of their numbers on the wire: those that are signed, and [`HEADS`].
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.checkpoint.parts.iter().chain([&self.heads])
+    }
+
+    /// The length of all parts.
+    pub fn bytes(&self) -> u64 {
+        self.checkpoint.bytes().saturating_add(self.heads.bytes)
     }
 
     /// True if every signature is good.

@@ -1,6 +1,9 @@
 //! Settings of the log.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use crate::id::NodeId;
 
 /// Settings and bounds. Every default says where it comes from; "guess" is a guess.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,9 @@ pub struct Config {
     /// at least if there ever were others. With 0, two make one good enough to be taken in place of
     /// entries, and to drop entries. Default 0.
     pub checkpoint_signers: usize,
+    /// Whose signatures count, beside the own one; empty: everybody's. Who signs answers for the state, which nobody else can
+    /// check: where not all who know the mesh's secret are trusted, name those who are (`network.allow`). Default: empty.
+    pub checkpoint_members: BTreeSet<NodeId>,
     /// The longest checkpoint that is taken from peers, cut and states together. Default 256 MiB: guess; the state is
     /// held in memory when it is opened.
     pub checkpoint_bytes_max: u64,
@@ -127,6 +133,7 @@ impl Default for Config {
             checkpoint_steps: 0,
             checkpoint_delay_steps: 10,
             checkpoint_signers: 0,
+            checkpoint_members: BTreeSet::new(),
             checkpoint_bytes_max: 256 << 20,
             keep_steps: 0,
             keep_bytes: 0,

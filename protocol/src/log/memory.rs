@@ -88,7 +88,7 @@ impl MemoryStore {
                 Change::Append(record) => record,
                 Change::Freeze { .. } => continue,
                 Change::Seal(stored) => {
-                    self.checkpoints.open(&stored.sealed.checkpoint)?;
+                    self.checkpoints.open(&stored.sealed)?;
                     continue;
                 }
                 Change::Jump(log) => {

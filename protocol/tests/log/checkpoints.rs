@@ -67,13 +67,14 @@ fn nodes_seal_the_same_checkpoints_and_keep_them_over_a_restart() {
         assert!(sealed.verify() && sealed.votes.len() >= 2);
         // It is what the entries before the step come to.
         let (_, parts) = world.nodes[node].disk.checkpoint().unwrap();
-        let base = Base::open(&sealed.checkpoint, parts, 10).unwrap();
+        let base = Base::open(sealed, parts, 10).unwrap();
         let mut anew = Base::default();
         for (_, records) in world.nodes[node].disk.logs() {
             let mut records = records.flatten();
             while records.next().is_some_and(|record| anew.take(record, sealed.checkpoint.step)) {}
         }
         assert_eq!(anew.checkpoint(mesh().id(), sealed.checkpoint.step).1, parts);
+        assert_eq!(base.verify(mesh().id()), Ok(()));
         assert_eq!((&base.cut, base.registry.hash()), (&anew.cut, anew.registry.hash()));
     }
     let id = sealed_id(world.state(0));
@@ -442,11 +443,11 @@ fn chunk_of(parts: &[Bytes], part: usize, index: usize) -> Bytes {
 }
 
 /// Signed by keys that nobody else has.
-fn signed(checkpoint: &Checkpoint, keys: &[usize]) -> Sealed {
+fn signed(sealed: &Sealed, checkpoint: &Checkpoint, keys: &[usize]) -> Sealed {
     let mut votes: Vec<Vote> =
         keys.iter().map(|key| Vote::new(&identity(*key), checkpoint.mesh, &checkpoint.id())).collect();
     votes.sort_by_key(|vote| vote.signer);
-    Sealed { checkpoint: checkpoint.clone(), votes }
+    Sealed { checkpoint: checkpoint.clone(), heads: sealed.heads.clone(), votes }
 }
 
 #[test]
@@ -460,15 +461,14 @@ fn liars_about_checkpoints_are_found_out() {
     lied_to(
         prepared,
         "one signature",
-        |sealed, _| offering(signed(&false_one(sealed), &[70]), |_, _, _| Vec::new()),
+        |sealed, _| offering(signed(sealed, &false_one(sealed), &[70]), |_, _, _| Vec::new()),
         None,
     );
     lied_to(
         prepared,
         "forged signatures",
         |sealed, _| {
-            let votes = sealed.votes.clone();
-            offering(Sealed { checkpoint: false_one(sealed), votes }, |_, _, _| Vec::new())
+            offering(Sealed { checkpoint: false_one(sealed), ..sealed.clone() }, |_, _, _| Vec::new())
         },
         Some(Misdeed::BadCheckpoint),
     );
@@ -532,20 +532,83 @@ fn liars_about_checkpoints_are_found_out() {
         |sealed, _| offering(sealed.clone(), |_, _, _| Vec::new()),
         Some(Misdeed::Silent),
     );
+    // Signed by many who do not exist, and well formed: but the author of the log has never been there.
+    let never_written = |sealed: &Sealed, change: fn(&mut Vec<u8>)| {
+        let (forged, mut parts) = forged(sealed.checkpoint.step, &[71, 72, 73, 74]);
+        let mut heads = parts[2].to_vec();
+        change(&mut heads);
+        parts[2] = heads.into();
+        let heads = omnimesh_protocol::log::checkpoint::Part::new("heads", &parts[2]);
+        offering(Sealed { heads, ..forged }, move |id, part, index| {
+            vec![Frame::Chunk { id, bytes: chunk_of(&parts, part, index) }]
+        })
+    };
+    lied_to(
+        prepared,
+        "a record that its author has not signed",
+        |sealed, _| never_written(sealed, |heads| *heads.last_mut().unwrap() ^= 1),
+        None,
+    );
+    lied_to(prepared, "no record", |sealed, _| never_written(sealed, |heads| *heads = vec![0x80]), None);
     // Signed by many who do not exist, it is fetched; what it says cannot be read.
     lied_to(
         prepared,
         "a state that is none",
         |sealed, parts| {
             let mut checkpoint = sealed.checkpoint.clone();
-            let parts = vec![parts[0].clone(), Bytes::from_static(b"not a state")];
+            let parts = vec![parts[0].clone(), Bytes::from_static(b"not a state"), parts[2].clone()];
             checkpoint.parts[1] = omnimesh_protocol::log::checkpoint::Part::new("registry", &parts[1]);
-            offering(signed(&checkpoint, &[71, 72, 73, 74]), move |id, part, index| {
+            offering(signed(sealed, &checkpoint, &[71, 72, 73, 74]), move |id, part, index| {
                 vec![Frame::Chunk { id, bytes: chunk_of(&parts, part, index) }]
             })
         },
         None,
     );
+}
+
+/// What keys that somebody made up sign: another history of a node's log, from which its next records do not follow. Who
+/// made it up has that node's key, too.
+fn forged(step: Step, keys: &[usize]) -> (Sealed, Vec<Bytes>) {
+    let mut base = Base::default();
+    for record in chain(&identity(0), Step(0), None, &[250; 8], "never written") {
+        assert!(base.take(&record, step));
+    }
+    let (sealed, parts) = base.checkpoint(mesh().id(), step);
+    (signed(&sealed, &sealed.checkpoint, keys), parts)
+}
+
+/// A newcomer that counts the signatures of `members` alone, if there are any, and meets a liar first, who offers it a
+/// history that was never written. Which of its checkpoints it refused, and whether its logs are the others' in the end.
+fn offered_a_forgery(prepared: &Prepared, members: &[usize], keys: &[usize]) -> (u64, bool) {
+    let (sealed, parts) = forged(prepared.sealed.checkpoint.step, keys);
+    let mut world = prepared.world(1);
+    let heads = |world: &World, node: usize| -> Vec<_> {
+        (0..3).map(|author| world.state(node).head(&identity(author).id()).map(|head| head.head)).collect()
+    };
+    let truth = heads(&world, 0);
+    let liar = world.add_liar(offering(sealed, move |id, part, index| {
+        vec![Frame::Chunk { id, bytes: chunk_of(&parts, part, index) }]
+    }));
+    world.config.checkpoint_members = members.iter().map(|key| identity(*key).id()).collect();
+    world.start(3, false);
+    world.connect(3, liar);
+    // One honest neighbour and the liar have the same weight; the liar has more signatures.
+    world.connect(3, 0);
+    world.run(secs(60));
+    (world.state(3).stats().checkpoints_refused, heads(&world, 3) == truth)
+}
+
+#[test]
+fn signatures_of_members_alone_count_where_members_are_named() {
+    let prepared = &prepare();
+    let made_up = [70, 71, 72, 73, 74];
+    // Who trusts all that know the secret can be lied to: the liar has more signatures than the truth.
+    assert_eq!(offered_a_forgery(prepared, &[], &made_up), (0, false));
+    let (refused, is_like_others) = offered_a_forgery(prepared, &[0, 1, 2, 3], &made_up);
+    assert!(refused > 0 && is_like_others);
+    // One member more, and as many made-up keys as you like, are not two members.
+    let (refused, is_like_others) = offered_a_forgery(prepared, &[0, 1, 2, 3, 74], &made_up);
+    assert!(refused > 0 && is_like_others);
 }
 
 #[test]

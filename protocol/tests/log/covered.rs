@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnimesh_protocol::log::checkpoint::{Sealed, StoredCheckpoint, Vote};
+use omnimesh_protocol::log::checkpoint::{StoredCheckpoint, Vote};
 use omnimesh_protocol::log::{Change, Config, Damaged, Head, Proof, Record, StoredLog};
 use omnimesh_protocol::{NodeId, Seq, Step};
 
@@ -53,11 +53,12 @@ fn append(disk: &mut Disk, records: &[Record]) {
 
 /// Seals the checkpoint of a step, with two signatures.
 fn seal_at(disk: &mut Disk, step: u64) -> StoredCheckpoint {
-    let (checkpoint, cut) = disk.fold(mesh().id(), Step(step)).unwrap();
+    let mut stored = disk.fold(mesh().id(), Step(step)).unwrap();
+    let checkpoint = &stored.sealed.checkpoint;
     let vote = |key| Vote::new(&identity(key), checkpoint.mesh, &checkpoint.id());
     let mut votes = vec![vote(40), vote(41)];
     votes.sort_by_key(|vote| vote.signer);
-    let stored = StoredCheckpoint { sealed: Sealed { checkpoint, votes }, cut };
+    stored.sealed.votes = votes;
     disk.write(&[Change::Seal(Box::new(stored.clone()))]).unwrap();
     stored
 }
@@ -65,7 +66,7 @@ fn seal_at(disk: &mut Disk, step: u64) -> StoredCheckpoint {
 /// Takes a checkpoint from another store.
 fn take(from: &Disk, into: &mut Disk, stored: &StoredCheckpoint) {
     let id = stored.sealed.checkpoint.id();
-    for (part, named) in stored.sealed.checkpoint.parts.iter().enumerate() {
+    for (part, named) in stored.sealed.parts().enumerate() {
         for index in 0..named.chunks() {
             into.stage(id, part, index, from.chunk(id, part, index).unwrap());
         }

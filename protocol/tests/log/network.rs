@@ -7,7 +7,7 @@ use crate::disk::{self, Disk};
 use bytes::Bytes;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::Channel;
-use omnimesh_protocol::log::checkpoint::Checkpoint;
+use omnimesh_protocol::log::checkpoint::{Checkpoint, Sealed};
 use omnimesh_protocol::log::wire::Frame;
 use omnimesh_protocol::log::{
     AppendError, Appended, AuthorHead, Change, Config, Event, Head, Input, Misdeed, Output, Proof, Record,
@@ -85,7 +85,7 @@ enum Happening {
     Verify { node: usize, life: u64, token: Token, records: Vec<omnimesh_protocol::validate::Unverified> },
     Fold { node: usize, life: u64, token: Token, step: Step },
     Stage { node: usize, life: u64, token: Token, chunk: (Hash, usize, u64), bytes: Bytes },
-    Open { node: usize, life: u64, token: Token, checkpoint: Checkpoint },
+    Open { node: usize, life: u64, token: Token, sealed: Box<Sealed> },
     ReadChunk { node: usize, life: u64, token: Token, chunk: (Hash, usize, u64) },
     Truncate { node: usize, life: u64, below: Step, bytes_max: Option<u64> },
     Step,
@@ -406,8 +406,8 @@ impl World {
                     let chunk = (checkpoint, part, index);
                     self.happen(self.sync, Happening::Stage { node, life, token, chunk, bytes });
                 }
-                Output::Open { token, checkpoint } => {
-                    self.happen(self.sync, Happening::Open { node, life, token, checkpoint });
+                Output::Open { token, sealed } => {
+                    self.happen(self.sync, Happening::Open { node, life, token, sealed });
                 }
                 Output::ReadChunk { token, checkpoint, part, index } => {
                     let chunk = (checkpoint, part, index);
@@ -538,7 +538,7 @@ impl World {
                 self.give(node, Input::Read { token, result });
             }
             Happening::Fold { node, life, token, step } if self.is_alive(node, life) => {
-                let result = Ok(self.nodes[node].disk.fold(mesh().id(), step).unwrap());
+                let result = Ok(Box::new(self.nodes[node].disk.fold(mesh().id(), step).unwrap()));
                 self.give(node, Input::Folded { token, result });
             }
             Happening::Stage { node, life, token, chunk, bytes } if self.is_alive(node, life) => {
@@ -548,8 +548,8 @@ impl World {
                 }
                 self.give(node, Input::Staged { token, result });
             }
-            Happening::Open { node, life, token, checkpoint } if self.is_alive(node, life) => {
-                let result = self.nodes[node].disk.open_checkpoint(&checkpoint);
+            Happening::Open { node, life, token, sealed } if self.is_alive(node, life) => {
+                let result = self.nodes[node].disk.open_checkpoint(&sealed);
                 self.give(node, Input::Staged { token, result });
             }
             Happening::ReadChunk { node, life, token, chunk } if self.is_alive(node, life) => {

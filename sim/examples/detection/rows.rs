@@ -118,6 +118,11 @@ impl Attack {
             // A full-size flood of a thousand nodes is what the limits are there to spare.
             AdversaryKind::Flood { .. } => scenario.observer.flood_per_s = Some(20),
             AdversaryKind::Replay { .. } => scenario.gossip.seen_ttl = Duration::from_secs(5),
+            // Where nobody else has written often enough to be missed, a node takes itself for deaf.
+            AdversaryKind::Silence { .. } => {
+                scenario.workload.rate_per_s = 3.0 * RATE;
+                scenario.workload.messages *= 3;
+            }
             AdversaryKind::Fork { .. } => {
                 let (start, end) = (Duration::from_secs(10), Duration::from_secs(60));
                 scenario.log = Some(Log { start, end, rate_per_s: 1.0, authors: Some(5), ..Log::default() });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use omnimesh_protocol::log::checkpoint::{Base, CHUNK_BYTES, Checkpoint, Cut, StoredCheckpoint};
+use omnimesh_protocol::log::checkpoint::{Base, CHUNK_BYTES, Sealed, StoredCheckpoint};
 use omnimesh_protocol::log::{self, Damaged, MemoryStore, Output, StoreError, Token};
 use omnimesh_protocol::projection::{EntryRef, Projection};
 use omnimesh_protocol::{Hash, MeshId, NodeId, Outbox, Seq, Step};
@@ -16,7 +16,7 @@ use super::node::{Ctx, Node};
 pub(super) enum Work {
     Fold { token: Token, step: Step },
     Stage { token: Token, checkpoint: Hash, part: usize, index: u64, bytes: Bytes },
-    Open { token: Token, checkpoint: Checkpoint },
+    Open { token: Token, sealed: Box<Sealed> },
     ReadChunk { token: Token, checkpoint: Hash, part: usize, index: u64 },
     Truncate { below: Step, bytes_max: Option<u64> },
 }
@@ -65,7 +65,7 @@ pub(super) fn work(output: Output<u32>) -> Result<Work, Output<u32>> {
         Output::Stage { token, checkpoint, part, index, bytes } => {
             Work::Stage { token, checkpoint, part, index, bytes }
         }
-        Output::Open { token, checkpoint } => Work::Open { token, checkpoint },
+        Output::Open { token, sealed } => Work::Open { token, sealed },
         Output::ReadChunk { token, checkpoint, part, index } => {
             Work::ReadChunk { token, checkpoint, part, index }
         }
@@ -104,7 +104,7 @@ impl Node {
                         damaged_at(&damaged)
                     }),
                 };
-                inputs.push_front(log::Input::Folded { token, result: folded });
+                inputs.push_front(log::Input::Folded { token, result: folded.map(Box::new) });
             }
             Work::Stage { token, checkpoint, part, index, bytes } => {
                 let result = has_room();
@@ -113,8 +113,8 @@ impl Node {
                 }
                 inputs.push_back(log::Input::Staged { token, result });
             }
-            Work::Open { token, checkpoint } => {
-                let result = drive.store.open_checkpoint(&checkpoint);
+            Work::Open { token, sealed } => {
+                let result = drive.store.open_checkpoint(&sealed);
                 inputs.push_back(log::Input::Staged { token, result });
             }
             Work::ReadChunk { token, checkpoint, part, index } => {
@@ -138,24 +138,22 @@ pub(super) fn damaged_at(damaged: &Damaged) -> StoreError {
 }
 
 /// The checkpoint of a step with a state in which nothing is; broken on purpose.
-fn fold_hollow(store: &mut MemoryStore, mesh: MeshId, step: Step) -> (Checkpoint, Cut) {
+fn fold_hollow(store: &mut MemoryStore, mesh: MeshId, step: Step) -> StoredCheckpoint {
     let mut hollow = Base::default();
     for (_, records) in store.logs() {
         for record in records.flatten().take_while(|record| record.step() < step) {
-            let head = record.head();
-            let cut = log::checkpoint::CutHead { head, step: record.step() };
-            hollow.cut.0.insert(record.author(), cut);
+            hollow.end_at(record);
             for entry in record.to_entries() {
                 let entry = EntryRef { category: "nobody's", ..EntryRef::from(&entry) };
                 let _ = hollow.registry.apply(&entry, &mut Outbox::new());
             }
         }
     }
-    let (checkpoint, parts) = hollow.checkpoint(mesh, step);
+    let (sealed, parts) = hollow.checkpoint(mesh, step);
     for (part, bytes) in parts.iter().enumerate() {
         for (index, chunk) in (0..).zip(bytes.chunks(CHUNK_BYTES)) {
-            store.stage(checkpoint.id(), part, index, bytes.slice_ref(chunk));
+            store.stage(sealed.checkpoint.id(), part, index, bytes.slice_ref(chunk));
         }
     }
-    (checkpoint, hollow.cut)
+    StoredCheckpoint { sealed, cut: hollow.cut }
 }

@@ -217,7 +217,7 @@ fn take_checkpoints(notes: &SealedNotes, chains: &Chains<'_>, shared: &Shared, f
             at: Duration::from_nanos(note.first.0),
             nodes: note.nodes,
             signers: signers.collect(),
-            covered: Covered { cut, is: sealed.checkpoint.id(), should_be: should_be.id() },
+            covered: Covered { cut, is: sealed.checkpoint.id(), should_be: should_be.checkpoint.id() },
         });
     }
     facts.checkpoints.sort_by_key(|sealed| (sealed.step, sealed.covered.is));
@@ -240,7 +240,7 @@ fn base(
     known: &mut Known,
     facts: &mut LogFacts,
 ) -> u32 {
-    let id = |base: &Base| base.checkpoint(shared.mesh.id(), omnimesh_protocol::Step(0)).0.id();
+    let id = |base: &Base| base.checkpoint(shared.mesh.id(), omnimesh_protocol::Step(0)).0.checkpoint.id();
     let is = id(store.base());
     if let Some(place) = known.bases.get(&is) {
         return *place;

@@ -17,7 +17,7 @@ impl LogActor {
         match output {
             Output::Fold { token, step } => {
                 self.block(ctx, move || {
-                    let result = store.fold(mesh, step);
+                    let result = store.fold(mesh, step).map(Box::new);
                     if let Err(error) = &result {
                         tracing::warn!(%error, "no checkpoint was made");
                     }
@@ -30,9 +30,9 @@ impl LogActor {
                     Input::Staged { token, result }
                 });
             }
-            Output::Open { token, checkpoint } => {
+            Output::Open { token, sealed } => {
                 self.block(ctx, move || {
-                    let result = store.open_checkpoint(&checkpoint);
+                    let result = store.open_checkpoint(&sealed);
                     if let Err(error) = &result {
                         tracing::warn!(%error, "a checkpoint from peers cannot be used");
                     }

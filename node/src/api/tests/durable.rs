@@ -220,7 +220,7 @@ fn sample_checkpoint() -> Sealed {
     let checkpoint = Checkpoint { mesh, step: Step(3600), parts: vec![Part::new("cut", b"cut")] };
     let identity = omnimesh_protocol::Identity::from_seed(&[1; 32]);
     let votes = vec![Vote::new(&identity, mesh, &checkpoint.id())];
-    Sealed { checkpoint, votes }
+    Sealed { checkpoint, heads: Part::new("heads", b"heads"), votes }
 }
 
 fn sample_report() -> Report {

@@ -372,7 +372,7 @@ pub struct LogCheckpoint {
 
 impl From<&Sealed> for LogCheckpoint {
     fn from(sealed: &Sealed) -> Self {
-        let Sealed { checkpoint, votes } = sealed;
+        let Sealed { checkpoint, votes, .. } = sealed;
         let signers = votes.iter().map(|vote| vote.signer).collect();
         LogCheckpoint { step: checkpoint.step, id: checkpoint.id(), bytes: checkpoint.bytes(), signers }
     }

@@ -21,6 +21,7 @@ use super::{
 
 const BASE_CUT: &str = "base.cut";
 const BASE_REGISTRY: &str = "base.registry";
+const BASE_HEADS: &str = "base.heads";
 /// The checkpoint that the base contains.
 const BASE_ID: &str = "base.id";
 /// Records dropped in one transaction. A guess: some ten milliseconds in which others wait to write.
@@ -58,11 +59,11 @@ fn drop_chunks(write: &WriteTransaction, id: &[u8; 32]) -> Result<(), Failure> {
 
 /// The parts of a checkpoint, if all their chunks are there and sound.
 fn parts(
-    checkpoint: &Checkpoint,
+    sealed: &Sealed,
     chunks: &impl ReadableTable<Key, &'static [u8]>,
 ) -> Result<Option<Vec<Bytes>>, Failure> {
-    let id = checkpoint.id();
-    let parts = (0_u64..).zip(&checkpoint.parts).map(|(number, named)| part(&id, number, named, chunks));
+    let id = sealed.checkpoint.id();
+    let parts = (0_u64..).zip(sealed.parts()).map(|(number, named)| part(&id, number, named, chunks));
     parts.collect()
 }
 
@@ -94,12 +95,9 @@ fn cut(
     Ok(bytes.and_then(|bytes| Cut::decode(&bytes, AUTHORS_MAX)))
 }
 
-fn open_parts(
-    checkpoint: &Checkpoint,
-    chunks: &impl ReadableTable<Key, &'static [u8]>,
-) -> Result<Base, Failure> {
-    let parts = parts(checkpoint, chunks)?.ok_or_else(|| damaged("a part of the checkpoint is not there"))?;
-    Base::open(checkpoint, &parts, AUTHORS_MAX).map_err(|error| damaged(&error.to_string()))
+fn open_parts(sealed: &Sealed, chunks: &impl ReadableTable<Key, &'static [u8]>) -> Result<Base, Failure> {
+    let parts = parts(sealed, chunks)?.ok_or_else(|| damaged("a part of the checkpoint is not there"))?;
+    Base::open(sealed, &parts, AUTHORS_MAX).map_err(|error| damaged(&error.to_string()))
 }
 
 /// All sealed checkpoints that can be read, the newest last.
@@ -131,9 +129,11 @@ fn base(
     if snapshots.get(BASE_CUT)?.is_none() {
         return Ok((Base::default(), None));
     }
-    let rows = (snapshot(snapshots, BASE_CUT)?, snapshot(snapshots, BASE_REGISTRY)?);
-    let (Some(cut), Some(state)) = rows else { return Err(damaged("the base of the logs")) };
-    let base = Base::decode(&cut, &state, AUTHORS_MAX).map_err(|_| damaged("the base of the logs"))?;
+    let row = |name| snapshot(snapshots, name);
+    let rows = (row(BASE_CUT)?, row(BASE_REGISTRY)?, row(BASE_HEADS)?);
+    let (Some(cut), Some(state), Some(heads)) = rows else { return Err(damaged("the base of the logs")) };
+    let base =
+        Base::decode(&cut, &state, &heads, AUTHORS_MAX).map_err(|_| damaged("the base of the logs"))?;
     Ok((base, snapshot(snapshots, BASE_ID)?))
 }
 
@@ -145,18 +145,18 @@ fn join(write: &WriteTransaction, held: &[Sealed]) -> Result<(), Failure> {
     let (mut joined, _) = base(&snapshots).unwrap_or_default();
     let chunks = write.open_table(CHUNKS)?;
     for sealed in held {
-        match open_parts(&sealed.checkpoint, &chunks) {
+        match open_parts(sealed, &chunks) {
             Ok(base) if joined.cut == Cut::default() => joined = base,
             Ok(base) => joined.join(&base),
             Err(error) if sealed == newest => return Err(error),
             Err(_) => {}
         }
     }
-    let (cut, state) = (joined.cut.encode(), joined.registry.snapshot());
+    let (cut, state, heads) = (joined.cut.encode(), joined.registry.snapshot(), joined.encode_heads());
     let id = newest.checkpoint.id();
-    for (name, bytes) in
-        [(BASE_CUT, cut.as_ref()), (BASE_REGISTRY, &state), (BASE_ID, id.as_bytes().as_slice())]
-    {
+    let rows: [(&str, &[u8]); 4] =
+        [(BASE_CUT, &cut), (BASE_REGISTRY, &state), (BASE_HEADS, &heads), (BASE_ID, id.as_bytes())];
+    for (name, bytes) in rows {
         snapshots.insert(name, sealed(name.as_bytes(), bytes).as_slice())?;
     }
     Ok(())
@@ -167,7 +167,7 @@ impl LogStore {
     ///
     /// # Errors
     /// If the disk fails, or something that it takes is damaged.
-    pub fn fold(&self, mesh: MeshId, step: Step) -> Result<(Checkpoint, Cut), StoreError> {
+    pub fn fold(&self, mesh: MeshId, step: Step) -> Result<StoredCheckpoint, StoreError> {
         let mut folded = Base::default();
         self.with_read(|read| {
             let (base, contains) = base(&read.open_table(SNAPSHOTS)?)?;
@@ -175,12 +175,12 @@ impl LogStore {
             if let Some(newest) = held(&read.open_table(CHECKPOINTS)?)?.last()
                 && contains.is_none_or(|id| *id != *newest.checkpoint.id().as_bytes())
             {
-                folded.join(&open_parts(&newest.checkpoint, &read.open_table(CHUNKS)?)?);
+                folded.join(&open_parts(newest, &read.open_table(CHUNKS)?)?);
             }
             self.take_records(read, &mut folded, step)
         })?;
-        let (checkpoint, parts) = folded.checkpoint(mesh, step);
-        let id = checkpoint.id();
+        let (sealed, parts) = folded.checkpoint(mesh, step);
+        let id = sealed.checkpoint.id();
         let before = self.folded.lock().unwrap_or_else(PoisonError::into_inner).replace(id);
         self.with_write(|write| {
             if let Some(before) = before.filter(|before| *before != id)
@@ -195,7 +195,7 @@ impl LogStore {
             }
             Ok(())
         })?;
-        Ok((checkpoint, folded.cut))
+        Ok(StoredCheckpoint { sealed, cut: folded.cut })
     }
 
     fn take_records(&self, read: &ReadTransaction, into: &mut Base, below: Step) -> Result<(), Failure> {
@@ -233,12 +233,16 @@ impl LogStore {
         })
     }
 
-    /// Sees whether the parts that were staged are those of this checkpoint, and can be read.
+    /// Sees whether the parts that were staged are those of this checkpoint, and can be read, and each log is cut at a record
+    /// that its author has signed.
     ///
     /// # Errors
     /// If not.
-    pub fn open_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        self.with_read(|read| open_parts(checkpoint, &read.open_table(CHUNKS)?).map(drop))
+    pub fn open_checkpoint(&self, sealed: &Sealed) -> Result<(), StoreError> {
+        self.with_read(|read| {
+            let base = open_parts(sealed, &read.open_table(CHUNKS)?)?;
+            base.verify(sealed.checkpoint.mesh).map_err(|error| damaged(&error.to_string()))
+        })
     }
 
     /// A chunk of a sealed checkpoint; `None` if it is not there, or damaged.
@@ -327,7 +331,7 @@ impl LogStore {
         self.with_read(|read| {
             let chunks = read.open_table(CHUNKS)?;
             for sealed in held(&read.open_table(CHECKPOINTS)?)? {
-                let base = open_parts(&sealed.checkpoint, &chunks);
+                let base = open_parts(&sealed, &chunks);
                 found.extend(base.ok().map(|base| StoredCheckpoint { sealed, cut: base.cut }));
             }
             Ok(())
@@ -349,7 +353,7 @@ impl LogStore {
                 let (key, value) = row?;
                 let sealed = opened(key.value(), value.value());
                 let sealed = sealed.and_then(|bytes| Sealed::decode(&Bytes::copy_from_slice(bytes)));
-                let opened = sealed.map(|sealed| (open_parts(&sealed.checkpoint, &chunks), sealed));
+                let opened = sealed.map(|sealed| (open_parts(&sealed, &chunks), sealed));
                 match opened {
                     Some((Ok(base), sealed)) => found.push(StoredCheckpoint { sealed, cut: base.cut }),
                     _ => broken.push(*key.value()),
@@ -406,7 +410,7 @@ impl LogStore {
             let Some(sealed) = held.last() else { return Ok(()) };
             let contains = snapshot(&read.open_table(SNAPSHOTS)?, BASE_ID)?;
             is_joined = contains.is_some_and(|id| *id == *sealed.checkpoint.id().as_bytes());
-            let parts = parts(&sealed.checkpoint, &read.open_table(CHUNKS)?)?;
+            let parts = parts(sealed, &read.open_table(CHUNKS)?)?;
             let cut = parts.and_then(|parts| Cut::decode(parts.first()?, AUTHORS_MAX));
             newest = Some(cut.ok_or_else(|| damaged(CUT))?);
             Ok(())

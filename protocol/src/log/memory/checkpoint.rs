@@ -12,7 +12,7 @@ use crate::machine::Outbox;
 use crate::projection::{Projection, Replay};
 use crate::registry;
 
-use super::super::checkpoint::{Base, CHUNK_BYTES, Checkpoint, Cut, CutHead, StoredCheckpoint, kept};
+use super::super::checkpoint::{Base, CHUNK_BYTES, Cut, CutHead, Part, Sealed, StoredCheckpoint, kept};
 use super::super::{Head, StoreError, StoredLog};
 use super::{Damaged, Kept, MemoryStore};
 
@@ -44,7 +44,7 @@ struct Held {
 
 impl Held {
     fn open(&self) -> Base {
-        let base = Base::open(&self.stored.sealed.checkpoint, &self.parts, AUTHORS_MAX);
+        let base = Base::open(&self.stored.sealed, &self.parts, AUTHORS_MAX);
         base.expect("it was opened before it was sealed")
     }
 }
@@ -66,8 +66,8 @@ impl Checkpoints {
     }
 
     /// The parts of a checkpoint that was made here, or whose chunks are all here.
-    fn parts(&self, checkpoint: &Checkpoint) -> Option<Vec<Bytes>> {
-        let id = checkpoint.id();
+    fn parts(&self, sealed: &Sealed) -> Option<Vec<Bytes>> {
+        let id = sealed.checkpoint.id();
         if let Some((_, parts)) = self.folded.as_ref().filter(|(folded, _)| *folded == id) {
             return Some(parts.clone());
         }
@@ -79,20 +79,20 @@ impl Checkpoints {
             let chunks = (0..chunks).map(|index| staged.get(&(part, index)).cloned());
             Some(Bytes::from(chunks.collect::<Option<Vec<Bytes>>>()?.concat()))
         };
-        (0..).zip(checkpoint.parts.iter().map(super::super::checkpoint::Part::chunks)).map(part).collect()
+        (0..).zip(sealed.parts().map(Part::chunks)).map(part).collect()
     }
 
     /// Whether the parts of this checkpoint are here, and are good.
-    pub(super) fn open(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let parts = self.parts(checkpoint);
+    pub(super) fn open(&self, sealed: &Sealed) -> Result<Base, StoreError> {
+        let parts = self.parts(sealed);
         let parts = parts.ok_or_else(|| unreadable(&"a part of the checkpoint is not there"))?;
-        Base::open(checkpoint, &parts, AUTHORS_MAX).map(drop).map_err(|error| unreadable(&error))
+        Base::open(sealed, &parts, AUTHORS_MAX).map_err(|error| unreadable(&error))
     }
 
     /// Keeps a sealed checkpoint, and of the others what is to be kept.
     pub(super) fn seal(&mut self, stored: &StoredCheckpoint) {
         let id = stored.sealed.checkpoint.id();
-        let Some(parts) = self.parts(&stored.sealed.checkpoint) else { return };
+        let Some(parts) = self.parts(&stored.sealed) else { return };
         self.held.retain(|held| held.id != id);
         self.held.push(Held { id, stored: stored.clone(), parts });
         self.held.sort_by_key(|held| (held.stored.sealed.checkpoint.step, held.id));
@@ -135,7 +135,7 @@ impl MemoryStore {
     ///
     /// # Errors
     /// If a record that it takes is damaged.
-    pub fn fold(&mut self, mesh: MeshId, step: Step) -> Result<(Checkpoint, Cut), Damaged> {
+    pub fn fold(&mut self, mesh: MeshId, step: Step) -> Result<StoredCheckpoint, Damaged> {
         let checkpoints = &self.checkpoints;
         let mut folded = checkpoints.base.clone();
         if let Some(newest) = checkpoints.held.last().filter(|held| checkpoints.joined != Some(held.id)) {
@@ -149,9 +149,9 @@ impl MemoryStore {
                 }
             }
         }
-        let (checkpoint, parts) = folded.checkpoint(mesh, step);
-        self.checkpoints.folded = Some((checkpoint.id(), parts));
-        Ok((checkpoint, folded.cut))
+        let (sealed, parts) = folded.checkpoint(mesh, step);
+        self.checkpoints.folded = Some((sealed.checkpoint.id(), parts));
+        Ok(StoredCheckpoint { sealed, cut: folded.cut })
     }
 
     /// Answers [`Output::Stage`](crate::log::Output::Stage).
@@ -166,9 +166,10 @@ impl MemoryStore {
     /// Answers [`Output::Open`](crate::log::Output::Open).
     ///
     /// # Errors
-    /// If parts are missing, are not those that were signed, or cannot be read.
-    pub fn open_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        self.checkpoints.open(checkpoint)
+    /// If parts are missing, are not those that were told, or cannot be read, or a log is cut where its author never was.
+    pub fn open_checkpoint(&self, sealed: &Sealed) -> Result<(), StoreError> {
+        let base = self.checkpoints.open(sealed)?;
+        base.verify(sealed.checkpoint.mesh).map_err(|error| unreadable(&error))
     }
 
     /// Answers [`Output::ReadChunk`](crate::log::Output::ReadChunk).
@@ -285,7 +286,6 @@ impl MemoryStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::checkpoint::Sealed;
     use super::super::super::testing::{Author, mesh};
     use super::super::Change;
     use super::*;
@@ -299,8 +299,7 @@ mod tests {
     }
 
     fn sealed(store: &mut MemoryStore, step: u64) -> StoredCheckpoint {
-        let (checkpoint, cut) = store.fold(mesh().id(), Step(step)).unwrap();
-        StoredCheckpoint { sealed: Sealed { checkpoint, votes: Vec::new() }, cut }
+        store.fold(mesh().id(), Step(step)).unwrap()
     }
 
     fn seal(stored: &StoredCheckpoint) -> [Change; 1] {
@@ -309,7 +308,7 @@ mod tests {
 
     fn give(from: &MemoryStore, to: &mut MemoryStore, stored: &StoredCheckpoint) {
         let checkpoint = &stored.sealed.checkpoint;
-        for (part, named) in checkpoint.parts.iter().enumerate() {
+        for (part, named) in stored.sealed.parts().enumerate() {
             for index in 0..named.chunks() {
                 let bytes = from.chunk(checkpoint.id(), part, index).unwrap();
                 to.stage(checkpoint.id(), part, index, bytes);
@@ -326,7 +325,7 @@ mod tests {
         assert_eq!(other, before);
         one.write(&seal(&stored)).unwrap();
         give(&one, &mut other, &stored);
-        assert_eq!(other.open_checkpoint(&stored.sealed.checkpoint), Ok(()));
+        assert_eq!(other.open_checkpoint(&stored.sealed), Ok(()));
         other.write(&seal(&stored)).unwrap();
         assert_eq!(other.checkpoint(), one.checkpoint());
         // A restart forgets what was not sealed, and nothing else.

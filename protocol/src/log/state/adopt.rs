@@ -43,9 +43,22 @@ pub(super) struct Adopting<P> {
     until: Option<Time>,
     /// Those who have not answered.
     asked: BTreeSet<P>,
-    offers: BTreeMap<Hash, Offer<P>>,
+    offers: BTreeMap<OfferId, Offer<P>>,
     download: Option<Download<P>>,
-    useless: BTreeMap<Hash, Time>,
+    useless: BTreeMap<OfferId, Time>,
+}
+
+/// What is signed, and what is not and goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct OfferId {
+    checkpoint: Hash,
+    heads: Hash,
+}
+
+impl OfferId {
+    fn of(sealed: &Sealed) -> Self {
+        OfferId { checkpoint: sealed.checkpoint.id(), heads: sealed.heads.hash }
+    }
 }
 
 #[derive(Debug)]
@@ -57,7 +70,7 @@ struct Offer<P> {
 /// A checkpoint that is being fetched.
 #[derive(Debug)]
 struct Download<P> {
-    id: Hash,
+    id: OfferId,
     sealed: Sealed,
     /// Who has it.
     peers: BTreeSet<P>,
@@ -106,7 +119,7 @@ impl<P: Copy + Ord> Adopting<P> {
     }
 
     /// Passes this checkpoint over for a while.
-    fn pass_over(&mut self, now: Time, id: Hash, pause: Duration) {
+    fn pass_over(&mut self, now: Time, id: OfferId, pause: Duration) {
         self.useless.retain(|_, until| *until > now);
         while self.useless.len() >= USELESS_MAX {
             self.useless.pop_first();
@@ -114,7 +127,7 @@ impl<P: Copy + Ord> Adopting<P> {
         self.useless.insert(id, now + pause);
     }
 
-    fn is_useless(&self, now: Time, id: &Hash) -> bool {
+    fn is_useless(&self, now: Time, id: &OfferId) -> bool {
         self.useless.get(id).is_some_and(|until| *until > now)
     }
 
@@ -127,7 +140,7 @@ impl<P: Copy + Ord> Adopting<P> {
 }
 
 impl<P: Copy + Ord> Download<P> {
-    fn new(id: Hash, Offer { sealed, peers }: Offer<P>) -> Self {
+    fn new(id: OfferId, Offer { sealed, peers }: Offer<P>) -> Self {
         Download {
             id,
             sealed,
@@ -155,7 +168,7 @@ impl<P: Copy + Ord> Download<P> {
 
     /// The length of the chunk that is next; `None` if the part is complete.
     fn chunk_bytes(&self) -> Option<usize> {
-        self.sealed.checkpoint.parts.get(self.part)?.chunk_bytes(self.index)
+        self.sealed.parts().nth(self.part)?.chunk_bytes(self.index)
     }
 }
 
@@ -206,7 +219,7 @@ impl<P: Copy + Ord + Debug> State<P> {
     }
 
     fn note_offer(&mut self, now: Time, from: P, sealed: Sealed, out: &mut Outbox<Output<P>>) {
-        let id = sealed.checkpoint.id();
+        let id = OfferId::of(&sealed);
         if let Some(offer) = self.checkpoints.adopting.offers.get_mut(&id) {
             offer.peers.insert(from);
             return;
@@ -216,9 +229,9 @@ impl<P: Copy + Ord + Debug> State<P> {
         let cut_bytes_max = self.config.authors_max.saturating_mul(CUT_ENTRY_BYTES_MAX).saturating_add(16);
         let is_fair = checkpoint.mesh == self.gates.mesh()
             && checkpoint.step <= latest
-            && checkpoint.bytes() <= self.config.checkpoint_bytes_max
+            && sealed.bytes() <= self.config.checkpoint_bytes_max
             && checkpoint.parts.first().is_some_and(|cut| cut.bytes <= cut_bytes_max as u64);
-        if !is_fair || sealed.votes.len() < self.votes_enough() {
+        if !is_fair || self.counted(&sealed.votes) < self.votes_enough() {
             self.stats.checkpoints_refused += 1;
             return;
         }
@@ -240,10 +253,12 @@ impl<P: Copy + Ord + Debug> State<P> {
         adopting.until = None;
         adopting.asked.clear();
         let offers = std::mem::take(&mut adopting.offers);
-        let rank =
-            |offer: &Offer<P>| (offer.peers.len(), offer.sealed.votes.len(), offer.sealed.checkpoint.step);
+        let rank = |offer: &Offer<P>| {
+            let Sealed { checkpoint, votes, .. } = &offer.sealed;
+            (offer.peers.len(), self.counted(votes), checkpoint.step)
+        };
         let best = offers.into_iter().max_by_key(|(id, offer)| (rank(offer), *id));
-        adopting.download = best.map(|(id, offer)| Download::new(id, offer));
+        self.checkpoints.adopting.download = best.map(|(id, offer)| Download::new(id, offer));
         self.go_on(now, rng, out);
     }
 
@@ -253,13 +268,13 @@ impl<P: Copy + Ord + Debug> State<P> {
         if download.request.is_some() || download.work.is_some() {
             return;
         }
-        if download.part >= download.sealed.checkpoint.parts.len() {
-            let checkpoint = download.sealed.checkpoint.clone();
+        if download.part >= download.sealed.parts().count() {
+            let sealed = Box::new(download.sealed.clone());
             let token = self.token();
             if let Some(download) = &mut self.checkpoints.adopting.download {
                 download.work = Some((token, Work::Open));
             }
-            out.push(Output::Open { token, checkpoint });
+            out.push(Output::Open { token, sealed });
             return;
         }
         if download.chunk_bytes().is_none() {
@@ -291,7 +306,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let Some(peer) = peer else { return };
         let id = u64::from(rng.next_u32());
         download.request = Some(Request { id, peer, deadline: now + self.config.fetch_timeout });
-        let (checkpoint, part, index) = (download.id, download.part as u64, download.index);
+        let (checkpoint, part, index) = (download.id.checkpoint, download.part as u64, download.index);
         self.send(peer, &Frame::AskChunk { id, checkpoint, part, index }, out);
     }
 
@@ -322,7 +337,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             download.cut_bytes.extend_from_slice(&bytes);
         }
         download.work = Some((token, Work::Stage));
-        let (checkpoint, part, index) = (download.id, download.part, download.index);
+        let (checkpoint, part, index) = (download.id.checkpoint, download.part, download.index);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.note_good_answer();
         }
@@ -360,7 +375,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let authors_max = self.config.authors_max;
         let Some(download) = &mut self.checkpoints.adopting.download else { return };
         let hash = Hash::from_bytes(*download.hasher.finalize().as_bytes());
-        let wanted = download.sealed.checkpoint.parts.get(download.part).map(|part| part.hash);
+        let wanted = download.sealed.parts().nth(download.part).map(|part| part.hash);
         if wanted != Some(hash) {
             self.stats.checkpoints_refused += 1;
             let liar = download.sources.first().copied().filter(|_| download.sources.len() == 1);

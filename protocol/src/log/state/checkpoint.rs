@@ -10,7 +10,9 @@ use crate::id::{Hash, NodeId, Seq, Step};
 use crate::machine::Outbox;
 use crate::time::Time;
 
-use super::super::checkpoint::{Checkpoint, Cut, CutHead, Sealed, StoredCheckpoint, VOTES_MAX, Vote, kept};
+use super::super::checkpoint::{
+    Checkpoint, Cut, CutHead, Part, Sealed, StoredCheckpoint, VOTES_MAX, Vote, kept,
+};
 use super::super::wire::{Decline, Frame};
 use super::super::{Event, Head, Misdeed, Output, StoreError, Token};
 use super::State;
@@ -58,6 +60,7 @@ pub(super) struct Checkpoints<P> {
 struct Candidate {
     checkpoint: Checkpoint,
     id: Hash,
+    heads: Part,
     /// Taken when it is sealed.
     cut: Option<Cut>,
     votes: BTreeMap<NodeId, Vote>,
@@ -242,6 +245,17 @@ impl<P: Copy + Ord + Debug> State<P> {
         if self.config.checkpoint_signers > 0 { self.votes_needed() } else { ENOUGH }
     }
 
+    /// True if this node's signature counts for anything here.
+    fn is_signer(&self, node: &NodeId) -> bool {
+        let members = &self.config.checkpoint_members;
+        members.is_empty() || members.contains(node) || *node == self.me()
+    }
+
+    /// How many of these signatures count.
+    pub(super) fn counted(&self, votes: &[Vote]) -> usize {
+        votes.iter().filter(|vote| self.is_signer(&vote.signer)).count()
+    }
+
     pub(super) fn on_step(&mut self, step: Step, out: &mut Outbox<Output<P>>) {
         let steps = self.config.checkpoint_steps;
         if steps == 0 {
@@ -275,7 +289,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         let (keep_steps, keep_bytes) = (self.config.keep_steps, self.config.keep_bytes);
         let enough = self.votes_enough();
         let sealed = self.checkpoints.sealed.as_ref().map(|stored| &stored.sealed);
-        let Some(sealed) = sealed.filter(|sealed| sealed.votes.len() >= enough) else { return };
+        let Some(sealed) = sealed.filter(|sealed| self.counted(&sealed.votes) >= enough) else { return };
         let below = match keep_steps {
             0 => Step(0),
             keep => Step(step.0.saturating_sub(keep) / steps * steps).min(sealed.checkpoint.step),
@@ -292,14 +306,15 @@ impl<P: Copy + Ord + Debug> State<P> {
         &mut self,
         now: Time,
         token: Token,
-        result: Result<(Checkpoint, Cut), StoreError>,
+        result: Result<Box<StoredCheckpoint>, StoreError>,
     ) {
         let Some((_, step)) = self.checkpoints.folding.take_if(|(folding, _)| *folding == token) else {
             return;
         };
         // The store keeps the parts of one.
         self.checkpoints.candidate = None;
-        let Ok((checkpoint, cut)) = result else { return };
+        let Ok(made) = result else { return };
+        let StoredCheckpoint { sealed: Sealed { checkpoint, heads, .. }, cut } = *made;
         if cut.0.is_empty() || checkpoint.step != step || checkpoint.mesh != self.gates.mesh() {
             return;
         }
@@ -310,7 +325,7 @@ impl<P: Copy + Ord + Debug> State<P> {
         votes.insert(own.signer, own);
         self.checkpoints.early.retain(|(early, _), _| *early > step);
         self.checkpoints.unsent = votes.values().copied().collect();
-        self.checkpoints.candidate = Some(Candidate { checkpoint, id, cut: Some(cut), votes });
+        self.checkpoints.candidate = Some(Candidate { checkpoint, id, heads, cut: Some(cut), votes });
         self.seal_if_enough(now);
     }
 
@@ -326,7 +341,8 @@ impl<P: Copy + Ord + Debug> State<P> {
         }
         let Some(cut) = candidate.cut.take() else { return };
         let votes = candidate.votes.values().copied().collect();
-        let sealed = Sealed { checkpoint: candidate.checkpoint.clone(), votes };
+        let (checkpoint, heads) = (candidate.checkpoint.clone(), candidate.heads.clone());
+        let sealed = Sealed { checkpoint, heads, votes };
         self.stats.checkpoints_sealed += 1;
         self.queue_seal(now, StoredCheckpoint { sealed, cut });
     }
@@ -403,6 +419,7 @@ impl<P: Copy + Ord + Debug> State<P> {
             return;
         }
         let mesh = self.gates.mesh();
+        let votes: Vec<Vote> = votes.into_iter().filter(|vote| self.is_signer(&vote.signer)).collect();
         let is_possible =
             self.step.is_some_and(|now| step <= now) && step.0.is_multiple_of(self.config.checkpoint_steps);
         let Some(table) = self.checkpoints.votes_for(step, id).filter(|_| is_possible) else { return };

@@ -19,7 +19,7 @@ fn sealed() -> Sealed {
     let parts = vec![Part::new("cut", b"cut"), Part::new("registry", b"state")];
     let checkpoint = Checkpoint { mesh: MeshId::from_bytes([1; 16]), step: Step(3600), parts };
     let vote = |n| Vote { signer: node(n), signature: [n; 64] };
-    Sealed { checkpoint, votes: vec![vote(1), vote(2)] }
+    Sealed { checkpoint, heads: Part::new("heads", b"heads"), votes: vec![vote(1), vote(2)] }
 }
 
 fn frames() -> Vec<Frame> {

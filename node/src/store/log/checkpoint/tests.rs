@@ -11,15 +11,15 @@ fn logs(records: usize) -> [Vec<Record>; 2] {
 }
 
 fn seal(store: &LogStore, step: u64) -> StoredCheckpoint {
-    let (checkpoint, cut) = store.fold(mesh().id(), Step(step)).unwrap();
-    let stored = StoredCheckpoint { sealed: Sealed { checkpoint, votes: Vec::new() }, cut };
+    let stored = store.fold(mesh().id(), Step(step)).unwrap();
     store.write(&[Change::Seal(Box::new(stored.clone()))]).unwrap();
     stored
 }
 
 /// All chunks of a checkpoint, from one store into another.
-fn carry(from: &LogStore, into: &LogStore, checkpoint: &Checkpoint) {
-    for (number, part) in checkpoint.parts.iter().enumerate() {
+fn carry(from: &LogStore, into: &LogStore, sealed: &Sealed) {
+    let checkpoint = &sealed.checkpoint;
+    for (number, part) in sealed.parts().enumerate() {
         for index in 0..part.chunks() {
             let chunk = from.chunk(checkpoint.id(), number, index).unwrap().unwrap();
             assert_eq!(Some(chunk.len()), part.chunk_bytes(index));
@@ -65,7 +65,7 @@ fn what_a_checkpoint_covers_is_dropped_and_the_next_one_is_as_if_it_were_there()
     assert_eq!(store.verify(logs[0][0].author()).unwrap(), None);
     assert!(store.bytes_on_disk() <= bytes);
     assert_eq!(store.drop_covered(Step(0), Some(1)).unwrap(), [], "there is no more");
-    let id = |store: &LogStore, step| store.fold(mesh().id(), Step(step)).unwrap().0.id();
+    let id = |store: &LogStore, step| store.fold(mesh().id(), Step(step)).unwrap().sealed.checkpoint.id();
     assert_eq!(id(&store, 112), id(&keeper, 112));
     drop(store);
     let (store, Opened { logs: found, damage, checkpoints, base }) = open(dir.path());
@@ -85,9 +85,9 @@ fn a_checkpoint_can_be_taken_in_place_of_the_entries() {
     append_all(&newcomer, &logs[0][..20]);
     let stored = seal(&store, 108);
     let checkpoint = &stored.sealed.checkpoint;
-    assert!(newcomer.open_checkpoint(checkpoint).is_err(), "nothing is there yet");
-    carry(&store, &newcomer, checkpoint);
-    newcomer.open_checkpoint(checkpoint).unwrap();
+    assert!(newcomer.open_checkpoint(&stored.sealed).is_err(), "nothing is there yet");
+    carry(&store, &newcomer, &stored.sealed);
+    newcomer.open_checkpoint(&stored.sealed).unwrap();
     assert_eq!(newcomer.chunk(checkpoint.id(), 0, 0).unwrap(), None, "what is not sealed is not served");
     let mut changes = vec![Change::Seal(Box::new(stored.clone()))];
     changes.extend(jumps(&stored.cut));
@@ -107,11 +107,11 @@ fn a_checkpoint_can_be_taken_in_place_of_the_entries() {
         append_all(&newcomer, &rest);
         assert_eq!(all(&newcomer, log[0].author()).unwrap(), bytes_of(&rest));
     }
-    let id = |store: &LogStore| store.fold(mesh().id(), Step(112)).unwrap().0.id();
+    let id = |store: &LogStore| store.fold(mesh().id(), Step(112)).unwrap().sealed.checkpoint.id();
     assert_eq!(id(&newcomer), id(&store));
     // And it can give it to others.
     let third = tempfile::tempdir().unwrap();
-    carry(&newcomer, &open(third.path()).0, checkpoint);
+    carry(&newcomer, &open(third.path()).0, &stored.sealed);
 }
 
 #[test]
@@ -121,11 +121,11 @@ fn what_is_not_what_was_signed_is_not_taken() {
     logs(30).iter().for_each(|log| append_all(&store, log));
     let stored = seal(&store, 103);
     let checkpoint = stored.sealed.checkpoint.clone();
-    carry(&store, &newcomer, &checkpoint);
+    carry(&store, &newcomer, &stored.sealed);
     let mut state = store.chunk(checkpoint.id(), 1, 0).unwrap().unwrap().to_vec();
     state[9] ^= 1;
     newcomer.stage(checkpoint.id(), 1, 0, &state).unwrap();
-    assert!(newcomer.open_checkpoint(&checkpoint).is_err());
+    assert!(newcomer.open_checkpoint(&stored.sealed).is_err());
     // Were it sealed nonetheless, nothing of the write would be there.
     let mut changes = vec![Change::Seal(Box::new(stored.clone()))];
     changes.extend(jumps(&stored.cut));
