@@ -1,3 +1,4 @@
+use omnimesh_protocol::log::checkpoint::HEADS;
 use omnimesh_protocol::log::{Change, Head, StoredLog};
 use redb::{Database, ReadableDatabase};
 
@@ -122,6 +123,15 @@ fn what_is_not_what_was_signed_is_not_taken() {
     let stored = seal(&store, 103);
     let checkpoint = stored.sealed.checkpoint.clone();
     carry(&store, &newcomer, &stored.sealed);
+    newcomer.open_checkpoint(&stored.sealed).unwrap();
+    // What all parts agree on, and an author has not signed: the last bytes are those of a signature.
+    let mut heads = store.chunk(checkpoint.id(), 2, 0).unwrap().unwrap().to_vec();
+    *heads.last_mut().unwrap() ^= 1;
+    newcomer.stage(checkpoint.id(), 2, 0, &heads).unwrap();
+    let forged = Sealed { heads: Part::new(HEADS, &heads), ..stored.sealed.clone() };
+    assert!(
+        matches!(newcomer.open_checkpoint(&forged), Err(StoreError::Damaged(why)) if why.contains("signed no record"))
+    );
     let mut state = store.chunk(checkpoint.id(), 1, 0).unwrap().unwrap().to_vec();
     state[9] ^= 1;
     newcomer.stage(checkpoint.id(), 1, 0, &state).unwrap();
@@ -152,7 +162,7 @@ fn the_two_newest_checkpoints_are_kept() {
     let rows = store.chunk_rows();
     store.fold(mesh().id(), Step(111)).unwrap();
     store.fold(mesh().id(), Step(112)).unwrap();
-    assert_eq!(store.chunk_rows(), rows + 2);
+    assert_eq!(store.chunk_rows(), rows + 3, "the three parts of one");
     drop(store);
     assert_eq!(open(dir.path()).0.chunk_rows(), rows);
 }
@@ -170,7 +180,7 @@ fn a_checkpoint_that_goes_leaves_what_no_other_covers_in_the_base() {
         let (island, _) = open(other.path());
         append_all(&island, &chain(author, records));
         let stored = seal(&island, step);
-        carry(&island, &store, &stored.sealed.checkpoint);
+        carry(&island, &store, &stored.sealed);
         assert_eq!(store.base().unwrap().cut, Cut::default(), "nothing has gone yet that is not covered");
         store.write(&[Change::Seal(Box::new(stored.clone()))]).unwrap();
         taken.push(stored);
