@@ -99,7 +99,6 @@ impl Attack {
         let network = &mut scenario.network;
         network.nodes = nodes;
         network.topology = Topology::Random { dials: 8.min(nodes - 1) };
-        network.sync_peers = 8;
         scenario.workload.start = Duration::from_secs(8);
         scenario.workload.rate_per_s = RATE;
         scenario.workload.authors = Some(AUTHORS.min(nodes / 3));
