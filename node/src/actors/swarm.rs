@@ -355,6 +355,10 @@ impl SwarmActor {
             Event::Connected { peer, outbound, address, connections } => {
                 self.on_connected(peer, outbound, address, connections, ctx);
             }
+            Event::Closed { peer, address } => {
+                let ip = ip_of(&address);
+                self.common.notice(vec![observer::Input::Disconnected { peer, ip, is_last: false }]);
+            }
             Event::Disconnected { peer, reason } => self.on_disconnected(peer, reason, ctx),
             Event::DialFailed { peer, addresses, kind, reason } => {
                 self.on_dial_failed(peer, &addresses, kind, &reason, ctx);

@@ -293,18 +293,18 @@ impl Driver {
                 peer_id, connection_id, endpoint, num_established, ..
             } => {
                 self.dials.remove(&connection_id);
-                let (outbound, address) = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => (true, address),
-                    ConnectedPoint::Listener { send_back_addr, .. } => (false, send_back_addr),
-                };
+                let (outbound, address) = side(endpoint);
                 self.connections.insert(connection_id, is_loopback(&address));
                 let address = peer::without_peer(address);
                 let connections = num_established.get();
                 self.emit(Event::Connected { peer: peer_id, outbound, address, connections });
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, num_established, cause } => {
                 self.connections.remove(&connection_id);
-                if num_established == 0 {
+                if num_established > 0 {
+                    let address = peer::without_peer(side(endpoint).1);
+                    self.emit(Event::Closed { peer: peer_id, address });
+                } else {
                     let reason = match cause {
                         None => "closed by this node".into(),
                         Some(ConnectionError::KeepAliveTimeout) => "idle".into(),
@@ -492,6 +492,14 @@ fn filter_addresses(peer: PeerId, addresses: &[Multiaddr], loopback: bool) -> Ve
         }
     }
     kept
+}
+
+/// Whether this node made the connection, and where the other end is.
+fn side(endpoint: ConnectedPoint) -> (bool, Multiaddr) {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => (true, address),
+        ConnectedPoint::Listener { send_back_addr, .. } => (false, send_back_addr),
+    }
 }
 
 fn is_loopback(address: &Multiaddr) -> bool {

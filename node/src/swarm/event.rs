@@ -66,6 +66,13 @@ pub enum Event {
         /// How many connections to this peer there are now; 1 means the peer is new.
         connections: u32,
     },
+    /// A connection was closed, and there is another one with the same peer.
+    Closed {
+        /// To whom.
+        peer: PeerId,
+        /// Where that was: what was dialled, or where it came from.
+        address: Multiaddr,
+    },
     /// The last connection to a peer was closed.
     Disconnected {
         /// To whom.

@@ -284,7 +284,7 @@ async fn a_stream_moves_to_another_connection_when_its_own_dies() {
     let mut node = start(1, config(&[TCP])).await;
     let mut stock = stock_peer("t");
     let mut connections = Vec::new();
-    let (mut up, mut count) = (None, 0);
+    let (mut up, mut count, mut places) = (None, 0, Vec::new());
     let dial = || {
         DialOpts::peer_id(node.handle.local_peer())
             .condition(PeerCondition::Always)
@@ -304,7 +304,10 @@ async fn a_stream_moves_to_another_connection_when_its_own_dies() {
                 }
             }
             event = node.events.recv() => match event.unwrap() {
-                Event::Connected { connections, .. } => count = connections,
+                Event::Connected { connections, address, .. } => {
+                    count = connections;
+                    places.push(address);
+                }
                 Event::StreamUp { kind: StreamKind::Gossip, outbound, .. } => {
                     up = Some(outbound);
                     stock.dial(second.take().unwrap()).unwrap();
@@ -320,7 +323,17 @@ async fn a_stream_moves_to_another_connection_when_its_own_dies() {
             stock.select_next_some().await;
         }
     });
-    assert_eq!(stream_down(&mut node, StreamKind::Gossip).await, DownReason::Closed);
+    let (mut closed, mut down) = (None, None);
+    event(&mut node, "the connection and its stream are gone", |event| {
+        match event {
+            Event::Closed { address, .. } => closed = Some(address.clone()),
+            Event::StreamDown { kind: StreamKind::Gossip, reason, .. } => down = Some(reason.clone()),
+            _ => {}
+        }
+        (closed.is_some() && down.is_some()).then_some(())
+    })
+    .await;
+    assert_eq!((closed.as_ref(), down), (places.first(), Some(DownReason::Closed)));
     assert!(up.unwrap().is_closed());
     let (protocol, _) = stream_up(&mut node, StreamKind::Gossip).await;
     assert_eq!(protocol, "/meshsub/1.2.0");

@@ -19,7 +19,7 @@ const SKIP: &str = "OMNIMESH_SKIP_NETNS";
 pub(crate) struct Hosts {
     /// What their names begin with.
     stem: String,
-    count: usize,
+    addresses: Vec<String>,
 }
 
 impl Hosts {
@@ -29,6 +29,12 @@ impl Hosts {
     /// If there can be none and that is not allowed.
     #[track_caller]
     pub(crate) fn new(count: usize) -> Option<Hosts> {
+        Hosts::at((0..count).map(|host| format!("10.77.0.{}", host + 1)).collect())
+    }
+
+    /// A host at each of these addresses, which may be of several networks of 256.
+    #[track_caller]
+    pub(crate) fn at(addresses: Vec<String>) -> Option<Hosts> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
         if let Err(why) = POSSIBLE.get_or_init(possible) {
@@ -40,7 +46,7 @@ impl Hosts {
             return None;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let hosts = Hosts { stem: format!("{PREFIX}{}-{number}", process::id()), count };
+        let hosts = Hosts { stem: format!("{PREFIX}{}-{number}", process::id()), addresses };
         hosts.build();
         Some(hosts)
     }
@@ -51,8 +57,10 @@ impl Hosts {
         ip(&["netns", "add", &hub]);
         ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"]);
         ip(&["-n", &hub, "link", "set", "br0", "up"]);
-        for host in 0..self.count {
-            let (name, port, address) = (self.name(host), port(host), format!("{}/24", address(host)));
+        let network = |address: &str| address.rsplit_once('.').map(|(network, _)| network.to_owned());
+        let are_one = self.addresses.windows(2).all(|pair| network(&pair[0]) == network(&pair[1]));
+        for host in 0..self.count() {
+            let (name, port, address) = (self.name(host), port(host), format!("{}/24", self.address(host)));
             ip(&["netns", "add", &name]);
             ip(&[
                 "link", "add", &port, "netns", &hub, "type", "veth", "peer", "name", "eth0", "netns", &name,
@@ -61,12 +69,21 @@ impl Hosts {
             ip(&["-n", &name, "link", "set", "lo", "up"]);
             ip(&["-n", &name, "address", "add", &address, "dev", "eth0"]);
             ip(&["-n", &name, "link", "set", "eth0", "up"]);
+            if !are_one {
+                // They share the wire all the same.
+                ip(&["-n", &name, "route", "add", "default", "dev", "eth0"]);
+            }
         }
     }
 
     /// How many.
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.addresses.len()
+    }
+
+    /// The address of a host.
+    pub(crate) fn address(&self, host: usize) -> &str {
+        &self.addresses[host]
     }
 
     /// The words before a command that make it run on a host.
@@ -85,7 +102,7 @@ impl Hosts {
     pub(crate) fn part(&self, groups: &[&[usize]]) {
         for group in groups {
             let others = groups.iter().filter(|other| *other != group).flat_map(|other| other.iter());
-            let others: Vec<String> = others.map(|host| address(*host)).collect();
+            let others: Vec<&str> = others.map(|host| self.address(*host)).collect();
             for host in *group {
                 self.drop_input(*host, &format!("ip saddr {{ {} }} counter drop", others.join(", ")));
             }
@@ -95,7 +112,7 @@ impl Hosts {
     /// Loses so many of a hundred packets that arrive at any host, at random.
     #[track_caller]
     pub(crate) fn lose(&self, percent: u32) {
-        (0..self.count).for_each(|host| self.lose_at(host, percent));
+        (0..self.count()).for_each(|host| self.lose_at(host, percent));
     }
 
     /// The same at one host.
@@ -115,7 +132,7 @@ impl Hosts {
     /// Loses nothing any more. Returns how many packets were lost at each host.
     #[track_caller]
     pub(crate) fn mend(&self) -> Vec<u64> {
-        (0..self.count).map(|host| self.mend_at(host)).collect()
+        (0..self.count()).map(|host| self.mend_at(host)).collect()
     }
 
     /// How many packets a rule has dropped at a host.
@@ -159,16 +176,11 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         // Without the hub there are no links, also while a process still keeps a host's namespace.
-        let hosts = (0..self.count).map(|host| self.name(host));
+        let hosts = (0..self.count()).map(|host| self.name(host));
         for name in hosts.chain([self.hub()]) {
             let _ = run(&["ip", "netns", "delete", &name], "");
         }
     }
-}
-
-/// The address of a host.
-pub(crate) fn address(host: usize) -> String {
-    format!("10.77.0.{}", host + 1)
 }
 
 /// Says something to whoever runs the tests, also if they pass.

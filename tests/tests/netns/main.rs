@@ -17,3 +17,4 @@ mod log;
 mod loss;
 mod mesh;
 mod stress;
+mod twice;

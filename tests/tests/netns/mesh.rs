@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use omnimesh_tests::{Lab, Node, SOON, Subscriber, check, wait_for};
+use omnimesh_tests::{Lab, Node, SOON, Spec, Subscriber, check, wait_for};
 
-use crate::hosts::{Hosts, address};
+use crate::hosts::Hosts;
 
 /// The channel of the tests.
 const CHANNEL: &str = "news";
@@ -25,21 +25,16 @@ impl<'lab> Mesh<'lab> {
     /// they are one mesh.
     #[track_caller]
     pub(crate) fn start(lab: &'lab Lab, hosts: &Hosts) -> Mesh<'lab> {
-        let spec = |host: usize| {
-            let prefix = hosts.prefix(host);
-            let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
-            // The defaults, which the harness would replace.
-            lab.node(&format!("node-{}", host + 1))
-                .prefix(&prefix)
-                .listen("/ip4/0.0.0.0/tcp/7411")
-                .listen("/ip4/0.0.0.0/udp/7411/quic-v1")
-                .api("127.0.0.1:7412")
-                .open("hosts")
-        };
+        Mesh::start_on(lab, hosts, hosts.count())
+    }
+
+    /// The same on the first of the hosts.
+    #[track_caller]
+    pub(crate) fn start_on(lab: &'lab Lab, hosts: &Hosts, count: usize) -> Mesh<'lab> {
+        let spec = |host: usize| spec(lab, hosts, &format!("node-{}", host + 1), host);
         let first = spec(0).start();
-        let bootstrap = first.addresses().iter().find(|told| told.contains(&format!("/{}/tcp/", address(0))));
-        let bootstrap = bootstrap.expect("a node tells its address in the network").clone();
-        let rest = (1..hosts.count()).map(|host| spec(host).args(&["--bootstrap", &bootstrap]).start());
+        let bootstrap = bootstrap(&first, hosts);
+        let rest = (1..count).map(|host| spec(host).args(&["--bootstrap", &bootstrap]).start());
         let nodes: Vec<Node<'lab>> = std::iter::once(first).chain(rest).collect();
         let mut mesh = Mesh { nodes, subscribers: Vec::new() };
         for node in &mut mesh.nodes {
@@ -202,6 +197,26 @@ impl<'lab> Mesh<'lab> {
         // What cannot be explained by the time that asking took.
         Duration::from_secs_f64((latest - earliest).max(0.0) / 1e3)
     }
+}
+
+/// A node at default ports on a host.
+pub(crate) fn spec<'lab>(lab: &'lab Lab, hosts: &Hosts, name: &str, host: usize) -> Spec<'lab> {
+    let prefix = hosts.prefix(host);
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    // The defaults, which the harness would replace.
+    lab.node(name)
+        .prefix(&prefix)
+        .listen("/ip4/0.0.0.0/tcp/7411")
+        .listen("/ip4/0.0.0.0/udp/7411/quic-v1")
+        .api("127.0.0.1:7412")
+        .open("hosts")
+}
+
+/// The address of the first node in the network.
+#[track_caller]
+pub(crate) fn bootstrap(first: &Node<'_>, hosts: &Hosts) -> String {
+    let is_it = |told: &&String| told.contains(&format!("/{}/tcp/", hosts.address(0)));
+    first.addresses().iter().find(is_it).expect("a node tells its address in the network").clone()
 }
 
 /// A message that was published.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, Stream};
-use omnimesh_node::MeshNode;
 use omnimesh_node::swarm::peer;
 use omnimesh_protocol::compute::placement::Offer;
 use omnimesh_protocol::compute::statement::{SignedResults, Statement};
@@ -21,8 +20,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tokio::sync::mpsc;
 
-use crate::common::{Dice, TestNode, config, identity, poll, within};
-use crate::raw::{RawPeer, framed, write};
+use crate::common::{Dice, MESHSUB, TestNode, config, identity, poll, within};
+use crate::raw::{RawPeer, Received, framed, write};
+use crate::suspects::{Gossip, SPEAK};
 
 pub(crate) const HONEST: u64 = 5;
 const STEP: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// What a liar says. `ns` is the truth, as well as it knows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Lie {
+pub(crate) enum Lie {
     /// Always this.
     Always(u64),
     /// Off by so many milliseconds.
@@ -82,7 +82,20 @@ impl Lie {
 }
 
 /// Somebody to lie to.
-type Target = (NodeId, PeerId, String);
+pub(crate) type Target = (NodeId, PeerId, String);
+
+/// Tells the mesh time in nanoseconds, which a liar must know to bend it.
+pub(crate) type Truth = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// What a member does otherwise than honest ones.
+pub(crate) struct Conduct {
+    pub(crate) truth: Truth,
+    pub(crate) lies: Vec<Lie>,
+    /// What it says as a worker, if it is one.
+    forger: Option<Forger>,
+    /// What it does with messages, if it takes any.
+    gossip: Option<Gossip>,
+}
 
 /// A real member in all but what it says of the time.
 pub(crate) struct Liar {
@@ -90,21 +103,17 @@ pub(crate) struct Liar {
     me: NodeId,
     mesh: Mesh,
     control: String,
-    /// Of an honest node, to know the truth that it bends.
-    witness: MeshNode,
     targets: Vec<NodeId>,
     streams: BTreeMap<NodeId, Stream>,
     members: membership::State,
     timers: Vec<(Time, membership::Timer)>,
     rng: ChaCha20Rng,
     dice: Dice,
-    lies: Vec<Lie>,
+    conduct: Conduct,
     started: Instant,
     told: Arc<AtomicU64>,
     newcomers: mpsc::Receiver<Target>,
     tell: mpsc::Sender<Target>,
-    /// What it says as a worker, if it is one.
-    forger: Option<Forger>,
 }
 
 /// A worker that does nothing, and signs the same wrong result for everything, at once.
@@ -116,29 +125,38 @@ struct Forger {
 
 impl Liar {
     async fn start(seed: u64, mesh: &Mesh, honest: &[TestNode], lies: Vec<Lie>) -> Liar {
-        Liar::start_as(seed, mesh, honest, lies, None).await
+        let conduct = Conduct { truth: truth(honest), lies, forger: None, gossip: None };
+        Liar::start_as(seed, mesh, honest.iter().map(target).collect(), conduct).await
     }
 
     /// One that tells the truth about the time, and nothing but lies about results. It counts those.
     pub(crate) async fn forger(seed: u64, mesh: &Mesh, honest: &[TestNode]) -> (Liar, Arc<AtomicU64>) {
         let results = Arc::new(AtomicU64::new(0));
         let compute = compute::wire::protocol_name(mesh.id());
-        let forger = Forger { compute, streams: BTreeMap::new(), results: Arc::clone(&results) };
-        (Liar::start_as(seed, mesh, honest, vec![Lie::Off(0)], Some(forger)).await, results)
+        let forger = Some(Forger { compute, streams: BTreeMap::new(), results: Arc::clone(&results) });
+        let conduct = Conduct { truth: truth(honest), lies: vec![Lie::Off(0)], forger, gossip: None };
+        (Liar::start_as(seed, mesh, honest.iter().map(target).collect(), conduct).await, results)
     }
 
-    async fn start_as(
+    /// One that takes part in gossip in its own way.
+    pub(crate) async fn gossip(
         seed: u64,
         mesh: &Mesh,
-        honest: &[TestNode],
-        lies: Vec<Lie>,
-        forger: Option<Forger>,
+        targets: Vec<Target>,
+        (truth, lie): (Truth, Lie),
+        gossip: Gossip,
     ) -> Liar {
+        let conduct = Conduct { truth, lies: vec![lie], forger: None, gossip: Some(gossip) };
+        Liar::start_as(seed, mesh, targets, conduct).await
+    }
+
+    async fn start_as(seed: u64, mesh: &Mesh, targets: Vec<Target>, conduct: Conduct) -> Liar {
         let who = identity(seed);
         let control = protocol_name(mesh.id());
         let accepts: Vec<&str> = [control.as_str()]
             .into_iter()
-            .chain(forger.as_ref().map(|forger| forger.compute.as_str()))
+            .chain(conduct.forger.as_ref().map(|forger| forger.compute.as_str()))
+            .chain(conduct.gossip.as_ref().map(|_| MESHSUB))
             .collect();
         let raw = RawPeer::start(who.clone(), &accepts).await;
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
@@ -151,22 +169,20 @@ impl Liar {
             me: who.id(),
             mesh: mesh.clone(),
             control,
-            witness: honest[0].node.clone(),
             targets: Vec::new(),
             streams: BTreeMap::new(),
             members,
             timers: Vec::new(),
             rng,
             dice: Dice::new(seed),
-            lies,
+            conduct,
             started: Instant::now(),
             told: Arc::default(),
             newcomers,
             tell,
-            forger,
         };
-        for node in honest {
-            liar.meet(target(node)).await;
+        for target in targets {
+            liar.meet(target).await;
         }
         liar
     }
@@ -175,6 +191,9 @@ impl Liar {
         self.raw.dial(&address, peer).await;
         self.targets.push(node);
         self.greet(node).await;
+        if let Some(gossip) = &mut self.conduct.gossip {
+            gossip.meet(&self.raw, node).await;
+        }
         self.membership(membership::Input::Connected { peer: node, addresses: vec![address] }).await;
     }
 
@@ -212,7 +231,7 @@ impl Liar {
 
     /// Offers its services, on a stream that it opens first if need be.
     async fn offer(&mut self, to: NodeId) {
-        let Some(forger) = &mut self.forger else { return };
+        let Some(forger) = &mut self.conduct.forger else { return };
         if !forger.streams.contains_key(&to) {
             let Some(stream) = self.raw.try_open(peer::peer_id(&to), &forger.compute).await else { return };
             forger.streams.insert(to, stream);
@@ -222,7 +241,7 @@ impl Liar {
     }
 
     async fn answer_task(&mut self, to: NodeId, frame: &compute::wire::Frame) {
-        let Some(forger) = &mut self.forger else { return };
+        let Some(forger) = &mut self.conduct.forger else { return };
         if let Some(stream) = forger.streams.get_mut(&to)
             && !write(stream, &framed(&frame.encode())).await
         {
@@ -232,7 +251,9 @@ impl Liar {
 
     /// Signs a wrong result for each task that it is given.
     async fn on_task(&mut self, from: NodeId, frame: compute::wire::Frame) {
-        let (Some(forger), compute::wire::Frame::Assign(assignments)) = (&self.forger, frame) else { return };
+        let (Some(forger), compute::wire::Frame::Assign(assignments)) = (&self.conduct.forger, frame) else {
+            return;
+        };
         forger.results.fetch_add(assignments.len() as u64, Ordering::Relaxed);
         let result = BlobRef::of(b"what nobody has computed");
         let item = |assignment: &Assignment| ResultItem {
@@ -250,10 +271,10 @@ impl Liar {
 
     fn lie(&mut self, to: &NodeId) -> Option<u64> {
         let elapsed = self.started.elapsed();
-        let at = usize::try_from(nanos(elapsed) / nanos(PER_LIE)).unwrap() % self.lies.len();
+        let Conduct { truth, lies, .. } = &self.conduct;
+        let at = usize::try_from(nanos(elapsed) / nanos(PER_LIE)).unwrap() % lies.len();
         let since = Duration::from_nanos(nanos(elapsed) % nanos(PER_LIE));
-        let truth_ns = self.witness.step().map_or(0, |step| step.0 * nanos(STEP));
-        self.lies[at].tell(to, truth_ns, since, &mut self.dice)
+        lies[at].tell(to, truth(), since, &mut self.dice)
     }
 
     async fn on_frame(&mut self, from: NodeId, frame: Frame) {
@@ -271,23 +292,33 @@ impl Liar {
         }
     }
 
+    async fn on_received(&mut self, received: Received) {
+        let from = peer::node_id(&received.from).unwrap();
+        let is_for = |name: &str| received.protocol.as_ref() == name;
+        if is_for(MESHSUB) {
+            if let Some(gossip) = &mut self.conduct.gossip {
+                gossip.on_frame(from, &received.frame).await;
+            }
+        } else if self.conduct.forger.as_ref().is_some_and(|forger| is_for(&forger.compute)) {
+            if let Ok(frame) = compute::wire::Frame::decode(&received.frame) {
+                self.on_task(from, frame).await;
+            }
+        } else if let Ok(frame) = Frame::decode(&received.frame) {
+            self.on_frame(from, frame).await;
+        }
+    }
+
     /// Lies until it is dropped.
     pub(crate) async fn run(mut self) {
         let mut announce = tokio::time::interval(ANNOUNCE);
+        let mut speak = tokio::time::interval(SPEAK);
         loop {
             let due = self.timers.iter().map(|(at, _)| *at).min();
             let wait = due.map_or(Duration::from_secs(1), |at| at.since(self.now()));
             tokio::select! {
                 received = self.raw.received.recv() => {
                     let Some(received) = received else { return };
-                    let from = peer::node_id(&received.from).unwrap();
-                    if self.forger.as_ref().is_some_and(|forger| received.protocol.as_ref() == forger.compute) {
-                        if let Ok(frame) = compute::wire::Frame::decode(&received.frame) {
-                            self.on_task(from, frame).await;
-                        }
-                    } else if let Ok(frame) = Frame::decode(&received.frame) {
-                        self.on_frame(from, frame).await;
-                    }
+                    self.on_received(received).await;
                 }
                 () = tokio::time::sleep(wait) => {
                     let now = self.now();
@@ -300,6 +331,11 @@ impl Liar {
                 }
                 newcomer = self.newcomers.recv() => {
                     self.meet(newcomer.expect("this liar has a sender too")).await;
+                }
+                _ = speak.tick() => {
+                    if let Conduct { gossip: Some(gossip), truth, .. } = &mut self.conduct {
+                        gossip.speak(truth()).await;
+                    }
                 }
                 _ = announce.tick() => {
                     for node in self.targets.clone() {
@@ -314,7 +350,7 @@ impl Liar {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
@@ -323,6 +359,12 @@ fn settings() -> Config {
     settings.node.step_interval_ms = u64::try_from(STEP.as_millis()).unwrap();
     (settings.node.sync_round_ms, settings.node.sync_timeout_ms) = (250, 200);
     settings
+}
+
+/// What an honest node says that the time is.
+fn truth(honest: &[TestNode]) -> Truth {
+    let witness = honest[0].node.clone();
+    Box::new(move || witness.step().map_or(0, |step| step.0 * nanos(STEP)))
 }
 
 fn target(node: &TestNode) -> Target {

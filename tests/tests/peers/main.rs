@@ -11,4 +11,5 @@ mod liars;
 mod raw;
 mod shut_out;
 mod stock;
+mod suspects;
 mod wrong_results;

@@ -22,9 +22,9 @@ const HONEST: usize = 6;
 /// What is proved shuts out within this time after the proof, on every node.
 const PROVED_MAX: Duration = Duration::from_secs(5);
 /// What is only suspected puts out of the mesh within this.
-const SUSPECTED_MAX: Duration = Duration::from_secs(60);
+pub(crate) const SUSPECTED_MAX: Duration = Duration::from_secs(60);
 /// Between two bursts of an attack.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(crate) const AGAIN: Duration = Duration::from_millis(500);
 /// Forged messages in a burst: more than are forgiven.
 const BURST: usize = 30;
 
@@ -156,18 +156,19 @@ impl Hostile {
 }
 
 /// Honest nodes, what they said, and what each heard.
-struct Scene<'lab> {
-    nodes: Vec<Node<'lab>>,
-    ears: Vec<Subscriber>,
+pub(crate) struct Scene<'lab> {
+    pub(crate) nodes: Vec<Node<'lab>>,
+    pub(crate) ears: Vec<Subscriber>,
     said: usize,
 }
 
 impl<'lab> Scene<'lab> {
     #[track_caller]
-    fn start(lab: &'lab Lab) -> Scene<'lab> {
-        let mut nodes = vec![lab.node("honest-1").open(MESH).start()];
+    pub(crate) fn start(lab: &'lab Lab, mesh: &str, settings: &[(String, String)]) -> Scene<'lab> {
+        let spec = |number: usize| lab.node(&format!("honest-{number}")).open(mesh).env(settings);
+        let mut nodes = vec![spec(1).start()];
         for number in 2..=HONEST {
-            nodes.push(lab.node(&format!("honest-{number}")).open(MESH).bootstrap(&nodes[0]).start());
+            nodes.push(spec(number).bootstrap(&nodes[0]).start());
         }
         for node in &mut nodes {
             node.wait_ready();
@@ -230,7 +231,7 @@ impl<'lab> Scene<'lab> {
     }
 }
 
-fn names(quarantines: &Value) -> Vec<String> {
+pub(crate) fn names(quarantines: &Value) -> Vec<String> {
     let list = quarantines.as_array().into_iter().flatten();
     list.map(|one| one["peer_id"].as_str().unwrap_or_default().to_owned()).collect()
 }
@@ -238,7 +239,7 @@ fn names(quarantines: &Value) -> Vec<String> {
 #[test]
 fn each_attack_is_seen_named_and_shut_out_by_all() {
     let lab = lab!();
-    let mut scene = Scene::start(&lab);
+    let mut scene = Scene::start(&lab, MESH, &[]);
     let mesh = Mesh::open(MESH).unwrap();
     let mut convicted = Vec::new();
     let runtime = Runtime::new().unwrap();

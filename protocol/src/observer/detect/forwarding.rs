@@ -7,7 +7,8 @@
 //!
 //! A neighbour that is far away brings nothing either: what it has, this node has long had, and told it so. If its answers to
 //! the step protocol take three times as long as those of the median neighbour, or do not come although those of most do, that
-//! is told as latency, of less weight ([`is_far`]). Anybody can answer late, so being far is an excuse for few: if more than a
+//! is told as latency, of less weight ([`is_far`]). One answer says little: busy processors have a part in it. So of the last
+//! eight the quickest counts, as in the clock filter of NTP (RFC 5905, section 10). Anybody can answer late, so being far is an excuse for few: if more than a
 //! quarter of the neighbours are far and bring nothing, it is none for any of them ([`are_excused`]). Whoever hides behind it
 //! has at most that part of a mesh, which cuts nobody off; an honest node that is far among many that lie loses its place in
 //! the mesh for some minutes, and still gets everything by gossip.
@@ -131,8 +132,35 @@ pub enum Verdict {
 const FAR_TIMES: u64 = 3;
 /// One in so many neighbours may be far.
 const FAR_PART: usize = 4;
+/// Answers that are quicker than this are alike: a timer and two processors have the larger part in them. Guess.
+const NEAR_NS: u64 = 2_000_000;
 /// How old an answer may be that says how far a neighbour is.
-pub const ANSWER_FRESH: Duration = Duration::from_secs(60);
+const ANSWER_FRESH: Duration = Duration::from_secs(60);
+/// Answers of which the quickest counts.
+const ANSWERS: usize = 8;
+
+/// How long the last answers of a neighbour took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answers {
+    last: [Option<(Time, u64)>; ANSWERS],
+    next: usize,
+}
+
+impl Answers {
+    /// One took so long, in nanoseconds.
+    pub fn add(&mut self, now: Time, ns: u64) {
+        if let Some(place) = self.last.get_mut(self.next) {
+            *place = Some((now, ns));
+        }
+        self.next = (self.next + 1) % ANSWERS;
+    }
+
+    /// The quickest of late, in nanoseconds; `None` if there was none.
+    pub fn quickest(&self, now: Time) -> Option<u64> {
+        let fresh = self.last.iter().flatten().filter(|(at, _)| now.since(*at) <= ANSWER_FRESH);
+        fresh.map(|(_, ns)| *ns).min()
+    }
+}
 
 /// How long the answers of the median neighbour take, if most have answered lately; in nanoseconds.
 pub fn median_answer(answers: &[Option<u64>]) -> Option<u64> {
@@ -146,7 +174,7 @@ pub fn median_answer(answers: &[Option<u64>]) -> Option<u64> {
 
 /// Whether a neighbour whose answers take so long is too far away to be the first with anything.
 pub fn is_far(answer_ns: Option<u64>, median_ns: u64) -> bool {
-    answer_ns.is_none_or(|ns| ns > median_ns.saturating_mul(FAR_TIMES))
+    answer_ns.is_none_or(|ns| ns > median_ns.max(NEAR_NS).saturating_mul(FAR_TIMES))
 }
 
 /// Whether so many that are far and bring nothing, of so many that were compared, are few enough to be taken for what they
@@ -220,6 +248,25 @@ mod tests {
             "where few answer, nobody is far"
         );
         assert_eq!(median_answer(&[ms(40), ms(50)]), None);
+        assert!(!is_far(ms(6), 10_000) && is_far(ms(7), 10_000), "what is near is alike");
+    }
+
+    #[test]
+    fn one_late_answer_takes_nobody_away() {
+        let at = |s: u64| Time::from_millis(s * 1_000);
+        let mut answers = Answers::default();
+        assert_eq!(answers.quickest(at(1)), None);
+        for (s, ns) in [(1, 900), (2, 500), (3, 80_000), (4, 70_000)] {
+            answers.add(at(s), ns);
+        }
+        assert_eq!(answers.quickest(at(5)), Some(500));
+        (5..12).for_each(|s| answers.add(at(s), 60_000));
+        assert_eq!(answers.quickest(at(12)), Some(60_000), "what was long ago says nothing");
+        assert_eq!(
+            answers.quickest(at(72)),
+            None,
+            "nor do answers of a neighbour that has stopped answering"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::accusation::Assembler;
 use super::detect::drift::Drift;
 use super::detect::equivocation::Memory;
 use super::detect::flood::Bringer;
-use super::detect::forwarding::{Counts, Share, Window};
+use super::detect::forwarding::{Answers, Counts, Share, Window};
 use super::detect::identity::Whereabouts;
 use super::detect::latency::Pace;
 use super::detect::messages::{self, FORGIVEN, Forgiven, Misdeed};
@@ -71,8 +71,8 @@ struct Neighbour {
     whereabouts: Whereabouts,
     counts: Counts,
     share: Share,
-    /// How long its last answer to the step protocol took, in nanoseconds, and when that was.
-    answer: Option<(Time, u64)>,
+    /// How long its last answers to the step protocol took.
+    answers: Answers,
     /// Messages of others that it brought first since the last tick.
     first: u32,
     /// The score that the router was told.

@@ -90,7 +90,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let step_ns = nanos(self.step_interval);
         for reading in readings {
             let Some(neighbour) = self.neighbours.get_mut(&reading.peer) else { continue };
-            neighbour.answer = Some((now, reading.error_ns.saturating_mul(2)));
+            neighbour.answers.add(now, reading.error_ns.saturating_mul(2));
             if let Some(ahead_ns) = neighbour.drift.add(reading, middle_ns, step_ns) {
                 let detail = Detail::Drift { ahead_ms: ahead_ns / 1_000_000 };
                 let subject = self.subject(&reading.peer);
@@ -125,9 +125,7 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
     }
 
     fn compare_neighbours(&mut self, now: Time, out: &mut Outbox<Output<P>>) {
-        let answer = |n: &super::Neighbour| {
-            n.answer.filter(|(at, _)| now.since(*at) <= forwarding::ANSWER_FRESH).map(|(_, ns)| ns)
-        };
+        let answer = |n: &super::Neighbour| n.answers.quickest(now);
         let answers: Vec<Option<u64>> = self.neighbours.values().map(answer).collect();
         let median_ns = forwarding::median_answer(&answers);
         let of =
