@@ -1,7 +1,8 @@
-//! `log_frames.json` and `log_proofs.json`
+//! `log_frames.json`, `log_fingerprints.json` and `log_proofs.json`
 
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind, Payloads};
+use omnimesh_protocol::log::checkpoint::{Checkpoint, Part, Sealed, Vote};
 use omnimesh_protocol::log::reconcile::{Content, HeadSet, Range};
 use omnimesh_protocol::log::wire::{Decline, DecodeError, Frame};
 use omnimesh_protocol::log::{AuthorHead, Head, Proof, Record};
@@ -88,11 +89,25 @@ fn says(frame: &Frame) -> Value {
         Frame::HeadOf { author: whose, head } => {
             json!({ "kind": "HeadOf", "author": author(whose), "head": head.as_ref().map(head_says) })
         }
-        Frame::AskCheckpoint { .. }
-        | Frame::Offer(_)
-        | Frame::Votes { .. }
-        | Frame::AskChunk { .. }
-        | Frame::Chunk { .. } => unreachable!("there are no vectors of checkpoints"),
+        Frame::AskCheckpoint { author: whose, seq } => {
+            json!({ "kind": "AskCheckpoint", "author": author(whose), "seq": seq.0.to_string() })
+        }
+        Frame::Offer(sealed) => {
+            json!({ "kind": "Offer", "sealed": sealed.as_ref().map(|sealed| hex(&sealed.encode())) })
+        }
+        Frame::Votes { step, checkpoint, votes } => {
+            let votes: Vec<String> = votes.iter().map(|vote| hex(&vote.to_wire())).collect();
+            json!({
+                "kind": "Votes", "step": step.0.to_string(), "id": hex(checkpoint.as_bytes()), "votes": votes,
+            })
+        }
+        Frame::AskChunk { id, checkpoint, part, index } => json!({
+            "kind": "AskChunk", "id": id.to_string(), "checkpoint": hex(checkpoint.as_bytes()),
+            "part": part.to_string(), "index": index.to_string(),
+        }),
+        Frame::Chunk { id, bytes } => {
+            json!({ "kind": "Chunk", "id": id.to_string(), "chunk": hex(bytes) })
+        }
     }
 }
 
@@ -207,11 +222,39 @@ fn good_frames() -> Vec<FrameCase> {
         good("a head that was asked for", &Frame::HeadOf { author: me, head: Some(head(1, 3)) }),
         good("nothing of that author", &Frame::HeadOf { author: me, head: None }),
     ]);
+    cases.extend(checkpoint_frames());
     for reason in [Decline::Missing, Decline::Busy, Decline::Truncated] {
         let seq = Seq(if reason == Decline::Truncated { 17 } else { 0 });
         cases.push(good(&format!("declined: {reason:?}"), &Frame::Decline { id: 5, reason, seq }));
     }
     cases
+}
+
+/// Who signs a checkpoint that has nothing to do with any log.
+fn sealed(signers: &[u8]) -> Sealed {
+    let parts = vec![Part::new("cut", b"cut"), Part::new("registry", b"state")];
+    let mesh = Mesh::new("kitchen", secret()).unwrap().id();
+    let checkpoint = Checkpoint { mesh, step: Step(3600), parts };
+    let mut votes: Vec<Vote> =
+        signers.iter().map(|seed| Vote::new(&author(*seed), mesh, &checkpoint.id())).collect();
+    votes.sort_by_key(|vote| vote.signer);
+    Sealed { checkpoint, heads: Part::new("heads", b"heads"), votes }
+}
+
+fn checkpoint_frames() -> Vec<FrameCase> {
+    let sealed = sealed(&[1, 2]);
+    let (checkpoint, votes) = (sealed.checkpoint.id(), sealed.votes.clone());
+    vec![
+        good(
+            "asks for a checkpoint that covers entry 7",
+            &Frame::AskCheckpoint { author: author(1).id(), seq: Seq(7) },
+        ),
+        good("offers none", &Frame::Offer(None)),
+        good("offers one", &Frame::Offer(Some(sealed))),
+        good("two signatures", &Frame::Votes { step: Step(3600), checkpoint, votes }),
+        good("asks for a chunk", &Frame::AskChunk { id: 9, checkpoint, part: 2, index: 300 }),
+        good("a chunk", &Frame::Chunk { id: 9, bytes: Bytes::from_static(b"heads") }),
+    ]
 }
 
 fn bad_frames() -> Vec<FrameCase> {
@@ -225,7 +268,26 @@ fn bad_frames() -> Vec<FrameCase> {
     let print = || bytes([9; 16]);
     let heads = some_heads();
     let wire = |head: &AuthorHead| bytes(head.to_wire());
+    let sealed = sealed(&[1, 2]);
+    let offer = |sealed: &Sealed| array(&[uint(11), bytes(sealed.encode())]);
+    let vote = bytes(sealed.votes[0].to_wire());
     let close: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "an offer with its signatures out of order",
+            offer(&Sealed { votes: sealed.votes.iter().rev().copied().collect(), ..sealed.clone() }),
+        ),
+        (
+            "an offer that one has signed twice",
+            offer(&Sealed { votes: vec![sealed.votes[0]; 2], ..sealed.clone() }),
+        ),
+        (
+            "an offer without a word of heads",
+            array(&[
+                uint(11),
+                bytes(array(&[bytes(sealed.checkpoint.encode()), array(std::slice::from_ref(&vote))])),
+            ]),
+        ),
+        ("a signature of 95 bytes", array(&[uint(12), uint(3600), bytes([1; 32]), array(&[bytes([1; 95])])])),
         ("no bytes", Vec::new()),
         ("a number", vec![0x01]),
         ("an empty array", vec![0x80]),

@@ -12,6 +12,7 @@
 
 mod cbor;
 mod chacha;
+mod checkpoints;
 mod control;
 mod curve;
 mod draft;

@@ -83,15 +83,12 @@ impl Base {
 
     /// The checkpoint of all entries before `step`, once they were taken, without signatures, and its parts' bytes.
     pub fn checkpoint(&self, mesh: MeshId, step: Step) -> (Sealed, Vec<Bytes>) {
-        let parts = vec![self.cut.encode(), Bytes::from(self.registry.snapshot()), self.encode_heads()];
-        let mut named: Vec<Part> = [CUT, registry::CATEGORY]
-            .into_iter()
-            .zip(&parts)
-            .map(|(name, bytes)| Part::new(name, bytes))
-            .collect();
-        let heads = Part::new(HEADS, parts.last().map_or(&[], |heads| heads.as_ref()));
-        named.truncate(2);
-        (Sealed { checkpoint: Checkpoint { mesh, step, parts: named }, heads, votes: Vec::new() }, parts)
+        let (cut, registry) = (self.cut.encode(), Bytes::from(self.registry.snapshot()));
+        let parts = vec![Part::new(CUT, &cut), Part::new(registry::CATEGORY, &registry)];
+        let heads = self.encode_heads();
+        let checkpoint = Checkpoint { mesh, step, parts };
+        let sealed = Sealed { checkpoint, heads: Part::new(HEADS, &heads), votes: Vec::new() };
+        (sealed, vec![cut, registry, heads])
     }
 
     /// The records at which the logs are cut, by author: `[ envelope, … ]`, each as a byte string.
