@@ -73,11 +73,12 @@ pub(super) fn no_wrong_result(outcome: &Outcome) -> Verdict {
     let mut excused = 0;
     for (number, job) in facts.jobs.iter().enumerate() {
         for wrong in job.wrong.iter().filter(|wrong| !wrong.is_inherited) {
-            if wrong.liars * 2 < wrong.asked || wrong.asked == 0 {
+            if wrong.liars * 2 <= wrong.asked && (wrong.agreed < wrong.wanted || wrong.agreed == 0) {
                 let (family, chunk) = wrong.task;
                 return Err(format!(
-                    "Job {number}, task {family}/{chunk}: a wrong result was accepted, though only {} of the {} asked were liars.",
-                    wrong.liars, wrong.asked
+                    "Job {number}, task {family}/{chunk}: a wrong result was accepted, though {} of the {} asked were liars and {} of \
+                     them agreed, of {} that have to.",
+                    wrong.liars, wrong.asked, wrong.agreed, wrong.wanted
                 ));
             }
             excused += 1;
@@ -96,7 +97,7 @@ pub(super) fn no_wrong_result(outcome: &Outcome) -> Verdict {
     Ok(match excused {
         0 => format!("All results are right; {liars}."),
         _ => format!(
-            "{} wrong where most of those asked were liars, all others right; {liars}.",
+            "{} wrong where most of those asked were liars, or as many liars agreed as have to, all others right; {liars}.",
             counted(excused, "result is", "results are")
         ),
     })

@@ -189,10 +189,15 @@ fn wrong(shared: &Shared, view: &JobView<'_>, task: TaskRef, output: BlobRef) ->
     };
     let asked = record.commit.workers.iter().chain(&record.commit.dissenters);
     let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let count = asked.clone().count();
+    // One that was checked, if only by chance, needs two that agree.
+    let wanted = if count > 1 { compute.redundancy.max(2) } else { compute.redundancy };
     Some(WrongResult {
         task: (task.task, task.chunk),
-        asked: small(asked.clone().count()),
+        asked: small(count),
         liars: small(asked.filter(|node| lies(node)).count()),
+        agreed: small(record.commit.workers.iter().filter(|node| lies(node)).count()),
+        wanted: wanted.into(),
         is_inherited: output == truth(task, &view.parts(task), compute.output_bytes),
     })
 }

@@ -64,6 +64,10 @@ pub struct WrongResult {
     pub asked: u32,
     /// Of these, liars.
     pub liars: u32,
+    /// Of the liars, those who had signed this result.
+    pub agreed: u32,
+    /// How many have to agree on a result of such a task, while somebody else can be asked.
+    pub wanted: u32,
     /// What it reads was wrong already: the result itself is right.
     pub is_inherited: bool,
 }

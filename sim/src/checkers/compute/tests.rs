@@ -71,11 +71,19 @@ fn a_second_commit_is_found() {
 
 #[test]
 fn a_wrong_result_is_found_unless_most_lie() {
-    let wrong = |liars, asked, is_inherited| WrongResult { task: (0, 7), asked, liars, is_inherited };
+    let result = |liars, asked, agreed, is_inherited| {
+        let wanted = if asked > 1 { 2 } else { 1 };
+        WrongResult { task: (0, 7), asked, liars, agreed, wanted, is_inherited }
+    };
+    let wrong = |liars, asked, is_inherited| result(liars, asked, liars, is_inherited);
     let of = |results: Vec<WrongResult>| no_wrong_result(&doctored(|facts| facts.jobs[1].wrong = results));
     let error = of(vec![wrong(1, 3, false)]).unwrap_err();
     assert!(error.starts_with("Job 1, task 0/7: "), "{error}");
     of(vec![wrong(0, 0, false)]).unwrap_err();
+    of(vec![wrong(1, 2, false)]).unwrap_err();
+    of(vec![result(2, 4, 1, false)]).unwrap_err();
+    of(vec![wrong(2, 4, false)]).unwrap();
+    of(vec![wrong(1, 1, false)]).unwrap();
     assert!(of(vec![wrong(2, 3, false)]).unwrap().starts_with("1 result is wrong"));
     // What reads it is wrong with it, but not by itself.
     of(vec![wrong(2, 3, false), wrong(0, 3, true)]).unwrap();
