@@ -8,10 +8,10 @@
 //! A neighbour that is far away brings nothing either: what it has, this node has long had, and told it so. If its answers to
 //! the step protocol take three times as long as those of the median neighbour, or do not come although those of most do, that
 //! is told as latency, of less weight ([`is_far`]). One answer says little: busy processors have a part in it. So of the last
-//! eight the quickest counts, as in the clock filter of NTP (RFC 5905, section 10). Anybody can answer late, so being far is an excuse for few: if more than a
-//! quarter of the neighbours are far and bring nothing, it is none for any of them ([`are_excused`]). Whoever hides behind it
-//! has at most that part of a mesh, which cuts nobody off; an honest node that is far among many that lie loses its place in
-//! the mesh for some minutes, and still gets everything by gossip.
+//! eight the quickest counts, as in the clock filter of NTP (RFC 5905, section 10). Anybody can answer late, so being far is
+//! an excuse for few: if more than a quarter of the neighbours are far and bring nothing, it is none for any of them
+//! ([`are_excused`]). Whoever hides behind it has at most that part of a mesh, which cuts nobody off; an honest node that is
+//! far among many that lie loses its place in the mesh for some minutes, and still gets everything by gossip.
 //!
 //! A neighbour whose only link is this node has nothing to bring and looks the same: that is a suspicion, which takes it
 //! out of the mesh, where it still gets everything by gossip. So there must be three neighbours to compare.
