@@ -27,7 +27,6 @@
 
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -41,6 +40,8 @@ use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
     TableError,
 };
+
+use super::guard::{discard, guarded};
 
 mod checkpoint;
 mod open;
@@ -185,7 +186,7 @@ impl LogStore {
         let Some(database) = &*database else {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
         };
-        guarded(|| work(&database.begin_read()?))
+        attempt(|| work(&database.begin_read()?))
     }
 
     fn with_write(
@@ -197,7 +198,7 @@ impl LogStore {
         let Some(open) = &*database else {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
         };
-        let written = guarded(|| {
+        let written = attempt(|| {
             let write = open.begin_write()?;
             work(&write)?;
             Ok(write.commit()?)
@@ -218,7 +219,7 @@ impl LogStore {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
             let open = || Ok(Database::builder().set_cache_size(CACHE_BYTES).open(&self.path)?);
-            *database = Some(guarded(open)?);
+            *database = Some(attempt(open)?);
         }
         Ok(())
     }
@@ -227,13 +228,6 @@ impl LogStore {
 impl Drop for LogStore {
     fn drop(&mut self) {
         discard(self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
-
-/// Closes a database. One that is broken panics when it is closed too.
-fn discard(database: Option<Database>) {
-    if catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
-        tracing::warn!("a damaged log could not be closed in good order");
     }
 }
 
@@ -392,12 +386,9 @@ impl Failure {
     }
 }
 
-/// A page that makes no sense makes redb panic in places: that is damage like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(StoreError::Damaged("its pages do not fit together".to_owned())),
-    }
+/// Does something with the database.
+fn attempt<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
+    Ok(guarded(work).map_err(StoreError::Damaged)??)
 }
 
 #[cfg(test)]

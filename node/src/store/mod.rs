@@ -5,16 +5,18 @@
 //! thousands of messages), so they are made in place on a thread that may block.
 
 pub mod blob;
+mod guard;
 pub mod log;
 pub mod restore;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bytes::Bytes;
 use omnimesh_protocol::{Seq, Step};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use guard::{discard, guarded};
 
 /// The database's file in the data directory.
 pub const STORE_FILE: &str = "node.redb";
@@ -89,22 +91,27 @@ impl Store {
         if length == Some(0) {
             return Err(damaged("it is empty"));
         }
-        // A page that makes no sense makes redb panic in places.
-        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
-            let mut database = Database::create(&path)?;
+        let failed = |failed: redb::Error| match failed {
+            redb::Error::Corrupted(reason) => damaged(&reason),
+            failed => error(failed.to_string()),
+        };
+        let created = guarded(|| Database::create(&path)).map_err(|reason| damaged(&reason))?;
+        let mut database = created.map_err(|error| failed(error.into()))?;
+        let checked = guarded(|| -> Result<bool, redb::Error> {
             let is_whole = length.is_none() || database.check_integrity()?;
             let write = database.begin_write()?;
             write.open_table(STATE)?;
             write.commit()?;
-            Ok((database, is_whole))
-        }));
-        match opened {
-            Ok(Ok((database, true))) => Ok(Store { database }),
-            Ok(Ok((_, false))) => Err(damaged("its checksums do not fit")),
-            Ok(Err(redb::Error::Corrupted(reason))) => Err(damaged(&reason)),
-            Ok(Err(failed)) => Err(error(failed.to_string())),
-            Err(_) => Err(damaged("its pages do not fit together")),
-        }
+            Ok(is_whole)
+        });
+        let trouble = match checked {
+            Ok(Ok(true)) => return Ok(Store { database }),
+            Ok(Ok(false)) => damaged("its checksums do not fit"),
+            Ok(Err(error)) => failed(error),
+            Err(reason) => damaged(&reason),
+        };
+        discard(Some(database));
+        Err(trouble)
     }
 
     /// The first sequence number that was never reserved; 1 for a new key.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use omnimesh_protocol::MeshId;
 use redb::{Database, ReadableDatabase};
 
+use super::guard::guarded;
 use super::log::{LOG_FILE, LogStore, META, OpenError};
 
 /// Where the copy is looked at before it counts.
@@ -124,7 +125,7 @@ fn checked_copy(
 
 /// Whose log it is.
 fn mesh_of(path: &Path) -> Result<MeshId, String> {
-    let found = std::panic::catch_unwind(|| {
+    let found = guarded(|| {
         let database = Database::open(path).map_err(|error| error.to_string())?;
         let read = database.begin_read().map_err(|error| error.to_string())?;
         let meta = read.open_table(META).map_err(|error| error.to_string())?;
@@ -132,5 +133,5 @@ fn mesh_of(path: &Path) -> Result<MeshId, String> {
         let owner = owner.and_then(|owner| <[u8; 16]>::try_from(owner.value()).ok());
         owner.map(MeshId::from_bytes).ok_or_else(|| "it does not say whose log it is".to_owned())
     });
-    found.unwrap_or_else(|_| Err("its pages do not fit together".to_owned()))
+    found.flatten()
 }

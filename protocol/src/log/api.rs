@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::time::Time;
 use crate::validate::{Unverified, Verified};
 
-use super::checkpoint::{Cut, Sealed, StoredCheckpoint};
+use super::checkpoint::{CheckpointError, Cut, Sealed, StoredCheckpoint};
 use super::{Head, Proof, Record, Report};
 
 /// What the store holds of one author when the node starts.
@@ -212,9 +212,22 @@ pub enum StoreError {
     /// What was to be read is damaged. An [`Input::Damaged`] follows.
     #[error("the log on disk is damaged: {0}")]
     Damaged(String),
+    /// What peers gave is, byte for byte, the checkpoint that they offered, and is none.
+    #[error("peers gave a bad checkpoint: {0}")]
+    BadCheckpoint(CheckpointError),
     /// Anything else.
     #[error("the log on disk cannot be read or written: {0}")]
     Failed(String),
+}
+
+/// Chunks were compared with what was offered as they came: if they are others now, it is this disk that changed them.
+impl From<CheckpointError> for StoreError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::OtherPart => StoreError::Damaged(error.to_string()),
+            bad => StoreError::BadCheckpoint(bad),
+        }
+    }
 }
 
 /// What the log wants done.

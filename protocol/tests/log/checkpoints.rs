@@ -547,9 +547,14 @@ fn liars_about_checkpoints_are_found_out() {
         prepared,
         "a record that its author has not signed",
         |sealed, _| never_written(sealed, |heads| *heads.last_mut().unwrap() ^= 1),
-        None,
+        Some(Misdeed::BadCheckpoint),
     );
-    lied_to(prepared, "no record", |sealed, _| never_written(sealed, |heads| *heads = vec![0x80]), None);
+    lied_to(
+        prepared,
+        "no record",
+        |sealed, _| never_written(sealed, |heads| *heads = vec![0x80]),
+        Some(Misdeed::BadCheckpoint),
+    );
     // Signed by many who do not exist, it is fetched; what it says cannot be read.
     lied_to(
         prepared,
@@ -562,8 +567,46 @@ fn liars_about_checkpoints_are_found_out() {
                 vec![Frame::Chunk { id, bytes: chunk_of(&parts, part, index) }]
             })
         },
-        None,
+        Some(Misdeed::BadCheckpoint),
     );
+}
+
+#[test]
+fn another_lie_each_time_keeps_nobody_from_the_only_honest_neighbour() {
+    let prepared = &prepare();
+    let (sealed, parts) = (prepared.sealed.clone(), prepared.parts.clone());
+    let (mut lies, mut heads) = (0_u64, Bytes::new());
+    let mut world = prepared.world(1);
+    let liar = world.add_liar(Box::new(move |frame, _| {
+        let answer = match frame {
+            Frame::AskCheckpoint { .. } => {
+                // What is not signed is such that the liar's offer is the one that is taken.
+                let part = (0..).find_map(|_| {
+                    lies += 1;
+                    heads = Bytes::copy_from_slice(&lies.to_le_bytes());
+                    let part = omnimesh_protocol::log::checkpoint::Part::new("heads", &heads);
+                    (part.hash > sealed.heads.hash).then_some(part)
+                });
+                Frame::Offer(Some(Sealed { heads: part.unwrap(), ..sealed.clone() }))
+            }
+            Frame::AskChunk { id, part: 2, .. } => Frame::Chunk { id: *id, bytes: heads.clone() },
+            Frame::AskChunk { id, part, index, .. } => {
+                let (part, index) = (usize::try_from(*part).unwrap(), usize::try_from(*index).unwrap());
+                Frame::Chunk { id: *id, bytes: chunk_of(&parts, part, index) }
+            }
+            _ => return Vec::new(),
+        };
+        vec![answer.encode()]
+    }));
+    world.start(3, false);
+    world.connect(3, liar);
+    world.connect(3, 0);
+    world.run(secs(10));
+    assert_eq!(world.nodes[3].jumps, 1);
+    assert!(world.nodes[3].misdeeds[&liar].contains(&Misdeed::BadCheckpoint));
+    assert!(!world.nodes[3].misdeeds.contains_key(&0), "{:?}", world.nodes[3].misdeeds);
+    world.settle(secs(60), "one liar, one honest neighbour");
+    world.check("one liar, one honest neighbour");
 }
 
 /// What keys that somebody made up sign: another history of a node's log, from which its next records do not follow. Who

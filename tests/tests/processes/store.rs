@@ -137,6 +137,7 @@ fn damaged_stores_are_repaired_from_peers_or_refused() {
         assert_eq!(api.all_entries().unwrap(), truth, "{what}");
         let said = victim.log();
         let is_named = said.contains("damaged") && said.contains(name);
+        assert!(!said.contains("panicked"), "{what}:\n{said}");
         if name == LOG && matches!(kind, Damage::FlipText | Damage::Empty) {
             assert!(is_named, "{what} was not noticed:\n{said}");
         }

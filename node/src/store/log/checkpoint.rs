@@ -14,6 +14,7 @@ use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, MeshId, NodeId, Seq, Step};
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
+use super::super::guard::discard;
 use super::{
     CHECKPOINTS, CHUNKS, Damage, Failure, LOGS, LogStore, RECORDS, Row, SNAPSHOTS, decode_row, opened,
     put_row, sealed, stored,
@@ -97,7 +98,7 @@ fn cut(
 
 fn open_parts(sealed: &Sealed, chunks: &impl ReadableTable<Key, &'static [u8]>) -> Result<Base, Failure> {
     let parts = parts(sealed, chunks)?.ok_or_else(|| damaged("a part of the checkpoint is not there"))?;
-    Base::open(sealed, &parts, AUTHORS_MAX).map_err(|error| damaged(&error.to_string()))
+    Base::open(sealed, &parts, AUTHORS_MAX).map_err(|error| Failure(error.into()))
 }
 
 /// All sealed checkpoints that can be read, the newest last.
@@ -241,7 +242,7 @@ impl LogStore {
     pub fn open_checkpoint(&self, sealed: &Sealed) -> Result<(), StoreError> {
         self.with_read(|read| {
             let base = open_parts(sealed, &read.open_table(CHUNKS)?)?;
-            base.verify(sealed.checkpoint.mesh).map_err(|error| damaged(&error.to_string()))
+            base.verify(sealed.checkpoint.mesh).map_err(|error| Failure(error.into()))
         })
     }
 
@@ -291,7 +292,7 @@ impl LogStore {
         if going.iter().filter_map(|place| cuts.get(*place)).any(|cut| !newest.covers(cut)) {
             match join(write, &held) {
                 // Rather keep one more than lose what it covers.
-                Err(Failure(StoreError::Damaged(_))) => return Ok(()),
+                Err(Failure(StoreError::Damaged(_) | StoreError::BadCheckpoint(_))) => return Ok(()),
                 joined => joined?,
             }
         }
@@ -506,12 +507,12 @@ impl LogStore {
         }
         let Ok(mut database) = self.database.try_write() else { return };
         let Some(open) = database.as_mut() else { return };
-        match super::guarded(|| Ok(open.compact()?)) {
+        match super::attempt(|| Ok(open.compact()?)) {
             Ok(_) => self.freed.store(0, Ordering::Relaxed),
             Err(error) => {
                 tracing::warn!(%error, "the log's file could not be made smaller");
                 let broken = database.take();
-                super::discard(broken);
+                discard(broken);
             }
         }
     }

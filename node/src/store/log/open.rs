@@ -1,6 +1,5 @@
 //! Opening the file, and what is found in it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, RwLock};
@@ -10,10 +9,11 @@ use omnimesh_protocol::log::{StoreError, StoredLog};
 use omnimesh_protocol::{MeshId, NodeId};
 use redb::{Database, ReadableTable, StorageError};
 
+use super::super::guard::{discard, guarded};
 use super::salvage::salvage;
 use super::{
     CACHE_BYTES, CHECKPOINTS, CHUNKS, Damage, FORMAT, Failure, LOG_FILE, LOGS, LogStore, META, OpenError,
-    Opened, PROOFS, RECORDS, SNAPSHOTS, decode_row, discard, guarded,
+    Opened, PROOFS, RECORDS, SNAPSHOTS, attempt, decode_row,
 };
 
 impl LogStore {
@@ -103,8 +103,7 @@ pub(super) fn open_whole(path: &Path, mesh: MeshId) -> Result<Whole, OpenError> 
         return Ok(Whole::Broken("it is empty".to_owned()));
     }
     let is_new = length.is_none();
-    let opened =
-        catch_unwind(AssertUnwindSafe(|| Database::builder().set_cache_size(CACHE_BYTES).create(path)));
+    let opened = guarded(|| Database::builder().set_cache_size(CACHE_BYTES).create(path));
     let mut database = match opened {
         Ok(Ok(database)) => database,
         Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => {
@@ -116,24 +115,20 @@ pub(super) fn open_whole(path: &Path, mesh: MeshId) -> Result<Whole, OpenError> 
             return Err(failed(error.to_string()));
         }
         Ok(Err(error)) => return Ok(Whole::Broken(error.to_string())),
-        Err(_) => return Ok(Whole::Broken("its pages do not fit together".to_owned())),
+        Err(reason) => return Ok(Whole::Broken(reason)),
     };
     if !is_new {
-        match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
-            Ok(Ok(true)) => {}
+        match guarded(|| database.check_integrity().map_err(|error| error.to_string())).flatten() {
+            Ok(true) => {}
             // What it could not repair itself is an error.
-            Ok(Ok(false)) => tracing::warn!(path = name(), "the log was damaged and has been repaired"),
-            Ok(Err(error)) => {
+            Ok(false) => tracing::warn!(path = name(), "the log was damaged and has been repaired"),
+            Err(reason) => {
                 discard(Some(database));
-                return Ok(Whole::Broken(error.to_string()));
-            }
-            Err(_) => {
-                discard(Some(database));
-                return Ok(Whole::Broken("its pages do not fit together".to_owned()));
+                return Ok(Whole::Broken(reason));
             }
         }
     }
-    let found = match guarded(|| label(&database, mesh)) {
+    let found = match attempt(|| label(&database, mesh)) {
         Ok(Ok(())) => return Ok(Whole::Sound(database)),
         Ok(Err(Mislabelled::Newer(found))) => Err(OpenError::Newer { path: name(), found }),
         Ok(Err(Mislabelled::Mesh(found))) => Err(OpenError::OtherMesh { path: name(), found, wanted: mesh }),

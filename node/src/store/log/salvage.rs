@@ -1,7 +1,6 @@
 //! A file whose structure is broken is put aside; and copies of a whole one.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, RwLock};
@@ -12,10 +11,11 @@ use omnimesh_protocol::log::{Record, StoreError, StoredLog};
 use omnimesh_protocol::{MeshId, NodeId, Seq};
 use redb::{Database, ReadTransaction, WriteTransaction};
 
+use super::super::guard::guarded;
 use super::open::{Whole, open_whole};
 use super::{
     CACHE_BYTES, CHECKPOINTS, CHUNKS, Damage, Failure, LOGS, LogStore, META, OpenError, PROOFS, RECORDS, Row,
-    SNAPSHOTS, guarded, put_row, sealed,
+    SNAPSHOTS, attempt, put_row, sealed,
 };
 
 /// Puts a broken file aside and carries over what can still be read.
@@ -46,8 +46,7 @@ pub(super) fn salvage(
 
 /// Copies what can be read of a broken file, author by author as far as the log is whole. Returns how many records.
 fn carry_over(broken: &Path, into: &Database, message_bytes_max: usize) -> usize {
-    let opened = catch_unwind(AssertUnwindSafe(|| Database::open(broken)));
-    let Ok(Ok(database)) = opened else { return 0 };
+    let Ok(Ok(database)) = guarded(|| Database::open(broken)) else { return 0 };
     let store = LogStore {
         path: broken.to_owned(),
         message_bytes_max,
@@ -59,7 +58,7 @@ fn carry_over(broken: &Path, into: &Database, message_bytes_max: usize) -> usize
     for author in store.authors().unwrap_or_default() {
         let Ok(scan) = store.scan(author) else { continue };
         let mut next = scan.log.base;
-        let carried = guarded(|| {
+        let carried = attempt(|| {
             let write = into.begin_write()?;
             {
                 let mut records = write.open_table(RECORDS)?;

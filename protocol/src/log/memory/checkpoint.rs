@@ -49,10 +49,6 @@ impl Held {
     }
 }
 
-fn unreadable(error: &impl ToString) -> StoreError {
-    StoreError::Damaged(error.to_string())
-}
-
 impl Checkpoints {
     /// The process is gone, and with it what was not sealed.
     pub(super) fn restart(&mut self) {
@@ -84,9 +80,9 @@ impl Checkpoints {
 
     /// Whether the parts of this checkpoint are here, and are good.
     pub(super) fn open(&self, sealed: &Sealed) -> Result<Base, StoreError> {
-        let parts = self.parts(sealed);
-        let parts = parts.ok_or_else(|| unreadable(&"a part of the checkpoint is not there"))?;
-        Base::open(sealed, &parts, AUTHORS_MAX).map_err(|error| unreadable(&error))
+        let missing = || StoreError::Damaged("a part of the checkpoint is not there".to_owned());
+        let parts = self.parts(sealed).ok_or_else(missing)?;
+        Ok(Base::open(sealed, &parts, AUTHORS_MAX)?)
     }
 
     /// Keeps a sealed checkpoint, and of the others what is to be kept.
@@ -168,8 +164,7 @@ impl MemoryStore {
     /// # Errors
     /// If parts are missing, are not those that were told, or cannot be read, or a log is cut where its author never was.
     pub fn open_checkpoint(&self, sealed: &Sealed) -> Result<(), StoreError> {
-        let base = self.checkpoints.open(sealed)?;
-        base.verify(sealed.checkpoint.mesh).map_err(|error| unreadable(&error))
+        Ok(self.checkpoints.open(sealed)?.verify(sealed.checkpoint.mesh)?)
     }
 
     /// Answers [`Output::ReadChunk`](crate::log::Output::ReadChunk).

@@ -360,12 +360,20 @@ impl<P: Copy + Ord + Debug> State<P> {
                 self.go_on(now, rng, out);
             }
             (Work::Open, Ok(())) => self.adopt(now, out),
-            (_, Err(_)) => {
-                // There is no room for it, or it was signed and cannot be read.
-                let (id, is_bad) = (download.id, work == Work::Open);
-                self.checkpoints.adopting.download = None;
+            (_, Err(error)) => {
+                let Some(Download { id, peers, .. }) = self.checkpoints.adopting.download.take() else {
+                    return;
+                };
+                let is_bad = matches!(error, StoreError::BadCheckpoint(_));
                 self.checkpoints.adopting.pass_over(now, id, if is_bad { USELESS_FOR } else { UNKEPT_FOR });
-                self.stats.checkpoints_refused += u64::from(is_bad);
+                if is_bad {
+                    self.stats.checkpoints_refused += 1;
+                    // Nobody honest offers what it has not made or opened itself. To pass over this one alone would not
+                    // do: its unsigned part can be another each time.
+                    for peer in peers {
+                        self.blame(now, peer, Misdeed::BadCheckpoint, out);
+                    }
+                }
             }
         }
     }
