@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use omnimesh_protocol::compute::blob::wire::FRAME_BYTES_MAX;
-use omnimesh_protocol::compute::placement::PoolConfig;
+use omnimesh_protocol::compute::placement::{BreakerConfig, PoolConfig};
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
@@ -320,7 +320,16 @@ pub(crate) fn driver(config: &Config) -> compute::driver::Config {
     let set = &config.compute;
     let default = compute::driver::Config::default();
     compute::driver::Config {
-        pool: PoolConfig { strategy: set.placement, ..default.pool },
+        pool: PoolConfig {
+            strategy: set.placement,
+            breaker: BreakerConfig {
+                failures_max: set.breaker_failures_max,
+                failure_per_mille: set.breaker_failure_per_mille,
+                cool_down: Duration::from_millis(set.breaker_open_ms),
+                cool_down_max: Duration::from_millis(set.breaker_open_ms_max),
+            },
+            ..default.pool
+        },
         quota: set.quota(),
         jobs_max: set.jobs_max,
         step_interval: config.node.step_interval(),
@@ -395,6 +404,18 @@ pub(crate) fn telemetry(config: &Config) -> Result<telemetry::Config, SettingErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_are_left_alone_as_the_configuration_says() {
+        let mut config = Config::default();
+        assert_eq!(driver(&config).pool, PoolConfig::default());
+        let set = &mut config.compute;
+        (set.breaker_failures_max, set.breaker_failure_per_mille) = (3, 250);
+        (set.breaker_open_ms, set.breaker_open_ms_max) = (1000, 7000);
+        let breaker = driver(&config).pool.breaker;
+        assert_eq!((breaker.failures_max, breaker.failure_per_mille), (3, 250));
+        assert_eq!([breaker.cool_down, breaker.cool_down_max], [1, 7].map(Duration::from_secs));
+    }
 
     /// What a configuration file may say is never refused by the router.
     #[test]

@@ -426,6 +426,15 @@ pub struct ComputeConfig {
     pub region: Option<String>,
     /// How a worker is chosen: `power_of_two`, `least_connections`, `weighted`, `round_robin` or `random`.
     pub placement: Strategy,
+    /// A worker that fails so often in a row is left alone for a while. Default 5: guess. Lower gives up on workers for accidents,
+    /// higher wastes more attempts on those that are broken.
+    pub breaker_failures_max: u32,
+    /// So is one that has failed in this share of its last 20 attempts, in thousandths. Default 500, resilience4j's.
+    pub breaker_failure_per_mille: u16,
+    /// For how long at first. Default 5 s, Hystrix's sleep window.
+    pub breaker_open_ms: u64,
+    /// And for how long at most: it doubles with each failure after that. Default 2 min: guess.
+    pub breaker_open_ms_max: u64,
     /// How many other nodes keep the inputs of a job, so that it outlives the node it was submitted to. Default 1.
     pub input_copies: usize,
     /// Jobs submitted here that have not ended; more are refused. Default 256: guess.
@@ -459,6 +468,10 @@ impl Default for ComputeConfig {
             labels: Vec::new(),
             region: None,
             placement: Strategy::default(),
+            breaker_failures_max: 5,
+            breaker_failure_per_mille: 500,
+            breaker_open_ms: 5000,
+            breaker_open_ms_max: 120_000,
             input_copies: 1,
             jobs_max: 256,
             job_tasks_max: quota.tasks_max,

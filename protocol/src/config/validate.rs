@@ -118,6 +118,14 @@ impl Check {
         self.range("compute.threads", compute.threads, 0, 1024);
         self.range("compute.memory_bytes", compute.memory_bytes, 1 << 20, 1 << 50);
         self.range("compute.input_bytes", compute.input_bytes, 1 << 20, 1 << 40);
+        self.range("compute.breaker_failures_max", compute.breaker_failures_max, 1, 1000);
+        self.range("compute.breaker_failure_per_mille", compute.breaker_failure_per_mille, 1, 1000);
+        self.range("compute.breaker_open_ms", compute.breaker_open_ms, 100, 3_600_000);
+        self.range("compute.breaker_open_ms_max", compute.breaker_open_ms_max, 100, 3_600_000);
+        self.order(
+            ("compute.breaker_open_ms", compute.breaker_open_ms),
+            ("compute.breaker_open_ms_max", compute.breaker_open_ms_max),
+        );
         self.range("compute.input_copies", compute.input_copies, 0, 16);
         self.range("compute.jobs_max", compute.jobs_max, 1, 100_000);
         self.range("compute.job_tasks_max", compute.job_tasks_max, 1, Quota::MOST.tasks_max);
@@ -519,6 +527,12 @@ mod tests {
         assert_eq!(places(|c| c.gossip.tree_repair_ms = 0), ["gossip.tree_repair_ms"]);
         assert_eq!(places(|c| c.network.peers_target = 200), ["network.peers_target"]);
         assert_eq!(places(|c| c.limits.streams_per_connection = 128), ["limits.connection_window_bytes"]);
+        assert_eq!(places(|c| c.compute.breaker_failures_max = 0), ["compute.breaker_failures_max"]);
+        assert_eq!(
+            places(|c| c.compute.breaker_failure_per_mille = 1001),
+            ["compute.breaker_failure_per_mille"]
+        );
+        assert_eq!(places(|c| c.compute.breaker_open_ms = 200_000), ["compute.breaker_open_ms"]);
         assert_eq!(places(|c| c.api.allowed_origins = vec!["*".into()]), ["api.allowed_origins"]);
         assert_eq!(places(|c| c.observer.thresholds = vec!["disk".into()]), ["observer.thresholds"]);
         assert_eq!(places(|c| c.observer.probe_interval_ms = 5), ["observer.probe_interval_ms"]);

@@ -95,6 +95,23 @@ fn a_task_without_its_like_does_not_wait_for_stallers() {
 }
 
 #[test]
+fn slow_workers_do_what_only_they_could_do() {
+    for seed in seeds(4) {
+        let context = replay("slow_workers_do_what_only_they_could_do", seed);
+        let mut mesh = Mesh::new(seed, Options { nodes: 8, ..Options::default() });
+        mesh.nodes[1].kind = Kind::Staller;
+        mesh.nodes[2].kind = Kind::Staller;
+        mesh.nodes[4..].iter_mut().for_each(|node| node.slowness = 10);
+        mesh.run_for(5000);
+        // Two are fast, and a result needs three.
+        let job = mesh.submit(0, map_reduce(40, 40, 3));
+        mesh.run_until_finished(&[job], 300);
+        mesh.exchange();
+        mesh.check_job(&job, JobState::Succeeded, &context);
+    }
+}
+
+#[test]
 fn workers_die_and_come_back() {
     for seed in seeds(8) {
         let context = replay("workers_die_and_come_back", seed);

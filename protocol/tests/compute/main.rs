@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: a panic is its report")]
 
+mod driver;
 mod faults;
 mod files;
 mod laws;

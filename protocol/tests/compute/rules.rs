@@ -151,6 +151,38 @@ fn the_slow_and_the_failing_get_less() {
 }
 
 #[test]
+fn the_slow_get_what_nobody_faster_could_do() {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    let second = Duration::from_secs(1);
+    for strategy in Strategy::ALL {
+        // 0 is fast, 1 and 2 are slow, 3 is not known.
+        let mut pool = pool(strategy, 4, 1);
+        for (n, factor) in [(0, 1), (1, 10), (2, 10)] {
+            pool.on_assigned(Time::ZERO, node(n));
+            pool.on_success(Time::ZERO, node(n), factor * second, Some(second));
+        }
+        pool.on_assigned(Time::ZERO, node(0));
+        pool.on_assigned(Time::ZERO, node(3));
+        let constraints = Constraints::default();
+        let wanted = Wanted { slowness_max: 2000, ..wanted(&constraints) };
+        assert_eq!(pool.pick(&wanted, &mut rng), None, "the fast one will have room: {}", strategy.code());
+        // It has done this task already, or keeps failing.
+        let excluded = |of: &NodeId| *of == node(0);
+        let without = Wanted { excluded: &excluded, ..wanted };
+        assert_eq!(pool.pick(&without, &mut rng), None, "so may one that is not known: {}", strategy.code());
+        // It does not answer, and is asked for something else.
+        pool.on_failure(Time::ZERO, node(3));
+        pool.on_assigned(Time::ZERO, node(3));
+        let picked = pool.pick(&without, &mut rng).unwrap();
+        assert!([node(1), node(2)].contains(&picked), "{}", strategy.code());
+        for _ in 0..5 {
+            pool.on_failure(Time::ZERO, node(0));
+        }
+        assert!(pool.pick(&wanted, &mut rng).is_some(), "{}", strategy.code());
+    }
+}
+
+#[test]
 fn the_task_goes_to_its_input() {
     let mut pool = pool(Strategy::PowerOfTwo, 50, 1);
     let large = BlobRef { size: 1 << 30, ..BlobRef::of(b"large") };
@@ -199,11 +231,16 @@ fn why_there_is_nobody() {
     let all = |_: &NodeId| true;
     let excluded = Wanted { excluded: &all, ..wanted(&constraints) };
     assert_eq!(why(&mut pool, &excluded), Unplaced::Excluded { matching: 2 });
-    let fast = Wanted { slowness_max: 999, ..wanted(&constraints) };
+    // The fast one is busy, and worth waiting for.
+    let second = Duration::from_secs(1);
+    pool.on_assigned(Time::ZERO, node(0));
+    pool.on_success(Time::ZERO, node(0), second, Some(second));
+    pool.on_assigned(Time::ZERO, node(1));
+    pool.on_success(Time::ZERO, node(1), 10 * second, Some(second));
+    pool.on_assigned(Time::ZERO, node(0));
+    let fast = Wanted { slowness_max: 2000, ..wanted(&constraints) };
     assert_eq!(why(&mut pool, &fast), Unplaced::TooSlow { matching: 2 });
-    for n in 0..2 {
-        pool.on_assigned(Time::ZERO, node(n));
-    }
+    pool.on_assigned(Time::ZERO, node(1));
     assert_eq!(why(&mut pool, &wanted(&constraints)), Unplaced::AllBusy { matching: 2 });
     for _ in 0..5 {
         for n in 0..2 {

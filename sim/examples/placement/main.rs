@@ -1,14 +1,17 @@
 //! Runs the jobs of `compute-1000` with every strategy of placement and writes how long they take: `docs/compute-placement.md`.
 //!
 //! ```text
-//! cargo run --release -p omnimesh-sim --example placement                         1,000 workers, 3 seeds
-//! cargo run --release -p omnimesh-sim --example placement -- --nodes 100 --tasks 100 --seeds 10 --out -
+//! cargo run --release -p omnimesh-sim --example placement                  1,000 workers, 10,000 tasks, 3 seeds
+//! cargo run --release -p omnimesh-sim --example placement -- --workers 100 --tasks 1000 --seeds 10 --out -
 //! ```
 //!
-//! Seeds are worked off on all cores; what comes out depends on sizes and seeds only.
+//! A round is one seed with each strategy in each table. Its runs are spread over all cores (`RAYON_NUM_THREADS`); each says on
+//! standard error how it went. The file is written anew after each round, so that what was stopped leaves the tables of the
+//! rounds that were done. What comes out depends on sizes and seeds only.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,24 +22,35 @@ use omnimesh_sim::scenario::{Check, Fault, Scenario, ScenarioFile};
 use omnimesh_sim::summary::{ComputeSummary, Summary};
 use rayon::prelude::*;
 
+/// Jobs that the tasks are divided into.
+const JOBS: u32 = 10;
+
 /// How long jobs take with each strategy of placement.
 #[derive(Debug, Parser)]
 struct Cli {
     /// Workers.
-    #[arg(long, default_value_t = 1000)]
-    nodes: u32,
-    /// Tasks of each of the ten jobs.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(8..))]
+    workers: u32,
+    /// Tasks of all ten jobs together, as many of each.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(20..))]
     tasks: u32,
-    /// Runs of each row.
-    #[arg(long, default_value_t = 3)]
+    /// Rounds: runs of each row.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
-    /// Where the table goes; `-`: to standard output.
+    /// Which, with commas between them.
+    #[arg(long, value_delimiter = ',', value_parser = strategy, default_values = Strategy::ALL.map(Strategy::code))]
+    strategies: Vec<Strategy>,
+    /// Where the tables go; `-`: to standard output, in the end.
     #[arg(long, default_value = "docs/compute-placement.md")]
     out: PathBuf,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    let found = Strategy::ALL.into_iter().find(|strategy| strategy.code() == text);
+    found.ok_or_else(|| format!("use one of: {}", Strategy::ALL.map(Strategy::code).join(", ")))
 }
 
 /// What is wrong with the mesh of a table.
@@ -46,7 +60,7 @@ struct Condition {
     change: fn(&mut Scenario),
 }
 
-/// All runs of a strategy.
+/// All runs of a strategy in one table.
 struct Row {
     strategy: Strategy,
     runs: Vec<ComputeSummary>,
@@ -87,111 +101,156 @@ fn conditions() -> [Condition; 3] {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut text = head(&cli);
-    for condition in conditions() {
-        let rows: Vec<Row> =
-            Strategy::ALL.into_iter().map(|strategy| row(&cli, &condition, strategy)).collect();
-        table(&condition, &rows, &mut text);
+    let row = |strategy: &Strategy| Row { strategy: *strategy, runs: Vec::new(), wrong: 0 };
+    let mut tables: Vec<(Condition, Vec<Row>)> = conditions()
+        .into_iter()
+        .map(|condition| (condition, cli.strategies.iter().map(row).collect()))
+        .collect();
+    let mut text = String::new();
+    for (done, seed) in (1..).zip(cli.first_seed..cli.first_seed + cli.seeds) {
+        round(&cli, seed, &mut tables);
+        text = page(&cli, done, &tables);
+        if cli.out.as_os_str() != "-"
+            && let Err(error) = replace(&cli.out, &text)
+        {
+            eprintln!("error: cannot write {}: {error}", cli.out.display());
+            return ExitCode::FAILURE;
+        }
+        eprintln!("round {done} of {}: {} has {}", cli.seeds, cli.out.display(), seeds(&cli, done));
     }
     if cli.out.as_os_str() == "-" {
         print!("{text}");
-    } else if let Err(error) = std::fs::write(&cli.out, text) {
-        eprintln!("error: cannot write {}: {error}", cli.out.display());
-        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
+/// One run of each row.
+fn round(cli: &Cli, seed: u64, tables: &mut [(Condition, Vec<Row>)]) {
+    let rows: Vec<(&Condition, &mut Row)> = tables
+        .iter_mut()
+        .flat_map(|(condition, rows)| rows.iter_mut().map(|row| (&*condition, row)))
+        .collect();
+    rows.into_par_iter().for_each(|(condition, row)| {
+        let (summary, failed) = run(&scenario(cli, condition, row.strategy, seed));
+        let ratio =
+            summary.makespan_ratio.map_or_else(|| "not all ended".to_owned(), |ratio| format!("{ratio:.3}"));
+        let checks = if failed.is_empty() { "all checks held".to_owned() } else { failed.join("; ") };
+        eprintln!("{}, seed {seed}, {}: ratio {ratio}, {checks}", row.strategy.code(), condition.title);
+        row.runs.push(summary);
+        row.wrong += usize::from(!failed.is_empty());
+    });
+}
+
+/// A run, and which checks failed, but for that of the makespan: the ratio is in the table.
+fn run(scenario: &Scenario) -> (ComputeSummary, Vec<String>) {
+    let outcome = model::run(scenario, Options { threads: 1, ..Options::default() });
+    let verdicts = checkers::check(scenario, &outcome);
+    let makespan = Check::Makespan { max: 1.3 }.name();
+    let failed = verdicts.iter().filter(|verdict| !verdict.ok && verdict.name != makespan);
+    let failed = failed.map(|verdict| format!("{} FAILED: {}", verdict.name, verdict.detail)).collect();
+    (Summary::new(&outcome, &verdicts).compute, failed)
+}
+
+/// Writes a file in one step: who stops the program leaves the old one or the new one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(&beside, path)
+}
+
 fn scenario(cli: &Cli, condition: &Condition, strategy: Strategy, seed: u64) -> Scenario {
     let mut scenario = ScenarioFile::load("compute-1000", &[]).expect("it is shipped").scenario;
-    (scenario.seed, scenario.network.nodes) = (seed, cli.nodes);
+    (scenario.seed, scenario.network.nodes) = (seed, cli.workers);
     if let Some(compute) = &mut scenario.compute {
-        (compute.strategy, compute.tasks) = (strategy, cli.tasks);
-        compute.submitters = compute.submitters.min(cli.nodes / 4).max(1);
-        compute.ledgers = compute.ledgers.map(|ledgers| ledgers.min(cli.nodes));
+        (compute.strategy, compute.tasks) = (strategy, cli.tasks.div_ceil(JOBS));
+        compute.jobs = JOBS;
+        compute.submitters = compute.submitters.min(cli.workers / 4).max(1);
+        compute.ledgers = compute.ledgers.map(|ledgers| ledgers.min(cli.workers));
     }
     for Fault { kind, .. } in &mut scenario.faults {
         if let omnimesh_sim::scenario::FaultKind::Churn { per_s, .. } = kind {
-            *per_s *= f64::from(cli.nodes) / 1000.0;
+            *per_s *= f64::from(cli.workers) / 1000.0;
         }
     }
     (condition.change)(&mut scenario);
     scenario
 }
 
-fn row(cli: &Cli, condition: &Condition, strategy: Strategy) -> Row {
-    let run = |seed| {
-        let scenario = scenario(cli, condition, strategy, seed);
-        let outcome = model::run(&scenario, Options { threads: 1, ..Options::default() });
-        let verdicts = checkers::check(&scenario, &outcome);
-        let makespan = Check::Makespan { max: 1.3 }.name();
-        let ok = verdicts.iter().all(|verdict| verdict.ok || verdict.name == makespan);
-        (Summary::new(&outcome, &verdicts).compute, ok)
+/// Which seeds are in the tables.
+fn seeds(cli: &Cli, done: u64) -> String {
+    let seeds = match done {
+        1 => format!("1 seed ({})", cli.first_seed),
+        _ => format!("{done} seeds ({} to {})", cli.first_seed, cli.first_seed + done - 1),
     };
-    let seeds: Vec<u64> = (cli.first_seed..cli.first_seed + cli.seeds).collect();
-    let all: Vec<(ComputeSummary, bool)> = seeds.par_iter().map(|seed| run(*seed)).collect();
-    let wrong = all.iter().filter(|(_, ok)| !ok).count();
-    Row { strategy, runs: all.into_iter().map(|(summary, _)| summary).collect(), wrong }
+    if done < cli.seeds { format!("{seeds} of {} that are to be run", cli.seeds) } else { seeds }
 }
 
-fn head(cli: &Cli) -> String {
+fn page(cli: &Cli, done: u64, tables: &[(Condition, Vec<Row>)]) -> String {
+    let mut text = head(cli, done);
+    for (condition, rows) in tables {
+        table(condition, rows, &mut text);
+    }
+    text
+}
+
+fn head(cli: &Cli, done: u64) -> String {
+    let strategies: Vec<&str> = cli.strategies.iter().map(|strategy| strategy.code()).collect();
     format!(
         "# How long jobs take with each strategy of placement\n\
          \n\
-         <!-- Written by: cargo run --release -p omnimesh-sim --example placement -- --nodes {} --tasks {} --seeds {} \
-         --first-seed {} -->\n\
+         <!-- Written by: cargo run --release -p omnimesh-sim --example placement -- --workers {workers} --tasks {tasks} \
+         --seeds {done} --first-seed {first} --strategies {strategies} -->\n\
          \n\
-         {} workers with two slots do ten jobs of {} tasks, maps and a reduce, each task by three workers; a task takes four \
-         seconds on average (log-normal, σ = 0.5). Seeds {} to {}. In virtual time, with the driver and the worker of the node; \
-         [simulator.md](simulator.md) says what is modelled.\n\
+         {workers} workers with two slots do {JOBS} jobs of {each} tasks, maps and a reduce, each task by three workers; a task takes \
+         four seconds on average (log-normal, σ = 0.5). Each row is of {seeds}. In virtual time, with the driver and the worker of \
+         the node; [simulator.md](simulator.md) says what is modelled.\n\
          \n\
          The *ratio* is the time from the first submission to the end of the last job, divided by what no schedule beats: the work \
          of all tasks, three times each, divided by what honest workers can do, or the longest path through a job. *More runs* are \
-         those beyond three for each task: copies of stragglers, votes after ties, work of the dead.\n",
-        cli.nodes,
-        cli.tasks,
-        cli.seeds,
-        cli.first_seed,
-        cli.nodes,
-        cli.tasks,
-        cli.first_seed,
-        cli.first_seed + cli.seeds - 1,
+         those beyond three for each task: copies of stragglers, votes after ties, work of the dead. *Checks held*: in so many \
+         runs each task was committed once, no wrong result was accepted, every job ended, and what was to go wrong did.\n",
+        workers = cli.workers,
+        tasks = cli.tasks,
+        first = cli.first_seed,
+        strategies = strategies.join(","),
+        each = cli.tasks.div_ceil(JOBS),
+        seeds = seeds(cli, done),
     )
 }
 
 fn table(condition: &Condition, rows: &[Row], text: &mut String) {
     let _ = write!(
         text,
-        "\n## {}\n{}\n\n\
-         | strategy | ratio, mean | least | greatest | makespan | more runs | refused for lack of room | jobs that succeeded | wrong results |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+        "\n## {}\n\n{}\n\n\
+         | strategy | ratio, mean | least | greatest | makespan | more runs | refused for lack of room | jobs that succeeded | \
+         wrong results | checks held |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
         condition.title, condition.text
     );
     for row in rows {
         let ratios: Vec<f64> = row.runs.iter().filter_map(|run| run.makespan_ratio).collect();
-        let mean = |values: &mut dyn Iterator<Item = f64>| {
-            omnimesh_sim::stats::mean(values).map_or_else(|| "-".to_owned(), |mean| format!("{mean:.2}"))
-        };
-        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = ratios.iter().copied().fold(0.0, f64::max);
+        let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let mean = |values: &mut dyn Iterator<Item = f64>| figure(omnimesh_sim::stats::mean(values));
         let sum = |of: fn(&ComputeSummary) -> u64| row.runs.iter().map(of).sum::<u64>();
         let share = |part: f64, all: f64| format!("{:.1} %", part / all.max(1.0) * 100.0);
         let tasks = 3.0 * sum(|run| run.tasks) as f64;
         let _ = writeln!(
             text,
-            "| {}{} | {} | {least:.2} | {most:.2} | {} s | {} | {} | {} of {} | {} |",
+            "| {}{} | {} | {} | {} | {} s | {} | {} | {} of {} | {} | {} of {} |",
             row.strategy.code(),
             if row.strategy == Strategy::default() { " (default)" } else { "" },
             mean(&mut ratios.iter().copied()),
+            figure(ratios.iter().copied().min_by(f64::total_cmp)),
+            figure(ratios.iter().copied().max_by(f64::total_cmp)),
             mean(&mut row.runs.iter().filter_map(|run| run.makespan_s)),
             share(sum(|run| run.runs) as f64 - tasks, tasks),
             share(sum(|run| run.busy) as f64, sum(|run| run.runs + run.busy) as f64),
             sum(|run| run.succeeded),
             sum(|run| run.jobs),
             sum(|run| run.wrong),
+            row.runs.len() - row.wrong,
+            row.runs.len(),
         );
-        if row.wrong > 0 {
-            eprintln!("{}: checks failed in {} runs", row.strategy.code(), row.wrong);
-        }
     }
 }

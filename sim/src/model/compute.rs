@@ -23,7 +23,7 @@ use omnimesh_protocol::compute::job::JobSpec;
 use omnimesh_protocol::compute::ledger::{Change, FailReason, JobState, Operation, Part, TaskState};
 use omnimesh_protocol::compute::wire::{Assignment, Frame};
 use omnimesh_protocol::compute::worker::{self, Done, RunId};
-use omnimesh_protocol::compute::{BlobRef, TaskRef};
+use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
 use omnimesh_protocol::log::{self, Entry, Record};
 use omnimesh_protocol::{Hash, Outbox, Seq, Time};
 use rand::RngExt;
@@ -296,6 +296,11 @@ impl Node {
             self.work(worker::Input::Connected(id), ctx);
             self.drive(driver::Input::Up(id), ctx);
         }
+    }
+
+    /// True if the job is in the ledger of this node.
+    pub(super) fn knows_job(&self, job: &JobId) -> bool {
+        self.compute_part().and_then(|part| part.ledger()?.job(job)).is_some()
     }
 
     pub(super) fn submit_job(&mut self, job: u32, spec: JobSpec, ctx: &mut Ctx<'_>) {

@@ -575,7 +575,9 @@ impl Node {
             gossip::Output::Send { to, rpc, .. } => self.send(to, Packet::Gossip(rpc), ctx),
             gossip::Output::Timer { at, timer } => self.set_timer(at, Timer::Gossip(timer)),
             gossip::Output::Disconnect { peer, reason } => self.shut_out(peer, reason, ctx),
-            gossip::Output::Validate { .. } => unreachable!("the relay answers these itself"),
+            gossip::Output::Validate { .. } | gossip::Output::CopyOfRefused { .. } => {
+                unreachable!("the relay answers these itself")
+            }
             gossip::Output::Published { recipients, .. } => {
                 let published = self.machines.as_mut().and_then(|machines| machines.publishing.take());
                 if let Some(envelope) = published {

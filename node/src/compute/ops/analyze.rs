@@ -11,11 +11,13 @@
 //! threads share, and merged in order: the result does not depend on how many threads there are, bit by bit.
 //!
 //! # Parameters
-//! `columns`: which, by number from 0, or by name if this part begins with the header; all that are numbers if it is not
-//! given. `header`: whether the data begins with one (default true; only the chunk at the beginning has it). `delimiter`:
-//! one character (default `,`). `histogram`: `{ from, to, bins }`. `report`: write the report at once.
+//! `columns`: which, by number from 0, or by name if this part begins with the header; all if it is not given. `header`:
+//! whether the data begins with one (default true; only the chunk at the beginning has it). `delimiter`: one character
+//! (default `,`). `histogram`: `{ from, to, bins }`. `report`: write the report at once.
 //!
-//! A cell that is empty or no finite number is counted as missing or bad, and otherwise left out.
+//! A cell that is empty or beyond the end of a short row is counted as missing, one that is no finite number as bad; both are
+//! otherwise left out. A column that no row has, nor the header, is an error. A part with the header knows it at once;
+//! others note how long their longest row is, and whoever writes the report knows it of all.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +27,7 @@ use omnimesh_protocol::registry::Value;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::columns::{self, Header};
 use super::quantiles::Quantiles;
 use crate::compute::task::{Cancel, Context, OpError, Sink, Task};
 
@@ -36,13 +39,16 @@ const EXTREMES: usize = 16;
 const COLUMNS_MAX: usize = 1024;
 /// Most bins of a histogram.
 const BINS_MAX: u64 = 4096;
-const VERSION: u64 = 1;
+/// Of what parts are handed on as: 2 says how long rows are.
+const VERSION: u64 = 2;
 
 /// What is known of some rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Partial {
     version: u64,
     rows: u64,
+    /// Columns of the longest row, or of the header.
+    width: u32,
     columns: BTreeMap<u32, Column>,
 }
 
@@ -168,6 +174,7 @@ fn keep(extremes: &mut Vec<f64>, value: f64, before: fn(f64, f64) -> bool) {
 impl Partial {
     fn merge(&mut self, other: &Partial) -> Result<(), OpError> {
         self.rows += other.rows;
+        self.width = self.width.max(other.width);
         for (place, column) in &other.columns {
             match self.columns.get_mut(place) {
                 Some(ours) => ours.merge(column)?,
@@ -184,9 +191,9 @@ impl Partial {
 /// Which columns, and how they are read.
 struct Plan {
     delimiter: u8,
-    /// By number, with names where they are known; all if there is none.
-    columns: Option<Vec<(u32, Option<String>)>>,
-    names: Vec<String>,
+    /// By number; all if there is none.
+    columns: Option<Vec<u32>>,
+    header: Header,
     histogram: Option<Histogram>,
 }
 
@@ -200,43 +207,26 @@ fn plan(task: &Task, header: Option<&[u8]>) -> Result<Plan, OpError> {
         Some(text) if text.len() == 1 => text.as_bytes()[0],
         Some(_) => return Err(OpError::param("delimiter", "one character")),
     };
-    let mut names = Vec::new();
-    if let Some(header) = header {
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(header);
-        if let Some(record) = reader.records().next() {
-            names =
-                record.map_err(|error| bad_csv(&error))?.iter().map(|name| name.trim().to_owned()).collect();
-        }
-    }
-    let columns = match task.param("columns") {
-        None => None,
-        Some(Value::List(values)) => {
-            let find = |value: &Value| match value {
-                Value::Integer(place) => u32::try_from(*place).ok(),
-                Value::Text(name) => {
-                    names.iter().position(|known| known == name).and_then(|place| u32::try_from(place).ok())
-                }
-                _ => None,
-            };
-            let mut columns = Vec::new();
-            for value in &values {
-                let place = find(value).ok_or_else(|| {
-                    let wanted = "column numbers from 0, or names if this part begins with the header";
-                    OpError::param("columns", wanted)
-                })?;
-                columns.push((place, names.get(place as usize).cloned()));
-            }
-            columns.sort();
-            columns.dedup();
-            Some(columns)
-        }
-        Some(_) => return Err(OpError::param("columns", "a list of numbers or names")),
+    let header = match header {
+        Some(header) => Header::Here(names(header, delimiter)?),
+        None if task.flag("header", true)? => Header::Elsewhere,
+        None => Header::None,
     };
-    Ok(Plan { delimiter, columns, names, histogram: histogram(task)? })
+    let columns = columns::wanted(task, &header)?;
+    if columns.as_ref().is_some_and(|columns| {
+        columns.len() > COLUMNS_MAX || columns.iter().any(|place| *place as usize >= COLUMNS_MAX)
+    }) {
+        return Err(OpError::param("columns", "at most 1,024, numbered below that"));
+    }
+    Ok(Plan { delimiter, columns, header, histogram: histogram(task)? })
+}
+
+/// The names in a header.
+fn names(header: &[u8], delimiter: u8) -> Result<Vec<String>, OpError> {
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(header);
+    let Some(record) = reader.records().next() else { return Ok(Vec::new()) };
+    Ok(record.map_err(|error| bad_csv(&error))?.iter().map(|name| name.trim().to_owned()).collect())
 }
 
 fn histogram(task: &Task) -> Result<Option<Histogram>, OpError> {
@@ -289,6 +279,7 @@ fn read_block(block: &[u8], plan: &Plan) -> Result<Partial, OpError> {
     let mut columns: Vec<Option<Column>> = Vec::new();
     while reader.read_byte_record(&mut record).map_err(|error| bad_csv(&error))? {
         partial.rows += 1;
+        partial.width = partial.width.max(u32::try_from(record.len()).unwrap_or(u32::MAX));
         let mut take = |place: usize, cell: &[u8]| {
             if place >= columns.len() {
                 columns.resize(place + 1, None);
@@ -303,7 +294,7 @@ fn read_block(block: &[u8], plan: &Plan) -> Result<Partial, OpError> {
         };
         match &plan.columns {
             Some(wanted) => {
-                for (place, _) in wanted {
+                for place in wanted {
                     take(*place as usize, record.get(*place as usize).unwrap_or_default());
                 }
             }
@@ -333,11 +324,6 @@ fn analyze_part(
         (header, body) = (Some(first), rest);
     }
     let plan = plan(task, header)?;
-    if plan.columns.as_ref().is_some_and(|columns| {
-        columns.len() > COLUMNS_MAX || columns.iter().any(|(place, _)| *place as usize >= COLUMNS_MAX)
-    }) {
-        return Err(OpError::param("columns", "at most 1,024, numbered below that"));
-    }
     let partials: Vec<Result<Partial, OpError>> = context.pool.install(|| {
         blocks(body)
             .into_par_iter()
@@ -347,12 +333,15 @@ fn analyze_part(
             })
             .collect()
     });
-    let mut all = Partial { version: VERSION, ..Partial::default() };
+    let mut all = Partial { version: VERSION, width: plan.header.width(), ..Partial::default() };
     for partial in partials {
         all.merge(&partial?)?;
     }
     for (place, column) in &mut all.columns {
-        column.name = plan.names.get(*place as usize).cloned();
+        column.name = plan.header.names().get(*place as usize).cloned();
+    }
+    if matches!(plan.header, Header::Here(_)) {
+        all.check_columns()?;
     }
     Ok(all)
 }
@@ -390,6 +379,11 @@ pub(in crate::compute) fn merge(task: &Task, cancel: &Cancel, sink: &mut Sink) -
 }
 
 impl Partial {
+    /// Whether all columns that were wanted are there.
+    fn check_columns(&self) -> Result<(), OpError> {
+        columns::all_there(self.columns.keys().copied(), self.width, self.rows)
+    }
+
     /// True if adding up and indexing cannot go wrong with it.
     fn is_sound(&self) -> bool {
         let fits = |count: u64| count < 1 << 53;
@@ -418,6 +412,7 @@ fn write(partial: &Partial, is_partial: bool, sink: &mut Sink) -> Result<(), OpE
             .map_err(|error| OpError::new(FailReason::BadInput, error.to_string()))?;
         return sink.push(&bytes);
     }
+    partial.check_columns()?;
     let report = serde_json::to_string_pretty(&report(partial))
         .map_err(|error| OpError::new(FailReason::BadInput, error.to_string()))?;
     sink.push(report.as_bytes())

@@ -11,6 +11,7 @@
 //! | `pattern` | nothing | pattern values, 8 bytes each, least significant first | `from`, `count` |
 
 pub mod analyze;
+mod columns;
 pub mod crypt;
 mod quantiles;
 #[cfg(test)]

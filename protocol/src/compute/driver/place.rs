@@ -86,7 +86,7 @@ impl State {
         let behind = run.wants.range(run.cursor..).chain(run.wants.range(..run.cursor));
         let tasks: SmallVec<[TaskRef; TRIES]> = behind.copied().take(TRIES).collect();
         for task in tasks.iter().copied() {
-            if !self.ensure_active(job, task, rng) {
+            if !self.ensure_active(now, job, task, rng) {
                 continue;
             }
             if let Some(worker) = self.choose(now, job, task, slowness_max, explain, rng, out) {
@@ -105,13 +105,20 @@ impl State {
     }
 
     /// Begins a task, if that was not done yet; false if it is not to be done.
-    fn ensure_active(&mut self, job: JobId, task: TaskRef, rng: &mut impl Rng) -> bool {
-        let Some(run) = self.runs.get_mut(&job) else { return false };
-        if run.active.contains_key(&task) {
-            return true;
-        }
+    fn ensure_active(&mut self, now: Time, job: JobId, task: TaskRef, rng: &mut impl Rng) -> bool {
         let view = self.ledger.job(&job);
-        let Some((view, inputs)) = view.and_then(|view| Some((view, view.inputs(task)?))) else {
+        let inputs = view.and_then(|view| view.inputs(task));
+        let is_writing = inputs.is_some_and(|inputs| self.is_writing(job, task, inputs));
+        let Some(run) = self.runs.get_mut(&job) else { return false };
+        if let Some(active) = run.active.get(&task) {
+            let needs = active.needs(now) > 0;
+            if !needs {
+                run.wants.remove(&task);
+            }
+            return needs;
+        }
+        // What is on its way into the log is not done again; if it does not count there, it will be wanted then.
+        let (Some(view), Some(inputs), false) = (view, inputs, is_writing) else {
             run.wants.remove(&task);
             return false;
         };

@@ -163,10 +163,12 @@ impl State {
         if active.votes.len() >= usize::from(active.voters) && active.attempts.is_empty() {
             let results = active.results();
             let voters_max = active.redundancy.saturating_add(voters_extra);
-            if active.voters < voters_max {
+            // Copies for stragglers have answered as well: those to be asked now come on top of them.
+            let asked = active.voters.max(u8::try_from(active.votes.len()).unwrap_or(u8::MAX));
+            if asked < voters_max {
                 let agreeing = active.leader().map_or(0, |(_, votes)| u8::try_from(votes).unwrap_or(u8::MAX));
                 let more = active.redundancy.saturating_sub(agreeing).max(1);
-                active.voters = active.voters.saturating_add(more).min(voters_max);
+                active.voters = asked.saturating_add(more).min(voters_max);
                 out.push(Output::Event(Event::Tie { job, task, results }));
             } else if let Some(result) = active.majority() {
                 return self.conclude(now, job, task, result, out);
@@ -439,31 +441,12 @@ impl State {
             run.settle(task, now);
             self.dissent(now, job, task, &vote, out);
             if is_final {
-                self.release_blocked(now, job, task, out);
+                self.release(now, job, task, out);
             }
             return;
         }
         if expected.size <= self.config.keep_bytes_max {
             self.keep(expected, out);
-        }
-        self.release_blocked(now, job, task, out);
-    }
-
-    /// Lets those go on that wait for an output.
-    fn release_blocked(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
-        let Some(run) = self.runs.get_mut(&job) else { return };
-        for waiting in run.blocked.remove(&task).unwrap_or_default() {
-            // It may wait for more than one.
-            if run.blocked.values().any(|others| others.contains(&waiting)) {
-                continue;
-            }
-            if let Some(active) = run.active.get_mut(&waiting)
-                && active.phase == Phase::Blocked
-            {
-                active.phase = Phase::Open;
-                active.failed_on.clear();
-            }
-            run.settle(waiting, now);
         }
         self.release(now, job, task, out);
     }
@@ -485,7 +468,7 @@ impl State {
         let Some(active) = run.active.get_mut(&task) else { return };
         if active.restores.is_some() {
             // Its output is in the ledger; that it cannot be made again is a matter for those who read it.
-            return self.release_blocked(now, job, task, out);
+            return self.release(now, job, task, out);
         }
         if active.stage < last_stage {
             active.next_stage(&job, task);

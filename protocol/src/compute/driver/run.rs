@@ -28,8 +28,6 @@ pub(super) struct Run {
     pub(super) banned: BTreeSet<NodeId>,
     /// What is not in the log yet.
     pub(super) commits: Vec<Commit>,
-    /// Entries under way that this job waits for.
-    pub(super) in_flight: usize,
     pub(super) is_finishing: bool,
     pub(super) is_cancelling: bool,
     /// Tasks that wait for an output to be made again, by the task that makes it.
@@ -49,7 +47,6 @@ impl Run {
             times: (0..families).map(|_| Times::new(TIMES_MAX)).collect(),
             banned,
             commits: Vec::new(),
-            in_flight: 0,
             is_finishing: false,
             is_cancelling: false,
             blocked: BTreeMap::new(),
@@ -62,6 +59,22 @@ impl Run {
     /// The median duration of a family.
     pub(super) fn typical(&self, task: TaskRef) -> Option<Duration> {
         self.times.get(usize::from(task.task))?.quantile(500)
+    }
+
+    /// Lets those go on that wait for this task to make its output again, unless they wait for others as well.
+    pub(super) fn unblock(&mut self, task: TaskRef, now: Time) {
+        for waiting in self.blocked.remove(&task).unwrap_or_default() {
+            if self.blocked.values().any(|others| others.contains(&waiting)) {
+                continue;
+            }
+            if let Some(active) = self.active.get_mut(&waiting)
+                && active.phase == Phase::Blocked
+            {
+                active.phase = Phase::Open;
+                active.failed_on.clear();
+            }
+            self.settle(waiting, now);
+        }
     }
 
     /// Brings the list of those that want a worker up to date with what this task needs.

@@ -35,6 +35,9 @@ pub struct State {
     pub(super) attempts: BTreeMap<AttemptId, (JobId, TaskRef)>,
     /// Entries on their way into the log, by the hash of their payload.
     appends: BTreeMap<Hash, Vec<Append>>,
+    /// Commits on their way into the log: which task, with which inputs. They outlive the run that made them, as a job may be
+    /// left and taken back meanwhile.
+    writing: BTreeSet<(JobId, TaskRef, Hash)>,
     pub(super) alive: BTreeSet<NodeId>,
     /// Since when others are dead: from before this node knew a step, if there is none.
     pub(super) down: BTreeMap<NodeId, Option<Step>>,
@@ -100,6 +103,7 @@ impl State {
             runs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             appends: BTreeMap::new(),
+            writing: BTreeSet::new(),
             alive: BTreeSet::new(),
             down: BTreeMap::new(),
             step: None,
@@ -304,11 +308,11 @@ impl State {
             Appending::Submit { ticket, job } => out.push(Output::Submitted { ticket, job }),
             Appending::Request { ticket } => out.push(Output::Accepted { ticket }),
             Appending::Commits { job, commits } => {
-                let Some(run) = self.runs.get_mut(&job) else { return };
-                // The job may have been left and taken back meanwhile.
-                run.in_flight = run.in_flight.saturating_sub(1);
-                for commit in commits {
-                    self.on_committed(now, job, commit.task, out);
+                for commit in &commits {
+                    self.writing.remove(&(job, commit.task, commit.inputs));
+                }
+                for commit in &commits {
+                    self.on_committed(now, job, commit, out);
                 }
                 self.check_end(job, out);
             }
@@ -318,17 +322,35 @@ impl State {
     }
 
     /// A commit is in the log. If it does not count, because what the task reads has changed, the task is done again.
-    fn on_committed(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
-        let state = self.ledger.job(&job).and_then(|view| view.task(task));
-        let Some(run) = self.runs.get_mut(&job) else { return };
-        let is_decided =
-            run.active.get(&task).is_some_and(|active| matches!(active.phase, Phase::Decided(_)));
-        if is_decided && state == Some(TaskState::Ready) {
-            self.release(now, job, task, out);
-            if let Some(run) = self.runs.get_mut(&job) {
-                run.wants.insert(task);
-            }
+    fn on_committed(&mut self, now: Time, job: JobId, commit: &Commit, out: &mut Outbox<Output>) {
+        let task = commit.task;
+        if self.ledger.job(&job).and_then(|view| view.task(task)) != Some(TaskState::Ready) {
+            return;
         }
+        let Some(run) = self.runs.get_mut(&job) else { return };
+        // Nobody is at it if the job was taken back while the commit was on its way.
+        let is_of_it = run
+            .active
+            .get(&task)
+            .is_none_or(|active| matches!(active.phase, Phase::Decided(_)) && active.inputs == commit.inputs);
+        if is_of_it {
+            self.want_anew(now, job, task, out);
+        }
+    }
+
+    /// A task is to be done from the beginning.
+    fn want_anew(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
+        self.release(now, job, task, out);
+        if let Some(run) = self.runs.get_mut(&job) {
+            run.wants.insert(task);
+        }
+    }
+
+    /// True if the outcome of a task with these inputs is on its way into the log.
+    pub(super) fn is_writing(&self, job: JobId, task: TaskRef, inputs: Hash) -> bool {
+        let is_queued =
+            |run: &Run| run.commits.iter().any(|commit| (commit.task, commit.inputs) == (task, inputs));
+        self.writing.contains(&(job, task, inputs)) || self.runs.get(&job).is_some_and(is_queued)
     }
 
     fn on_append_failed(&mut self, ticket: Ticket, out: &mut Outbox<Output>) {
@@ -345,8 +367,10 @@ impl State {
                 out.push(Output::Refused { ticket, reason: Refusal::Log });
             }
             Some(Appending::Commits { job, commits }) => {
+                for commit in &commits {
+                    self.writing.remove(&(job, commit.task, commit.inputs));
+                }
                 if let Some(run) = self.runs.get_mut(&job) {
-                    run.in_flight = run.in_flight.saturating_sub(1);
                     run.commits.extend(commits);
                 }
             }
@@ -377,6 +401,12 @@ impl State {
     fn on_changes(&mut self, now: Time, changes: &mut Outbox<Change>, out: &mut Outbox<Output>) {
         let mut ended = BTreeSet::new();
         for change in changes.drain() {
+            if let Change::Retried { job, .. } = &change
+                && let Some(run) = self.runs.get_mut(job)
+            {
+                // What failed in the round before is no word on this one.
+                run.commits.retain(|commit| matches!(commit.outcome, ledger::Outcome::Succeeded(_)));
+            }
             match &change {
                 Change::Submitted(job) | Change::Driver { job, .. } | Change::Retried { job, .. } => {
                     self.duty(now, *job, out);
@@ -396,7 +426,8 @@ impl State {
     fn on_task(&mut self, now: Time, job: JobId, task: TaskRef, new: TaskState, out: &mut Outbox<Output>) {
         let Some(run) = self.runs.get_mut(&job) else { return };
         match new {
-            TaskState::Ready => drop(run.wants.insert(task)),
+            // If somebody is at it, then with inputs that do not hold any more.
+            TaskState::Ready => self.want_anew(now, job, task, out),
             TaskState::Running => {}
             // Some of those asked are still at it, and may show that they are liars.
             TaskState::Succeeded
@@ -415,9 +446,7 @@ impl State {
         run.wants.remove(&task);
         let Some(active) = run.active.remove(&task) else { return };
         run.attempts -= active.attempts.len();
-        if let Some(waiting) = run.blocked.remove(&task) {
-            run.wants.extend(waiting);
-        }
+        run.unblock(task, now);
         for attempt in &active.attempts {
             self.attempts.remove(&attempt.id);
             self.pool.on_returned(now, attempt.worker);
@@ -441,7 +470,9 @@ impl State {
         let Some(view) = self.ledger.job(&job) else { return };
         let Some(run) = self.runs.get_mut(&job) else { return };
         let has_ended = view.state() != JobState::Running;
-        let is_written = run.in_flight == 0 && run.commits.is_empty();
+        let first = (job, TaskRef::default(), Hash::from_bytes([0; 32]));
+        let is_writing = self.writing.range(first..).next().is_some_and(|(of, ..)| *of == job);
+        let is_written = run.commits.is_empty() && !is_writing;
         if !has_ended || view.is_finished() || run.is_finishing || !is_written || self.step.is_none() {
             return;
         }
@@ -475,9 +506,12 @@ impl State {
         let jobs: Vec<_> =
             self.runs.iter().filter(|(_, run)| !run.commits.is_empty()).map(|(job, _)| *job).collect();
         for job in jobs {
-            let Some(round) = self.ledger.job(&job).map(|view| view.round()) else { continue };
+            let Some(view) = self.ledger.job(&job) else { continue };
+            let round = view.round();
             let Some(run) = self.runs.get_mut(&job) else { continue };
             let mut left = std::mem::take(&mut run.commits);
+            // Another driver may have committed it meanwhile.
+            left.retain(|commit| !view.is_committed(commit.task, &commit.inputs));
             while !left.is_empty() {
                 let mut count = left.len().min(self.config.commits_max.max(1));
                 // Long texts and many voters: fewer fit.
@@ -489,9 +523,7 @@ impl State {
                     count /= 2;
                 };
                 let commits: Vec<_> = left.drain(..count).collect();
-                if let Some(run) = self.runs.get_mut(&job) {
-                    run.in_flight += 1;
-                }
+                self.writing.extend(commits.iter().map(|commit| (job, commit.task, commit.inputs)));
                 self.append(&operation, Appending::Commits { job, commits }, out);
             }
         }

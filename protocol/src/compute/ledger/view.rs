@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compute::id::{BlobRef, JobId, TaskRef};
-use crate::compute::job::{Align, JobSpec, OnFailure, Plan, Reach, Slot, WhenMissing};
+use crate::compute::job::{Align, JobSpec, OnFailure, Plan, Reach, Slot, TaskSpec, WhenMissing};
 use crate::id::{Hash, NodeId, Step};
 use crate::registry::cbor::Writer;
 
@@ -459,6 +459,16 @@ impl<'a> JobView<'a> {
     pub fn record(&self, task: TaskRef) -> Option<&'a Record> {
         let inputs = self.inputs(task)?;
         self.cell.counting(self.spec, self.cell.round(), task, &inputs)
+    }
+
+    /// True if a success of a task with these inputs is among its commits. It counts whenever these are its inputs.
+    pub fn is_committed(&self, task: TaskRef, inputs: &Hash) -> bool {
+        let last_stage = self.spec.tasks.get(usize::from(task.task)).map_or(0, TaskSpec::last_stage);
+        self.records(task).iter().any(|record| {
+            record.commit.inputs == *inputs
+                && record.commit.stage <= last_stage
+                && matches!(record.commit.outcome, Outcome::Succeeded(_))
+        })
     }
 
     /// All commits of a task, in the total order.

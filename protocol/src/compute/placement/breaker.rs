@@ -89,6 +89,11 @@ impl Breaker {
         }
     }
 
+    /// True if everything goes through.
+    pub fn is_closed(&self) -> bool {
+        self.until.is_none()
+    }
+
     /// When it lets the first attempt through; `None` if it is not open.
     pub fn opens_until(&self, now: Time) -> Option<Time> {
         self.until.filter(|until| now < *until)

@@ -111,6 +111,11 @@ impl Health {
         self.slowness.unwrap_or(1000).max(1)
     }
 
+    /// True if it has failed, and never done anything well.
+    pub fn has_only_failed(&self) -> bool {
+        self.failed > 0 && self.succeeded == 0
+    }
+
     /// How willingly it is given work, from 1 to 1,000: slow, failing and lying workers get less.
     pub fn worth(&self) -> u64 {
         let reliable = 1000 - u64::from(self.error_per_mille()).min(999);

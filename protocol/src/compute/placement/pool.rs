@@ -111,7 +111,7 @@ pub struct Wanted<'a> {
     pub inputs: &'a [BlobRef],
     /// Who must not do it.
     pub excluded: &'a dyn Fn(&NodeId) -> bool,
-    /// Who takes longer than others by more than this factor, in thousandths, is not asked.
+    /// Who takes longer than others by more than this factor, in thousandths, is not asked, unless nobody else could do it.
     pub slowness_max: u64,
 }
 
@@ -452,9 +452,24 @@ impl Pool {
 
     /// The worker that is to do it; [`Pool::why_not`] tells why there is none.
     pub fn pick(&mut self, wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<NodeId> {
-        let picked = self.near(wanted).or_else(|| self.by_strategy(wanted, rng))?;
-        self.last = Some(picked);
-        Some(picked)
+        let mut picked = self.near(wanted).or_else(|| self.by_strategy(wanted, rng));
+        if picked.is_none() && wanted.slowness_max < u64::MAX && !self.has_faster(wanted) {
+            picked = self.by_strategy(&Wanted { slowness_max: u64::MAX, ..*wanted }, rng);
+        }
+        self.last = picked.or(self.last);
+        picked
+    }
+
+    /// True if somebody who is fast enough could do it when there is room. Who fails is not waited for: of a worker that never
+    /// answers it is not known that it is slow.
+    fn has_faster(&self, wanted: &Wanted<'_>) -> bool {
+        self.workers.iter().any(|(node, worker)| {
+            !worker.health.has_only_failed()
+                && worker.health.slowness() <= wanted.slowness_max
+                && worker.breaker.is_closed()
+                && lacks(&worker.offer, wanted).is_none()
+                && !(wanted.excluded)(node)
+        })
     }
 
     /// One with a slot that is free that holds the longest input, if that is long enough to matter. To wait there behind

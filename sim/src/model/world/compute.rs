@@ -33,16 +33,20 @@ impl World<'_> {
         }
     }
 
-    /// Submits a job; later, if its submitter is not there.
+    /// Submits a job; later, if its submitter is not there. Like a person who got no answer, it submits again what a submitter
+    /// has forgotten that died before the job was on its disk.
     pub(super) fn submit(&mut self, job: u32, now: u64) {
         let Some(settings) = &self.shared.compute else { return };
         let Some(planned) = settings.jobs.get(job as usize) else { return };
-        let (submitter, spec) = (planned.submitter, planned.spec.clone());
-        if self.node(submitter).synchronised_at.is_some() {
-            self.with(submitter, now, |node, ctx| node.submit_job(job, spec, ctx));
-        } else {
-            self.schedule(now + GREETING_NS, super::Control::Submit(job));
+        let (submitter, id, spec) = (planned.submitter, planned.id, planned.spec.clone());
+        let node = self.node(submitter);
+        if node.knows_job(&id) {
+            return;
         }
+        if node.synchronised_at.is_some() {
+            self.with(submitter, now, |node, ctx| node.submit_job(job, spec, ctx));
+        }
+        self.schedule(now + GREETING_NS, super::Control::Submit(job));
     }
 
     /// A submitter dies for good.

@@ -1,0 +1,339 @@
+//! One driver by itself: workers answer and others write as a test wants it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use omnimesh_protocol::author::Ticket;
+use omnimesh_protocol::compute::driver::{Config, Event, Input, Output, State, Timer};
+use omnimesh_protocol::compute::job::{Align, Each, InputSpec, JobSpec, Source, TaskSpec};
+use omnimesh_protocol::compute::ledger::{CATEGORY, Commit, JobState, Operation, Outcome, Part, TaskState};
+use omnimesh_protocol::compute::placement::Offer;
+use omnimesh_protocol::compute::statement::{SignedResults, Statement};
+use omnimesh_protocol::compute::wire::{Assignment, ResultItem};
+use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
+use omnimesh_protocol::envelope::Channel;
+use omnimesh_protocol::log::Entry;
+use omnimesh_protocol::{Hash, Identity, NodeId, Outbox, Seq, Step, Time};
+use rand_core::SeedableRng;
+
+use crate::mesh::MESH;
+
+/// Another driver.
+const OTHER: NodeId = NodeId::from_bytes([1; 32]);
+
+struct Bench {
+    state: State,
+    me: NodeId,
+    rng: rand_chacha::ChaCha8Rng,
+    now: Time,
+    step: Step,
+    workers: Vec<Identity>,
+    /// What each has written so far.
+    written: BTreeMap<NodeId, u64>,
+    /// What the driver wants written.
+    appends: Vec<bytes::Bytes>,
+    /// What workers are at, in the order in which they were asked.
+    assigned: Vec<(NodeId, Assignment)>,
+    tick: Option<Timer>,
+    events: Vec<Event>,
+}
+
+impl Bench {
+    fn new(workers: u8) -> Self {
+        let me = Identity::from_seed(&[99; 32]).id();
+        let mut bench = Bench {
+            state: State::new(Config::default(), me),
+            me,
+            rng: rand_chacha::ChaCha8Rng::seed_from_u64(0),
+            now: Time::ZERO,
+            step: Step(100),
+            workers: (0..workers).map(|n| Identity::from_seed(&[n; 32])).collect(),
+            written: BTreeMap::new(),
+            appends: Vec::new(),
+            assigned: Vec::new(),
+            tick: None,
+            events: Vec::new(),
+        };
+        bench.give(Input::Up(OTHER));
+        bench.give(Input::Step(Some(Step(100))));
+        bench.heartbeats();
+        bench
+    }
+
+    fn give(&mut self, input: Input) {
+        let mut out = Outbox::new();
+        self.state.handle(self.now, input, &mut self.rng, &mut out);
+        self.state.check_invariants();
+        for output in out.drain() {
+            match output {
+                Output::Append { payload, .. } => self.appends.push(payload),
+                Output::Assign { to, assignments } => {
+                    self.assigned.extend(assignments.into_iter().map(|assignment| (to, assignment)));
+                }
+                Output::Cancel { to, attempts } => {
+                    self.assigned
+                        .retain(|(of, assignment)| *of != to || !attempts.contains(&assignment.attempt));
+                }
+                Output::Timer { timer, .. } => self.tick = Some(timer),
+                Output::Event(event) => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    fn heartbeats(&mut self) {
+        for worker in 0..self.workers.len() {
+            let offer = Offer { slots: 4, room: 4, memory_bytes: 1 << 40, ..Offer::default() };
+            self.give(Input::Offer { from: self.workers[worker].id(), offer });
+        }
+    }
+
+    /// Time passes.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self.now + Duration::from_millis(100);
+            self.heartbeats();
+            if let Some(tick) = self.tick.take() {
+                self.give(Input::Timer(tick));
+            }
+        }
+    }
+
+    fn steps(&mut self, count: u64) {
+        self.step = Step(self.step.0 + count);
+        self.give(Input::Step(Some(self.step)));
+    }
+
+    fn entry(&mut self, author: NodeId, step: u64, payload: bytes::Bytes) {
+        let seq = self.written.entry(author).or_default();
+        *seq += 1;
+        let entry = Entry {
+            author,
+            seq: Seq(*seq),
+            prev: None,
+            hash: Hash::of(&[author.as_bytes().as_slice(), &seq.to_le_bytes()].concat()),
+            step: Step(step),
+            category: Channel::new(CATEGORY).unwrap(),
+            timestamp_us: None,
+            data: payload,
+        };
+        self.give(Input::Entry(entry));
+    }
+
+    /// Another one has written something, at this step.
+    fn other(&mut self, step: u64, operation: &Operation) {
+        self.entry(OTHER, step, operation.encode().unwrap().into());
+    }
+
+    /// What the driver wants written is in the log.
+    fn write(&mut self) {
+        for payload in std::mem::take(&mut self.appends) {
+            self.entry(self.me, self.step.0, payload);
+        }
+    }
+
+    /// Nothing else is to be read: what is done goes to the log.
+    fn flush(&mut self) {
+        if self.state.wants_flush() {
+            self.give(Input::Flush);
+        }
+    }
+
+    fn submit(&mut self, spec: JobSpec) -> JobId {
+        let job = JobId::of(&self.me, &spec.encode());
+        self.give(Input::Submit { spec, ticket: Ticket(0) });
+        self.write();
+        job
+    }
+
+    /// Takes out who was asked for this task, in order.
+    fn asked(&mut self, task: TaskRef) -> Vec<(NodeId, Assignment)> {
+        let (asked, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.assigned).into_iter().partition(|(_, of)| of.task == task);
+        self.assigned = others;
+        asked
+    }
+
+    fn answer(&mut self, (worker, assignment): &(NodeId, Assignment), result: BlobRef) {
+        let identity = self.workers.iter().find(|identity| identity.id() == *worker).unwrap();
+        let statement = Statement { key: assignment.key, result };
+        let signed = SignedResults::sign(identity, MESH, vec![statement]).assume_verified();
+        let item = ResultItem { attempt: assignment.attempt, statement, cpu_ms: 1, wall_ms: 1 };
+        self.give(Input::Results { items: vec![item], signed });
+    }
+
+    /// The tasks that payloads commit.
+    fn commits(payloads: &[bytes::Bytes]) -> Vec<TaskRef> {
+        let commits = |payload: &bytes::Bytes| match Operation::decode(payload).unwrap() {
+            Operation::Commit { commits, .. } => commits.iter().map(|commit| commit.task).collect(),
+            _ => Vec::new(),
+        };
+        payloads.iter().flat_map(commits).collect()
+    }
+
+    fn state(&self, job: &JobId, task: TaskRef) -> TaskState {
+        self.state.ledger().job(job).unwrap().task(task).unwrap()
+    }
+
+    /// What another driver would commit.
+    fn commit(&self, job: &JobId, task: TaskRef, result: BlobRef) -> Operation {
+        let commit = Commit {
+            task,
+            stage: 0,
+            inputs: self.state.ledger().job(job).unwrap().inputs(task).unwrap(),
+            outcome: Outcome::Succeeded(result),
+            workers: [self.workers[0].id()].into_iter().collect(),
+            dissenters: std::iter::empty().collect(),
+            cpu_ms: 1,
+            wall_ms: 1,
+        };
+        Operation::Commit { job: *job, round: 0, commits: vec![commit] }
+    }
+
+    fn take(job: JobId) -> Operation {
+        Operation::Lease { is_taken: true, steps: 20, jobs: vec![job] }
+    }
+
+    /// Another one drives the job for a while, dies, and the driver takes it back; what that writes is left to be written.
+    fn lose_and_take_back(&mut self, job: JobId) {
+        let step = self.step.0;
+        self.other(step, &Self::take(job));
+        assert!(!self.state.drives(&job));
+        self.give(Input::Down(OTHER));
+        self.steps(30);
+    }
+}
+
+fn blob(text: &str) -> BlobRef {
+    BlobRef::of(text.as_bytes())
+}
+
+const FIRST: TaskRef = TaskRef::new(0, 0);
+const SECOND: TaskRef = TaskRef::new(1, 0);
+
+/// Two tasks, the second of which reads what the first makes.
+fn chain(redundancy: u8) -> JobSpec {
+    let mut first = TaskSpec::new("first", "hash");
+    first.each = Some(Each::Chunk { input: 0, bytes: 1000, align: Align::Byte });
+    let mut second = TaskSpec::new("second", "hash");
+    second.sources = vec![Source::Task(0)];
+    let mut tasks = vec![first, second];
+    tasks.iter_mut().for_each(|task| task.redundancy = redundancy);
+    JobSpec {
+        name: "chain".to_owned(),
+        nonce: 1,
+        deadline_s: 86_400,
+        spot_check_per_mille: 0,
+        inputs: vec![InputSpec { name: "text".to_owned(), blob: BlobRef { size: 1000, ..blob("input") } }],
+        tasks,
+        outputs: Vec::new(),
+    }
+}
+
+#[test]
+fn what_another_driver_has_committed_is_not_committed_again() {
+    let mut bench = Bench::new(2);
+    let job = bench.submit(chain(1));
+    bench.lose_and_take_back(job);
+    bench.write();
+    assert!(bench.state.drives(&job));
+    let asked = bench.asked(FIRST);
+    bench.answer(asked.last().unwrap(), blob("a"));
+    // Before it is written the other's commit arrives, late.
+    let commit = bench.commit(&job, FIRST, blob("a"));
+    bench.other(101, &commit);
+    assert_eq!(bench.state(&job, FIRST), TaskState::Succeeded);
+    bench.flush();
+    assert_eq!(Bench::commits(&bench.appends), []);
+    // The job goes on.
+    let asked = bench.asked(SECOND);
+    bench.answer(&asked[0], blob("b"));
+    bench.flush();
+    assert_eq!(Bench::commits(&bench.appends), [SECOND]);
+    bench.write();
+    assert_eq!(bench.state.ledger().job(&job).unwrap().state(), JobState::Succeeded);
+}
+
+#[test]
+fn what_is_on_its_way_into_the_log_is_not_done_again_when_a_job_is_taken_back() {
+    let mut bench = Bench::new(2);
+    let job = bench.submit(chain(1));
+    let asked = bench.asked(FIRST);
+    bench.answer(&asked[0], blob("a"));
+    bench.flush();
+    let commit = std::mem::take(&mut bench.appends);
+    assert_eq!(Bench::commits(&commit), [FIRST]);
+    bench.lose_and_take_back(job);
+    bench.write();
+    assert!(bench.state.drives(&job));
+    assert!(bench.asked(FIRST).is_empty(), "its outcome is being written");
+    bench.appends = commit;
+    bench.write();
+    assert_eq!(bench.state(&job, FIRST), TaskState::Succeeded);
+    assert_eq!(bench.asked(SECOND).len(), 1);
+}
+
+#[test]
+fn a_task_that_reads_something_else_by_now_is_done_again_with_that() {
+    let mut bench = Bench::new(5);
+    let job = bench.submit(chain(2));
+    bench.other(100, &Bench::take(job));
+    bench.give(Input::Down(OTHER));
+    bench.steps(30);
+    bench.write();
+    for asked in bench.asked(FIRST) {
+        bench.answer(&asked, blob("a"));
+    }
+    bench.flush();
+    bench.write();
+    // One of two is slow, and a third has an answer before it.
+    let asked = bench.asked(SECOND);
+    bench.answer(&asked[0], blob("b"));
+    bench.wait(Duration::from_millis(500));
+    let copy = bench.asked(SECOND);
+    assert_eq!(copy.len(), 1);
+    bench.answer(&copy[0], blob("b"));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state(&job, SECOND), TaskState::Succeeded);
+    // The other has committed the first task before, with another output: that counts.
+    let commit = bench.commit(&job, FIRST, blob("x"));
+    bench.other(101, &commit);
+    assert_eq!(bench.state(&job, SECOND), TaskState::Ready);
+    let again = bench.asked(SECOND);
+    assert_eq!(again.len(), 2);
+    for (_, assignment) in &again {
+        assert!(matches!(&assignment.parts[..], [Part::Blob { blob: read, .. }] if *read == blob("x")));
+    }
+    for asked in &again {
+        bench.answer(asked, blob("y"));
+    }
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state.ledger().job(&job).unwrap().output(SECOND), Some(blob("y")));
+}
+
+#[test]
+fn when_copies_have_answered_as_well_a_tie_asks_for_more() {
+    let mut bench = Bench::new(6);
+    let job = bench.submit(chain(3));
+    let asked = bench.asked(FIRST);
+    assert_eq!(asked.len(), 3);
+    bench.answer(&asked[0], blob("right"));
+    bench.answer(&asked[1], blob("a lie"));
+    bench.wait(Duration::from_millis(500));
+    let copy = bench.asked(FIRST);
+    assert_eq!(copy.len(), 1, "of the slow one");
+    bench.answer(&copy[0], blob("another lie"));
+    // Four have answered, and two of them agree.
+    bench.answer(&asked[2], blob("right"));
+    let ties = bench.events.iter().filter(|event| matches!(event, Event::Tie { results: 3, .. }));
+    assert_eq!(ties.count(), 1);
+    let more = bench.asked(FIRST);
+    assert_eq!(more.len(), 1, "somebody has to decide");
+    bench.answer(&more[0], blob("right"));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("right")));
+}
