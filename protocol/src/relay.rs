@@ -42,6 +42,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lru::LruCache;
 use rand_core::Rng;
 
 use crate::envelope::{Channel, Envelope};
@@ -60,6 +61,10 @@ pub const RELAYED_MAX: usize = 256;
 pub const RELAYED_PER_PEER_MAX: usize = RELAYED_MAX / 2;
 /// How long nothing was verified in a relayed channel before it may be left. Source: guess.
 pub const RELAYED_QUIET: Duration = Duration::from_secs(600);
+
+/// Refused messages of which it is remembered why, for a few seconds at most. Source: guess; under more junk than that, who
+/// brings copies of the rest goes unblamed.
+const REFUSED_MAX: usize = 1024;
 
 /// Outputs of the router for which there is room between two inputs; more cost memory in each of a million nodes.
 const INNER_ROOM: usize = 4;
@@ -104,7 +109,7 @@ pub enum Unchecked {
 /// What the relay wants done.
 #[derive(Clone, Debug)]
 pub enum Output<P> {
-    /// From the router, to be carried out as it says; never [`gossip::Output::Validate`].
+    /// From the router, to be carried out as it says; never [`gossip::Output::Validate`] or [`gossip::Output::CopyOfRefused`].
     Gossip(gossip::Output<P>),
     /// Check this signature, on any thread, and say what came of it.
     Verify {
@@ -124,11 +129,12 @@ pub enum Output<P> {
         /// True if this node subscribes to the channel.
         is_subscribed: bool,
     },
-    /// A message was refused, and counted.
+    /// A message was refused, and counted. Told once of each neighbour that brings it while it is remembered, unless this
+    /// node itself is why it was refused.
     Refused {
         /// Its id.
         id: MessageId,
-        /// The neighbour that brought it.
+        /// A neighbour that brought it.
         from: P,
         /// The channel it came on, if it was one of this mesh.
         channel: Option<Channel>,
@@ -155,6 +161,14 @@ struct Pending<P> {
     topic: Topic,
     channel: Channel,
     author: NodeId,
+}
+
+/// What is remembered of a message that was refused.
+#[derive(Debug)]
+struct Refused {
+    channel: Channel,
+    author: Option<NodeId>,
+    reason: Refusal,
 }
 
 /// Why this node is in a channel's topic.
@@ -184,6 +198,9 @@ pub struct State<P: PeerName> {
     highest: Step,
     joined: BTreeMap<Channel, Joined<P>>,
     pending: BTreeMap<MessageId, Pending<P>>,
+    /// Why the last messages were refused, for those who bring copies. REFUSED_MAX at most, without room kept for them: most nodes
+    /// refuse nothing.
+    refused: LruCache<MessageId, Refused>,
     inner: Outbox<gossip::Output<P>>,
 }
 
@@ -199,6 +216,7 @@ impl<P: PeerName> State<P> {
             highest: Step(0),
             joined: BTreeMap::new(),
             pending: BTreeMap::new(),
+            refused: LruCache::unbounded(),
             inner: Outbox::new(),
         }
     }
@@ -257,6 +275,7 @@ impl<P: PeerName> State<P> {
         let topics: Vec<Topic> = self.joined.keys().map(|channel| self.topic(channel)).collect();
         assert_eq!(self.gossip.topics(), topics, "the router is in the joined channels and no others");
         assert!(self.pending.len() <= self.gossip.config().validating_max, "pending messages are bounded");
+        assert!(self.refused.len() <= REFUSED_MAX, "what is remembered of refused messages is bounded");
     }
 
     /// Gives the router an input and works off what it answers, until it asks for nothing of the relay.
@@ -278,6 +297,12 @@ impl<P: PeerName> State<P> {
                             self.on_peer_subscribed(now, *peer, topic, &mut answers);
                         }
                         out.push(gossip::Output::Event(event));
+                    }
+                    gossip::Output::CopyOfRefused { from, id } => {
+                        if let Some(Refused { channel, author, reason }) = self.refused.peek(&id) {
+                            let (channel, author, reason) = (Some(channel.clone()), *author, *reason);
+                            out.push(Output::Refused { id, from, channel, author, reason, replayed: None });
+                        }
                     }
                     output => out.push(output),
                 }
@@ -317,7 +342,7 @@ impl<P: PeerName> State<P> {
             }
             Err((reason, author)) => {
                 let replayed = (reason == Refusal::Replay).then(|| data.clone());
-                out.push(Output::Refused { id, from, channel: Some(channel), author, reason, replayed });
+                self.refuse((id, from), Refused { channel, author, reason }, replayed, out);
                 Some(verdict_of(reason))
             }
         }
@@ -357,11 +382,29 @@ impl<P: PeerName> State<P> {
                 // A signature that is not the author's says nothing about the author.
                 let author = (!reason.is_forwarders_fault()).then_some(author);
                 let replayed = data.filter(|_| reason == Refusal::Replay);
-                out.push(Output::Refused { id, from, channel: Some(channel), author, reason, replayed });
+                self.refuse((id, from), Refused { channel, author, reason }, replayed, out);
                 verdict_of(reason)
             }
         };
         self.route(now, gossip::Input::Verdict { topic, id, verdict }, rng, out);
+    }
+
+    fn refuse(
+        &mut self,
+        (id, from): (MessageId, P),
+        refused: Refused,
+        replayed: Option<Bytes>,
+        out: &mut Outbox<Output<P>>,
+    ) {
+        let (channel, author, reason) = (Some(refused.channel.clone()), refused.author, refused.reason);
+        out.push(Output::Refused { id, from, channel, author, reason, replayed });
+        // Nobody is to blame for what this node could not judge, nor for passing on whom this node alone may have shut out.
+        if !matches!(reason, Refusal::NotSynchronised | Refusal::NotProvablyNew | Refusal::Quarantined) {
+            self.refused.push(id, refused);
+            if self.refused.len() > REFUSED_MAX {
+                self.refused.pop_lru();
+            }
+        }
     }
 
     fn on_publish(

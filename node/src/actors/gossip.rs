@@ -246,7 +246,9 @@ impl GossipActor {
                 self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
             }
             gossip::Output::Event(event) => tracing::trace!(?event, "gossip"),
-            gossip::Output::Validate { .. } => unreachable!("the relay answers these itself"),
+            gossip::Output::Validate { .. } | gossip::Output::CopyOfRefused { .. } => {
+                unreachable!("the relay answers these itself")
+            }
         }
     }
 

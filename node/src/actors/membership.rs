@@ -11,6 +11,8 @@ use omnimesh_protocol::{NodeId, Outbox, Step, Time, observer};
 use rand_chacha::ChaCha20Rng;
 
 use super::compute::Standing;
+use super::gossip::Hearing;
+use super::observer::Remind;
 use super::prober::Gone;
 use super::swarm::{MemberAddresses, MemberGone, Reintroduce, SendControl};
 use super::{Common, MAILBOX, Mailbox};
@@ -49,6 +51,7 @@ impl MembershipActor {
             .expect("the node's configuration was checked when it was made");
         self.state = Some(state);
         self.carry_out(ctx);
+        self.common.send(Mailbox::Observer, &self.common.links().observer, Remind);
     }
 
     fn give(&mut self, ctx: &mut Context<Self>, input: membership::Input) {
@@ -152,6 +155,18 @@ impl Handler<Begin> for MembershipActor {
     fn handle(&mut self, Begin(addresses): Begin, ctx: &mut Self::Context) {
         self.addresses = addresses;
         self.begin(ctx);
+    }
+}
+
+impl Handler<Hearing> for MembershipActor {
+    type Result = ();
+
+    fn handle(&mut self, hearing: Hearing, ctx: &mut Self::Context) {
+        let input = match hearing {
+            Hearing::Quarantine(peer) => membership::Input::Quarantine { peer },
+            Hearing::Lift(peer) => membership::Input::Lift { peer },
+        };
+        self.give(ctx, input);
     }
 }
 

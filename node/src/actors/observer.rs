@@ -143,7 +143,8 @@ impl ObserverActor {
         tracing::warn!(%node, "in quarantine: {detail}");
         self.set_hearing(Hearing::Quarantine(node));
         self.disconnect(peer::peer_id(&node));
-        self.record("quarantine", "node", format!("{node}: {detail}"));
+        let again = if self.is_restoring { "still, after a start: " } else { "" };
+        self.record("quarantine", "node", format!("{node}: {again}{detail}"));
         self.show(&[Event::Quarantine { node, what: "quarantined", detail }]);
     }
 
@@ -157,7 +158,7 @@ impl ObserverActor {
     }
 
     fn record(&self, kind: &str, actor: &str, detail: String) {
-        if let Some(audit) = self.audit.as_ref().filter(|_| !self.is_restoring) {
+        if let Some(audit) = &self.audit {
             audit.record(kind, actor, self.clock.step(self.common.now()), detail);
         }
     }
@@ -178,6 +179,7 @@ impl ObserverActor {
     fn set_hearing(&self, hearing: Hearing) {
         let links = self.common.links();
         self.common.send(Mailbox::Gossip, &links.gossip, hearing);
+        self.common.send(Mailbox::Membership, &links.membership, hearing);
         if let Some(log) = &links.log {
             self.common.send(Mailbox::Log, log, hearing);
         }

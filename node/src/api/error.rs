@@ -204,7 +204,7 @@ impl From<LogError> for ApiError {
             LogError::Append(AppendError::Frozen(_) | AppendError::Exhausted) => ApiError::new(
                 ErrorCode::Refused,
                 message,
-                "`/api/v1/log/proofs` has the proof; a node with a new key can go on",
+                "`omnimesh log proofs` has the proof; a node with a new key, so a new data directory, can go on",
             ),
             LogError::Store(StoreError::Full) | LogError::Append(AppendError::Store(StoreError::Full)) => {
                 ApiError::new(ErrorCode::StorageFull, message, "make room there and try again")

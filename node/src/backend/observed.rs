@@ -360,7 +360,10 @@ fn anomaly_view(anomaly: observer::Finding) -> types::Anomaly {
             observer::Severity::Critical => types::Severity::Critical,
         },
         evidence: anomaly.evidence.map(|id| id.to_string()),
-        detail: format!("{} times since step {}: {}", anomaly.count, anomaly.first_step, anomaly.reason),
+        detail: match anomaly.count {
+            1 => format!("once, in step {}: {}", anomaly.first_step, anomaly.reason),
+            count => format!("{count} times since step {}: {}", anomaly.first_step, anomaly.reason),
+        },
     }
 }
 

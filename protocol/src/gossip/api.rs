@@ -142,6 +142,14 @@ pub enum Output<P> {
         /// Its data.
         data: Bytes,
     },
+    /// One more peer has sent a message whose verdict was not [`Verdict::Accept`]. Told once of each, while the message
+    /// is remembered.
+    CopyOfRefused {
+        /// Who.
+        from: P,
+        /// The message's id.
+        id: MessageId,
+    },
     /// Our message is on its way.
     Published {
         /// Its id.
@@ -237,7 +245,7 @@ pub enum PruneReason {
 pub struct Contribution<P> {
     /// The peer.
     pub peer: P,
-    /// Copies of messages that it brought, good or bad.
+    /// Messages that it brought, good or bad, first or as one more copy while they are remembered; each once.
     pub copies: u64,
     /// Messages that it told of in IHAVE.
     pub told: u64,

@@ -23,9 +23,6 @@ impl<P: PeerName> State<P> {
             self.stats.unwanted += 1;
             return;
         };
-        if let Some(brought) = self.peers.get_mut(slot).brought() {
-            brought.copies += 1;
-        }
         let id = message.id();
         let key = self.keys.of_message(&id, self.topics.get(ix).key);
         // Kept, whoever brought it.
@@ -55,6 +52,7 @@ impl<P: PeerName> State<P> {
         }
         self.seen.insert(key, self.config.seen_entries_max);
         self.on_came(key);
+        self.note_copy(slot);
         self.stats.validating += 1;
         self.topics.get_mut(ix).cached += 1;
         if message.data().len() > self.config.idontwant_bytes_min {
@@ -90,6 +88,10 @@ impl<P: PeerName> State<P> {
             self.on_copy_too_many(ix, (first, link), self.tree_of(&data), out);
         }
         let Some(slot) = self.peers.resolve(link) else { return };
+        self.note_copy(slot);
+        if matches!(phase, Phase::Rejected | Phase::Ignored) {
+            out.push(Output::CopyOfRefused { from: self.peers.get(slot).name, id: *id });
+        }
         let counters = self.peers.get_mut(slot).score.as_mut();
         let Some((counters, config)) = counters.zip(self.config.score.as_ref()) else { return };
         let params = Self::topic_score(config, &self.topics, ix);
@@ -99,6 +101,13 @@ impl<P: PeerName> State<P> {
                 counters.on_delivery(ix, params, false);
             }
             _ => {}
+        }
+    }
+
+    /// A peer has brought a message that it had not brought before: the same one again is no forwarding.
+    fn note_copy(&mut self, slot: Slot) {
+        if let Some(brought) = self.peers.get_mut(slot).brought() {
+            brought.copies += 1;
         }
     }
 
@@ -166,6 +175,11 @@ impl<P: PeerName> State<P> {
         let (senders, data) = (entry.senders.clone(), entry.data.clone());
         let key = self.keys.of_message(&id, self.topics.get(ix).key);
         let told = self.take_told(key);
+        if verdict != Verdict::Accept {
+            let others = senders.iter().skip(1).filter_map(|link| self.peers.resolve(*link));
+            let copy_of = |slot| Output::CopyOfRefused { from: self.peers.get(slot).name, id };
+            others.for_each(|slot| out.push(copy_of(slot)));
+        }
         match verdict {
             Verdict::Ignore => self.stats.ignored += 1,
             Verdict::Reject => {

@@ -32,7 +32,7 @@ pub(super) struct PeerScore {
 /// What a peer brought since we know it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Brought {
-    /// Copies of messages, good or bad.
+    /// Messages that it brought while they were remembered, good or bad; each once.
     pub(super) copies: u64,
     /// Ids that it told in IHAVE.
     pub(super) told: u64,

@@ -315,7 +315,7 @@ impl State {
     }
 
     fn state_of(&self, entry: &Entry) -> MemberState {
-        if entry.is_active() && self.quarantined.contains(&entry.id.node) {
+        if self.quarantined.contains(&entry.id.node) {
             MemberState::Quarantined
         } else {
             entry.swim

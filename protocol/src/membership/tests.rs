@@ -382,6 +382,12 @@ fn quarantine_shows_and_silences_gossip_about_others() {
     assert_eq!(a.member_state(&node(1)), Some(MemberState::Quarantined));
     assert_eq!(a.counts(), Counts { alive: 2, quarantined: 1, ..Counts::default() });
     assert_eq!(a.member_state(&node(3)), None);
+    // It is so as well of one that has gone, and may be back without this node's hearing of it.
+    a.handle(Time::ZERO, Input::Quarantine { peer: node(2) }, &mut rng, &mut out);
+    let left = packet(&life(2, 1), &life(0, 5), Message::Gossip, &[foca::Member::down(life(2, 1))]);
+    a.handle(Time::ZERO, Input::Packet { from: node(2), bytes: left }, &mut rng, &mut out);
+    assert_eq!(a.counts(), Counts { alive: 1, quarantined: 2, ..Counts::default() });
+    a.handle(Time::ZERO, Input::Lift { peer: node(2) }, &mut rng, &mut out);
     // Nor can it talk us out of our life.
     let undead = packet(&life(1, 1), &life(0, 5), Message::TurnUndead, &[]);
     a.handle(Time::ZERO, Input::Packet { from: node(1), bytes: undead }, &mut rng, &mut out);

@@ -25,7 +25,7 @@ pub enum MemberState {
     Dead,
     /// It went of its own will.
     Left,
-    /// It is alive or suspect, and this node wants nothing to do with it.
+    /// This node wants nothing to do with it, and does not listen whether it is alive.
     Quarantined,
 }
 

@@ -177,6 +177,13 @@ impl<P: Display + Clone + StdHash + Eq> Records<P> {
         }
     }
 
+    /// Trusts somebody like a stranger. What it did stays told.
+    pub(super) fn pardon(&mut self, subject: &Subject<P>) {
+        if let Some(record) = self.table.peek_mut(subject) {
+            record.trust = Trust::default();
+        }
+    }
+
     /// The trust in somebody.
     pub(super) fn trust(&self, now: Time, subject: &Subject<P>) -> f64 {
         self.table.peek(subject).map_or(trust::STRANGER, |record| record.trust.value(now, &self.trust))

@@ -63,7 +63,10 @@ impl WhyPeer {
                 "trusted less than a stranger, without consequences"
             }
             _ if self.trust > STRANGER + 0.05 => "trusted: it brings its part",
-            _ => "like a stranger: nothing is held against it",
+            _ => match self.pardoned_until {
+                Some(step) => return format!("like a stranger: what it did up to step {step} is pardoned"),
+                None => "like a stranger: nothing is held against it",
+            },
         };
         text.to_owned()
     }

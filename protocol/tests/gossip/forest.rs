@@ -201,7 +201,7 @@ impl Forest {
                 Output::Timer { at, timer } => self.schedule(at, node, Input::Timer(timer)),
                 Output::Disconnect { peer, reason } => panic!("{node} sends {peer} away: {reason:?}"),
                 Output::NotPublished { id, reason } => panic!("{id}: {reason}"),
-                Output::Published { .. } | Output::Event(_) => {}
+                Output::Published { .. } | Output::CopyOfRefused { .. } | Output::Event(_) => {}
             }
         }
     }

@@ -163,7 +163,7 @@ impl Network {
                 Output::Timer { at, timer } => self.schedule(at, node, Input::Timer(timer)),
                 Output::Disconnect { peer, reason } => panic!("{node} sends {peer} away: {reason:?}"),
                 Output::NotPublished { id, reason } => panic!("{id}: {reason}"),
-                Output::Published { .. } | Output::Event(_) => {}
+                Output::Published { .. } | Output::CopyOfRefused { .. } | Output::Event(_) => {}
             }
         }
     }

@@ -365,7 +365,10 @@ impl Model {
                 Output::Disconnect { peer, .. } => sent_away.push(peer),
                 Output::Timer { at, timer: timer @ Timer::Heartbeat { .. } } => self.next_beat = (at, timer),
                 Output::Timer { at, timer } => self.timers.push((at, timer)),
-                Output::Published { .. } | Output::NotPublished { .. } | Output::Event(_) => {}
+                Output::CopyOfRefused { .. }
+                | Output::Published { .. }
+                | Output::NotPublished { .. }
+                | Output::Event(_) => {}
             }
         }
         sent_away.into_iter().for_each(|peer| self.disconnect(peer));

@@ -44,12 +44,30 @@ fn an_ignored_or_rejected_message_goes_nowhere() {
     let mut bench = meshed(passive());
     for verdict in [Verdict::Ignore, Verdict::Reject] {
         let data = format!("{verdict:?}");
+        let copy_of = |from| Output::CopyOfRefused { from, id: id(&data) };
         bench.send(1, "t", &data);
-        assert_eq!(bench.verdict("t", &data, verdict), vec![]);
-        assert_eq!(bench.send(2, "t", &data), vec![], "it stays seen");
+        bench.send(3, "t", &data);
+        assert_eq!(bench.verdict("t", &data, verdict), vec![copy_of(3)], "who brought it before the verdict");
+        assert_eq!(bench.send(2, "t", &data), vec![copy_of(2)], "it stays seen");
+        assert_eq!(bench.send(2, "t", &data), vec![], "told once");
         assert_eq!(receivers(&bench.rpc(2, crate::bench::iwant(&[id(&data)]))), Vec::<u32>::new());
     }
     assert_eq!((bench.state.stats().ignored, bench.state.stats().rejected), (1, 1));
+}
+
+#[test]
+fn the_same_again_is_brought_once() {
+    let mut bench = meshed(passive());
+    let brought = |bench: &crate::bench::Bench, peer| {
+        bench.state.contributions().find(|contribution| contribution.peer == peer).unwrap().copies
+    };
+    for _ in 0..3 {
+        bench.send(1, "t", "x");
+        bench.send(2, "t", "x");
+    }
+    bench.verdict("t", "x", Verdict::Accept);
+    bench.send(2, "t", "x");
+    assert_eq!((brought(&bench, 1), brought(&bench, 2), brought(&bench, 3)), (1, 1, 0));
 }
 
 #[test]

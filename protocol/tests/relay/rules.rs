@@ -81,6 +81,31 @@ fn each_refusal_has_its_reason_and_blames_whom_it_should() {
 }
 
 #[test]
+fn whoever_brings_what_was_refused_is_told() {
+    let mut bench = Bench::in_news();
+    let stale = sealed(2, "news", 1, Step(91), "stale");
+    assert_eq!(bench.envelope(1, &stale), ["refuse stale_step in news of 1"]);
+    assert_eq!(bench.envelope(2, &stale), ["refuse stale_step in news of 2"]);
+    assert_eq!(bench.envelope(2, &stale), [""; 0], "once of each");
+    let bad = with_bad_signature(&sealed(2, "news", 7, NOW, "bad"));
+    bench.message(1, "news", bad.clone());
+    assert_eq!(bench.message(3, "news", bad), [""; 0]);
+    let said = bench.verified("bad");
+    assert_eq!(said, ["refuse bad_signature in news of 1", "refuse bad_signature in news of 3"]);
+    assert_eq!(bench.state.validator().refused().iter().sum::<u64>(), 2, "each message is counted once");
+    // Who passes on an author that is in quarantine here may not have it there.
+    bench.give(Input::Quarantine(identity(5).id()));
+    let shut_out = sealed(5, "news", 1, NOW, "shut out");
+    assert_eq!(bench.envelope(1, &shut_out), ["refuse quarantined in news by a member of 1"]);
+    assert_eq!(bench.envelope(2, &shut_out), [""; 0]);
+    // Whoever brings what this node could not judge has done nothing.
+    bench.give(Input::Step(None));
+    let early = sealed(2, "news", 9, NOW, "early");
+    assert_eq!(bench.envelope(1, &early), ["refuse not_synchronised in news of 1"]);
+    assert_eq!(bench.envelope(2, &early), [""; 0]);
+}
+
+#[test]
 fn without_a_step_nothing_is_judged() {
     let mut bench = Bench::in_news();
     bench.envelope(1, &sealed(2, "news", 1, NOW, "under way"));

@@ -282,6 +282,23 @@ fn each_attack_is_seen_named_and_shut_out_by_all() {
     }
     lift(&scene, &convicted[0]);
     scene.talk();
+    remains_after_a_kill(&mut scene.nodes[2], &convicted);
+}
+
+/// Who is in quarantine still is when the node starts again, and its audit log says so.
+#[track_caller]
+fn remains_after_a_kill(node: &mut Node<'_>, convicted: &[String]) {
+    node.restart();
+    let mut shut = names(&node.json(&["quarantine", "list"]));
+    shut.sort();
+    assert_eq!(shut, convicted);
+    wait_for("the audit log to tell of the start", SOON, || {
+        let written = node.run(&["audit", "show", "--kind", "quarantine", "--output", "json"]).json();
+        let details = || written.as_array().into_iter().flatten().filter_map(|one| one["detail"].as_str());
+        let is_told =
+            |who: &&String| details().any(|said| said.contains(*who) && said.contains("after a start"));
+        check(convicted.iter().all(|who| is_told(&who)), || written.to_string())
+    });
 }
 
 /// An operator lifts a quarantine at one node: it is over there, for good, and nowhere else; and that is written down.

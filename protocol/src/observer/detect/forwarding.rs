@@ -1,12 +1,13 @@
 //! Never forwarding: a mesh neighbour that brings nothing of what the others bring.
 //!
-//! In a window, for each neighbour: the messages of others that it brought, whether first or as one more copy, or told of
-//! by a lazy link, against all that came in topics while it was in their mesh, and that it did not write. It is told if
-//! that share is below 2 %, below a twentieth of the median neighbour's, and the median is 10 % or more. What it wrote
-//! itself and what was refused does not count.
+//! In a window, or the rest of it since it came, for each neighbour: the messages of others that it brought, whether first
+//! or as one more copy, or told of by a lazy link, against all that came in topics while it was in their mesh, and that it
+//! did not write. It is told if that share is below 2 %, and below a twentieth of the median of those that bring 10 % and
+//! more. Of those alone: with the median of all, nobody would be told where half of a mesh withholds. What it wrote
+//! itself, what was refused and what it sent again does not count.
 //!
 //! A neighbour that is far away brings nothing either: what it has, this node has long had, and told it so. If its answers to
-//! the step protocol take three times as long as those of the median neighbour, or do not come although those of most do, that
+//! the step protocol take twice as long as those of the median neighbour, or do not come although those of most do, that
 //! is told as latency, of less weight ([`is_far`]). One answer says little: busy processors have a part in it. So of the last
 //! eight the quickest counts, as in the clock filter of NTP (RFC 5905, section 10). Anybody can answer late, so being far is
 //! an excuse for few: if more than a quarter of the neighbours are far and bring nothing, it is none for any of them
@@ -14,7 +15,7 @@
 //! far among many that lie loses its place in the mesh for some minutes, and still gets everything by gossip.
 //!
 //! A neighbour whose only link is this node has nothing to bring and looks the same: that is a suspicion, which takes it
-//! out of the mesh, where it still gets everything by gossip. So there must be three neighbours to compare.
+//! out of the mesh, where it still gets everything by gossip. So there must be three neighbours that bring something.
 
 use std::time::Duration;
 
@@ -27,12 +28,12 @@ pub const WINDOW: Duration = Duration::from_secs(20);
 pub const MESSAGES_MIN: u64 = 40;
 /// After so long the window begins anew, whatever came.
 const WINDOW_MAX: Duration = Duration::from_secs(600);
-/// Neighbours that can be compared.
+/// Neighbours that bring something, to compare the others with.
 const NEIGHBOURS_MIN: usize = 3;
 /// The share in thousandths below which one is looked at.
 const LITTLE: u64 = 20;
-/// The share in thousandths that the median must have.
-const MEDIAN_MIN: i64 = 100;
+/// The share in thousandths of one that brings something.
+const BRINGS_MIN: i64 = 100;
 
 /// What is counted of a neighbour, always growing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,25 +48,24 @@ pub struct Counts {
     pub wrote: u64,
 }
 
-/// A neighbour's part of the window.
+/// A neighbour's part of the window, or of the rest of it since it came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
-    /// The counts when the window began; `None` if it was not there then.
-    begun: Option<Counts>,
+    /// The counts when it began.
+    begun: Counts,
 }
 
 impl Share {
     /// Begins a window.
     pub fn begin(&mut self, counts: Counts) {
-        self.begun = Some(counts);
+        self.begun = counts;
     }
 
     /// What it brought, and what there was of others.
-    pub fn end(&self, counts: Counts) -> Option<(u64, u64)> {
-        let begun = self.begun?;
-        let since = |field: fn(&Counts) -> u64| field(&counts).saturating_sub(field(&begun));
+    pub fn end(&self, counts: Counts) -> (u64, u64) {
+        let since = |field: fn(&Counts) -> u64| field(&counts).saturating_sub(field(&self.begun));
         let brought = since(|c| c.brought).saturating_sub(since(|c| c.void));
-        Some((brought, since(|c| c.expected).saturating_sub(since(|c| c.wrote))))
+        (brought, since(|c| c.expected).saturating_sub(since(|c| c.wrote)))
     }
 }
 
@@ -129,7 +129,7 @@ pub enum Verdict {
 }
 
 /// A neighbour that takes so many times as long as the median one is far away.
-const FAR_TIMES: u64 = 3;
+const FAR_TIMES: u64 = 2;
 /// One in so many neighbours may be far.
 const FAR_PART: usize = 4;
 /// Answers that are quicker than this are alike: a timer and two processors have the larger part in them. Guess.
@@ -190,11 +190,13 @@ pub fn compare(shares: &[(u64, u64)]) -> Vec<Verdict> {
         i64::try_from(brought.saturating_mul(1000).checked_div(*of).unwrap_or(0).min(1_000_000)).unwrap_or(0)
     };
     let tells = |share: &&(u64, u64)| share.1 >= MESSAGES_MIN / 2;
-    let mut sorted: Vec<i64> = shares.iter().filter(tells).map(per_mille).collect();
-    let median = lower_median(&mut sorted).unwrap_or(0);
-    if sorted.len() < NEIGHBOURS_MIN || median < MEDIAN_MIN {
+    // Not of all: where most withhold, they are not to set the measure.
+    let brings = |per_mille: &i64| *per_mille >= BRINGS_MIN;
+    let mut bring: Vec<i64> = shares.iter().filter(tells).map(per_mille).filter(brings).collect();
+    if bring.len() < NEIGHBOURS_MIN {
         return Vec::new();
     }
+    let median = lower_median(&mut bring).unwrap_or(0);
     let verdict = |share: &(u64, u64)| {
         let (brought, of) = *share;
         let part = per_mille(share);
@@ -219,14 +221,17 @@ mod tests {
     #[test]
     fn the_one_that_brings_nothing_is_told() {
         let verdicts = compare(&[(500, 1000), (300, 1000), (5, 1000), (80, 1000), (700, 1000)]);
-        let withholds = Verdict::Withholds { brought: 5, of: 1000, others_percent: 30 };
+        let withholds = Verdict::Withholds { brought: 5, of: 1000, others_percent: 50 };
         assert_eq!(verdicts, [Verdict::Useful, Verdict::Useful, withholds, Verdict::Poor, Verdict::Useful]);
-        assert_eq!(compare(&[(0, 100), (90, 100)]), [], "two are too few");
+        assert_eq!(compare(&[(0, 100), (90, 100), (90, 100)]), [], "two are too few");
         assert_eq!(
             compare(&[(0, 100), (1, 100), (2, 100), (90, 100)]),
             [],
             "where nobody brings, nobody withholds"
         );
+        let mesh = [(0, 60), (35, 60), (0, 60), (55, 60), (0, 60), (0, 60), (0, 60), (60, 60)];
+        let told = compare(&mesh).iter().filter(|v| matches!(v, Verdict::Withholds { .. })).count();
+        assert_eq!(told, 5, "those who withhold do not set the measure, though they are most");
         assert_eq!(
             compare(&[(1, 10), (0, 0), (u64::MAX, 100), (100, 100), (90, 100)])[..2],
             [Verdict::Unknown; 2]
@@ -239,7 +244,7 @@ mod tests {
         let median = median_answer(&[ms(40), ms(50), ms(60), ms(700), None]).unwrap();
         assert_eq!(median, 50_000_000);
         assert_eq!(
-            [ms(60), ms(150), ms(151), None].map(|answer| is_far(answer, median)),
+            [ms(60), ms(100), ms(101), None].map(|answer| is_far(answer, median)),
             [false, false, true, true]
         );
         assert_eq!(
@@ -248,7 +253,7 @@ mod tests {
             "where few answer, nobody is far"
         );
         assert_eq!(median_answer(&[ms(40), ms(50)]), None);
-        assert!(!is_far(ms(6), 10_000) && is_far(ms(7), 10_000), "what is near is alike");
+        assert!(!is_far(ms(4), 10_000) && is_far(ms(5), 10_000), "what is near is alike");
     }
 
     #[test]
@@ -285,8 +290,8 @@ mod tests {
         assert_eq!(window.phase(Time::from_millis(20_000)), Phase::Open);
         assert_eq!(window.phase(Time::from_millis(21_000)), Phase::Over);
         let counts = Counts { brought: 60, void: 45, expected: 200, wrote: 35 };
-        assert_eq!(share.end(counts), Some((10, 70)));
-        assert_eq!(Share::default().end(counts), None);
+        assert_eq!(share.end(counts), (10, 70));
+        assert_eq!(Share::default().end(counts), (15, 165), "who came later is counted from then on");
         window.begin(Time::from_millis(1_000));
         assert_eq!(window.phase(Time::from_millis(601_000)), Phase::Stale);
     }

@@ -259,6 +259,8 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
 
     pub(super) fn on_lift(&mut self, node: NodeId, out: &mut Outbox<Output<P>>) {
         if self.quarantines.lift(self.step.unwrap_or_default(), &node) {
+            // What weighs so much that it ends every connection would shut it out all the same.
+            self.records.pardon(&Subject::Node(node));
             self.on_released(node, Released::Lifted, out);
         }
     }

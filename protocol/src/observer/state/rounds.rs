@@ -50,6 +50,10 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
                 self.records.praise(now, &subject, GOOD_PER_FIRST * f64::from(first));
             }
             self.records.touch(&subject);
+            if neighbour.node.is_some_and(|node| self.quarantines.get(&node).is_some()) {
+                // It is being disconnected, and what the router is told would outlive the quarantine.
+                continue;
+            }
             let score = trust::app_score(self.records.trust(now, &subject));
             if (score - neighbour.told_score).abs() >= SCORE_STEP {
                 neighbour.told_score = score;
@@ -128,9 +132,8 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let answer = |n: &super::Neighbour| n.answers.quickest(now);
         let answers: Vec<Option<u64>> = self.neighbours.values().map(answer).collect();
         let median_ns = forwarding::median_answer(&answers);
-        let of =
-            |(peer, n): (&P, &super::Neighbour)| Some(((peer.clone(), answer(n)), n.share.end(n.counts)?));
-        let (peers, shares): (Vec<_>, Vec<_>) = self.neighbours.iter().filter_map(of).unzip();
+        let of = |(peer, n): (&P, &super::Neighbour)| ((peer.clone(), answer(n)), n.share.end(n.counts));
+        let (peers, shares): (Vec<_>, Vec<_>) = self.neighbours.iter().map(of).unzip();
         let verdicts = forwarding::compare(&shares);
         let is_far = |answer_ns: Option<u64>| {
             median_ns.is_some_and(|median_ns| forwarding::is_far(answer_ns, median_ns))

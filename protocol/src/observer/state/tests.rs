@@ -447,6 +447,25 @@ fn an_operator_shuts_out_and_lets_in() {
 }
 
 #[test]
+fn who_is_let_in_again_is_trusted_like_a_stranger() {
+    let mut bench = Bench::new();
+    bench.give(accused(3, &pair(7, 1_000), 1_001));
+    assert!(bench.score(7) < GRAYLIST);
+    let node = Author::new(7).id();
+    let is_told =
+        |outputs: &[Output<u32>]| outputs.iter().any(|o| matches!(o, Output::AppScore { peer: 7, .. }));
+    assert!(!is_told(&bench.second(0)), "the router remembers scores of those who are gone");
+    bench.give(Input::Lift(node));
+    assert_eq!(bench.trust(7), STRANGER);
+    assert!(!is_told(&bench.second(0)));
+    assert_eq!(bench.kinds(7), [(AnomalyKind::Equivocation, 1)], "what it did stays told");
+    let why = bench.state.why_peer(bench.now, &Subject::Node(node));
+    assert_eq!(why.standing(), "like a stranger: what it did up to step 1001 is pardoned");
+    bench.give(accused(3, &pair(7, 1_002), 1_003));
+    assert!(bench.score(7) < GRAYLIST, "new misdeeds count");
+}
+
+#[test]
 fn who_was_away_is_told() {
     let mut bench = Bench::new();
     bench.give(accused(3, &pair(7, 1_000), 1_001));
@@ -747,37 +766,4 @@ fn stories_are_still_told() {
     let story = bench.state.story(&id).unwrap();
     assert_eq!(story.records[0].outcome, Outcome::Ignored(Refusal::Replay));
     assert_ne!(Hash::of(b""), pair(7, 5).id());
-}
-
-/// What an accepted message costs the observer. Printed, not judged: a machine may be busy.
-#[test]
-fn the_cost_of_a_message_is_printed() {
-    let mut bench = Bench::new();
-    let envelopes: Vec<Envelope> =
-        (0..1_000).map(|n| Author::new(1).message(n + 1, 1, 1_000, &[7; 1024])).collect();
-    let (mut rng, mut out) = (ChaCha8Rng::seed_from_u64(1), Outbox::new());
-    let mut best = u128::MAX;
-    for round in 0..50_u64 {
-        #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a measurement")]
-        let began = std::time::Instant::now();
-        for (n, envelope) in (0_u32..).zip(&envelopes) {
-            let now = bench.now + Duration::from_millis(round * 1_000 + u64::from(n));
-            let mut id = [0; 20];
-            id[..4].copy_from_slice(&n.to_le_bytes());
-            let event = Event::Verified {
-                id: MessageId::from_bytes(id),
-                channel: envelope.header().channel.clone(),
-                author: envelope.header().author,
-                from: n % 8 + 1,
-                step: Step(1_000),
-                payloads: 1,
-                latency_us: Some(5_000),
-                delivered: true,
-            };
-            bench.state.handle(now, Input::Event(Step(1_000), event), &mut rng, &mut out);
-            bench.state.handle(now, Input::Message(envelope.clone()), &mut rng, &mut out);
-        }
-        best = best.min(began.elapsed().as_nanos() / 1_000);
-    }
-    println!("{best} ns for a message of 1 KiB");
 }
