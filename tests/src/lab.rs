@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -84,6 +85,25 @@ impl Lab {
     /// Starts the command and lets it run.
     pub fn start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Process {
         Process::spawn(self.command(&[]).args(arguments), &self.stem("run"), None)
+    }
+
+    /// Starts another program in the lab's directory, which is also where it makes temporary files. The command under test is
+    /// in its path as `omnimesh`.
+    pub fn start_program<A: AsRef<OsStr>>(&self, program: &str, arguments: &[A]) -> Process {
+        let bin = self.dir().join("bin");
+        fs::create_dir_all(&bin).expect("the lab's directory can be written");
+        let binary = fs::canonicalize(&self.binary).expect("the command under test is there");
+        let named = bin.join("omnimesh");
+        if !named.exists() {
+            symlink(binary, named).expect("a link can be made");
+        }
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&others)));
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.dir()).env_clear();
+        command.env("HOME", self.dir()).env("TMPDIR", self.dir()).env("RUST_BACKTRACE", "1");
+        command.env("PATH", path.expect("a directory has no colon in its name"));
+        Process::spawn(&mut command, &self.stem("run"), None)
     }
 
     /// The command, without arguments yet, behind a prefix such as `ip netns exec NAME`.

@@ -62,7 +62,7 @@ pub(crate) struct Globals {
     /// text or json
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
-    /// How long to wait, at most [default: 10, subscribe: no end, devnet: 60]
+    /// How long to wait, at most [default: 10, subscribe: no end, devnet, status --wait: 60]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// Print the token with which other nodes join this mesh; it holds the mesh secret
     Invite,
     /// Show what the node is and where it stands
-    Status,
+    Status(StatusArgs),
     /// List the members of the mesh as the node sees them
     Members,
     /// List the connected peers
@@ -186,6 +186,14 @@ pub(crate) struct DevnetArgs {
     /// Stop once every node has delivered every other node's message
     #[arg(long)]
     pub(crate) exit_when_verified: bool,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Wait until the node is there and takes part
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 /// Flags of `publish`.

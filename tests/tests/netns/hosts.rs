@@ -36,13 +36,7 @@ impl Hosts {
     #[track_caller]
     pub(crate) fn at(addresses: Vec<String>) -> Option<Hosts> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
-        if let Err(why) = POSSIBLE.get_or_init(possible) {
-            assert!(
-                std::env::var_os(SKIP).is_some_and(|value| value == "1"),
-                "{why}; these tests need root, and the Debian packages iproute2 and nftables; set {SKIP}=1 to skip them"
-            );
-            tell(&format!("SKIPPED, NOT TESTED: {why}"));
+        if !are_possible() {
             return None;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -181,6 +175,24 @@ impl Drop for Hosts {
             let _ = run(&["ip", "netns", "delete", &name], "");
         }
     }
+}
+
+/// Whether there can be namespaces here.
+///
+/// # Panics
+/// If there can be none and that is not allowed.
+#[track_caller]
+pub(crate) fn are_possible() -> bool {
+    static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
+    if let Err(why) = POSSIBLE.get_or_init(possible) {
+        assert!(
+            std::env::var_os(SKIP).is_some_and(|value| value == "1"),
+            "{why}; these tests need root, and the Debian packages iproute2 and nftables; set {SKIP}=1 to skip them"
+        );
+        tell(&format!("SKIPPED, NOT TESTED: {why}"));
+        return false;
+    }
+    true
 }
 
 /// Says something to whoever runs the tests, also if they pass.

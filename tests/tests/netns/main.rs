@@ -17,4 +17,5 @@ mod log;
 mod loss;
 mod mesh;
 mod stress;
+mod tutorial;
 mod twice;

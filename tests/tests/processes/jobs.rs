@@ -75,6 +75,38 @@ fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
 }
 
 #[test]
+fn a_column_that_no_row_has_fails_the_job_and_is_named() {
+    let lab = lab!();
+    let nodes = mesh(&lab, 2);
+    lab.file("table.csv", "1,2\n3\n5,6\n");
+    let columns = |columns: &str| {
+        let text = JOB.replace("header = false", &format!("header = false, columns = {columns}"));
+        let file = lab.file("job.toml", &text);
+        nodes[0].run(&[
+            "job",
+            "submit",
+            file.to_str().unwrap(),
+            "--wait",
+            "--timeout",
+            "60",
+            "--output",
+            "json",
+        ])
+    };
+    // A row is short, and that is no fault.
+    let id = columns("[1]").expect(0, &[]).json()["id"].as_str().unwrap().to_owned();
+    let report = nodes[1].run(&["job", "result", &id, "--name", "report"]);
+    let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
+    assert_eq!((&report["columns"][0]["count"], &report["columns"][0]["missing"]), (&json!(2), &json!(1)));
+    // No row has it: not three cells that are missing.
+    let id = columns("[4]").json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(nodes[0].view(&format!("jobs/{id}")).unwrap()["state"], json!("FAILED"));
+    nodes[0]
+        .run(&["why", "job", &id])
+        .says(&["there is no column 4 in 3 rows: there are 2", "params.columns"]);
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_or_held_with_the_reason() {
     let lab = lab!();
     let nodes = mesh(&lab, 2);

@@ -3,6 +3,9 @@
 //! JSON is passed on as the node sent it, so that fields of a later version are not lost; tables are made
 //! from the fields that are known.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use omnimesh_node::api::types::WhyPeer as Reasons;
 use omnimesh_node::api::types::{
     InviteView, Member, MemberState, Outcome, Peer, Standing, Status, StepView, WhyMessage, WhyRecord,
@@ -12,10 +15,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::{AnomaliesArgs, Globals, QuarantineCommand, WhyCommand};
+use crate::cli::{AnomaliesArgs, Globals, QuarantineCommand, StatusArgs, WhyCommand};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
 use crate::output::{self, Format, millis, printable};
+
+/// How long to wait for a node, unless told otherwise.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Between two questions whether it is ready.
+const POLL: Duration = Duration::from_millis(100);
 
 pub(super) fn invite(globals: &Globals) -> Result<(), CliError> {
     let view: InviteView = Client::new(globals)?.get("/api/v1/invite")?;
@@ -26,8 +34,8 @@ pub(super) fn invite(globals: &Globals) -> Result<(), CliError> {
     }
 }
 
-pub(super) fn status(globals: &Globals) -> Result<(), CliError> {
-    let value: Value = Client::new(globals)?.get("/api/v1/status")?;
+pub(super) fn status(globals: &Globals, args: &StatusArgs) -> Result<(), CliError> {
+    let value = if args.wait { wait_ready(globals)? } else { read_status(globals)? };
     let status: Status = typed(&value)?;
     output::record(globals.output, &value, || {
         let ready = match (status.ready, status.not_ready_reason) {
@@ -56,6 +64,30 @@ pub(super) fn status(globals: &Globals) -> Result<(), CliError> {
             ("version", status.version),
         ]
     })
+}
+
+fn read_status(globals: &Globals) -> Result<Value, CliError> {
+    Client::new(globals)?.get("/api/v1/status")
+}
+
+/// The status of the node, once there is one that is ready.
+fn wait_ready(globals: &Globals) -> Result<Value, CliError> {
+    let limit = globals.timeout.unwrap_or(READY_WITHIN);
+    let deadline = Instant::now() + limit;
+    loop {
+        let because = match read_status(globals) {
+            Ok(value) if value["ready"] == json!(true) => return Ok(value),
+            Ok(value) => output::cell(value.get("not_ready_reason")),
+            Err(error) if error.code == Code::Unreachable => error.message,
+            Err(error) => return Err(error),
+        };
+        if Instant::now() >= deadline {
+            let waited = limit.as_secs_f64();
+            return Err(CliError::new(Code::Timeout, format!("not ready after {waited} s: {because}"))
+                .hint("--timeout SECONDS waits longer; the node's log tells more"));
+        }
+        thread::sleep(POLL);
+    }
 }
 
 pub(super) fn members(globals: &Globals) -> Result<(), CliError> {
@@ -199,7 +231,8 @@ fn why_message(globals: &Globals, client: &Client, id: &str) -> Result<(), CliEr
     })?;
     for stands in &why.standings {
         let Standing { peer_id, role, trust, standing, findings } = stands;
-        output::text(&printable(&format!("\n{role} {peer_id}: {standing} (trust {trust:.2})")))?;
+        output::text("")?;
+        output::text(&printable(&format!("{role} {peer_id}: {standing} (trust {trust:.2})")))?;
         for found in findings {
             output::text(&printable(&format!("  {}: {}", found.kind.code(), found.detail)))?;
         }

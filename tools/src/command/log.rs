@@ -13,6 +13,7 @@ use omnimesh_node::api::types::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, Lagged, LogAppended, LogCheckpoint, LogEntry, LogHead,
     LogProof, LogStatus, Payload, PublishRequest,
 };
+use omnimesh_protocol::registry::{self, Action, Operation};
 use omnimesh_protocol::{NodeId, Seq, Step};
 use serde::Deserialize;
 use serde_json::Value;
@@ -64,10 +65,19 @@ fn append(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
             ("seq", appended.seq.to_string()),
             ("step", appended.step.to_string()),
             ("hash", appended.hash.to_string()),
-            ("durable", format!("here and on {} other nodes", appended.replicas)),
+            ("durable", durable(appended.replicas)),
         ]
     })?;
     short_of(appended.replicas, args.replicas)
+}
+
+/// Where something is on disk.
+pub(super) fn durable(others: usize) -> String {
+    match others {
+        0 => "here".to_owned(),
+        1 => "here and on 1 other node".to_owned(),
+        others => format!("here and on {others} other nodes"),
+    }
 }
 
 /// Says so if fewer nodes have something on disk than were asked for.
@@ -77,8 +87,9 @@ pub(super) fn short_of(has: usize, asked: usize) -> Result<(), CliError> {
     }
     let message =
         format!("it is on disk here, but only {has} of {asked} other nodes said that they have it, too");
-    Err(CliError::new(Code::PartlyDone, message)
-        .hint("they get it as soon as they can be reached; `omnimesh members` shows which are alive"))
+    Err(CliError::new(Code::PartlyDone, message).hint(
+        "they get it as soon as they can be reached; `omnimesh peers` shows which are connected as members",
+    ))
 }
 
 /// Each line is an entry. What has been read already goes out together, so that a fast writer is not slowed down by the
@@ -377,12 +388,27 @@ impl<'a> Reader<'a> {
 }
 
 fn line_of(entry: &LogEntry) -> String {
-    let data = match entry.payload.as_text() {
-        Some(text) => printable(text),
-        None => format!("({} bytes, not text)", entry.payload.as_bytes().len()),
+    let data = match (write_of(entry), entry.payload.as_text()) {
+        (Some(write), _) => printable(&write),
+        (None, Some(text)) => printable(text),
+        (None, None) => format!("({} bytes, not text)", entry.payload.as_bytes().len()),
     };
     let LogEntry { author, seq, step, category, .. } = entry;
     format!("{author}  seq {seq}  step {step}  {}  {data}", printable(category))
+}
+
+/// What an entry does to the registry, if it is of it.
+fn write_of(entry: &LogEntry) -> Option<String> {
+    if entry.category != registry::CATEGORY {
+        return None;
+    }
+    Some(match Operation::decode(entry.payload.as_bytes()).ok()?.action {
+        Action::Put { key, .. } => format!("put {key}"),
+        Action::Update { key, .. } => format!("update {key}"),
+        Action::Delete { key } => format!("delete {key}"),
+        Action::Link(link) => format!("link {link}"),
+        Action::Unlink(link) => format!("unlink {link}"),
+    })
 }
 
 fn status(globals: &Globals) -> Result<(), CliError> {
@@ -490,7 +516,36 @@ fn proofs(globals: &Globals, out: Option<&Path>) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use omnimesh_protocol::registry::EntryKey;
+    use omnimesh_protocol::{Hash, Identity};
+
     use super::*;
+
+    #[test]
+    fn writes_of_the_registry_are_named() {
+        let key = EntryKey::new("model", "llama").unwrap();
+        let write = Operation { action: Action::Delete { key }, after: None }.encode().unwrap();
+        let mut entry = LogEntry {
+            author: Identity::from_seed(&[1; 32]).id(),
+            seq: Seq(3),
+            prev: None,
+            hash: Hash::of(b"x"),
+            step: Step(7),
+            category: registry::CATEGORY.to_owned(),
+            timestamp_us: None,
+            payload: write.into(),
+        };
+        assert!(
+            line_of(&entry).ends_with("  seq 3  step 7  registry  delete model/llama"),
+            "{}",
+            line_of(&entry)
+        );
+        entry.payload = vec![0xff].into();
+        assert!(line_of(&entry).ends_with("registry  (1 bytes, not text)"));
+        entry.category = "log".to_owned();
+        entry.payload = "hello".into();
+        assert!(line_of(&entry).ends_with("log  hello"));
+    }
 
     #[test]
     fn a_batch_takes_what_is_there_and_fits() {

@@ -33,7 +33,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Start(args) => start::run(&globals, &args),
         Command::Devnet(args) => devnet::run(&globals, &args),
         Command::Invite => inspect::invite(&globals),
-        Command::Status => inspect::status(&globals),
+        Command::Status(args) => inspect::status(&globals, &args),
         Command::Members => inspect::members(&globals),
         Command::Peers => inspect::peers(&globals),
         Command::Step => inspect::step(&globals),

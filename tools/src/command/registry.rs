@@ -9,7 +9,7 @@ use omnimesh_node::api::types::{
 use serde_json::Value;
 
 use super::inspect::typed;
-use super::log::short_of;
+use super::log::{durable, short_of};
 use crate::cli::{Globals, LinkArgs, ListArgs, PutArgs, RegistryCommand, SearchArgs, WalkArgs, WayArgs};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
@@ -98,7 +98,7 @@ fn written(globals: &Globals, answer: &Value, replicas: usize) -> Result<(), Cli
             ("seq", appended.seq.to_string()),
             ("step", appended.step.to_string()),
             ("hash", appended.hash.to_string()),
-            ("durable", format!("here and on {has} other nodes")),
+            ("durable", durable(has)),
             ("as of", format!("step {}, heads {}", as_of.step, as_of.heads)),
         ]
     })?;

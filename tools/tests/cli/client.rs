@@ -257,6 +257,38 @@ fn lists_are_tables_or_what_the_node_sent() {
 }
 
 #[test]
+fn status_waits_until_the_node_is_ready_and_not_for_ever() {
+    let status = |is_ready: bool, reason: Option<&str>| {
+        let body = serde_json::json!({
+            "peer_id": Identity::from_seed(&[1; 32]).id(), "mesh_id": "00".repeat(16), "mesh_name": "demo", "step": 7,
+            "phase": 0, "step_interval_ms": 1000, "peers": 0, "members": 1, "uptime_s": 1, "version": "0.1.0",
+            "listen": [], "api": "127.0.0.1:1", "ready": is_ready, "not_ready_reason": reason,
+            "verified_delivery": "no probes yet",
+            "probes": {"delivery": 1.0, "worst_delivery": 1.0, "origins": 0, "received": 0, "lost": 0, "wrong": 0,
+                       "out_of_order": 0, "malformed": 0, "latency_ms": 0.0, "jitter_ms": 0.0},
+        });
+        json("200 OK", &body)
+    };
+    let waiting = status(false, Some("waiting for a bootstrap node"));
+    let (home, api) = node(vec![waiting.clone(), status(true, None)]);
+    let run_once = run(home.path(), &["status", "--wait"]);
+    assert_eq!(run_once.code, 0, "{}", run_once.stderr);
+    assert!(run_once.stdout.contains("ready              yes"), "{}", run_once.stdout);
+    assert_eq!(api.join().unwrap().len(), 2);
+
+    let (home, _api) = node(vec![waiting; 100]);
+    let run = run(home.path(), &["status", "--wait", "--timeout", "0.3"]);
+    assert_eq!(run.code, 7, "{}", run.stderr);
+    let said = "error: not ready after 0.3 s: waiting for a bootstrap node";
+    assert!(run.stderr.contains(said) && run.stderr.contains("--timeout"), "{}", run.stderr);
+    // Where none runs yet is waited, too.
+    let nowhere = tempfile::tempdir().unwrap();
+    let run = crate::common::run(nowhere.path(), &["status", "--wait", "--timeout", "0.2"]);
+    assert_eq!(run.code, 7, "{}", run.stderr);
+    assert!(run.stderr.contains("no node runs in the data directory"), "{}", run.stderr);
+}
+
+#[test]
 fn what_is_no_node_is_said_to_be_none() {
     let (home, _api) = node(vec!["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_owned()]);
     let run = run(home.path(), &["status"]);

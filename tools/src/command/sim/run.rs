@@ -94,7 +94,10 @@ fn fields(manifest: &Manifest, summary: &Summary) -> Vec<(&'static str, String)>
         fields.push(("adversaries", found));
     }
     fields.extend(summary.faults.iter().map(|effect| {
-        ("fault", format!("{}: {} of {} planned", effect.name, effect.effective, effect.planned))
+        (
+            "fault",
+            format!("{}: took effect {} times ({} planned)", effect.name, effect.effective, effect.planned),
+        )
     }));
     fields.extend(summary.checkers.iter().map(|checked| {
         let verdict = if checked.ok { "ok" } else { "FAILED" };
