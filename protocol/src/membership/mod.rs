@@ -315,11 +315,7 @@ impl State {
     }
 
     fn state_of(&self, entry: &Entry) -> MemberState {
-        if self.quarantined.contains(&entry.id.node) {
-            MemberState::Quarantined
-        } else {
-            entry.swim
-        }
+        if self.quarantined.contains(&entry.id.node) { MemberState::Quarantined } else { entry.swim }
     }
 
     fn entry(&mut self, peer: NodeId, change: impl FnOnce(&mut Entry)) {
