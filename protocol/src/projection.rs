@@ -122,6 +122,60 @@ pub enum Replay {
     Needed,
 }
 
+/// What a projection has seen of the logs, and what it takes of them: its heads, its cuts and its floor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frontier {
+    /// The last entry that was seen of each author.
+    pub(crate) heads: BTreeMap<NodeId, Head>,
+    /// Where logs end for ever.
+    pub(crate) cuts: BTreeMap<NodeId, Option<Head>>,
+    /// All entries below this step are contained or void.
+    pub(crate) floor: Step,
+}
+
+impl Frontier {
+    /// Notes an entry, if it is one to take. Whether its author's head is another one now.
+    ///
+    /// # Errors
+    /// [`Outcome::CutOff`] or [`Outcome::BelowFloor`].
+    pub(crate) fn admit(&mut self, entry: &EntryRef<'_>) -> Result<bool, Outcome> {
+        if self.cuts.get(&entry.author).is_some_and(|end| entry.seq >= first_after(end.as_ref())) {
+            return Err(Outcome::CutOff);
+        }
+        if entry.step < self.floor {
+            return Err(Outcome::BelowFloor);
+        }
+        let head = Head { seq: entry.seq, hash: entry.hash };
+        let is_new = self.heads.get(&entry.author).is_none_or(|known| *known < head);
+        if is_new {
+            self.heads.insert(entry.author, head);
+        }
+        Ok(is_new)
+    }
+
+    /// The author's log ends here for ever. If that takes back something that was seen: from which place on.
+    pub(crate) fn cut(&mut self, author: NodeId, end: Option<Head>) -> Option<Seq> {
+        let from = first_after(end.as_ref());
+        if self.cuts.get(&author).is_some_and(|known| first_after(known.as_ref()) <= from) {
+            return None;
+        }
+        self.cuts.insert(author, end);
+        if self.heads.get(&author).is_none_or(|head| head.seq < from) {
+            return None;
+        }
+        match end {
+            Some(head) => self.heads.insert(author, head),
+            None => self.heads.remove(&author),
+        };
+        Some(from)
+    }
+}
+
+/// The first sequence number after the end of a log.
+fn first_after(end: Option<&Head>) -> Seq {
+    end.map_or(Seq(1), |head| head.seq.saturating_add(1))
+}
+
 /// The bytes are not a snapshot of this projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {

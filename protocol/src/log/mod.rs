@@ -66,7 +66,7 @@ mod record;
 mod report;
 mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod wire;
 
 pub use api::{

@@ -10,11 +10,11 @@ use crate::pattern::PatternGenerator;
 
 use super::Record;
 
-pub(super) fn mesh() -> Mesh {
+pub(crate) fn mesh() -> Mesh {
     Mesh::open("test").unwrap()
 }
 
-pub(super) fn patterns() -> PatternGenerator {
+pub(crate) fn patterns() -> PatternGenerator {
     PatternGenerator::new(mesh().secret().clone(), 100.try_into().unwrap(), 64.try_into().unwrap())
 }
 

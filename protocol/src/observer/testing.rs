@@ -5,19 +5,11 @@ use bytes::Bytes;
 use crate::envelope::{Channel, Envelope, Header, Kind, Payloads};
 use crate::id::{Hash, NodeId, Seq, Step};
 use crate::identity::Identity;
+pub(super) use crate::log::testing::{mesh, patterns};
 use crate::log::{Proof, Record};
-use crate::mesh::Mesh;
 use crate::pattern::PatternGenerator;
 
 pub(super) const BYTES_MAX: usize = 65_536;
-
-pub(super) fn mesh() -> Mesh {
-    Mesh::open("test").unwrap()
-}
-
-pub(super) fn patterns() -> PatternGenerator {
-    PatternGenerator::new(mesh().secret().clone(), 100.try_into().unwrap(), 64.try_into().unwrap())
-}
 
 /// A key that signs anything.
 pub(super) struct Author {

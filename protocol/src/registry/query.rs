@@ -255,12 +255,12 @@ impl State {
 
     /// Which state answers are from, for this step.
     pub fn as_of(&self, now: Step) -> AsOf {
-        AsOf { step: now, authors: self.heads.len(), heads: self.heads_digest() }
+        AsOf { step: now, authors: self.frontier.heads.len(), heads: self.heads_digest() }
     }
 
     /// Up to which entry the state contains each author's log.
     pub fn heads_of(&self) -> impl Iterator<Item = (NodeId, Head)> + '_ {
-        self.heads.iter().map(|(author, head)| (*author, *head))
+        self.frontier.heads.iter().map(|(author, head)| (*author, *head))
     }
 
     fn live(&self, key: &EntryKey, now: Step) -> Option<Entry> {

@@ -41,17 +41,17 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
     let mut encoder = Encoder { writer: Writer::default(), places };
     encoder.writer.array(7);
     encoder.writer.unsigned(VERSION);
-    encoder.writer.unsigned(state.floor.0);
+    encoder.writer.unsigned(state.frontier.floor.0);
     encoder.writer.array(authors.len());
     for author in &authors {
         encoder.writer.bytes(author.as_bytes());
     }
-    encoder.writer.array(state.heads.len());
-    for (author, head) in &state.heads {
+    encoder.writer.array(state.frontier.heads.len());
+    for (author, head) in &state.frontier.heads {
         encoder.head(author, Some(head));
     }
-    encoder.writer.array(state.cuts.len());
-    for (author, end) in &state.cuts {
+    encoder.writer.array(state.frontier.cuts.len());
+    for (author, end) in &state.frontier.cuts {
         encoder.head(author, end.as_ref());
     }
     encoder.writer.array(state.entries.len());
@@ -70,7 +70,8 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
 
 /// All authors that the state names.
 fn authors(state: &State) -> BTreeSet<NodeId> {
-    let mut authors: BTreeSet<_> = state.heads.keys().chain(state.cuts.keys()).copied().collect();
+    let mut authors: BTreeSet<_> =
+        state.frontier.heads.keys().chain(state.frontier.cuts.keys()).copied().collect();
     for cell in state.entries.values() {
         authors.extend(cell.versions.iter().map(|(author, _)| author));
         authors.extend([cell.created, cell.deleted].into_iter().flatten().map(|rank| rank.author));
@@ -196,18 +197,18 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn state(&mut self) -> Result<State, Fault> {
         let mut state = State::new();
-        state.floor = Step(self.reader.unsigned()?);
+        state.frontier.floor = Step(self.reader.unsigned()?);
         // Nothing is allocated by what a head claims: each item takes a byte at least.
         for _ in 0..self.reader.array()? {
             self.authors.push(NodeId::from_bytes(self.reader.fixed_bytes()?));
         }
         for _ in 0..self.reader.array()? {
             let (author, head) = self.head()?;
-            state.heads.insert(author, head.ok_or(Fault::Malformed)?);
+            state.frontier.heads.insert(author, head.ok_or(Fault::Malformed)?);
         }
         for _ in 0..self.reader.array()? {
             let (author, end) = self.head()?;
-            state.cuts.insert(author, end);
+            state.frontier.cuts.insert(author, end);
         }
         for _ in 0..self.reader.array()? {
             let (key, cell) = self.entry()?;

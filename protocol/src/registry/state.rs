@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use crate::id::{Hash, NodeId, Seq, Step};
+use crate::id::{Hash, NodeId, Step};
 use crate::machine::Outbox;
-use crate::projection::{EntryRef, Head, Outcome, Projection, Replay, SnapshotError, Stamp};
+use crate::projection::{EntryRef, Frontier, Head, Outcome, Projection, Replay, SnapshotError, Stamp};
 
 use super::cbor::Writer;
 use super::entry::{Entry, EntryCell, LinkCell};
@@ -63,11 +63,7 @@ pub struct Counts {
 pub struct State {
     pub(super) entries: BTreeMap<EntryKey, EntryCell>,
     pub(super) links: BTreeMap<Link, LinkCell>,
-    pub(super) heads: BTreeMap<NodeId, Head>,
-    /// Where logs end for ever.
-    pub(super) cuts: BTreeMap<NodeId, Option<Head>>,
-    /// All entries of the log below this step are contained or void.
-    pub(super) floor: Step,
+    pub(super) frontier: Frontier,
     /// The links that are seen, from both ends. Follows from the above, as does what comes below.
     pub(super) outgoing: BTreeSet<Link>,
     pub(super) incoming: BTreeSet<Reverse>,
@@ -119,18 +115,18 @@ impl State {
 
     /// The step below which all entries of the log are contained or void.
     pub fn floor(&self) -> Step {
-        self.floor
+        self.frontier.floor
     }
 
     /// True if this author's log was cut.
     pub fn is_cut(&self, author: &NodeId) -> bool {
-        self.cuts.contains_key(author)
+        self.frontier.cuts.contains_key(author)
     }
 
     /// True if it is a fold of entries and nothing else: no log was cut, and nothing compacted. Only then does it hold
     /// the same bytes on all nodes with the same entries.
     pub fn is_bare(&self) -> bool {
-        self.cuts.is_empty() && self.floor == Step(0)
+        self.frontier.cuts.is_empty() && self.frontier.floor == Step(0)
     }
 
     /// How many entries and links there are, and how many are kept only to stay away.
@@ -155,30 +151,30 @@ impl State {
         let mut other = other.clone();
         let mut nobody = Outbox::new();
         let mut replay = Replay::NotNeeded;
-        for (author, end) in self.cuts.clone() {
+        for (author, end) in self.frontier.cuts.clone() {
             if other.cut(author, end, &mut nobody) == Replay::Needed {
                 replay = Replay::Needed;
             }
         }
-        for (author, end) in other.cuts.clone() {
+        for (author, end) in other.frontier.cuts.clone() {
             if self.cut(author, end, out) == Replay::Needed {
                 replay = Replay::Needed;
             }
         }
-        let floor = self.floor.max(other.floor);
+        let floor = self.frontier.floor.max(other.frontier.floor);
         let mut olds: BTreeMap<EntryKey, Option<Entry>> = BTreeMap::new();
-        if self.floor < floor {
+        if self.frontier.floor < floor {
             olds.extend(self.entries.iter().map(|(key, cell)| (key.clone(), cell.view(key))));
         }
         // Whoever has the higher floor knows all that there was before it; what it does not have is void.
         for state in [&mut *self, &mut other] {
-            if state.floor < floor {
+            if state.frontier.floor < floor {
                 state.forget_before(Tick::start_of(floor));
             }
         }
-        self.floor = floor;
-        for (author, head) in other.heads {
-            let ours = self.heads.entry(author).or_insert(head);
+        self.frontier.floor = floor;
+        for (author, head) in other.frontier.heads {
+            let ours = self.frontier.heads.entry(author).or_insert(head);
             *ours = (*ours).max(head);
         }
         for (key, theirs) in other.entries {
@@ -207,12 +203,12 @@ impl State {
     ///
     /// Only for who knows that no log will take an entry with a step below `floor` any more, nor be cut below it.
     pub fn compact(&mut self, floor: Step) {
-        self.floor = self.floor.max(floor);
+        self.frontier.floor = self.frontier.floor.max(floor);
         self.collect();
     }
 
     fn collect(&mut self) {
-        let floor = Tick::start_of(self.floor);
+        let floor = Tick::start_of(self.frontier.floor);
         // A link that only a delete keeps away is older than the delete: it goes no later than that does.
         let outgoing = &self.outgoing;
         self.links.retain(|link, cell| cell.rank.tick >= floor || outgoing.contains(link));
@@ -374,22 +370,13 @@ impl State {
     pub(super) fn heads_digest(&self) -> Hash {
         *self.heads_digest.get_or_init(|| {
             let mut hasher = blake3::Hasher::new_derive_key("omnimesh 2026-11 registry heads");
-            for (author, head) in &self.heads {
+            for (author, head) in &self.frontier.heads {
                 hasher.update(author.as_bytes());
                 hasher.update(&head.seq.0.to_le_bytes());
                 hasher.update(head.hash.as_bytes());
             }
             Hash::from_bytes(*hasher.finalize().as_bytes())
         })
-    }
-
-    fn note_head(&mut self, entry: &EntryRef<'_>) {
-        let head = Head { seq: entry.seq, hash: entry.hash };
-        let known = self.heads.entry(entry.author).or_insert(head);
-        if *known <= head {
-            *known = head;
-            self.heads_digest = OnceLock::new();
-        }
     }
 
     /// For tests: everything that follows from entries and links is as if made anew.
@@ -415,13 +402,11 @@ impl Projection for State {
     type Change = Change;
 
     fn apply(&mut self, entry: &EntryRef<'_>, out: &mut Outbox<Change>) -> Outcome {
-        if self.cuts.get(&entry.author).is_some_and(|end| entry.seq >= first_after(end.as_ref())) {
-            return Outcome::CutOff;
+        match self.frontier.admit(entry) {
+            Err(outcome) => return outcome,
+            Ok(true) => self.heads_digest = OnceLock::new(),
+            Ok(false) => {}
         }
-        if entry.step < self.floor {
-            return Outcome::BelowFloor;
-        }
-        self.note_head(entry);
         if entry.category != CATEGORY {
             return Outcome::OtherCategory;
         }
@@ -441,18 +426,7 @@ impl Projection for State {
     }
 
     fn cut(&mut self, author: NodeId, end: Option<Head>, out: &mut Outbox<Change>) -> Replay {
-        let from = first_after(end.as_ref());
-        if self.cuts.get(&author).is_some_and(|known| first_after(known.as_ref()) <= from) {
-            return Replay::NotNeeded;
-        }
-        self.cuts.insert(author, end);
-        if self.heads.get(&author).is_none_or(|head| head.seq < from) {
-            return Replay::NotNeeded;
-        }
-        match end {
-            Some(head) => self.heads.insert(author, head),
-            None => self.heads.remove(&author),
-        };
+        let Some(from) = self.frontier.cut(author, end) else { return Replay::NotNeeded };
         let counted = (self.entries.len(), self.links.len());
         self.entries.retain(|key, cell| {
             let is_touched = cell.versions.may_contain(&author, from);
@@ -479,7 +453,7 @@ impl Projection for State {
     }
 
     fn heads(&self) -> &BTreeMap<NodeId, Head> {
-        &self.heads
+        &self.frontier.heads
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -490,11 +464,6 @@ impl Projection for State {
         *self = snapshot::decode(bytes)?;
         Ok(())
     }
-}
-
-/// The first sequence number after the end of a log.
-fn first_after(end: Option<&Head>) -> Seq {
-    end.map_or(Seq(1), |head| head.seq.saturating_add(1))
 }
 
 fn link_item(link: &Link, rank: &Rank) -> Vec<u8> {

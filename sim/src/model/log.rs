@@ -72,18 +72,9 @@ pub(super) enum Job {
         token: Token,
         changes: Vec<Change>,
     },
-    Read {
-        token: Token,
-        author: NodeId,
-        from: Seq,
-        to: Seq,
-        bytes_max: usize,
-    },
-    Find {
-        token: Token,
-        author: NodeId,
-        seq: Seq,
-    },
+    /// From the first to the second, at most so many bytes.
+    Read(Token, NodeId, [Seq; 2], usize),
+    Find(Token, NodeId, Seq),
     /// A frame has left the queue.
     Sent {
         to: u32,
@@ -248,10 +239,9 @@ impl Node {
             }
             Output::Write { token, changes } => self.write(token, changes, ctx),
             Output::Read { token, author, from, to, bytes_max } => {
-                let job = Job::Read { token, author, from, to, bytes_max };
-                self.add_read(job, ctx);
+                self.add_read(Job::Read(token, author, [from, to], bytes_max), ctx);
             }
-            Output::Find { token, author, seq } => self.add_read(Job::Find { token, author, seq }, ctx),
+            Output::Find { token, author, seq } => self.add_read(Job::Find(token, author, seq), ctx),
             Output::Timer { at, timer } => self.add_job_at(Job::Timer(timer), at),
             Output::Appended { ticket, appended } => note_answer(ticket, Ok(appended), ctx),
             Output::Refused { ticket, error } => {
@@ -368,7 +358,7 @@ impl Node {
             Job::Timer(timer) => self.log(log::Input::Timer(timer), ctx),
             Job::Sent { to, bytes } => self.log(log::Input::Sent { to, bytes }, ctx),
             Job::Write { token, changes } => self.on_written(token, &changes, ctx),
-            Job::Read { token, author, from, to, bytes_max } => {
+            Job::Read(token, author, [from, to], bytes_max) => {
                 let Some(drive) = &self.drive else { return };
                 let read = if ctx.shared.scenario.sabotage.trusting_disks {
                     Ok(drive.store.unchecked(&author, from, to))
@@ -377,7 +367,7 @@ impl Node {
                 };
                 self.on_read(token, read, ctx);
             }
-            Job::Find { token, author, seq } => {
+            Job::Find(token, author, seq) => {
                 let Some(drive) = &self.drive else { return };
                 let found = drive.store.find(&author, seq);
                 self.on_read(token, found.map(|found| found.into_iter().collect()), ctx);

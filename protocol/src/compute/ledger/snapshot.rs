@@ -47,11 +47,11 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.array(5);
     writer.unsigned(VERSION);
-    writer.unsigned(state.floor.0);
-    writer.array(state.heads.len());
-    state.heads.iter().for_each(|(author, head)| write_head(author, Some(head), &mut writer));
-    writer.array(state.cuts.len());
-    state.cuts.iter().for_each(|(author, end)| write_head(author, end.as_ref(), &mut writer));
+    writer.unsigned(state.frontier.floor.0);
+    writer.array(state.frontier.heads.len());
+    state.frontier.heads.iter().for_each(|(author, head)| write_head(author, Some(head), &mut writer));
+    writer.array(state.frontier.cuts.len());
+    state.frontier.cuts.iter().for_each(|(author, end)| write_head(author, end.as_ref(), &mut writer));
     writer.array(state.jobs.len());
     state.jobs.iter().for_each(|(job, cell)| write_cell(job, cell, &mut writer));
     let checksum = checksum(&writer.bytes);
@@ -162,11 +162,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
 
 fn read_state(reader: &mut Reader<'_>) -> Result<State, Fault> {
     let mut state = State::new();
-    state.floor = Step(reader.unsigned()?);
+    state.frontier.floor = Step(reader.unsigned()?);
     for (author, head) in list(reader, read_head)? {
-        state.heads.insert(author, head.ok_or(Fault::Malformed)?);
+        state.frontier.heads.insert(author, head.ok_or(Fault::Malformed)?);
     }
-    state.cuts.extend(list(reader, read_head)?);
+    state.frontier.cuts.extend(list(reader, read_head)?);
     state.jobs.extend(list(reader, read_cell)?);
     Ok(state)
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::compute::id::{JobId, TaskRef};
 use crate::compute::job::{JobSpec, Plan, Quota};
-use crate::id::{Hash, NodeId, Seq, Step};
+use crate::id::{Hash, NodeId, Step};
 use crate::machine::Outbox;
-use crate::projection::{EntryRef, Head, Outcome, Projection, Replay, SnapshotError, Stamp};
+use crate::projection::{EntryRef, Frontier, Head, Outcome, Projection, Replay, SnapshotError, Stamp};
 
 use super::cell::{JobCell, Submission};
 use super::operation::Operation;
@@ -65,11 +65,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub(super) jobs: BTreeMap<JobId, JobCell>,
-    pub(super) heads: BTreeMap<NodeId, Head>,
-    /// Where logs end for ever.
-    pub(super) cuts: BTreeMap<NodeId, Option<Head>>,
-    /// All entries of the log below this step are contained or void.
-    pub(super) floor: Step,
+    pub(super) frontier: Frontier,
     /// Jobs whose end no driver has seen. Follows from the above.
     unfinished: BTreeSet<JobId>,
     refused: u64,
@@ -103,20 +99,20 @@ impl State {
 
     /// True if the author's log ends for ever somewhere.
     pub fn is_cut(&self, author: &NodeId) -> bool {
-        self.cuts.contains_key(author)
+        self.frontier.cuts.contains_key(author)
     }
 
     /// The step below which all entries of the log are contained or void.
     pub fn floor(&self) -> Step {
-        self.floor
+        self.frontier.floor
     }
 
     /// Raises the floor, and forgets jobs that were finished before it. Nodes with the same floor have the same hash.
     ///
     /// Only for who knows that no log will take an entry with a step below `floor` any more, nor be cut below it.
     pub fn compact(&mut self, floor: Step, out: &mut Outbox<Change>) {
-        self.floor = self.floor.max(floor);
-        let floor = self.floor;
+        self.frontier.floor = self.frontier.floor.max(floor);
+        let floor = self.frontier.floor;
         self.jobs.retain(|id, cell| {
             let last = cell.finishes.get(&cell.round());
             let is_kept = last.is_none_or(|stamp| stamp.step >= floor);
@@ -207,12 +203,6 @@ impl State {
         } else {
             self.unfinished.remove(&job);
         }
-    }
-
-    fn note_head(&mut self, entry: &EntryRef<'_>) {
-        let head = Head { seq: entry.seq, hash: entry.hash };
-        let known = self.heads.entry(entry.author).or_insert(head);
-        *known = (*known).max(head);
     }
 
     /// After reading a snapshot: makes anew what follows.
@@ -307,13 +297,9 @@ impl Projection for State {
     type Change = Change;
 
     fn apply(&mut self, entry: &EntryRef<'_>, out: &mut Outbox<Change>) -> Outcome {
-        if self.cuts.get(&entry.author).is_some_and(|end| entry.seq >= first_after(end.as_ref())) {
-            return Outcome::CutOff;
+        if let Err(outcome) = self.frontier.admit(entry) {
+            return outcome;
         }
-        if entry.step < self.floor {
-            return Outcome::BelowFloor;
-        }
-        self.note_head(entry);
         if entry.category != CATEGORY {
             return Outcome::OtherCategory;
         }
@@ -328,18 +314,7 @@ impl Projection for State {
     }
 
     fn cut(&mut self, author: NodeId, end: Option<Head>, out: &mut Outbox<Change>) -> Replay {
-        let from = first_after(end.as_ref());
-        if self.cuts.get(&author).is_some_and(|known| first_after(known.as_ref()) <= from) {
-            return Replay::NotNeeded;
-        }
-        self.cuts.insert(author, end);
-        if self.heads.get(&author).is_none_or(|head| head.seq < from) {
-            return Replay::NotNeeded;
-        }
-        match end {
-            Some(head) => self.heads.insert(author, head),
-            None => self.heads.remove(&author),
-        };
+        let Some(from) = self.frontier.cut(author, end) else { return Replay::NotNeeded };
         let mut replay = Replay::NotNeeded;
         self.jobs.retain(|job, cell| {
             let is_touched = cell.versions.get(&author).is_some_and(|last| *last >= from);
@@ -366,7 +341,7 @@ impl Projection for State {
     }
 
     fn heads(&self) -> &BTreeMap<NodeId, Head> {
-        &self.heads
+        &self.frontier.heads
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -377,9 +352,4 @@ impl Projection for State {
         *self = snapshot::decode(bytes)?;
         Ok(())
     }
-}
-
-/// The first sequence number after the end of a log.
-fn first_after(end: Option<&Head>) -> Seq {
-    end.map_or(Seq(1), |head| head.seq.saturating_add(1))
 }
