@@ -133,13 +133,16 @@ pub(crate) fn metric(registry: &Registry, name: &str) -> u64 {
 pub(crate) struct Frozen(Option<(tokio::runtime::Runtime, Node)>);
 
 impl Frozen {
+    /// What its key is made of.
+    pub(crate) const SEED: u8 = 99;
+
     /// Freezes once `to` has measured the round trip; gives the gossip stream that `to` has to it.
     pub(crate) async fn connected(to: &mut Node) -> (Self, Outbound) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (target, listening) = (to.handle.local_peer(), to.listening.clone());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let frozen = tokio::task::spawn_blocking(move || {
-            let node = runtime.block_on(start(99, config(&[])));
+            let node = runtime.block_on(start(Frozen::SEED, config(&[])));
             node.handle.dial(Some(target), listening).unwrap();
             runtime.block_on(stopped).unwrap();
             Frozen(Some((runtime, node)))

@@ -220,6 +220,23 @@ async fn a_peer_that_is_frozen_is_cut_off() {
     flood.await.unwrap();
 }
 
+/// It was killed, and neither pings nor full queues have told yet that the old connection is dead.
+#[tokio::test]
+async fn a_peer_that_is_back_is_spoken_with_on_its_new_connection() {
+    for listen in [TCP, QUIC] {
+        let mut patient = config(&[listen]);
+        (patient.gossip.stall_timeout, patient.ping_interval) = (PATIENCE * 2, PATIENCE * 2);
+        let mut a = start(1, patient).await;
+        let (_killed, old) = Frozen::connected(&mut a).await;
+        let mut back = start(Frozen::SEED, config(&[])).await;
+        back.handle.dial(Some(a.handle.local_peer()), a.listening.clone()).unwrap();
+        let (_, out) = stream_up(&mut a, StreamKind::Gossip).await;
+        assert_eq!(old.try_send(Class::Own, numbered(1)), Err(Shed::Closed));
+        out.try_send(Class::Own, numbered(2)).unwrap();
+        assert_eq!(frames(&mut back.gossip, 1).await, [numbered(2)]);
+    }
+}
+
 /// A stock gossipsub peer with a subscription, on TCP.
 fn stock_peer(topic: &str) -> Swarm<gossipsub::Behaviour> {
     let config =

@@ -54,7 +54,13 @@ struct Peer {
     outgoing: Outgoing,
     /// Failed attempts in a row.
     attempts: u32,
-    reader: Option<AbortHandle>,
+    reader: Option<Reader>,
+}
+
+/// Who takes in what the peer sends.
+struct Reader {
+    connection: ConnectionId,
+    task: AbortHandle,
 }
 
 enum Outgoing {
@@ -139,12 +145,21 @@ impl Behaviour {
                 if let Outgoing::Up { outbound, .. } = outgoing {
                     outbound.queue().close();
                 }
-                self.drain(reader);
+                self.drain(reader.map(|reader| reader.task));
             }
-        } else if matches!(peer.outgoing, Outgoing::Opening { connection: on } if on == connection) {
-            self.open(id);
+            return;
         }
-        // A stream that was up on it ends by itself, and its writer tells.
+        match &peer.outgoing {
+            Outgoing::Opening { connection: on } if *on == connection => self.open(id),
+            // Its writer would notice with the next frame, and lose that.
+            Outgoing::Up { connection: on, outbound, .. } if *on == connection => {
+                outbound.queue().close();
+                let kind = self.settings.kind;
+                self.emit(Event::StreamDown { peer: id, kind, reason: DownReason::Closed });
+                self.open(id);
+            }
+            _ => {}
+        }
     }
 
     /// Lets a reader take in what its peer sent last, unless too many do so already.
@@ -184,15 +199,20 @@ impl Behaviour {
         self.emit(Event::StreamUp { peer: id, kind, protocol, outbound });
     }
 
-    fn on_accepted(&mut self, id: PeerId, stream: Stream) {
+    fn on_accepted(&mut self, id: PeerId, connection: ConnectionId, stream: Stream) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let task = reader::run(stream, id, self.settings.clone());
-        let reader = self.tasks.spawn(async move {
-            task.await;
+        let reader = reader::run(stream, id, self.settings.clone());
+        let task = self.tasks.spawn(async move {
+            reader.await;
             Ended::Reader
         });
-        if let Some(older) = peer.reader.replace(reader) {
-            older.abort();
+        let Some(older) = peer.reader.replace(Reader { connection, task }) else { return };
+        let was_living = !older.task.is_finished();
+        older.task.abort();
+        // Whoever begins anew elsewhere while its stream seems to live has lost that connection, and perhaps all it knew: it was
+        // killed and is back. The old connection would take our frames until it times out.
+        if was_living && older.connection != connection && peer.connections.contains(&older.connection) {
+            self.close_connection(id, older.connection);
         }
     }
 
@@ -327,7 +347,7 @@ impl NetworkBehaviour for Behaviour {
             FromHandler::Opened { stream, protocol } => self.on_opened(peer, connection, stream, protocol),
             FromHandler::Unsupported => self.on_unsupported(peer, connection),
             FromHandler::OpenFailed { reason } => self.on_open_failed(peer, connection, &reason),
-            FromHandler::Accepted { stream } => self.on_accepted(peer, stream),
+            FromHandler::Accepted { stream } => self.on_accepted(peer, connection, stream),
             FromHandler::TooMany => {
                 tracing::debug!(%peer, kind = self.settings.kind.name(), "too many streams from one peer");
                 self.close_connection(peer, connection);

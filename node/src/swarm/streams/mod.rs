@@ -8,7 +8,8 @@
 //!
 //! The behaviour asks the handler of one connection to open a stream and gives the negotiated one to a writer
 //! task; it gives what the peer opens to a reader task, a newer one in place of an older. If the peer has
-//! another connection when the stream dies, the stream is opened there.
+//! another connection when the stream dies, the stream is opened there. If the newer one is on another connection, the peer
+//! has lost the older connection (it was killed, and is back), which is closed.
 //!
 //! **Bounds.** One outgoing and one incoming stream per peer; [`ATTEMPTS_MAX`] attempts in a row;
 //! [`INBOUND_PER_CONNECTION`] incoming streams in the life of a connection; [`DRAINING_MAX`] readers of streams

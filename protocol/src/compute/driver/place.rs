@@ -1,5 +1,6 @@
 //! Gives tasks to workers, and looks after attempts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use super::state::State;
 const TRIES: usize = 8;
 /// An attempt that takes so many times as long as another one of the same task is a straggler. Default: guess.
 const VOTE_FACTOR: u32 = 3;
+/// Attempts that wait no longer than this are left where they are: they may have begun, and the news is on its way. Default:
+/// guess.
+const WAIT_MIN: Duration = Duration::from_secs(1);
 /// Blobs that count for locality.
 const NEAR_MAX: usize = 16;
 /// Bytes in a second that fetching inputs may be expected to reach at least.
@@ -296,12 +300,16 @@ impl State {
             self.on_gone(now, node, rng, out);
         }
         let mut lost = Vec::new();
+        let mut late = BTreeMap::new();
         for (job, run) in &mut self.runs {
             let Some(view) = self.ledger.job(job) else { continue };
             let mut due = Vec::new();
             for (task, active) in &run.active {
                 let limits = &view.spec().tasks[usize::from(task.task)].limits;
                 let patience = patience(limits, &active.parts, self.config.grace);
+                let times = &run.times[usize::from(task.task)];
+                let typical =
+                    times.quantile(500).filter(|_| times.len() >= self.config.straggler_samples_min);
                 for attempt in &active.attempts {
                     let most = match attempt.started {
                         Some(_) => patience,
@@ -310,6 +318,12 @@ impl State {
                     };
                     if attempt.since(now) > most {
                         lost.push((attempt.worker, attempt.id));
+                    }
+                    if let (Some(_), Some(typical)) = (attempt.started, typical.map(crate::time::nanos)) {
+                        let ratio =
+                            crate::time::nanos(attempt.since(now)).saturating_mul(1000) / typical.max(1);
+                        let known: &mut u64 = late.entry(attempt.worker).or_default();
+                        *known = ratio.max(*known);
                     }
                 }
                 if matches!(active.phase, Phase::Waiting(until) if until <= now) {
@@ -328,7 +342,53 @@ impl State {
             self.cancelled.entry(worker).or_default().push(attempt);
             self.on_failure(now, worker, failure, rng, out);
         }
+        self.pool.set_late(late);
+        self.take_back(now, out);
         self.stragglers(now, out);
+    }
+
+    /// Attempts that wait behind others, while somebody could begin them at once, or at somebody who turned out to be slow, while
+    /// others have room, are given to those.
+    fn take_back(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let slowness_max = self.slowness_max();
+        let mut idle = self.pool.idle();
+        let mut room = self.pool.free();
+        if room == 0 {
+            return;
+        }
+        let mut waiting = Vec::new();
+        for run in self.runs.values() {
+            for active in run.active.values() {
+                let unstarted = active.attempts.iter().filter(|attempt| attempt.started.is_none());
+                waiting.extend(
+                    unstarted
+                        .map(|attempt| (attempt.since(now), attempt.id, attempt.worker))
+                        .filter(|(since, ..)| *since >= WAIT_MIN),
+                );
+            }
+        }
+        waiting.sort_by(|a, b| b.cmp(a));
+        for (_, id, worker) in waiting {
+            let is_slow = self.pool.slowness(&worker) > slowness_max;
+            if room == 0 || (idle == 0 && !is_slow) {
+                continue;
+            }
+            let Some((job, task, _)) = self.take_attempt(id, worker) else { continue };
+            idle = idle.saturating_sub(1);
+            room -= 1;
+            self.pool.on_returned(now, worker);
+            self.cancelled.entry(worker).or_default().push(id);
+            let Some(run) = self.runs.get_mut(&job) else { continue };
+            let Some(active) = run.active.get_mut(&task) else { continue };
+            if !active.failed_on.contains(&worker) {
+                active.failed_on.push(worker); // Others first.
+            }
+            let is_last_vote = active.votes.len() >= usize::from(active.voters);
+            run.settle(task, now);
+            if is_last_vote {
+                self.decide(now, job, task, out);
+            }
+        }
     }
 
     /// Attempts that take much longer than their like get a second one, the longest first (Zaharia et al., *Improving
@@ -356,7 +416,8 @@ impl State {
                     let Some(fastest) = active.votes.iter().map(|vote| vote.took).min() else { continue };
                     limit = fastest.max(config.tick).saturating_mul(VOTE_FACTOR);
                 }
-                for attempt in active.attempts.iter().filter(|attempt| !attempt.is_straggler) {
+                let running = active.attempts.iter().filter(|attempt| attempt.started.is_some());
+                for attempt in running.filter(|attempt| !attempt.is_straggler) {
                     let after = attempt.since(now);
                     if after > limit {
                         found.push((after, *job, *task, attempt.id, attempt.worker));
@@ -365,7 +426,8 @@ impl State {
             }
         }
         found.sort_by(|a, b| b.cmp(a));
-        for (after, job, task, id, worker) in found.into_iter().take(self.pool.free()) {
+        let room = if is_idle { self.pool.idle() } else { self.pool.free() };
+        for (after, job, task, id, worker) in found.into_iter().take(room) {
             let Some(run) = self.runs.get_mut(&job) else { continue };
             let Some(active) = run.active.get_mut(&task) else { continue };
             if active.copies >= self.config.copies_max {

@@ -23,7 +23,11 @@ const LOSS_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl State {
     /// Takes an attempt off the books; `None` if it is not known, or not of this worker.
-    fn take_attempt(&mut self, id: AttemptId, worker: NodeId) -> Option<(JobId, TaskRef, Attempt)> {
+    pub(super) fn take_attempt(
+        &mut self,
+        id: AttemptId,
+        worker: NodeId,
+    ) -> Option<(JobId, TaskRef, Attempt)> {
         let (job, task) = *self.attempts.get(&id)?;
         let run = self.runs.get_mut(&job)?;
         let active = run.active.get_mut(&task)?;
@@ -140,37 +144,44 @@ impl State {
         if known.is_some_and(|known| known != vote.result.hash) {
             self.dissent(now, job, task, vote, out);
         }
-        let Some(run) = self.runs.get_mut(&job) else { return };
-        let is_over = run.active.get(&task).is_some_and(|active| active.attempts.is_empty());
-        let is_in_log =
-            self.ledger.job(&job).and_then(|view| view.task(task)).is_some_and(|state| state.has_ended());
-        if is_over && is_in_log {
+        self.release_if_over(now, job, task, out);
+    }
+
+    /// Forgets a task that was decided, once that is in the log and nobody is at it any more.
+    pub(super) fn release_if_over(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
+        let active = self.runs.get(&job).and_then(|run| run.active.get(&task));
+        let is_over = active.is_some_and(|active| active.attempts.is_empty());
+        let view = self.ledger.job(&job);
+        if is_over && view.and_then(|view| view.task(task)).is_some_and(|state| state.has_ended()) {
             self.release(now, job, task, out);
         }
     }
 
     /// Looks whether the votes are enough.
-    fn decide(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
+    pub(super) fn decide(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
         let voters_extra = self.config.voters_extra;
         let Some(run) = self.runs.get_mut(&job) else { return };
         let Some(active) = run.active.get_mut(&task) else { return };
+        if matches!(active.phase, Phase::Decided(_)) {
+            return; // With another worker that was found out, or before its last attempt was taken back.
+        }
         if let Some(expected) = active.restores {
             return self.on_restored(now, job, task, expected, out);
         }
         if let Some(result) = active.quorum() {
             return self.conclude(now, job, task, result, out);
         }
-        if active.votes.len() >= usize::from(active.voters) && active.attempts.is_empty() {
+        // Each vote against the leading result has to be made up for by one more worker, who is asked without waiting for the others.
+        let against = active.votes.len() - active.leader().map_or(0, |(_, votes)| votes);
+        let against = u8::try_from(against).unwrap_or(u8::MAX);
+        let voters = active.redundancy.saturating_add(against.min(voters_extra));
+        if voters > active.voters {
+            active.voters = voters;
             let results = active.results();
-            let voters_max = active.redundancy.saturating_add(voters_extra);
-            // Copies for stragglers have answered as well: those to be asked now come on top of them.
-            let asked = active.voters.max(u8::try_from(active.votes.len()).unwrap_or(u8::MAX));
-            if asked < voters_max {
-                let agreeing = active.leader().map_or(0, |(_, votes)| u8::try_from(votes).unwrap_or(u8::MAX));
-                let more = active.redundancy.saturating_sub(agreeing).max(1);
-                active.voters = asked.saturating_add(more).min(voters_max);
-                out.push(Output::Event(Event::Tie { job, task, results }));
-            } else if let Some(result) = active.majority() {
+            out.push(Output::Event(Event::Tie { job, task, results }));
+        } else if active.votes.len() >= usize::from(active.voters) && active.attempts.is_empty() {
+            let results = active.results();
+            if let Some(result) = active.majority() {
                 return self.conclude(now, job, task, result, out);
             } else {
                 let detail = format!("{} workers have {results} different results", active.votes.len());
@@ -215,9 +226,9 @@ impl State {
             wall_ms: first.wall_ms,
         });
         run.wants.remove(&task);
-        if active.redundancy == 1 {
-            self.overtake(now, job, task, out);
-        }
+        // Where results are compared, those that are being made are waited for: they may find another liar.
+        let is_compared = active.redundancy > 1;
+        self.overtake(now, job, task, is_compared, out);
         for vote in &wrong {
             self.dissent(now, job, task, vote, out);
         }
@@ -226,18 +237,34 @@ impl State {
         }
     }
 
-    /// Takes the other attempts of a task back.
-    fn overtake(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
+    /// Takes the other attempts of a task back; of those that have begun, only if they are not to be kept.
+    fn overtake(
+        &mut self,
+        now: Time,
+        job: JobId,
+        task: TaskRef,
+        keep_started: bool,
+        out: &mut Outbox<Output>,
+    ) {
         let Some(run) = self.runs.get_mut(&job) else { return };
         let typical = run.typical(task);
         let Some(active) = run.active.get_mut(&task) else { return };
-        for attempt in std::mem::take(&mut active.attempts) {
+        let (kept, taken): (SmallVec<[Attempt; 1]>, SmallVec<[Attempt; 1]>) =
+            std::mem::take(&mut active.attempts)
+                .into_iter()
+                .partition(|attempt| keep_started && attempt.started.is_some());
+        active.copies =
+            u8::try_from(kept.iter().filter(|attempt| attempt.is_straggler).count()).unwrap_or(u8::MAX);
+        active.attempts = kept;
+        for attempt in taken {
             run.attempts -= 1;
             self.attempts.remove(&attempt.id);
-            self.pool.on_overtaken(now, attempt.worker, attempt.since(now), typical);
+            match attempt.started {
+                Some(_) => self.pool.on_overtaken(now, attempt.worker, attempt.since(now), typical),
+                None => self.pool.on_returned(now, attempt.worker),
+            }
             self.cancelled.entry(attempt.worker).or_default().push(attempt.id);
         }
-        active.copies = 0;
         self.send_cancels(out);
     }
 
@@ -340,12 +367,7 @@ impl State {
         let Some(run) = self.runs.get_mut(&job) else { return };
         let Some(active) = run.active.get_mut(&task) else { return };
         if matches!(active.phase, Phase::Decided(_)) {
-            let is_over = active.attempts.is_empty();
-            let view = self.ledger.job(&job);
-            if is_over && view.and_then(|view| view.task(task)).is_some_and(|state| state.has_ended()) {
-                self.release(now, job, task, out);
-            }
-            return;
+            return self.release_if_over(now, job, task, out);
         }
         if active.votes.len() >= usize::from(active.voters) {
             // It was one beside those that were asked, for a straggler: their answers decide.
@@ -461,7 +483,7 @@ impl State {
         mut detail: String,
         out: &mut Outbox<Output>,
     ) {
-        self.overtake(now, job, task, out);
+        self.overtake(now, job, task, false, out);
         let Some(view) = self.ledger.job(&job) else { return };
         let last_stage = view.spec().tasks[usize::from(task.task)].last_stage();
         let Some(run) = self.runs.get_mut(&job) else { return };

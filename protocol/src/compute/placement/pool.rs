@@ -189,6 +189,8 @@ struct Worker {
     assigned: u32,
     /// Its place in the list of those with room.
     place: Option<usize>,
+    /// Its place in the list of those with a slot that nobody uses.
+    idle_place: Option<usize>,
 }
 
 impl Worker {
@@ -225,6 +227,10 @@ pub struct Pool {
     workers: BTreeMap<NodeId, Worker>,
     /// Those with room, in no order that means anything.
     free: Vec<NodeId>,
+    /// Of these, those with a slot that nobody uses, as far as is known.
+    idle: Vec<NodeId>,
+    /// Whose attempts under way take longer than others, and how much, in thousandths.
+    late: BTreeMap<NodeId, u64>,
     /// Breakers that are open, and until when.
     open: BTreeMap<NodeId, Time>,
     holders: BTreeMap<Hash, Vec<NodeId>>,
@@ -246,6 +252,8 @@ impl Pool {
             config,
             workers: BTreeMap::new(),
             free: Vec::new(),
+            idle: Vec::new(),
+            late: BTreeMap::new(),
             open: BTreeMap::new(),
             holders: BTreeMap::new(),
             dissents: BTreeMap::new(),
@@ -271,6 +279,7 @@ impl Pool {
             heard: now,
             assigned: 0,
             place: None,
+            idle_place: None,
         });
         worker.heard = now;
         self.slots = self.slots + u64::from(offer.slots) - u64::from(worker.offer.slots);
@@ -316,7 +325,11 @@ impl Pool {
             if let Some(place) = worker.place {
                 self.unlist(place);
             }
+            if let Some(place) = worker.idle_place {
+                self.unlist_idle(place);
+            }
         }
+        self.late.remove(node);
         self.holders.retain(|_, holders| {
             holders.retain(|holder| holder != node);
             !holders.is_empty()
@@ -423,6 +436,17 @@ impl Pool {
         self.free.len()
     }
 
+    /// How many have a slot that nobody uses, as far as is known.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Whose attempts under way take longer than others, and how much at least, in thousandths: they show it before they have
+    /// done anything.
+    pub fn set_late(&mut self, late: BTreeMap<NodeId, u64>) {
+        self.late = late;
+    }
+
     /// Attempts that all workers could run at once.
     pub fn slots(&self) -> u64 {
         self.slots
@@ -435,7 +459,8 @@ impl Pool {
 
     /// How long a worker takes compared with others, in thousandths.
     pub fn slowness(&self, node: &NodeId) -> u64 {
-        self.workers.get(node).map_or(1000, |worker| worker.health.slowness())
+        let late = self.late.get(node).copied().unwrap_or(0);
+        self.workers.get(node).map_or(1000, |worker| worker.health.slowness()).max(late)
     }
 
     /// All workers, for people.
@@ -465,7 +490,7 @@ impl Pool {
     fn has_faster(&self, wanted: &Wanted<'_>) -> bool {
         self.workers.iter().any(|(node, worker)| {
             !worker.health.has_only_failed()
-                && worker.health.slowness() <= wanted.slowness_max
+                && self.slowness(node) <= wanted.slowness_max
                 && worker.breaker.is_closed()
                 && lacks(&worker.offer, wanted).is_none()
                 && !(wanted.excluded)(node)
@@ -485,14 +510,19 @@ impl Pool {
     }
 
     fn by_strategy(&self, wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<NodeId> {
-        let count = self.free.len();
-        if count == 0 {
-            return None;
-        }
         if self.config.strategy == Strategy::RoundRobin {
             return self.after_last(wanted);
         }
-        let at = |rng: &mut dyn FnMut() -> u64| self.free[index(rng(), count)];
+        // To wait behind others is worse than any choice among those who would begin at once.
+        self.of_list(&self.idle, wanted, rng).or_else(|| self.of_list(&self.free, wanted, rng))
+    }
+
+    fn of_list(&self, list: &[NodeId], wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<NodeId> {
+        let count = list.len();
+        if count == 0 {
+            return None;
+        }
+        let at = |rng: &mut dyn FnMut() -> u64| list[index(rng(), count)];
         let mut draw = || rng.next_u64();
         let enough = match self.config.strategy {
             Strategy::Random | Strategy::RoundRobin => 1,
@@ -514,7 +544,7 @@ impl Pool {
         if sample.is_empty() {
             // Few, or hardly anybody fits: look at all, from a random one on.
             let start = index(draw(), count);
-            let all = (0..count).map(|place| self.free[(start + place) % count]);
+            let all = (0..count).map(|place| list[(start + place) % count]);
             let fitting = all.filter(|node| self.is_eligible(node, wanted));
             if self.config.strategy == Strategy::PowerOfTwo || self.config.strategy == Strategy::Random {
                 // Neighbours in the list are as good as random, but the first alone is not: it follows gaps.
@@ -577,7 +607,7 @@ impl Pool {
         self.workers.get(node).is_some_and(|worker| {
             worker.place.is_some()
                 && lacks(&worker.offer, wanted).is_none()
-                && worker.health.slowness() <= wanted.slowness_max
+                && self.slowness(node) <= wanted.slowness_max
                 && !(wanted.excluded)(node)
         })
     }
@@ -628,6 +658,19 @@ impl Pool {
             None => drop(self.open.remove(&node)),
         }
         let has_room = worker.assigned < room;
+        let is_idle = has_room && worker.assigned.max(worker.offer.active) < worker.offer.slots;
+        match (is_idle, worker.idle_place) {
+            (true, None) => {
+                worker.idle_place = Some(self.idle.len());
+                self.idle.push(node);
+            }
+            (false, Some(place)) => {
+                worker.idle_place = None;
+                self.unlist_idle(place);
+            }
+            _ => {}
+        }
+        let Some(worker) = self.workers.get_mut(&node) else { return };
         match (has_room, worker.place) {
             (true, None) => {
                 worker.place = Some(self.free.len());
@@ -650,9 +693,22 @@ impl Pool {
         }
     }
 
+    fn unlist_idle(&mut self, place: usize) {
+        self.idle.swap_remove(place);
+        if let Some(moved) = self.idle.get(place)
+            && let Some(worker) = self.workers.get_mut(moved)
+        {
+            worker.idle_place = Some(place);
+        }
+    }
+
     /// For tests.
     #[doc(hidden)]
     pub fn check_invariants(&self) {
+        for (place, node) in self.idle.iter().enumerate() {
+            assert_eq!(self.workers[node].idle_place, Some(place), "the list of the idle is in step");
+            assert!(self.workers[node].place.is_some(), "who is idle has room");
+        }
         for (place, node) in self.free.iter().enumerate() {
             assert_eq!(self.workers[node].place, Some(place), "the list of those with room is in step");
         }
