@@ -170,7 +170,12 @@ fn what_is_wrong_has_its_line_its_value_and_a_remedy() {
             "task.count.for_each.chunk_of: there is no input `txt`",
         ),
         ("bytes = \"1KiB\"", "bytes = 0", 15, "task.count.for_each.bytes: 0 is out of range"),
-        ("align = \"line\"", "align = \"word\"", 15, "`word` does not fit; give \"byte\" or \"line\""),
+        (
+            "align = \"line\"",
+            "align = \"word\"",
+            15,
+            "`word` does not fit; give \"byte\", \"line\" or \"row_group\"",
+        ),
         (
             "cpu = \"30s\"",
             "cpu = \"30h\"",
@@ -228,6 +233,26 @@ fn cycles_name_their_tasks() {
         .iter()
         .any(|cycle| found[0].contains(cycle));
     assert!(is_any, "{found:#?}");
+}
+
+#[test]
+fn row_groups_are_for_operations_that_read_them() {
+    let text = "name = \"a\"\n[inputs.table]\nfile = \"big.txt\"\n[task.part]\noperation = \"analyze\"\n\
+        for_each = { chunk_of = \"table\", bytes = 1000, align = \"row_group\" }\n";
+    let (spec, plan) = read_toml(text).unwrap();
+    assert_eq!(spec.tasks[0].each, Some(Each::Chunk { input: 0, bytes: 1000, align: Align::RowGroup }));
+    assert_eq!(plan.total(), 10);
+    assert_eq!(JobSpec::decode(&spec.encode()), Ok(spec));
+    let remedy = "job.toml:6: task.part.for_each.align: row groups of Parquet files are read by analyze alone; use that";
+    for wrong_one in [
+        text.replace("\"analyze\"", "\"hash\""),
+        format!("{text}[task.part.fallback]\noperation = \"hash\"\n"),
+    ] {
+        let found = wrong(&wrong_one);
+        assert!(found.len() == 1 && found[0].starts_with(remedy), "{found:#?}");
+    }
+    let found = wrong(&text.replace("row_group", "rows"));
+    assert!(found[0].contains("give \"byte\", \"line\" or \"row_group\""), "{found:#?}");
 }
 
 #[test]
