@@ -262,6 +262,23 @@ fn quotas_are_checked_before_anything_is_done() {
     let error = read("job.toml", &chunks, Format::Toml, &files(), 0, &quota).unwrap_err();
     assert_eq!(error.faults[0].line, 15);
     assert!(error.to_string().contains("at least 10000 tasks, more than 9999"), "{error}");
+    // More to fetch than a job may: ten chunks by three workers each, who all have the program, and one of all of the text.
+    let program = BlobRef { size: 700, ..BlobRef::of(b"module") };
+    let mut sized = files();
+    sized.insert("wordcount.wasm".to_owned(), program);
+    let bytes = 3 * (10_000 + 10 * 700) + 3 * 700 + 10_000;
+    let read_with = |most| {
+        let quota = Quota { transfer_bytes_max: most, ..Quota::default() };
+        read("job.toml", JOB, Format::Toml, &sized, 0, &quota)
+    };
+    assert!(read_with(bytes).is_ok());
+    let error = read_with(bytes - 1).unwrap_err();
+    let line = JOB.lines().position(|line| line.starts_with("inputs = [\"merge\"")).unwrap() + 1;
+    assert_eq!(error.faults[0].line as usize, line);
+    let message = format!(
+        "task.total.inputs: with these 1 tasks on 1 workers each the job would fetch at least {bytes} bytes"
+    );
+    assert!(error.to_string().contains(&message), "{error}");
     // A fan-in that is too wide.
     let wide = chunks
         .replace("[task.merge]", "[task.wide]\noperation = \"concat\"\ninputs = \"count\"\n[task.merge]");
