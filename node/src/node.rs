@@ -10,6 +10,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::Multiaddr;
+use omnimesh_protocol::compute::blob::Pace;
 use omnimesh_protocol::config::{Config, InvalidConfig};
 use omnimesh_protocol::envelope::{Channel, ChannelError};
 use omnimesh_protocol::event::{Event, Stream as EventStream};
@@ -690,7 +691,7 @@ fn start_actors(
         }
     };
     let blobs = kept.blobs.clone().map(|store| {
-        let blobs = BlobActor::new(common.clone(), store);
+        let blobs = BlobActor::new(common.clone(), store, Pace::new(config.compute.transfer_bytes_per_s));
         Supervisor::start(|_| blobs)
     });
     let compute = match (&log, &blobs, &kept.log, &kept.blobs, jobs) {

@@ -5,7 +5,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use omnimesh_node::store::blob::BLOB_DIR;
 use omnimesh_node::{GetError, MeshNode, NodeOptions};
@@ -17,12 +17,18 @@ use omnimesh_protocol::{Hash, Identity, Mesh};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn start(number: u8, dir: &Path, bootstrap: Vec<String>) -> MeshNode {
+    start_with(number, dir, bootstrap, 0).await
+}
+
+/// A node that sends no more than so many bytes of blobs in a second.
+async fn start_with(number: u8, dir: &Path, bootstrap: Vec<String>, bytes_per_s: u64) -> MeshNode {
     let identity = Identity::from_seed(&[number; 32]);
     let mut options =
         NodeOptions { is_new: true, ..NodeOptions::in_memory(identity, Mesh::open("blob-test").unwrap()) };
     options.data_dir = Some(dir.to_owned());
     options.config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
     options.config.network.bootstrap = bootstrap;
+    options.config.compute.transfer_bytes_per_s = bytes_per_s;
     options.config.api.listen = "127.0.0.1:0".parse().unwrap();
     let node = MeshNode::start(options).await.unwrap();
     tokio::time::timeout(PATIENCE, node.wait_ready()).await.expect("it finds the mesh").unwrap();
@@ -111,6 +117,31 @@ async fn what_is_damaged_at_one_comes_from_another() {
     // The one that had lost it mends its own copy.
     get(&alice, blob.hash).await;
     assert!(read(&alice, blob) == content);
+    for node in [alice, bob, carol] {
+        node.shutdown().await;
+    }
+}
+
+#[actix::test]
+async fn a_node_with_a_limit_sends_no_faster_than_it_may() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let rate = 2 * GROUP_BYTES;
+    let alice = start_with(1, dirs[0].path(), Vec::new(), rate).await;
+    let bob = start(2, dirs[1].path(), alice.bootstrap_addresses()).await;
+    let carol = start(3, dirs[2].path(), alice.bootstrap_addresses()).await;
+    // Two blobs, for two at once: the limit is that of the node, not of a peer or a transfer.
+    let contents = [content(8 * GROUP_BYTES), content(8 * GROUP_BYTES + 1)];
+    let blobs = contents.each_ref().map(|content| alice.blobs().unwrap().put(&content[..], false).unwrap());
+    let begin = Instant::now();
+    futures::join!(get(&bob, blobs[0].hash), get(&carol, blobs[1].hash));
+    let took = begin.elapsed();
+    // A second's worth goes at once, and the last pieces of each are on their way when they are waited for.
+    let sent = 16 * GROUP_BYTES;
+    let least = Duration::from_secs((sent - 2 * GROUP_BYTES) / rate - 1);
+    assert!(took >= least / 2, "{sent} bytes in {took:?}, with {rate} bytes a second");
+    for (node, (blob, content)) in [&bob, &carol].into_iter().zip(blobs.into_iter().zip(&contents)) {
+        assert!(read(node, blob) == *content);
+    }
     for node in [alice, bob, carol] {
         node.shutdown().await;
     }

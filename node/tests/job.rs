@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{PATIENCE, start};
@@ -15,6 +16,10 @@ use omnimesh_protocol::compute::job::{self, Format, JobSpec, Quota};
 use omnimesh_protocol::compute::ledger::JobState;
 use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
 use omnimesh_protocol::{Identity, NodeId};
+use parquet::data_type::{DoubleType, FixedLenByteArray, FixedLenByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 
 fn read_job(text: &str, files: &[(&str, BlobRef)]) -> JobSpec {
     let files: BTreeMap<_, _> = files.iter().map(|(name, blob)| ((*name).to_owned(), *blob)).collect();
@@ -131,6 +136,78 @@ async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
     let driver = bob.look_at_jobs(move |seen| seen.driver.ledger().job(&job).unwrap().holder().node);
     assert_ne!(driver.await.unwrap(), Identity::from_seed(&[1; 32]).id());
     for node in [bob, carol] {
+        node.shutdown().await;
+    }
+}
+
+const COLUMNS: &str = r#"
+name = "columns"
+[inputs.table]
+file = "table"
+[task.part]
+operation = "analyze"
+for_each = { chunk_of = "table", bytes = "512KiB", align = "row_group" }
+params = { columns = ["size"] }
+limits = { memory = "64MiB" }
+[task.report]
+operation = "analyze_merge"
+inputs = ["part"]
+"#;
+
+/// A Parquet file of so many row groups of 8,192 rows: 64 KiB of numbers, and as much that is no number.
+fn parquet_file(groups: u32) -> Vec<u8> {
+    let schema = "message table { required fixed_len_byte_array(8) id; required double size; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    for group in 0..groups {
+        let sizes: Vec<f64> = (0..8192).map(|row| f64::from(group * 8192 + row)).collect();
+        let id = |size: &f64| FixedLenByteArray::from(size.to_be_bytes().to_vec());
+        let ids: Vec<_> = sizes.iter().map(id).collect();
+        let mut rows = writer.next_row_group().unwrap();
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<FixedLenByteArrayType>().write_batch(&ids, None, None).unwrap();
+        column.close().unwrap();
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<DoubleType>().write_batch(&sizes, None, None).unwrap();
+        column.close().unwrap();
+        rows.close().unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+#[actix::test]
+async fn a_parquet_file_is_split_by_its_row_groups() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    // Who has the file does none of the work, and nobody keeps a copy of it.
+    let alice = start("columns", 1, dirs[0].path(), Vec::new(), |config| {
+        (config.compute.work, config.compute.input_copies) = (false, 0);
+    })
+    .await;
+    let bob = start("columns", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
+    let file = parquet_file(40);
+    let blob = alice.blobs().unwrap().put(&file[..], false).unwrap();
+    let spec = read_job(COLUMNS, &[("table", blob)]);
+    let job = alice.submit(spec.clone()).await.unwrap();
+    assert_eq!(ended(&alice, job).await, JobState::Succeeded);
+    let output = outputs(&alice, job).await[0];
+    let report: serde_json::Value = serde_json::from_slice(&content(&alice, output).await).unwrap();
+    let rows = 40 * 8192;
+    assert_eq!([&report["rows"], &report["columns"][0]["count"]], [rows, rows]);
+    assert_eq!(report["columns"][0]["max"], f64::from(rows - 1));
+    let mean = report["columns"][0]["mean"].as_f64().unwrap();
+    assert!((mean - f64::from(rows - 1) / 2.0).abs() < 1e-6, "{mean}");
+    let parts = alice.look_at_jobs(move |seen| seen.driver.ledger().job(&job).unwrap().plan().count(0));
+    assert!(parts.await.unwrap() > 8, "it was split");
+    assert_eq!(workers(&alice, job).await, BTreeSet::from([Identity::from_seed(&[2; 32]).id()]));
+    // What is no Parquet file is told as that.
+    let blob = alice.blobs().unwrap().put(&vec![b'x'; 3 << 20][..], false).unwrap();
+    let once = COLUMNS.replace("limits =", "retry = { max = 0 }\nlimits =");
+    let job = alice.submit(read_job(&once, &[("table", blob)])).await.unwrap();
+    assert_eq!(ended(&alice, job).await, JobState::Failed);
+    for node in [alice, bob] {
         node.shutdown().await;
     }
 }

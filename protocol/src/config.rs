@@ -406,6 +406,9 @@ impl Default for CheckpointsConfig {
 pub struct ComputeConfig {
     /// Bytes of blobs that are kept; what was used longest ago goes first, what is pinned stays. Default 4 GiB: guess.
     pub blob_bytes: u64,
+    /// Bytes of blobs that this node sends to others in a second, all together; a second's worth may go at once after a rest. 0 for no
+    /// limit, which is the default. Lower leaves more of the line to others, and lets workers wait for what is only here.
+    pub transfer_bytes_per_s: u64,
     /// Whether this node does tasks of jobs. It submits and drives jobs in any case.
     pub work: bool,
     /// Tasks that run here at once; 0 for one for each core. Default 0. Set it lower on machines that do other work.
@@ -443,6 +446,8 @@ pub struct ComputeConfig {
     pub job_tasks_max: u64,
     /// Length of all inputs together of one job that is submitted here. Default: see [`Quota`].
     pub job_input_bytes_max: u64,
+    /// What all tasks of such a job together may have to fetch, of inputs and programs. Default: see [`Quota`].
+    pub job_transfer_bytes_max: u64,
     /// What a task of a job that is submitted here may ask for in CPU time. Default: see [`Quota`].
     pub task_cpu_ms_max: u64,
     /// The same in memory.
@@ -458,6 +463,7 @@ impl Default for ComputeConfig {
         let quota = Quota::default();
         ComputeConfig {
             blob_bytes: 4 << 30,
+            transfer_bytes_per_s: 0,
             work: true,
             slots: 0,
             queue: 256,
@@ -476,6 +482,7 @@ impl Default for ComputeConfig {
             jobs_max: 256,
             job_tasks_max: quota.tasks_max,
             job_input_bytes_max: quota.input_bytes_max,
+            job_transfer_bytes_max: quota.transfer_bytes_max,
             task_cpu_ms_max: quota.cpu_ms_max,
             task_memory_bytes_max: quota.memory_bytes_max,
             task_output_bytes_max: quota.output_bytes_max,
@@ -503,6 +510,7 @@ impl ComputeConfig {
             output_bytes_max: self.task_output_bytes_max,
             wall_ms_max: self.task_wall_ms_max,
             input_bytes_max: self.job_input_bytes_max,
+            transfer_bytes_max: self.job_transfer_bytes_max,
         }
     }
 }

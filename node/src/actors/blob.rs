@@ -21,7 +21,9 @@ use actix::prelude::*;
 use bytes::Bytes;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::wire::{DecodeError, Frame, Held};
-use omnimesh_protocol::compute::blob::{Fetch, FetchConfig, FetchError, Groups, Input, Outline, Output};
+use omnimesh_protocol::compute::blob::{
+    Fetch, FetchConfig, FetchError, Groups, Input, Outline, Output, Pace,
+};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::{Hash, NodeId, Outbox};
 use tokio::sync::{mpsc, oneshot};
@@ -88,6 +90,7 @@ pub(crate) struct BlobActor {
     asked: BTreeMap<u64, (NodeId, Asked)>,
     next_id: u64,
     serving: BTreeMap<NodeId, usize>,
+    pace: Pace,
     inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
     /// Counts the machines, so that answers to an earlier one are known.
     life: u64,
@@ -137,7 +140,7 @@ struct Run {
 }
 
 impl BlobActor {
-    pub(crate) fn new(common: Common, store: Arc<BlobStore>) -> Self {
+    pub(crate) fn new(common: Common, store: Arc<BlobStore>, pace: Pace) -> Self {
         BlobActor {
             common,
             store,
@@ -146,6 +149,7 @@ impl BlobActor {
             asked: BTreeMap::new(),
             next_id: 0,
             serving: BTreeMap::new(),
+            pace,
             inbound: Arc::default(),
             life: 0,
         }
@@ -481,7 +485,7 @@ impl BlobActor {
             Frame::Have { id, held } => self.on_have(from, id, held, ctx),
             Frame::Outline { id, values, .. } => self.on_answer(from, id, Some(values), ctx),
             Frame::Group { id, bytes } => self.on_answer(from, id, Some(bytes), ctx),
-            Frame::Decline { id, .. } => self.on_answer(from, id, None, ctx),
+            Frame::Decline { id, is_busy } => self.on_decline(from, id, is_busy, ctx),
         }
     }
 
@@ -495,26 +499,52 @@ impl BlobActor {
     ) {
         let all: usize = self.serving.values().sum();
         let own = self.serving.entry(to).or_default();
-        if *own >= SERVED_PER_PEER || all >= SERVED_MAX {
+        let is_late = self.pace.wait(self.common.now()).is_none();
+        if *own >= SERVED_PER_PEER || all >= SERVED_MAX || is_late {
             return self.send(&to, Class::Control, &Frame::Decline { id, is_busy: true });
         }
         *own += 1;
-        self.block(ctx, work, move |actor, _, done| {
-            if let Some(own) = actor.serving.get_mut(&to) {
-                *own -= 1;
-                if *own == 0 {
-                    actor.serving.remove(&to);
-                }
-            }
-            match done {
-                Ok(Some(frame)) => actor.send(&to, Class::Own, &frame),
-                Ok(None) => actor.send(&to, Class::Control, &Frame::Decline { id, is_busy: false }),
+        self.block(ctx, work, move |actor, ctx, done| {
+            let frame = match done {
+                Ok(Some(frame)) => return actor.answer(to, id, frame.encode(), ctx),
+                Ok(None) => Frame::Decline { id, is_busy: false },
                 Err(error) => {
                     tracing::error!("{error}");
-                    actor.send(&to, Class::Control, &Frame::Decline { id, is_busy: false });
+                    Frame::Decline { id, is_busy: false }
                 }
+            };
+            actor.end_serving(&to);
+            actor.send(&to, Class::Control, &frame);
+        });
+    }
+
+    /// Sends an answer when the pace has room for it; it is being made until then.
+    fn answer(&mut self, to: NodeId, id: u64, frame: Bytes, ctx: &mut Context<Self>) {
+        let Some(wait) = self.pace.admit(self.common.now(), frame.len() as u64) else {
+            self.end_serving(&to);
+            return self.send(&to, Class::Control, &Frame::Decline { id, is_busy: true });
+        };
+        if wait.is_zero() {
+            self.end_serving(&to);
+            let _ = self.peers.send(&to, Class::Own, frame);
+            return;
+        }
+        let life = self.life;
+        ctx.run_later(wait, move |actor, _| {
+            if actor.life == life {
+                actor.end_serving(&to);
+                let _ = actor.peers.send(&to, Class::Own, frame);
             }
         });
+    }
+
+    fn end_serving(&mut self, to: &NodeId) {
+        if let Some(own) = self.serving.get_mut(to) {
+            *own -= 1;
+            if *own == 0 {
+                self.serving.remove(to);
+            }
+        }
     }
 
     fn on_have(&mut self, from: NodeId, id: u64, held: Vec<Held>, ctx: &mut Context<Self>) {
@@ -545,6 +575,18 @@ impl BlobActor {
                 self.give(hash, Input::Group { peer, group, bytes }, ctx);
             }
             Some((_, Asked::Want(_))) | None => {}
+        }
+    }
+
+    fn on_decline(&mut self, from: NodeId, id: u64, is_busy: bool, ctx: &mut Context<Self>) {
+        match self.asked.get(&id) {
+            // It has the outline, and may be asked again when it says anew what it has.
+            Some((node, Asked::Outline(hash))) if is_busy && *node == from => {
+                let hash = *hash;
+                self.asked.remove(&id);
+                self.give(hash, Input::Gone(from), ctx);
+            }
+            _ => self.on_answer(from, id, None, ctx),
         }
     }
 

@@ -21,4 +21,4 @@ mod keys;
 mod task;
 
 pub use keys::{KEY_DIR, KeyFiles};
-pub use task::{Cancel, Context, Input, Keys, NoKeys, OpError, Output, Task, run};
+pub use task::{Cancel, Context, Input, Keys, NoKeys, OpError, Output, RowGroups, Task, run};

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,17 +27,35 @@ pub struct Input {
     pub offset: u64,
     /// Its BLAKE3, if it is known: of a whole blob, which was checked when it was read.
     pub hash: Option<Hash>,
+    /// That it is row groups of a Parquet file, and what belongs to them.
+    pub row_groups: Option<RowGroups>,
+}
+
+/// What belongs to some row groups of a Parquet file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowGroups {
+    /// The footer of the file.
+    pub footer: Bytes,
+    /// The length of the file in bytes.
+    pub size: u64,
+    /// The part of the file, in bytes: those row groups are meant that begin in it.
+    pub part: Range<u64>,
 }
 
 impl Input {
     /// A whole blob.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Input { bytes: Some(bytes.into()), offset: 0, hash: None }
+        Input { bytes: Some(bytes.into()), offset: 0, hash: None, row_groups: None }
     }
 
     /// A whole blob whose content was checked against its name, for operation `hash`.
     pub fn checked(hash: Hash) -> Self {
-        Input { bytes: None, offset: 0, hash: Some(hash) }
+        Input { bytes: None, offset: 0, hash: Some(hash), row_groups: None }
+    }
+
+    /// The output of a task that was skipped.
+    pub fn missing() -> Self {
+        Input { bytes: None, offset: 0, hash: None, row_groups: None }
     }
 }
 

@@ -224,7 +224,11 @@ fn fan_out(spec: &JobSpec, task: &TaskSpec) -> Option<String> {
     Some(match task.each? {
         Each::Chunk { input, bytes, align } => {
             let name = spec.inputs.get(usize::from(input)).map_or("", |input| &input.name);
-            let align = if align == Align::Line { ", whole lines" } else { "" };
+            let align = match align {
+                Align::Byte => "",
+                Align::Line => ", whole lines",
+                Align::RowGroup => ", whole row groups",
+            };
             format!("{name}, {} at a time{align}", bytes_text(bytes))
         }
         Each::Output { task, group: 1 } => format!("each output of {}", family_name(spec, task)),

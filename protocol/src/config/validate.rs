@@ -113,6 +113,19 @@ impl Check {
 
     fn compute(&mut self, compute: &ComputeConfig) {
         self.range("compute.blob_bytes", compute.blob_bytes, 1 << 20, 1 << 50);
+        if compute.transfer_bytes_per_s != 0 {
+            let (least, most) = (64 << 10, 1 << 40);
+            // A piece of a blob has 1 MiB, and whoever asks for it does not wait for ever.
+            if !(least..=most).contains(&compute.transfer_bytes_per_s) {
+                let remedy = format!("use {least} to {most}, or 0 for no limit");
+                self.fail(
+                    "compute.transfer_bytes_per_s",
+                    compute.transfer_bytes_per_s,
+                    "out of range",
+                    remedy,
+                );
+            }
+        }
         self.range("compute.slots", compute.slots, 0, 1024);
         self.range("compute.queue", compute.queue, 0, 1024);
         self.range("compute.threads", compute.threads, 0, 1024);

@@ -170,7 +170,12 @@ fn what_is_wrong_has_its_line_its_value_and_a_remedy() {
             "task.count.for_each.chunk_of: there is no input `txt`",
         ),
         ("bytes = \"1KiB\"", "bytes = 0", 15, "task.count.for_each.bytes: 0 is out of range"),
-        ("align = \"line\"", "align = \"word\"", 15, "`word` does not fit; give \"byte\" or \"line\""),
+        (
+            "align = \"line\"",
+            "align = \"word\"",
+            15,
+            "`word` does not fit; give \"byte\", \"line\" or \"row_group\"",
+        ),
         (
             "cpu = \"30s\"",
             "cpu = \"30h\"",
@@ -231,12 +236,49 @@ fn cycles_name_their_tasks() {
 }
 
 #[test]
+fn row_groups_are_for_operations_that_read_them() {
+    let text = "name = \"a\"\n[inputs.table]\nfile = \"big.txt\"\n[task.part]\noperation = \"analyze\"\n\
+        for_each = { chunk_of = \"table\", bytes = 1000, align = \"row_group\" }\n";
+    let (spec, plan) = read_toml(text).unwrap();
+    assert_eq!(spec.tasks[0].each, Some(Each::Chunk { input: 0, bytes: 1000, align: Align::RowGroup }));
+    assert_eq!(plan.total(), 10);
+    assert_eq!(JobSpec::decode(&spec.encode()), Ok(spec));
+    let remedy = "job.toml:6: task.part.for_each.align: row groups of Parquet files are read by analyze alone; use that";
+    for wrong_one in [
+        text.replace("\"analyze\"", "\"hash\""),
+        format!("{text}[task.part.fallback]\noperation = \"hash\"\n"),
+    ] {
+        let found = wrong(&wrong_one);
+        assert!(found.len() == 1 && found[0].starts_with(remedy), "{found:#?}");
+    }
+    let found = wrong(&text.replace("row_group", "rows"));
+    assert!(found[0].contains("give \"byte\", \"line\" or \"row_group\""), "{found:#?}");
+}
+
+#[test]
 fn quotas_are_checked_before_anything_is_done() {
     let chunks = JOB.replace("bytes = \"1KiB\"", "bytes = 1");
     let quota = Quota { tasks_max: 9999, ..Quota::default() };
     let error = read("job.toml", &chunks, Format::Toml, &files(), 0, &quota).unwrap_err();
     assert_eq!(error.faults[0].line, 15);
     assert!(error.to_string().contains("at least 10000 tasks, more than 9999"), "{error}");
+    // More to fetch than a job may: ten chunks by three workers each, who all have the program, and one of all of the text.
+    let program = BlobRef { size: 700, ..BlobRef::of(b"module") };
+    let mut sized = files();
+    sized.insert("wordcount.wasm".to_owned(), program);
+    let bytes = 3 * (10_000 + 10 * 700) + 3 * 700 + 10_000;
+    let read_with = |most| {
+        let quota = Quota { transfer_bytes_max: most, ..Quota::default() };
+        read("job.toml", JOB, Format::Toml, &sized, 0, &quota)
+    };
+    assert!(read_with(bytes).is_ok());
+    let error = read_with(bytes - 1).unwrap_err();
+    let line = JOB.lines().position(|line| line.starts_with("inputs = [\"merge\"")).unwrap() + 1;
+    assert_eq!(error.faults[0].line as usize, line);
+    let message = format!(
+        "task.total.inputs: with these 1 tasks on 1 workers each the job would fetch at least {bytes} bytes"
+    );
+    assert!(error.to_string().contains(&message), "{error}");
     // A fan-in that is too wide.
     let wide = chunks
         .replace("[task.merge]", "[task.wide]\noperation = \"concat\"\ninputs = \"count\"\n[task.merge]");

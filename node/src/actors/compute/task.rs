@@ -1,5 +1,6 @@
 //! One task: its inputs are fetched, its operation is run, its output is kept.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,13 @@ use omnimesh_protocol::compute::worker::{Done, RunId};
 
 use super::{ComputeActor, Running};
 use crate::actors::blob::{BlobActor, Get, GetError};
-use crate::compute::{self, Cancel, Context as Operations, Input, OpError, Task};
+use crate::compute::ops::parquet;
+use crate::compute::{self, Cancel, Context as Operations, Input, OpError, RowGroups, Task};
 use crate::store::blob::BlobStore;
+
+/// How often it is looked which bytes of a Parquet file are missing: its end, its footer, its row groups; and again, if
+/// some of them had to make room for others meanwhile.
+const SEEKS_MAX: u32 = 8;
 
 impl ComputeActor {
     /// Does a task; the worker hears what came of it.
@@ -59,21 +65,65 @@ fn missing(blob: &BlobRef, error: &GetError) -> Done {
 }
 
 /// Has all that a task reads on this node's disk.
-async fn fetch(blobs: &Addr<BlobActor>, store: &BlobStore, assignment: &Assignment) -> Result<(), Done> {
-    let program = assignment.action.program.map(|program| (program, 0..program.size));
-    let parts = assignment.parts.iter().filter_map(|part| match part {
-        Part::Blob { blob, from, to, align } => {
-            let window = window(blob.size, *from, *to, *align);
-            Some((*blob, window.from..window.to))
-        }
-        Part::Missing => None,
-    });
-    for (blob, range) in program.into_iter().chain(parts) {
+async fn fetch(blobs: &Addr<BlobActor>, store: &Arc<BlobStore>, assignment: &Assignment) -> Result<(), Done> {
+    let get = async |blob: BlobRef, range: Range<u64>| {
         if !store.has(&blob, &range) {
             Get::part(blobs, blob, range).await.map_err(|error| missing(&blob, &error))?;
         }
+        Ok(())
+    };
+    if let Some(program) = assignment.action.program {
+        get(program, 0..program.size).await?;
+    }
+    for part in assignment.parts.iter() {
+        match part {
+            Part::Blob { blob, from, to, align: Align::RowGroup } => {
+                let (blob, part, memory) = (*blob, *from..*to, assignment.limits.memory_bytes);
+                for _ in 0..SEEKS_MAX {
+                    // A footer may be long: it is not read on the thread of the actors.
+                    let (store, part) = (Arc::clone(store), part.clone());
+                    let sought = move || seek(&store, &blob, &part, memory);
+                    let lost = |_| failed(FailReason::Unavailable, "the thread of the task was lost");
+                    match actix_rt::task::spawn_blocking(sought).await.map_err(lost)?? {
+                        Sought::Missing(range) => get(blob, range).await?,
+                        Sought::Here { .. } => break,
+                    }
+                }
+            }
+            Part::Blob { blob, from, to, align } => {
+                let window = window(blob.size, *from, *to, *align);
+                get(*blob, window.from..window.to).await?;
+            }
+            Part::Missing => {}
+        }
     }
     Ok(())
+}
+
+/// Where the row groups are that begin in a part of a Parquet file.
+enum Sought {
+    /// It is not known before these bytes are here, or these are the row groups.
+    Missing(Range<u64>),
+    Here {
+        footer: Bytes,
+        bytes: Range<u64>,
+    },
+}
+
+fn seek(store: &BlobStore, blob: &BlobRef, part: &Range<u64>, memory: u64) -> Result<Sought, Done> {
+    let refused = |OpError { reason, detail }| failed(reason, detail);
+    let tail = parquet::tail_of(blob.size);
+    if !store.has(blob, &tail) {
+        return Ok(Sought::Missing(tail));
+    }
+    let tail = bytes_of(store, blob, tail)?;
+    let footer = parquet::footer_of(&tail, blob.size, memory).map_err(refused)?;
+    if !store.has(blob, &footer) {
+        return Ok(Sought::Missing(footer));
+    }
+    let footer = bytes_of(store, blob, footer)?;
+    let bytes = parquet::row_groups_of(&footer, blob.size, part, memory).map_err(refused)?;
+    if store.has(blob, &bytes) { Ok(Sought::Here { footer, bytes }) } else { Ok(Sought::Missing(bytes)) }
 }
 
 /// Runs a task whose inputs are here, on a thread that may block.
@@ -114,7 +164,10 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
         {
             vec![Input::checked(blob.hash)]
         }
-        parts => parts.iter().map(|part| input(store, part)).collect::<Result<_, _>>()?,
+        parts => {
+            let memory = assignment.limits.memory_bytes;
+            parts.iter().map(|part| input(store, part, memory)).collect::<Result<_, _>>()?
+        }
     };
     Ok(Task {
         operation: action.operation.clone(),
@@ -125,25 +178,37 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
     })
 }
 
-fn input(store: &BlobStore, part: &Part) -> Result<Input, Done> {
-    let Part::Blob { blob, from, to, align } = part else {
-        return Ok(Input { bytes: None, offset: 0, hash: None });
-    };
+fn input(store: &BlobStore, part: &Part, memory: u64) -> Result<Input, Done> {
+    let Part::Blob { blob, from, to, align } = part else { return Ok(Input::missing()) };
+    if *align == Align::RowGroup {
+        let part = *from..*to;
+        return match seek(store, blob, &part, memory)? {
+            Sought::Here { footer, bytes } => Ok(Input {
+                offset: bytes.start,
+                bytes: Some(bytes_of(store, blob, bytes)?),
+                hash: None,
+                row_groups: Some(RowGroups { footer, size: blob.size, part }),
+            }),
+            Sought::Missing(_) => Err(gone(blob, made_room(blob))),
+        };
+    }
     let window = window(blob.size, *from, *to, *align);
     let bytes = bytes_of(store, blob, window.from..window.to)?;
     let bytes = match align {
-        Align::Byte => bytes,
+        Align::Byte | Align::RowGroup => bytes,
         Align::Line => bytes.slice_ref(cut_lines(&bytes, *from, (*to).min(blob.size))),
     };
-    Ok(Input { bytes: Some(bytes), offset: *from, hash: None })
+    Ok(Input { bytes: Some(bytes), offset: *from, hash: None, row_groups: None })
+}
+
+fn made_room(blob: &BlobRef) -> String {
+    format!("{} had to make room for others before the task began", blob.hash)
 }
 
 fn bytes_of(store: &BlobStore, blob: &BlobRef, range: std::ops::Range<u64>) -> Result<Bytes, Done> {
     match store.read(blob, range) {
         Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => {
-            Err(gone(blob, format!("{} had to make room for others before the task began", blob.hash)))
-        }
+        Ok(None) => Err(gone(blob, made_room(blob))),
         Err(error) => Err(gone(blob, error.to_string())),
     }
 }

@@ -1,8 +1,8 @@
 //! Statistics of columns of numbers, of a part of the data and of all of it.
 //!
 //! ```text
-//!   CSV chunk ─► analyze ─► partial ─┐
-//!   CSV chunk ─► analyze ─► partial ─┴► analyze_merge ─► report (JSON), or a partial again
+//!   chunk of CSV, or row groups of Parquet ─► analyze ─► partial ─┐
+//!   chunk of CSV, or row groups of Parquet ─► analyze ─► partial ─┴► analyze_merge ─► report (JSON), or a partial again
 //! ```
 //!
 //! Count, mean and variance are Welford's (1962), merged as by Chan, Golub and LeVeque (1979); quantiles are those of a
@@ -11,7 +11,7 @@
 //! threads share, and merged in order: the result does not depend on how many threads there are, bit by bit.
 //!
 //! # Parameters
-//! `columns`: which, by number from 0, or by name if this part begins with the header; all if it is not given. `header`:
+//! `format`: `csv` or `parquet` (see [`parquet`]); by default what the data is. `columns`: which, by number from 0, or by name if this part begins with the header; all if it is not given. `header`:
 //! whether the data begins with one (default true; only the chunk at the beginning has it). `delimiter`: one character
 //! (default `,`). `histogram`: `{ from, to, bins }`. `report`: write the report at once.
 //!
@@ -28,15 +28,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{self, Header};
+use super::parquet;
 use super::quantiles::Quantiles;
-use crate::compute::task::{Cancel, Context, OpError, Sink, Task};
+use crate::compute::task::{Cancel, Context, Input, OpError, Sink, Task};
 
 /// Bytes in a block. Part of the result: means are rounded in the order of blocks.
 const BLOCK: usize = 1 << 20;
 /// Outliers that are listed on each side.
 const EXTREMES: usize = 16;
 /// Most columns of one task.
-const COLUMNS_MAX: usize = 1024;
+pub(super) const COLUMNS_MAX: usize = 1024;
 /// Most bins of a histogram.
 const BINS_MAX: u64 = 4096;
 /// Of what parts are handed on as: 2 says how long rows are.
@@ -44,7 +45,7 @@ const VERSION: u64 = 2;
 
 /// What is known of some rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Partial {
+pub(super) struct Partial {
     version: u64,
     rows: u64,
     /// Columns of the longest row, or of the header.
@@ -53,11 +54,11 @@ struct Partial {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Column {
-    name: Option<String>,
+pub(super) struct Column {
+    pub(super) name: Option<String>,
     count: u64,
-    missing: u64,
-    bad: u64,
+    pub(super) missing: u64,
+    pub(super) bad: u64,
     mean: f64,
     /// Sum of the squares of the distances to the mean.
     squares: f64,
@@ -69,7 +70,7 @@ struct Column {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Histogram {
+pub(super) struct Histogram {
     from: f64,
     to: f64,
     bins: Vec<u64>,
@@ -109,11 +110,11 @@ impl Histogram {
 }
 
 impl Column {
-    fn new(histogram: Option<&Histogram>) -> Self {
+    pub(super) fn new(histogram: Option<&Histogram>) -> Self {
         Column { histogram: histogram.cloned(), ..Column::default() }
     }
 
-    fn add(&mut self, value: f64) {
+    pub(super) fn add(&mut self, value: f64) {
         self.count += 1;
         let delta = value - self.mean;
         #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
@@ -128,10 +129,17 @@ impl Column {
         }
     }
 
-    fn merge(&mut self, other: &Column) -> Result<(), OpError> {
+    pub(super) fn merge(&mut self, other: &Column) -> Result<(), OpError> {
         let bad = || OpError::new(FailReason::BadInput, "the partial statistics are not of the same columns");
-        if self.name.is_none() {
-            self.name.clone_from(&other.name);
+        match (&self.name, &other.name) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                let (ours, theirs) = (columns::cut(ours), columns::cut(theirs));
+                let detail =
+                    format!("a column is named `{ours}` in one part of the table and `{theirs}` in another");
+                return Err(OpError::new(FailReason::BadInput, detail));
+            }
+            (None, Some(_)) => self.name.clone_from(&other.name),
+            _ => {}
         }
         self.missing += other.missing;
         self.bad += other.bad;
@@ -172,6 +180,11 @@ fn keep(extremes: &mut Vec<f64>, value: f64, before: fn(f64, f64) -> bool) {
 }
 
 impl Partial {
+    /// Of so many rows, these columns of them, in a table of `width` columns.
+    pub(super) fn of(rows: u64, width: u32, columns: impl Iterator<Item = (u32, Column)>) -> Self {
+        Partial { version: VERSION, rows, width, columns: columns.collect() }
+    }
+
     fn merge(&mut self, other: &Partial) -> Result<(), OpError> {
         self.rows += other.rows;
         self.width = self.width.max(other.width);
@@ -309,7 +322,34 @@ fn read_block(block: &[u8], plan: &Plan) -> Result<Partial, OpError> {
     Ok(partial)
 }
 
-fn analyze_part(
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Csv,
+    Parquet,
+}
+
+/// What the parameter says, or else what the bytes are.
+fn format(task: &Task, bytes: &[u8], input: &Input) -> Result<Format, OpError> {
+    match task.text("format")?.as_deref() {
+        Some("csv") if input.row_groups.is_some() => {
+            Err(OpError::param("format", "\"parquet\", or not given, with align = \"row_group\""))
+        }
+        Some("csv") => Ok(Format::Csv),
+        Some("parquet") => Ok(Format::Parquet),
+        Some(_) => Err(OpError::param("format", "\"csv\" or \"parquet\"")),
+        None if input.row_groups.is_some() => Ok(Format::Parquet),
+        None if input.offset > 0 => Ok(Format::Csv),
+        None if parquet::is_parquet(bytes) => Ok(Format::Parquet),
+        None if parquet::begins_like_parquet(bytes) => {
+            let detail = "the input is the beginning of a Parquet file: cut it with align = \"row_group\", or read it whole";
+            Err(OpError::new(FailReason::BadInput, detail))
+        }
+        None => Ok(Format::Csv),
+    }
+}
+
+fn analyze_csv(
     task: &Task,
     context: &Context,
     cancel: &Cancel,
@@ -355,9 +395,14 @@ pub(in crate::compute) fn analyze(
 ) -> Result<(), OpError> {
     let mut all = Partial { version: VERSION, ..Partial::default() };
     for input in &task.inputs {
-        if let Some(bytes) = &input.bytes {
-            all.merge(&analyze_part(task, context, cancel, bytes, input.offset)?)?;
-        }
+        let Some(bytes) = &input.bytes else { continue };
+        let part = match format(task, bytes, input)? {
+            Format::Csv => analyze_csv(task, context, cancel, bytes, input.offset)?,
+            Format::Parquet => {
+                parquet::analyze_part(task, context, cancel, bytes, input, histogram(task)?.as_ref())?
+            }
+        };
+        all.merge(&part)?;
     }
     write(&all, !task.flag("report", false)?, sink)
 }

@@ -24,13 +24,15 @@ pub(super) enum Header {
     Elsewhere,
     /// Nobody has them: `header = false`.
     None,
+    /// Each part has them: a Parquet file.
+    Schema(Vec<String>),
 }
 
 impl Header {
     /// The names that are known here.
     pub(super) fn names(&self) -> &[String] {
         match self {
-            Header::Here(names) => names,
+            Header::Here(names) | Header::Schema(names) => names,
             Header::Elsewhere | Header::None => &[],
         }
     }
@@ -63,7 +65,7 @@ pub(super) fn wanted(task: &Task, header: &Header) -> Result<Option<Vec<u32>>, O
 
 fn named(name: &str, header: &Header) -> Result<u32, OpError> {
     let names = match header {
-        Header::Here(names) => names,
+        Header::Here(names) | Header::Schema(names) => names,
         Header::Elsewhere | Header::None => {
             let why = match header {
                 Header::None => "the table has no header (header = false)",
@@ -80,9 +82,13 @@ fn named(name: &str, header: &Header) -> Result<u32, OpError> {
             names.iter().map(|known| (distance(name, known), known)).collect();
         nearest.sort();
         nearest.dedup();
+        let (what, remedy) = match header {
+            Header::Schema(_) => ("schema", "params.columns"),
+            _ => ("header", "params.columns or params.delimiter"),
+        };
         // The remedy first: long names are cut off with the end.
         let mut detail = format!(
-            "column `{}` is not among the {} of the header (correct params.columns or params.delimiter)",
+            "column `{}` is not among the {} of the {what} (correct {remedy})",
             cut(name),
             names.len()
         );
@@ -98,7 +104,8 @@ fn distance(wanted: &str, known: &str) -> usize {
     strsim::damerau_levenshtein(&cut(wanted).to_lowercase(), &cut(known).to_lowercase())
 }
 
-fn cut(name: &str) -> String {
+/// A name for a message: its beginning, if it is long.
+pub(super) fn cut(name: &str) -> String {
     let mut chars = name.chars();
     let begin: String = chars.by_ref().take(NAME_CHARS_MAX).collect();
     if chars.next().is_some() { begin + "…" } else { begin }

@@ -6,13 +6,14 @@
 //! | `concat` | any | all parts, one after another | |
 //! | `encrypt` | any | see [`crypt`] | `key`: its name |
 //! | `decrypt` | one | what was encrypted | `key`: its name |
-//! | `analyze` | CSV | partial statistics, or a report: see [`analyze`](mod@analyze) | `columns`, `header`, `delimiter`, `report`, `histogram` |
+//! | `analyze` | CSV, Parquet | partial statistics, or a report: see [`analyze`](mod@analyze) | `format`, `columns`, `header`, `delimiter`, `report`, `histogram` |
 //! | `analyze_merge` | partial statistics | the same of all of them | `partial` |
 //! | `pattern` | nothing | pattern values, 8 bytes each, least significant first | `from`, `count` |
 
 pub mod analyze;
 mod columns;
 pub mod crypt;
+pub(crate) mod parquet;
 mod quantiles;
 #[cfg(test)]
 mod tests;

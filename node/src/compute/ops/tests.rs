@@ -1,6 +1,7 @@
 //! The operations that are built in, against the plainest way to do the same.
 
 mod columns;
+mod parquet;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -31,7 +31,7 @@ impl Bench {
             operation: "wasm".to_owned(),
             params: Params::from([("n".to_owned(), Value::Integer(3).encode().unwrap())]),
             program: Some(Bytes::copy_from_slice(program)),
-            inputs: vec![Input::whole(input.to_vec()), Input { bytes: None, offset: 0, hash: None }],
+            inputs: vec![Input::whole(input.to_vec()), Input::missing()],
             limits,
         };
         let cancel = Cancel::after(Duration::from_millis(limits.wall_ms));

@@ -263,8 +263,13 @@ impl Fetch {
             return;
         }
         let Some(bytes) = bytes else {
-            // It has it no more, or is busy: others are asked, and it may say anew what it has.
-            return self.drop_holder(&peer);
+            // It has it no more, or is busy: others are asked, and it may say anew what it has. What else it was asked for may
+            // still come.
+            holder.groups = Groups::none(self.blob.size);
+            if holder.asked.is_empty() {
+                self.drop_holder(&peer);
+            }
+            return;
         };
         let Some(outline) = &self.outline else { return };
         if !outline.is_group(group, &bytes) {

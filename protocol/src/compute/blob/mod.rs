@@ -11,7 +11,7 @@
 //! has these ([`Outline`]) can check each group by itself, whoever it comes from and in whatever order. An outline that
 //! does not give the name of the blob is a lie, found before anything is fetched by it.
 //!
-//! [`Fetch`] plans who is asked for what, [`Cache`] what is kept. What travels is in [`wire`].
+//! [`Fetch`] plans who is asked for what, [`Cache`] what is kept, [`Pace`] when others are answered. What travels is in [`wire`].
 //!
 //! # Not here
 //! Streams and files: the shell stores what [`Fetch`] has checked.
@@ -19,8 +19,10 @@
 mod cache;
 mod fetch;
 mod outline;
+mod pace;
 pub mod wire;
 
 pub use cache::{Cache, CacheError};
 pub use fetch::{Fetch, FetchConfig, FetchError, Input, Output, Timer};
 pub use outline::{GROUP_BYTES, Groups, Outline, OutlineBuilder, OutlineError, groups_of};
+pub use pace::Pace;

@@ -9,8 +9,8 @@ use super::limits::{
     DEADLINE_S_MAX, FAN_IN_MAX, INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX, PARAMS_MAX, Quota, REDUNDANCY_MAX,
     RETRIES_MAX, SPEC_BYTES_MAX, TASKS_MAX,
 };
-use super::spec::{Action, Each, JobSpec, OnFailure, Source, TaskSpec};
-use super::{MERGES, OPERATIONS};
+use super::spec::{Action, Align, Each, JobSpec, OnFailure, Source, TaskSpec};
+use super::{MERGES, OPERATIONS, READS_ROW_GROUPS};
 
 /// One thing that is wrong with a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,9 +262,17 @@ impl Checker<'_> {
 
     fn each(&mut self, path: &str, task: &TaskSpec) {
         match task.each {
-            Some(Each::Chunk { input, bytes, .. }) => {
+            Some(Each::Chunk { input, bytes, align }) => {
                 self.place(path, input, self.spec.inputs.len(), "input");
                 self.range(format!("{path}.bytes"), bytes, 1, u64::MAX, ProblemCode::BadValue);
+                let reads = |stage| READS_ROW_GROUPS.contains(&task.action_at(stage).operation.as_str());
+                if align == Align::RowGroup && !(reads(0) && reads(task.last_stage())) {
+                    let which = READS_ROW_GROUPS.join(", ");
+                    let message = format!("row groups of Parquet files are read by {which} alone");
+                    let remedy =
+                        "use that operation, also in `fallback`, or give align = \"byte\" or \"line\"";
+                    self.add(ProblemCode::BadValue, format!("{path}.align"), message, remedy);
+                }
             }
             Some(Each::Output { task, group }) => {
                 self.place(path, task, self.spec.tasks.len(), "task");

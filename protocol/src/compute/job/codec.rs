@@ -263,13 +263,18 @@ impl Limits {
 
 impl Align {
     pub(crate) fn write(self, writer: &mut Writer) {
-        writer.unsigned(u64::from(self == Align::Line));
+        writer.unsigned(match self {
+            Align::Byte => 0,
+            Align::Line => 1,
+            Align::RowGroup => 2,
+        });
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
         match reader.unsigned()? {
             0 => Ok(Align::Byte),
             1 => Ok(Align::Line),
+            2 => Ok(Align::RowGroup),
             _ => Err(Fault::Malformed),
         }
     }

@@ -37,6 +37,10 @@ pub struct Quota {
     pub wall_ms_max: u64,
     /// Length of all inputs together. Default 1 TiB (guess).
     pub input_bytes_max: u64,
+    /// What all tasks together may have to fetch, of inputs and programs, each once for each worker that is asked. Outputs of
+    /// other tasks are not counted: nobody knows their length before, and `output_bytes_max` bounds it. Default 16 TiB (guess).
+    /// Too low refuses jobs of which many tasks read all of an input, too high lets one job fill the links.
+    pub transfer_bytes_max: u64,
 }
 
 impl Quota {
@@ -48,6 +52,7 @@ impl Quota {
         output_bytes_max: u64::MAX,
         wall_ms_max: u64::MAX,
         input_bytes_max: u64::MAX,
+        transfer_bytes_max: u64::MAX,
     };
 }
 
@@ -60,6 +65,7 @@ impl Default for Quota {
             output_bytes_max: 1 << 30,
             wall_ms_max: 7_200_000,
             input_bytes_max: 1 << 40,
+            transfer_bytes_max: 1 << 44,
         }
     }
 }

@@ -44,5 +44,8 @@ pub use spec::{
 pub const OPERATIONS: &[&str] =
     &["analyze", "analyze_merge", "concat", "decrypt", "encrypt", "hash", "pattern", "wasm"];
 
+/// Those of them that can read row groups of Parquet files.
+pub const READS_ROW_GROUPS: &[&str] = &["analyze"];
+
 /// Those of them that do nothing without an input of another task.
 pub const MERGES: &[&str] = &["analyze_merge"];

@@ -88,13 +88,17 @@ impl Plan {
         }
         let order = check::order(spec).map_err(|cycle| vec![cycle_problem(spec, &cycle)])?;
         let mut families = vec![Family::default(); spec.tasks.len()];
-        let mut total = 0_u64;
+        let (mut total, mut transfer) = (0_u64, 0_u64);
         for &place in &order {
             let task = &spec.tasks[usize::from(place)];
             let count = count(spec, task, &families);
             total = total.saturating_add(count);
+            transfer = transfer.saturating_add(fetched(spec, task, count));
             if total > quota.tasks_max.min(u64::from(u32::MAX)) {
                 return Err(vec![too_many(task, total, quota)]);
+            }
+            if transfer > quota.transfer_bytes_max {
+                return Err(vec![too_much(task, count, transfer, quota)]);
             }
             let waits = waits(task);
             if let Some(problem) = fan_in(task, &waits, &families) {
@@ -223,6 +227,23 @@ fn count(spec: &JobSpec, task: &TaskSpec, families: &[Family]) -> u64 {
     }
 }
 
+/// The bytes of inputs and programs that the tasks of a family have to have, wherever they are done.
+fn fetched(spec: &JobSpec, task: &TaskSpec, count: u64) -> u64 {
+    let size = |input: u16| spec.inputs[usize::from(input)].blob.size;
+    let whole = task.sources.iter().map(|source| match *source {
+        Source::Input(input) => size(input),
+        Source::Task(_) => 0,
+    });
+    let program = (0..=task.last_stage()).filter_map(|stage| task.action_at(stage).program);
+    let program = program.map(|program| program.size).max().unwrap_or(0);
+    let each = whole.fold(program, u64::saturating_add);
+    let shared = match task.each {
+        Some(Each::Chunk { input, .. }) => size(input),
+        _ => 0,
+    };
+    each.saturating_mul(count).saturating_add(shared).saturating_mul(u64::from(task.redundancy))
+}
+
 fn waits(task: &TaskSpec) -> Vec<Wait> {
     let mut waits: Vec<Wait> = Vec::new();
     let each = task.each.and_then(|each| match each {
@@ -276,5 +297,24 @@ fn too_many(task: &TaskSpec, total: u64, quota: &Quota) -> Problem {
         format!("task.{}.for_each", task.name),
         format!("the job would have at least {total} tasks, more than {}", quota.tasks_max),
         "use longer chunks or larger groups, or have the quota raised in the node's configuration",
+    )
+}
+
+fn too_much(task: &TaskSpec, count: u64, bytes: u64, quota: &Quota) -> Problem {
+    // What is read once for each task is what adds up.
+    let key = if task.sources.iter().any(|source| matches!(source, Source::Input(_))) {
+        "inputs"
+    } else {
+        "for_each"
+    };
+    Problem::new(
+        ProblemCode::Quota,
+        format!("task.{}.{key}", task.name),
+        format!(
+            "with these {count} tasks on {} workers each the job would fetch at least {bytes} bytes of inputs and programs, more than {}",
+            task.redundancy, quota.transfer_bytes_max
+        ),
+        "let each task read a chunk (for_each) in place of whole inputs, or lower redundancy, or have the quota \
+         (compute.job_transfer_bytes_max) raised in the node's configuration",
     )
 }

@@ -503,9 +503,10 @@ impl<F: Files> Reader<'_, F> {
                 let align = match align.map(|node| (self.text(&align_path, node), node.line)) {
                     None | Some((Some("byte"), _)) => Align::Byte,
                     Some((Some("line"), _)) => Align::Line,
+                    Some((Some("row_group"), _)) => Align::RowGroup,
                     Some((text, line)) => {
                         let message = format!("`{}` does not fit", text.unwrap_or_default().escape_debug());
-                        let remedy = "give \"byte\" or \"line\"";
+                        let remedy = "give \"byte\", \"line\" or \"row_group\"";
                         self.fault(line, ProblemCode::BadValue, &align_path, message, remedy);
                         return None;
                     }

@@ -1,4 +1,4 @@
-//! Chunks of lines: which bytes a task has to have, and which of them are its own.
+//! Chunks of lines, and of row groups: which bytes a task has to have, and which of them are its own.
 //!
 //! ```text
 //!  …\nlast line of the chunk before\nfirst line …            … last line that begins in the chunk\n…
@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A line belongs to the chunk in which it begins. So the chunks of a blob share its lines among them, whatever the
-//! length of a chunk, and nobody has to look for line ends before the job begins.
+//! length of a chunk, and nobody has to look for line ends before the job begins. With row groups of Parquet files it is
+//! the same, but for where they begin: only the footer of the file says that, so the worker reads the footer first.
 
 use super::spec::Align;
 
@@ -23,12 +24,14 @@ pub struct Window {
     pub to: u64,
 }
 
-/// Which bytes of a blob of this size are needed to make the chunk `from..to`.
+/// Which bytes of a blob of this size are needed to make the chunk `from..to`; at most, with row groups: the footer says which
+/// of them.
 pub fn window(size: u64, from: u64, to: u64, align: Align) -> Window {
     let to = to.min(size);
     let from = from.min(to);
     match align {
         Align::Byte => Window { from, to },
+        Align::RowGroup => Window { from: 0, to: size },
         // One byte before shows whether a line begins at `from`.
         Align::Line => Window {
             from: from.saturating_sub(1),

@@ -121,6 +121,8 @@ pub enum Align {
     Byte,
     /// After a line feed: a chunk has the lines that begin in it.
     Line,
+    /// After a row group of a Parquet file: a chunk has the row groups that begin in it.
+    RowGroup,
 }
 
 /// How much one attempt may take.
