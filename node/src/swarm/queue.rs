@@ -411,7 +411,7 @@ mod tests {
             greedy.iter().for_each(|out| drop(out.try_send(Class::Forwarded, bytes(100))));
         }
         assert!(greedy.iter().all(|out| out.stats().bytes >= 400), "each has its part");
-        assert_eq!(memory.used(), greedy.iter().map(|out| out.stats().bytes).sum());
+        assert_eq!(memory.used(), greedy.iter().map(|out| out.stats().bytes).sum::<usize>());
         let shed = |priority| memory.shed_of(priority);
         assert!(shed(Priority::Forwarded) > 0);
         // Others have queues that are empty. There is some room, for what matters.

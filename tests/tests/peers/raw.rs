@@ -236,10 +236,9 @@ async fn read(from: PeerId, protocol: StreamProtocol, mut stream: Stream, mut ea
         let read = tokio::select! {
             biased;
             // Until the peer is gone: the sender goes with it.
-            gone = ears.is_deaf.wait_for(|is_deaf| *is_deaf) => match gone {
-                Ok(_) => return std::future::pending().await,
-                Err(_) => return,
-            },
+            is_deaf = async { ears.is_deaf.wait_for(|is_deaf| *is_deaf).await.is_ok() } => {
+                return if is_deaf { std::future::pending().await };
+            }
             read = stream.read(&mut chunk) => read,
         };
         let Ok(read @ 1..) = read else { return };
