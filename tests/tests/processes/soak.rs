@@ -158,7 +158,7 @@ fn fifths(samples: &[Sample], which: usize, all: Duration) -> [f64; 5] {
 }
 
 /// Fails if something grows. The first fifth does not count: tables and caches fill.
-fn judge(samples: &[Sample], all: Duration) -> Result<(), String> {
+fn judge(samples: &[Sample], all: Duration, tell: fn(&str)) -> Result<(), String> {
     let mut grown = Vec::new();
     for (which, (what, part, least)) in GROWTH.into_iter().enumerate() {
         let fifths = fifths(samples, which, all);
@@ -296,7 +296,7 @@ fn seven_nodes_hold_no_more_at_the_end_than_at_the_begin() {
             })
         })
     });
-    let judged = judge(&samples, all);
+    let judged = judge(&samples, all, tell);
     if all >= JUDGED {
         judged.unwrap_or_else(|grown| panic!("{grown}"));
     }
@@ -309,10 +309,11 @@ fn what_grows_is_noticed() {
         let at = (0..200).map(|n| 5.0 * f64::from(n));
         at.map(|s| Sample { at: Duration::from_secs_f64(s), values: [memory(s), 100.0, 50.0] }).collect()
     };
-    judge(&run(|_| 200.0), all).unwrap();
+    let quiet = |_: &str| {};
+    judge(&run(|_| 200.0), all, quiet).unwrap();
     // What fills at first is no growth.
-    judge(&run(|s| 200.0 - 150.0 * (-s / 60.0).exp()), all).unwrap();
-    let grown = judge(&run(|s| 200.0 + s / 10.0), all).unwrap_err();
+    judge(&run(|s| 200.0 - 150.0 * (-s / 60.0).exp()), all, quiet).unwrap();
+    let grown = judge(&run(|s| 200.0 + s / 10.0), all, quiet).unwrap_err();
     assert!(grown.contains("memory, MiB grew"), "{grown}");
-    assert!(judge(&[], all).is_err(), "without samples nothing is known");
+    assert!(judge(&[], all, quiet).is_err(), "without samples nothing is known");
 }
