@@ -152,7 +152,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// The medians of each fifth of the run.
 fn fifths(samples: &[Sample], which: usize, all: Duration) -> [f64; 5] {
     std::array::from_fn(|fifth| {
-        let of = |sample: &&Sample| (5 * sample.at.as_millis() / all.as_millis().max(1)) as usize == fifth;
+        let of = |sample: &&Sample| 5 * sample.at.as_millis() / all.as_millis().max(1) == fifth as u128;
         median(samples.iter().filter(of).map(|sample| sample.values[which]).collect())
     })
 }
@@ -165,8 +165,9 @@ fn judge(samples: &[Sample], all: Duration, tell: fn(&str)) -> Result<(), String
         tell(&format!("soak: {what}: {} (medians of fifths)", fifths.map(|v| format!("{v:.1}")).join(" ")));
         let [_, before, .., after] = fifths;
         let most = before + (before * part).max(least);
-        // So that what is not a number fails, too.
-        if !(after <= most) {
+        // What is not a number is not within it either.
+        let is_within = after <= most;
+        if !is_within {
             grown.push(format!("{what} grew from {before:.1} to {after:.1}, more than to {most:.1}"));
         }
     }
