@@ -24,7 +24,7 @@ use crate::actors::{gossip, membership, swarm, sync};
 use crate::api::backend::{Answer, Backend, BackendError, NotReady, PublishError};
 use crate::api::types;
 use crate::audit::AuditLog;
-use crate::feed::{Feed, FeedItem, FeedLimits, feed};
+use crate::feed::{Feed, FeedItem, FeedLimits};
 use crate::message::Message;
 use crate::metrics::Snapshot;
 use crate::node::{Inner, MeshNode, Stopped, bootstrap_addresses, invite};
@@ -92,6 +92,7 @@ impl NodeBackend {
             author_cache,
             log: self.log_view().await?.map(|view| (view.stats, view.disk_bytes)),
             uptime_s: inner.common.now().since(Time::ZERO).as_secs_f64(),
+            memory: inner.common.memory().usage(),
         })
     }
 
@@ -130,6 +131,7 @@ impl NodeBackend {
             log_trouble: self.log_view().await?.and_then(|view| view.trouble),
             verified_delivery,
             probes,
+            memory: inner.common.memory().usage().iter().map(types::MemoryPart::from).collect(),
         })
     }
 
@@ -196,12 +198,13 @@ impl NodeBackend {
     async fn do_subscribe(&self, channel: Channel) -> Result<Feed<types::Message>, BackendError> {
         let inner = self.inner()?;
         let messages = inner.links()?.gossip.send(gossip::Subscribe(channel)).await.map_err(stopped)?;
-        Ok(translate(messages, |message| (message.payload.len(), message_view(message))))
+        Ok(translate(&inner, messages, |message| (message.payload.len(), message_view(message))))
     }
 
     async fn do_events(&self) -> Result<Feed<types::Event>, BackendError> {
-        let events = self.inner()?.links()?.observer.send(Watch).await.map_err(stopped)?;
-        Ok(translate(events, |observed| (256, event_view(&observed))))
+        let inner = self.inner()?;
+        let events = inner.links()?.observer.send(Watch).await.map_err(stopped)?;
+        Ok(translate(&inner, events, |observed| (256, event_view(&observed))))
     }
 
     /// All metrics as of now, as text.
@@ -305,10 +308,11 @@ impl Backend for NodeBackend {
 
 /// A feed of the same items in another form. The task between the two ends with either.
 fn translate<T: Send + 'static, U: Send + 'static>(
+    inner: &Inner,
     mut from: Feed<T>,
     view: impl Fn(T) -> (usize, U) + Send + 'static,
 ) -> Feed<U> {
-    let (sender, receiver) = feed(FeedLimits::default());
+    let (sender, receiver) = inner.common.feed(FeedLimits::default());
     tokio::spawn(async move {
         loop {
             let item = tokio::select! {

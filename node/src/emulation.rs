@@ -70,6 +70,8 @@ const LOOK_PERIOD: Duration = Duration::from_millis(10);
 const PENDING_MAX: usize = 2048;
 /// Neighbours that a node may have.
 const PEERS_MAX: usize = 4096;
+/// What each of them may hold: far more than any does, and enough for so many neighbours.
+const MEMORY: usize = 4 << 30;
 /// One step-synchronisation round in so long, of so many peers: all clocks are one clock here, and a round with each
 /// of 16 neighbours in each second would be most of what 1,000 nodes say.
 const SYNC_ROUND_MS: u64 = 30_000;
@@ -95,6 +97,7 @@ impl Emulation {
     pub fn new(mesh: Mesh, links: Links) -> Self {
         let mut config = Config::default();
         (config.network.pending_max, config.network.peers_max) = (PENDING_MAX, PEERS_MAX);
+        config.limits.memory = MEMORY;
         (config.node.sync_round_ms, config.node.sync_peers) = (SYNC_ROUND_MS, SYNC_PEERS);
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Emulation { mesh, config, gossip: None, links, threads }

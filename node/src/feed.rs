@@ -6,7 +6,8 @@
 //!                                   oldest is dropped
 //! ```
 //!
-//! Bounded in items and in bytes. What a reader is too slow for is dropped from the old end and counted, and the
+//! Bounded in items and in bytes, and all feeds of a node together by their part of its memory (see [`crate::memory`]):
+//! a feed whose reader is behind then holds less. What a reader is too slow for is dropped from the old end and counted, and the
 //! count comes before the next item, so a reader knows what it has not seen and where. Neither end outlives
 //! its use: a [`Feed`] ends after the last item when its sender is dropped, and a sender can wait for its reader
 //! to go ([`FeedSender::closed`]), to unsubscribe.
@@ -18,6 +19,8 @@ use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 use tokio::sync::Notify;
+
+use crate::memory::{Account, Meter, Priority};
 
 /// How much a feed holds for a reader that is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +46,21 @@ pub enum FeedItem<T> {
     Next(T),
 }
 
-/// Makes a feed.
+/// Makes a feed that shares its memory with no other.
 pub fn feed<T>(limits: FeedLimits) -> (FeedSender<T>, Feed<T>) {
+    feed_within(limits, Priority::Own, Arc::new(Meter::new(usize::MAX)))
+}
+
+/// Makes a feed that shares this memory with others.
+pub fn feed_within<T>(
+    limits: FeedLimits,
+    priority: Priority,
+    memory: Arc<Meter>,
+) -> (FeedSender<T>, Feed<T>) {
     let shared = Arc::new(Shared {
         queue: Mutex::new(Queue {
             items: VecDeque::new(),
-            bytes: 0,
+            memory: Account::new(memory),
             lost: 0,
             is_ended: false,
             is_closed: false,
@@ -56,6 +68,7 @@ pub fn feed<T>(limits: FeedLimits) -> (FeedSender<T>, Feed<T>) {
         }),
         closed: Notify::new(),
         limits,
+        priority,
     });
     (FeedSender(Arc::clone(&shared)), Feed(shared))
 }
@@ -71,19 +84,31 @@ impl<T> FeedSender<T> {
     /// The reader is gone.
     pub fn offer(&self, item: T, bytes: usize) -> Result<u64, FeedClosed> {
         let FeedLimits { items_max, bytes_max } = self.0.limits;
+        let priority = self.0.priority;
         let (dropped, reader) = {
             let mut queue = self.0.lock();
             if queue.is_closed {
                 return Err(FeedClosed);
             }
-            let mut dropped = 0;
-            while queue.items.len() >= items_max.max(1) || queue.bytes.saturating_add(bytes) > bytes_max {
-                let Some((_, freed)) = queue.items.pop_front() else { break };
-                queue.bytes -= freed;
+            let (mut dropped, mut shed) = (0, 0);
+            loop {
+                let held = queue.memory.held();
+                let is_full = queue.items.len() >= items_max.max(1) || held.saturating_add(bytes) > bytes_max;
+                let has_share = queue.memory.meter().over(priority, held, bytes) == 0;
+                if !is_full && has_share && queue.memory.grow(bytes) {
+                    break;
+                }
+                let Some((_, freed)) = queue.items.pop_front() else {
+                    // One is always held.
+                    queue.memory.force(bytes);
+                    break;
+                };
+                queue.memory.shrink(freed);
                 dropped += 1;
+                shed += u64::from(!is_full);
             }
+            queue.memory.meter().shed(priority, shed);
             queue.lost += dropped;
-            queue.bytes = queue.bytes.saturating_add(bytes);
             queue.items.push_back((item, bytes));
             (dropped, queue.reader.take())
         };
@@ -158,7 +183,7 @@ impl<T> Stream for Feed<T> {
             return Poll::Ready(Some(FeedItem::Lagged(std::mem::take(&mut queue.lost))));
         }
         if let Some((item, bytes)) = queue.items.pop_front() {
-            queue.bytes -= bytes;
+            queue.memory.shrink(bytes);
             return Poll::Ready(Some(FeedItem::Next(item)));
         }
         if queue.is_ended {
@@ -174,7 +199,7 @@ impl<T> Drop for Feed<T> {
         let items = {
             let mut queue = self.0.lock();
             queue.is_closed = true;
-            queue.bytes = 0;
+            queue.memory.shrink(usize::MAX);
             std::mem::take(&mut queue.items)
         };
         drop(items);
@@ -187,6 +212,7 @@ struct Shared<T> {
     queue: Mutex<Queue<T>>,
     closed: Notify,
     limits: FeedLimits,
+    priority: Priority,
 }
 
 impl<T> Shared<T> {
@@ -199,7 +225,7 @@ impl<T> Shared<T> {
 #[derive(Debug)]
 struct Queue<T> {
     items: VecDeque<(T, usize)>,
-    bytes: usize,
+    memory: Account,
     lost: u64,
     /// The sender is gone: nothing more comes.
     is_ended: bool,

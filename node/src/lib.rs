@@ -15,6 +15,7 @@ mod durable;
 mod emulation;
 pub mod feed;
 pub mod job;
+pub mod memory;
 mod message;
 mod metrics;
 mod network;

@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::actors::gossip::Snapshot as Relay;
 use crate::actors::swarm::Summary;
 use crate::actors::telemetry;
+use crate::memory::Usage;
 
 /// The node in numbers, at one moment.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Snapshot {
     /// The log's figures and the bytes of its file, if the node keeps one.
     pub(crate) log: Option<(omnimesh_protocol::log::Stats, u64)>,
     pub(crate) uptime_s: f64,
+    /// By part.
+    pub(crate) memory: Vec<Usage>,
 }
 
 /// Where the last snapshot is put for the collector.
@@ -118,7 +121,26 @@ impl Writer<'_> {
             self.log(log, *disk_bytes)?;
         }
         self.observer(s)?;
+        self.memory(&s.memory)?;
         self.queues(s)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    fn memory(&mut self, usage: &[Usage]) -> fmt::Result {
+        let budget = usage.iter().map(|of| (of.part.name(), of.budget as f64));
+        self.gauges("memory_budget_bytes", "What each part of the node may hold", "part", budget)?;
+        let used = usage.iter().filter_map(|of| Some((of.part.name(), of.used? as f64)));
+        self.gauges("memory_used_bytes", "What it holds, of the parts that are counted", "part", used)?;
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let help = "What was shed because a part had no room, by what it matters";
+        let mut family = self.0.encode_descriptor("memory_shed", help, None, kind)?;
+        for of in usage {
+            for (priority, count) in of.shed {
+                let labels = [("part", of.part.name()), ("priority", priority.name())];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn observer(&mut self, s: &Snapshot) -> fmt::Result {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::Multiaddr;
 use omnimesh_protocol::compute::blob::Pace;
-use omnimesh_protocol::config::{Config, InvalidConfig};
+use omnimesh_protocol::config::{Config, InvalidConfig, Part};
 use omnimesh_protocol::envelope::{Channel, ChannelError};
 use omnimesh_protocol::event::{Event, Stream as EventStream};
 use omnimesh_protocol::gossip::Config as RouterConfig;
@@ -46,6 +46,7 @@ use crate::compute::wasm::{LazySandbox, Programs};
 use crate::compute::{Context as Operations, KeyFiles, NoKeys};
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
 use crate::feed::{Feed, FeedItem};
+use crate::memory::Memory;
 use crate::message::Message;
 use crate::metrics::Latest;
 use crate::settings::{self, SettingError};
@@ -215,11 +216,12 @@ struct Kept {
 }
 
 impl Kept {
-    fn load(options: &NodeOptions) -> Result<Self, StartError> {
+    fn load(options: &NodeOptions, memory: &Memory) -> Result<Self, StartError> {
         let Some(dir) = &options.data_dir else { return Ok(Kept { seq: Seq(1), ..Kept::default() }) };
         let store = Store::open(dir)?;
         let bytes_max = options.config.gossip.message_bytes_max;
-        let (log, opened) = LogStore::open(dir, options.mesh.id(), bytes_max)?;
+        let (log, opened) =
+            LogStore::open_within(dir, options.mesh.id(), bytes_max, memory.part(Part::Store).limit())?;
         Ok(Kept {
             seq: store.seq_reserved()?,
             mark: store.step_mark()?,
@@ -253,17 +255,18 @@ impl MeshNode {
         surroundings: Surroundings,
     ) -> Result<MeshNode, StartError> {
         options.config.validate()?;
-        let mut kept = Kept::load(&options)?;
-        let mut swarm_config = settings::swarm(&options.config, options.mesh.id())?;
-        swarm_config.log = kept.log.is_some().then(|| settings::log_streams(&options.config));
-        swarm_config.blob = kept.blobs.is_some().then(settings::blob_streams);
-        swarm_config.compute = kept.blobs.is_some().then(settings::compute_streams);
+        let memory = settings::memory(&options.config)?;
+        let mut kept = Kept::load(&options, &memory)?;
+        let mut swarm_config = settings::swarm(&options.config, &memory, options.mesh.id())?;
+        swarm_config.log = kept.log.is_some().then(|| settings::log_streams(&options.config, &memory));
+        swarm_config.blob = kept.blobs.is_some().then(|| settings::blob_streams(&memory));
+        swarm_config.compute = kept.blobs.is_some().then(|| settings::compute_streams(&memory));
         if let Some(plug) = &surroundings.plug {
             settings::plug_in(&mut swarm_config, plug.end.clone());
         }
         let external = swarm_config.external.clone();
         let slowdown = surroundings.plug.as_ref().map_or(NonZeroU32::MIN, |plug| plug.end.slowdown());
-        let (common, clock) = (Common::new(Epoch::begin(slowdown)), SharedClock::default());
+        let (common, clock) = (Common::new(Epoch::begin(slowdown), memory), SharedClock::default());
 
         let mut registry = Registry::with_prefix("omnimesh");
         let latest = Latest::default();
@@ -600,7 +603,7 @@ fn start_actors(
     clock: &SharedClock,
     surroundings: Surroundings,
 ) -> Result<Links, StartError> {
-    let me = identity.id();
+    let (me, memory) = (identity.id(), common.memory());
     let bootstrap = settings::bootstrap(config)?;
     let is_plugged = surroundings.plug.is_some();
     let (is_founder, gossip_config) = match surroundings.plug {
@@ -617,7 +620,7 @@ fn start_actors(
     let gossip_settings = gossip::Settings {
         me,
         mesh: mesh.clone(),
-        gossip: Arc::new(gossip_config.unwrap_or_else(|| settings::gossip(config))),
+        gossip: Arc::new(gossip_config.unwrap_or_else(|| settings::gossip(config, memory))),
         read_limits: settings::read_limits(config),
         validate: settings::validate(config),
         floor: kept.mark.map(|mark| mark.accepted),
@@ -628,7 +631,7 @@ fn start_actors(
         pool,
     };
     let author_settings = author::Settings {
-        config: settings::author(config),
+        config: settings::author(config, memory),
         identity: identity.clone(),
         mesh: mesh.clone(),
         phase_interval: settings::phase_interval(config),
@@ -664,7 +667,7 @@ fn start_actors(
             let jobs = projection::load(store, opened)?;
             let reached = store.reached(me)?;
             let log_settings = log::Settings {
-                config: settings::log(config),
+                config: settings::log(config, memory),
                 identity: identity.clone(),
                 mesh: mesh.clone(),
                 phase_interval: settings::phase_interval(config),
@@ -723,7 +726,7 @@ fn start_actors(
     };
     let observer = ObserverActor::new(
         common.clone(),
-        settings::observer(config),
+        settings::observer(config, memory),
         observer_start,
         clock.clone(),
         (kept.store.clone(), kept.audit.clone()),

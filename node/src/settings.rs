@@ -6,23 +6,28 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use omnimesh_protocol::compute::blob::wire::FRAME_BYTES_MAX;
 use omnimesh_protocol::compute::placement::{BreakerConfig, PoolConfig};
-use omnimesh_protocol::config::Config;
+use omnimesh_protocol::config::budget::CONNECTIONS_PER_PEER;
+use omnimesh_protocol::config::{Budget, Config, Part};
 use omnimesh_protocol::control::Agent;
 use omnimesh_protocol::envelope::PAYLOADS_MAX;
 use omnimesh_protocol::observer::statistics::Rate;
 use omnimesh_protocol::observer::{self, places, probe, quarantine, telemetry};
 use omnimesh_protocol::{
-    MeshId, admission, author, compute, dialer, gossip, log, membership, replay, step, validate,
+    MeshId, admission, author, compute, control, dialer, gossip, log, membership, replay, step, validate,
 };
 
 use crate::compute::wasm::SandboxConfig;
-use crate::swarm::{self, LinkEnd, TransportKind, peer};
+use crate::memory::Memory;
+use crate::swarm::{self, LinkEnd, StreamKind, TransportKind, peer};
 
 /// Bytes that a gossipsub frame needs beside the envelope: the topic and the heads.
 const FRAME_BYTES: usize = 192;
 /// Frames are read up to so many times the longest that is written: a message over the limit is then refused
 /// by name, and a peer with a greater limit is not cut off for it.
 const FRAME_READ_FACTOR: usize = 2;
+/// What the id of a message that was seen takes, with the empty places of its table. A quarter of the memory for tables is
+/// theirs.
+const SEEN_BYTES: usize = 20;
 /// Payloads that wait for the author at most.
 const AUTHOR_PENDING: usize = 8192;
 /// Bytes of payloads that wait for the author at most.
@@ -64,8 +69,34 @@ pub(crate) fn envelope_bytes_max(config: &Config) -> usize {
     config.gossip.message_bytes_max.saturating_sub(FRAME_BYTES)
 }
 
-pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, SettingError> {
+/// The memory of the node.
+pub(crate) fn memory(config: &Config) -> Result<Memory, SettingError> {
+    let budget = Budget::of(config).map_err(|misfit| SettingError {
+        setting: "limits.memory",
+        value: config.limits.memory.to_string(),
+        reason: misfit.to_string(),
+    })?;
+    Ok(Memory::new(&budget))
+}
+
+/// What part of the memory for received frames each kind of stream has, in percent. Each has its own, so that a flood of
+/// one kind holds back no other. Guesses.
+const INBOUND_PERCENT: [(StreamKind, usize); 5] = [
+    (StreamKind::Gossip, 40),
+    (StreamKind::Control, 10),
+    (StreamKind::Log, 20),
+    (StreamKind::Blob, 20),
+    (StreamKind::Compute, 10),
+];
+
+fn inbound_bytes(memory: &Memory, kind: StreamKind) -> usize {
+    let percent = INBOUND_PERCENT.into_iter().find(|(of, _)| *of == kind).map_or(0, |(_, percent)| percent);
+    (memory.part(Part::Inbound).limit() / 100).saturating_mul(percent).max(1)
+}
+
+pub(crate) fn swarm(config: &Config, memory: &Memory, mesh: MeshId) -> Result<swarm::Config, SettingError> {
     let mut settings = swarm::Config::new(mesh);
+    settings.memory = memory.clone();
     settings.listen = addresses("network.listen", &config.network.listen)?;
     settings.external = addresses("network.external", &config.network.external)?;
     let is_memory =
@@ -77,7 +108,7 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let limits = &mut settings.limits;
     // Two nodes may dial each other at the same moment, and a trimmed peer is connected for a moment.
-    limits.connections = count(config.network.peers_max.saturating_mul(2));
+    limits.connections = count(config.network.peers_max.saturating_mul(CONNECTIONS_PER_PEER));
     limits.connections_inbound = count(config.network.peers_max.saturating_mul(3) / 2);
     limits.pending_inbound = count(config.network.pending_max);
     limits.pending_outbound = count(config.network.pending_max);
@@ -88,6 +119,10 @@ pub(crate) fn swarm(config: &Config, mesh: MeshId) -> Result<swarm::Config, Sett
     settings.gossip.frame_bytes_max = read_limits(config).frame_bytes_max;
     settings.gossip.queue_frames = config.limits.outbound_queue;
     settings.gossip.queue_bytes = config.limits.outbound_bytes;
+    settings.gossip.inbound_bytes = inbound_bytes(memory, StreamKind::Gossip);
+    settings.control.inbound_bytes = inbound_bytes(memory, StreamKind::Control);
+    // One that is longer than control frames can be is read, to be refused by name.
+    settings.control.frame_bytes_max = 2 * control::FRAME_BYTES_MAX;
     Ok(settings)
 }
 
@@ -161,7 +196,7 @@ pub(crate) fn step(config: &Config) -> step::Config {
     }
 }
 
-pub(crate) fn gossip(config: &Config) -> gossip::Config {
+pub(crate) fn gossip(config: &Config, memory: &Memory) -> gossip::Config {
     let gossip = &config.gossip;
     let default = gossip::Config::default();
     let mut settings = gossip::Config {
@@ -178,7 +213,8 @@ pub(crate) fn gossip(config: &Config) -> gossip::Config {
         flood_publish: gossip.flood_publish,
         idontwant_bytes_min: gossip.idontwant_bytes,
         peers_max: config.network.peers_max.saturating_mul(2),
-        cache_bytes_max: gossip.cache_bytes_max,
+        cache_bytes_max: memory.part(Part::Cache).limit(),
+        seen_entries_max: default.seen_entries_max.min(memory.part(Part::Tables).limit() / 4 / SEEN_BYTES),
         validating_max: config.limits.inbound_queue,
         tree: gossip.tree.then(|| gossip::TreeConfig {
             repair_timeout: Duration::from_millis(gossip.tree_repair_ms),
@@ -220,20 +256,26 @@ pub(crate) fn validate(config: &Config) -> validate::Config {
     }
 }
 
-pub(crate) fn author(config: &Config) -> author::Config {
+pub(crate) fn author(config: &Config, memory: &Memory) -> author::Config {
     author::Config {
         message_bytes_max: envelope_bytes_max(config),
         bundle_payloads_max: config.node.bundle_payloads_max.min(PAYLOADS_MAX),
         bundle_bytes_max: config.node.bundle_bytes_max,
         pending_max: AUTHOR_PENDING,
-        pending_bytes_max: AUTHOR_PENDING_BYTES,
+        // They go to the outbound queues next: a fourth of those.
+        pending_bytes_max: AUTHOR_PENDING_BYTES.min(memory.part(Part::Outbound).limit() / 4),
     }
 }
 
 /// How long an append waits for replicas: less than the API waits for the node, so that it is answered with those it has.
 const REPLICAS_WAIT: Duration = Duration::from_secs(6);
 
-pub(crate) fn log(config: &Config) -> log::Config {
+pub(crate) fn log(config: &Config, memory: &Memory) -> log::Config {
+    // Of the log's memory: what is asked for, what waits for those before it, and what waits to be written, a quarter each;
+    // and an eighth for what is appended here. The last eighth is for what is being read.
+    let default = log::Config::default();
+    let part = memory.part(Part::Log).limit();
+    let most = |bytes: usize, share: usize| bytes.min(share).max(2 * config.gossip.message_bytes_max);
     log::Config {
         message_bytes_max: config.gossip.message_bytes_max,
         step_window_future: config.node.step_window_future,
@@ -248,39 +290,46 @@ pub(crate) fn log(config: &Config) -> log::Config {
         checkpoint_bytes_max: config.checkpoints.bytes_max,
         keep_steps: config.checkpoints.keep_steps,
         keep_bytes: config.checkpoints.keep_bytes,
-        ..log::Config::default()
+        fetch_window_bytes: most(default.fetch_window_bytes, part / 4),
+        waiting_total_bytes_max: most(default.waiting_total_bytes_max, part / 4),
+        waiting_bytes_max: most(default.waiting_bytes_max, part / 8),
+        write_bytes_max: most(default.write_bytes_max, part / 4),
+        pending_bytes_max: most(default.pending_bytes_max, part / 8),
+        ..default
     }
 }
 
 /// The streams that carry the log: a peer's queue has room for what the log lets be under way, and for its own frames.
-pub(crate) fn log_streams(config: &Config) -> swarm::StreamConfig {
-    let log = log(config);
+pub(crate) fn log_streams(config: &Config, memory: &Memory) -> swarm::StreamConfig {
+    let log = log(config, memory);
     swarm::StreamConfig {
         frame_bytes_max: log::frame_bytes_max(log.message_bytes_max),
         queue_bytes: log.serve_queue_bytes_max.saturating_mul(2),
         queue_frames: config.limits.outbound_queue,
+        inbound_bytes: inbound_bytes(memory, StreamKind::Log),
         ..swarm::StreamConfig::default()
     }
 }
 
 /// The streams that carry blobs: a peer's queue has room for all the groups that are served to it at once.
-pub(crate) fn blob_streams() -> swarm::StreamConfig {
+pub(crate) fn blob_streams(memory: &Memory) -> swarm::StreamConfig {
     swarm::StreamConfig {
         frame_bytes_max: FRAME_BYTES_MAX,
         queue_bytes: FRAME_BYTES_MAX + (32 << 20),
         queue_frames: 1024,
         inbound_batches: 64,
-        inbound_bytes: 64 << 20,
+        inbound_bytes: inbound_bytes(memory, StreamKind::Blob),
         ..swarm::StreamConfig::default()
     }
 }
 
 /// The streams that carry tasks: a peer's queue has room for some batches of them.
-pub(crate) fn compute_streams() -> swarm::StreamConfig {
+pub(crate) fn compute_streams(memory: &Memory) -> swarm::StreamConfig {
     swarm::StreamConfig {
         frame_bytes_max: compute::wire::FRAME_BYTES_MAX,
         queue_bytes: 8 * compute::wire::FRAME_BYTES_MAX,
         queue_frames: 4096,
+        inbound_bytes: inbound_bytes(memory, StreamKind::Compute),
         ..swarm::StreamConfig::default()
     }
 }
@@ -347,7 +396,7 @@ pub(crate) fn compute_threads(config: &Config) -> usize {
     if config.compute.threads == 0 { cores() } else { config.compute.threads }
 }
 
-pub(crate) fn observer(config: &Config) -> observer::Config {
+pub(crate) fn observer(config: &Config, memory: &Memory) -> observer::Config {
     let set = &config.observer;
     let default = places::Config::default();
     observer::Config {
@@ -357,7 +406,7 @@ pub(crate) fn observer(config: &Config) -> observer::Config {
             network: Rate { burst: set.network_keys, ..default.network },
             ..default
         },
-        ..observer::Config::default()
+        ..observer::Config::within(memory.part(Part::Observer).limit())
     }
 }
 
@@ -429,32 +478,37 @@ mod tests {
             |c| (c.gossip.mesh_n, c.gossip.mesh_n_low, c.gossip.mesh_n_high) = (1000, 1000, 1000),
             |c| c.gossip.gossip_lazy = 1000,
             |c| (c.gossip.message_bytes_max, c.node.bundle_bytes_max) = (4096, 2048),
-            |c| (c.gossip.message_bytes_max, c.gossip.cache_bytes_max) = (1 << 20, 1 << 20),
+            |c| (c.gossip.message_bytes_max, c.gossip.cache_bytes_max) = (1 << 20, 4 << 20),
             |c| (c.gossip.history_length, c.gossip.history_gossip, c.gossip.seen_ms) = (1, 1, 1000),
-            |c| (c.network.peers_max, c.limits.inbound_queue) = (15_000, 16),
+            |c| {
+                (c.network.peers_max, c.limits.inbound_queue) = (15_000, 16);
+                c.limits.memory = 8 << 30;
+            },
             |c| c.gossip.heartbeat_ms = 50,
         ];
         for (n, change) in changes.into_iter().enumerate() {
             let mut config = Config::default();
             change(&mut config);
             config.validate().unwrap();
-            assert_eq!(gossip(&config).validate(), Ok(()), "change {n}");
+            let memory = memory(&config).unwrap();
+            assert_eq!(gossip(&config, &memory).validate(), Ok(()), "change {n}");
         }
     }
 
     /// And what it would refuse, the configuration does.
     #[test]
     fn what_the_router_cannot_be_is_refused_before() {
-        let changes: [fn(&mut Config); 4] = [
+        let changes: [fn(&mut Config); 3] = [
             |c| (c.gossip.mesh_n, c.gossip.mesh_n_high) = (1001, 1001),
             |c| c.gossip.gossip_lazy = 1001,
-            |c| (c.gossip.message_bytes_max, c.gossip.cache_bytes_max) = (2 << 20, 1 << 20),
             |c| c.network.peers_max = 15_001,
         ];
         for (n, change) in changes.into_iter().enumerate() {
             let mut config = Config::default();
             change(&mut config);
-            assert!(gossip(&config).validate().is_err(), "change {n} is not needed");
+            config.limits.memory = 16 << 30;
+            let memory = memory(&config).unwrap();
+            assert!(gossip(&config, &memory).validate().is_err(), "change {n} is not needed");
             assert!(config.validate().is_err(), "change {n}");
         }
     }

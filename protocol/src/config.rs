@@ -20,9 +20,11 @@ use crate::compute::placement::Strategy;
 use crate::id::NodeId;
 use crate::mesh::{Mesh, MeshSecret};
 
+pub mod budget;
 mod observer;
 mod validate;
 
+pub use budget::{Budget, Part};
 pub use observer::ObserverConfig;
 pub use validate::{InvalidConfig, Problem};
 
@@ -288,7 +290,8 @@ pub struct GossipConfig {
     pub history_gossip: usize,
     /// How long the id of a seen message is remembered (`seen_ttl`, 120000).
     pub seen_ms: u64,
-    /// Bytes of messages kept to be asked for; beyond it the oldest go early. Default 64 MiB: guess.
+    /// Bytes of messages kept to be asked for, and of those that wait for their verification; beyond it the oldest go
+    /// early, and new ones are shed. Default 0: a share of `limits.memory` (see [`budget`]).
     pub cache_bytes_max: usize,
     /// The longest message on the wire, envelope and all. The same on all nodes of a mesh: a longer one is
     /// refused where it arrives. Default 65536: `max_transmit_size` of rust-libp2p's gossipsub.
@@ -318,7 +321,7 @@ impl Default for GossipConfig {
             history_length: 5,
             history_gossip: 3,
             seen_ms: 120_000,
-            cache_bytes_max: 64 << 20,
+            cache_bytes_max: 0,
             message_bytes_max: 65_536,
             flood_publish: true,
             idontwant_bytes: 1000,
@@ -332,6 +335,18 @@ impl Default for GossipConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
+    /// Bytes of memory for all that the node holds of others and for others: queues, caches, buffers, evidence. It is
+    /// shared out to the parts, see [`budget`]; a part that is full sheds what matters least and counts it. The process
+    /// itself, and tasks of jobs (`compute.memory_bytes`), are beside it. Too low sheds in bursts and slows far links
+    /// down; too high lets a flood take the machine's memory. Default 1 GiB: guess; at least 32 MiB, and that only
+    /// with fewer peers and authors than by default.
+    pub memory: usize,
+    /// Bytes of frames that were received and wait. Default 0: a share of `memory`.
+    pub inbound_bytes: usize,
+    /// Bytes that wait to be sent, to all peers together. Default 0: a share of `memory`.
+    pub outbound_bytes_total: usize,
+    /// Bytes that wait for subscribers, all together. Default 0: a share of `memory`.
+    pub subscriber_bytes: usize,
     /// Received messages that wait for verification; further ones are shed. Default 8192: guess, a quarter
     /// of a second of verification on one core at 32 µs each.
     pub inbound_queue: usize,
@@ -340,7 +355,8 @@ pub struct LimitsConfig {
     /// Frames that wait to be sent to one peer; then forwarded messages are shed, own ones later, control
     /// last. Default 5000: as gossipsub of rust-libp2p.
     pub outbound_queue: usize,
-    /// Bytes that wait to be sent to one peer. Default 4 MiB: guess, 64 of the largest messages.
+    /// Bytes that wait to be sent to one peer, if all peers together leave so much room. Default 4 MiB: guess, 64 of the
+    /// largest messages.
     pub outbound_bytes: usize,
     /// Messages that wait for one subscriber, in the library or over the API; then the oldest is shed and
     /// the subscriber is told how many it missed. Default 1024: guess.
@@ -348,13 +364,18 @@ pub struct LimitsConfig {
     /// Streams of one connection. Default 64: guess; a node needs about 8.
     pub streams_per_connection: usize,
     /// How much a peer may send on one connection before it is read. At least 256 KiB for each stream (the Yamux
-    /// specification). Default 24 MiB: guess; Yamux alone would allow 1 GiB.
+    /// specification). Default 24 MiB: guess; Yamux alone would allow 1 GiB. What all connections hold together is
+    /// bounded by their share of `memory`.
     pub connection_window_bytes: usize,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
         LimitsConfig {
+            memory: 1 << 30,
+            inbound_bytes: 0,
+            outbound_bytes_total: 0,
+            subscriber_bytes: 0,
             inbound_queue: 8192,
             verify_batch: 64,
             outbound_queue: 5000,

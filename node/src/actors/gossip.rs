@@ -12,6 +12,8 @@ use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
 use libp2p::PeerId;
+use omnimesh_protocol::config::Part;
+use omnimesh_protocol::config::budget::AUTHOR_BYTES;
 use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::gossip::{self, Rpc, wire};
@@ -30,6 +32,7 @@ use super::verify::{self, Checked, Verifier};
 use super::{Common, MAILBOX, Mailbox, log};
 use crate::clock::SharedClock;
 use crate::feed::FeedSender;
+use crate::memory::Priority;
 use crate::message::Message;
 use crate::swarm::{Class, Inbound, Outbound};
 
@@ -42,6 +45,10 @@ pub(crate) use requests::{
 /// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
 /// done once, and the batch to verify is as large as it can be without waiting.
 const READS_MAX: usize = 64;
+/// Frames below this length are copied. Source: guess, a quarter of the longest buffer that several frames share.
+const SHORT_FRAME_BYTES: usize = 16 << 10;
+/// What a message for a subscriber takes beside its payload.
+const MESSAGE_BYTES: usize = 256;
 /// How often the observer is told what the router has counted of its peers.
 const CONTRIBUTIONS_EVERY: Duration = Duration::from_secs(5);
 
@@ -309,6 +316,8 @@ impl GossipActor {
     ) -> Event<PeerId> {
         let header = envelope.header();
         let payloads = envelope.payloads();
+        // Each holds its part of the envelope.
+        let bytes = MESSAGE_BYTES + envelope.as_bytes().len() / payloads.len().max(1);
         let here_us = self.clock.mesh_time_us(self.common.now());
         let latency_us = header.timestamp_us.zip(here_us).map(|(there, here)| here.saturating_sub(there));
         if let Some(subscribers) = self.subscribers.get_mut(&header.channel) {
@@ -324,7 +333,7 @@ impl GossipActor {
                     latency: latency_us.map(Duration::from_micros),
                     from: Some(from),
                 };
-                subscribers.retain(|subscriber| match subscriber.offer(message.clone(), payload.len()) {
+                subscribers.retain(|subscriber| match subscriber.offer(message.clone(), bytes) {
                     Ok(lost) => {
                         self.counters.subscribers_lagged += lost;
                         true
@@ -397,7 +406,9 @@ impl GossipActor {
     ) {
         self.counters.frames_received += frames.len() as u64;
         for frame in frames {
-            match wire::decode(frame, &self.settings.read_limits) {
+            // A short one is a slice of a buffer that may be many times longer; what is in it is kept for long.
+            let short = (frame.len() < SHORT_FRAME_BYTES).then(|| Bytes::copy_from_slice(frame));
+            match wire::decode(short.as_ref().unwrap_or(frame), &self.settings.read_limits) {
                 Ok(wire::Decoded { rpc, refused }) => {
                     if !refused.is_empty() {
                         for refused in &refused {
@@ -420,6 +431,15 @@ impl GossipActor {
                 }
             }
         }
+    }
+
+    /// Says what the router and the gates hold.
+    fn report_memory(&self) {
+        let (memory, router) = (self.common.memory(), self.state.gossip());
+        let shed = router.stats().shed_messages + self.verifier.counters().shed;
+        memory.part(Part::Cache).report(router.cache_bytes(), Priority::Forwarded, shed);
+        let authors = self.state.validator().replay().authors().saturating_mul(AUTHOR_BYTES);
+        memory.part(Part::Tables).report(authors, Priority::Forwarded, 0);
     }
 
     /// The channels of the protocol itself have no subscribers of their own.
@@ -459,6 +479,7 @@ impl Actor for GossipActor {
         ctx.run_interval(Duration::from_secs(1), |actor, ctx| {
             actor.counters.frames_early_shed += actor.early.forget_old(actor.common.now());
             actor.forget_gone_subscribers(ctx);
+            actor.report_memory();
         });
         ctx.run_interval(CONTRIBUTIONS_EVERY, |actor, _| {
             let contributions = actor.state.gossip().contributions().collect();

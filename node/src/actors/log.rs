@@ -12,12 +12,14 @@ mod requests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::ready;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use libp2p::PeerId;
 use omnimesh_protocol::author::Ticket;
+use omnimesh_protocol::config::Part;
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::log::{
     self, AppendError, Appended, Config, Entry, Input, Output, Report, Start, StoreError, Token,
@@ -34,6 +36,7 @@ use super::gossip::{self, lock};
 use super::{Common, MAILBOX, Mailbox};
 use crate::clock::SharedClock;
 use crate::feed::FeedSender;
+use crate::memory::Priority;
 use crate::store::log::{Damage, LogStore, ReadError};
 use crate::swarm::{Class, Inbound, Outbound};
 
@@ -43,6 +46,8 @@ pub(crate) use requests::{
 
 /// Reports of what was caught up with that are kept for people.
 const REPORTS_MAX: usize = 32;
+/// How often it is told how much memory the log holds.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of sound records that are taken at once from behind a gap.
 const KEPT_BYTES: usize = 1 << 20;
 /// Batches of this many signatures and more are split among the pool's threads.
@@ -539,6 +544,11 @@ impl Actor for LogActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.add_stream(Arc::clone(&self.left).stream());
+        ctx.run_interval(MEMORY_EVERY, |actor, _| {
+            let stats = actor.state.stats();
+            let used = stats.waiting_bytes.saturating_add(stats.write_bytes);
+            actor.common.memory().part(Part::Log).report(used, Priority::Log, stats.shed);
+        });
         if lock(&self.inbound).is_some() {
             ctx.add_stream(gossip::inbound_stream(Arc::clone(&self.inbound)));
         }

@@ -43,12 +43,15 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 use omnimesh_protocol::Time;
+use omnimesh_protocol::config::Part;
 use omnimesh_protocol::event::Event;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tokio::sync::watch;
 
 use crate::clock::Epoch;
+use crate::feed::{Feed, FeedLimits, FeedSender, feed_within};
+use crate::memory::{Memory, Priority};
 use crate::store::Store;
 use crate::store::blob::BlobStore;
 use crate::store::log::LogStore;
@@ -218,6 +221,7 @@ pub(crate) struct Common {
     shed: Arc<[AtomicU64; Mailbox::ALL.len()]>,
     restarts: Arc<AtomicU64>,
     bootstrap_trouble: Arc<Mutex<Option<String>>>,
+    memory: Memory,
     stop: Arc<watch::Sender<bool>>,
 }
 
@@ -267,13 +271,14 @@ impl Mailbox {
 }
 
 impl Common {
-    pub(crate) fn new(epoch: Epoch) -> Self {
+    pub(crate) fn new(epoch: Epoch, memory: Memory) -> Self {
         Common {
             epoch,
             links: Arc::new(OnceLock::new()),
             shed: Arc::default(),
             restarts: Arc::default(),
             bootstrap_trouble: Arc::default(),
+            memory,
             stop: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -342,6 +347,16 @@ impl Common {
 
     pub(crate) fn set_bootstrap_trouble(&self, trouble: Option<String>) {
         *self.bootstrap_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// The node's memory, by part.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Makes a feed of the memory for those.
+    pub(crate) fn feed<T>(&self, limits: FeedLimits) -> (FeedSender<T>, Feed<T>) {
+        feed_within(limits, Priority::Own, Arc::clone(self.memory.part(Part::Subscribers)))
     }
 
     /// The node ends now.

@@ -20,7 +20,7 @@ use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox};
 use crate::audit::AuditLog;
 use crate::clock::{SharedClock, wall_ms};
-use crate::feed::{Feed, FeedLimits, FeedSender, feed};
+use crate::feed::{Feed, FeedLimits, FeedSender};
 use crate::store::Store;
 use crate::swarm::peer;
 
@@ -326,7 +326,7 @@ impl Handler<Watch> for ObserverActor {
     type Result = MessageResult<Watch>;
 
     fn handle(&mut self, _: Watch, _: &mut Self::Context) -> Self::Result {
-        let (sender, receiver) = feed(FeedLimits::default());
+        let (sender, receiver) = self.common.feed(FeedLimits::default());
         self.watchers.retain(|watcher| !watcher.is_closed());
         self.watchers.push(sender);
         MessageResult(receiver)

@@ -24,7 +24,7 @@ use super::log::{Append, Change, LogError, Watch};
 use super::projection::{self, Batch, Kept, read_all};
 use super::{Common, MAILBOX};
 use crate::clock::SharedClock;
-use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender, feed};
+use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender};
 use crate::store::log::LogStore;
 
 /// How often the state is kept, so that a start need not read the whole log.
@@ -290,7 +290,7 @@ impl Handler<WatchRegistry> for RegistryActor {
     type Result = MessageResult<WatchRegistry>;
 
     fn handle(&mut self, WatchRegistry: WatchRegistry, _: &mut Self::Context) -> Self::Result {
-        let (sender, receiver) = feed(FeedLimits::default());
+        let (sender, receiver) = self.common.feed(FeedLimits::default());
         self.watchers.push(sender);
         MessageResult(receiver)
     }

@@ -5,6 +5,7 @@ mod durable;
 mod job;
 mod observer;
 
+use omnimesh_protocol::config::Part;
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
@@ -271,6 +272,7 @@ fn schemas() -> Value {
     let mut add = |name: &str, schema| schemas.insert(name.to_owned(), schema);
     add("Health", object(&[("status", one_of(&["live", "ready"]))], &[]));
     add("Status", status());
+    add("MemoryPart", memory_part());
     add("Member", member());
     add("Peer", peer());
     add("Step", step());
@@ -358,8 +360,21 @@ fn status() -> Value {
             ("ready", boolean()),
             ("verified_delivery", string()),
             ("probes", reference("Probes")),
+            ("memory", json!({ "type": "array", "items": reference("MemoryPart") })),
         ],
         &[("not_ready_reason", string()), ("log_trouble", string())],
+    )
+}
+
+fn memory_part() -> Value {
+    object(
+        &[
+            ("part", one_of(&Part::ALL.map(Part::name))),
+            ("budget_bytes", count()),
+            ("used_bytes", nullable(count())),
+            ("shed", count()),
+        ],
+        &[],
     )
 }
 

@@ -10,6 +10,7 @@
 mod blob;
 mod job;
 mod log;
+mod memory;
 mod observer;
 mod registry;
 mod value;
@@ -35,6 +36,7 @@ pub use log::{
     AppendBatch, AppendRequest, BatchResult, CatchUp, LogAppended, LogChange, LogCheckpoint, LogEntries,
     LogEntry, LogEvent, LogHead, LogProof, LogStatus, MissedEntries, Source,
 };
+pub use memory::MemoryPart;
 pub use observer::{
     AckRequest, AlertView, DoubtView, Level, MetricView, Monitor, Probes, StepEventView, WhyStep,
 };
@@ -84,6 +86,9 @@ pub struct Status {
     pub verified_delivery: String,
     /// The same in numbers.
     pub probes: Probes,
+    /// The memory of the node, by part.
+    #[serde(default)]
+    pub memory: Vec<MemoryPart>,
 }
 
 /// A member of the mesh as this node sees it: `GET /api/v1/members` answers a list.

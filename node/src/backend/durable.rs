@@ -84,8 +84,9 @@ impl DurableBackend for NodeBackend {
 
     fn log_events(&self) -> Answer<'_, Feed<LogEvent>, LogError> {
         async move {
-            let changes = self.node()?.log_changes().await?;
-            Ok(translate(changes, |change| (weight_of_log(&change), LogEvent::from(change))))
+            let node = self.node()?;
+            let changes = node.log_changes().await?;
+            Ok(translate(&node.0, changes, |change| (weight_of_log(&change), LogEvent::from(change))))
         }
         .boxed()
     }
@@ -131,8 +132,9 @@ impl DurableBackend for NodeBackend {
 
     fn registry_events(&self) -> Answer<'_, Feed<RegistryEvent>, LogError> {
         async move {
-            let changes = self.node()?.watch_registry().await?;
-            Ok(translate(changes, |change| (weight(&change), RegistryEvent::from(&change))))
+            let node = self.node()?;
+            let changes = node.watch_registry().await?;
+            Ok(translate(&node.0, changes, |change| (weight(&change), RegistryEvent::from(&change))))
         }
         .boxed()
     }

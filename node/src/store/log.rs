@@ -64,7 +64,7 @@ const CHUNKS: TableDefinition<(&[u8; 32], u64, u64), &[u8]> = TableDefinition::n
 /// What the key of checksums is derived with.
 const CHECKSUM_CONTEXT: &str = "omnimesh 2026-11 log store checksum";
 const CHECKSUM_BYTES: usize = 16;
-/// Memory for pages of the database. A guess: heads of logs that are written to stay in it.
+/// Memory for pages of the database, unless it is said. A guess: heads of logs that are written to stay in it.
 const CACHE_BYTES: usize = 32 << 20;
 
 /// Why the log cannot be opened.
@@ -140,6 +140,8 @@ impl From<StoreError> for ReadError {
 pub struct LogStore {
     path: PathBuf,
     message_bytes_max: usize,
+    /// Memory for pages of the database.
+    cache_bytes: usize,
     /// `None` after a write has failed, until the next one opens it anew: redb does nothing more by itself then.
     database: RwLock<Option<Database>>,
     /// Bytes of records dropped since the file was last made smaller.
@@ -218,7 +220,7 @@ impl LogStore {
         }
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
-            let open = || Ok(Database::builder().set_cache_size(CACHE_BYTES).open(&self.path)?);
+            let open = || Ok(Database::builder().set_cache_size(self.cache_bytes).open(&self.path)?);
             *database = Some(attempt(open)?);
         }
         Ok(())

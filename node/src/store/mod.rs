@@ -21,6 +21,9 @@ use guard::{discard, guarded};
 /// The database's file in the data directory.
 pub const STORE_FILE: &str = "node.redb";
 
+/// Memory for its pages: it is small. A guess.
+const CACHE_BYTES: usize = 1 << 20;
+
 /// One table of small documents, CBOR by name.
 const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
 /// What the observer keeps: evidence, quarantines, pardons.
@@ -95,7 +98,8 @@ impl Store {
             redb::Error::Corrupted(reason) => damaged(&reason),
             failed => error(failed.to_string()),
         };
-        let created = guarded(|| Database::create(&path)).map_err(|reason| damaged(&reason))?;
+        let created = guarded(|| Database::builder().set_cache_size(CACHE_BYTES).create(&path))
+            .map_err(|reason| damaged(&reason))?;
         let mut database = created.map_err(|error| failed(error.into()))?;
         let checked = guarded(|| -> Result<bool, redb::Error> {
             let is_whole = length.is_none() || database.check_integrity()?;

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use omnimesh_protocol::MeshId;
+use omnimesh_protocol::config::Part;
+use omnimesh_protocol::config::budget::CONNECTION_BYTES;
 
 use super::links::LinkEnd;
+use crate::memory::Memory;
 
 /// Settings of a [`Network`](super::Network).
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct Config {
     pub kademlia: bool,
     /// Bounds on connections and memory.
     pub limits: Limits,
+    /// The memory of the whole node, by part: that of all queues, buffers and connections together.
+    pub memory: Memory,
     /// Offers and accepts OmniMesh's own gossip protocol, which is tree mode, besides those of gossipsub.
     pub tree: bool,
     /// The streams that carry gossip.
@@ -57,6 +62,7 @@ impl Config {
             mdns: false,
             kademlia: true,
             limits: Limits::default(),
+            memory: Memory::default(),
             tree: true,
             gossip: StreamConfig::default(),
             control: StreamConfig {
@@ -70,6 +76,14 @@ impl Config {
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// What each connection may hold that is not read, whatever the others do: of half of the memory for connections an equal
+    /// part. The other half is for those that need more.
+    pub(super) fn connection_floor(&self) -> usize {
+        let half = self.memory.part(Part::Connections).limit() / 2;
+        let connections = usize::try_from(self.limits.connections).unwrap_or(usize::MAX);
+        (half / connections.max(1)).max(CONNECTION_BYTES / 2)
     }
 }
 

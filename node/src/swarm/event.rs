@@ -7,6 +7,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::queue::Outbound;
+use crate::memory::Account;
 
 /// Which of the long-lived streams of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,7 +247,9 @@ pub enum Inbound {
 
 /// A share of the memory for received frames, given back on drop.
 #[derive(Debug)]
-pub struct Held(#[expect(dead_code, reason = "held for its drop")] pub(super) Option<OwnedSemaphorePermit>);
+pub struct Held(
+    #[expect(dead_code, reason = "held for its drop")] pub(super) Option<(OwnedSemaphorePermit, Account)>,
+);
 
 /// How a peer broke the framing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -2,11 +2,13 @@
 //!
 //! A read buffer hands out frames as slices of itself. It begins small, for most peers are quiet; it doubles
 //! while reads fill it, up to [`CHUNK_MAX`], and goes beyond that only for a longer frame, and only as fast as
-//! the bytes of that frame arrive: a peer that announces much and sends little makes us hold little.
+//! the bytes of that frame arrive: a peer that announces much and sends little makes us hold little. What is beyond
+//! [`CHUNK_MAX`] is of the memory of all connections, and there is none for such a frame when that is used up.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::event::Malformed;
+use crate::memory::Account;
 
 /// The smallest buffer.
 const CHUNK_MIN: usize = 4 << 10;
@@ -56,19 +58,30 @@ pub(super) struct FrameBuffer {
     /// Whether some read filled all the room it was given since the last exchange.
     busy: bool,
     frame_bytes_max: usize,
+    memory: Account,
 }
 
+/// There is no memory for so long a frame now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoMemory;
+
 impl FrameBuffer {
-    pub(super) fn new(frame_bytes_max: usize) -> Self {
-        FrameBuffer { buffer: BytesMut::new(), filled: 0, chunk: CHUNK_MIN, busy: false, frame_bytes_max }
+    pub(super) fn new(frame_bytes_max: usize, memory: Account) -> Self {
+        let buffer = BytesMut::new();
+        FrameBuffer { buffer, filled: 0, chunk: CHUNK_MIN, busy: false, frame_bytes_max, memory }
     }
 
     /// Room for the next read; never empty.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> Result<&mut [u8], NoMemory> {
         if self.buffer.len() - self.filled < ROOM_MIN {
-            self.exchange();
+            self.exchange()?;
         }
-        self.buffer.get_mut(self.filled..).unwrap_or_default()
+        Ok(self.buffer.get_mut(self.filled..).unwrap_or_default())
+    }
+
+    /// Whose memory it is of.
+    pub(super) fn memory(&self) -> &Account {
+        &self.memory
     }
 
     /// Tells that `read` bytes were put at the start of the room.
@@ -101,22 +114,70 @@ impl FrameBuffer {
     }
 
     /// Takes a new buffer, with what was not handed out at its start.
-    fn exchange(&mut self) {
+    fn exchange(&mut self) -> Result<(), NoMemory> {
         self.chunk = if self.busy { self.chunk * 2 } else { self.chunk / 2 }.clamp(CHUNK_MIN, CHUNK_MAX);
         self.busy = false;
         let size = (2 * self.filled).max(self.filled + self.chunk);
+        // The old one goes: frames of it that somebody still has are counted there.
+        self.memory.shrink(usize::MAX);
+        if size <= CHUNK_MAX {
+            self.memory.force(size);
+        } else if !self.memory.grow(size) {
+            self.memory.force(self.buffer.len());
+            return Err(NoMemory);
+        }
         let mut buffer = BytesMut::zeroed(size);
         let filled = self.buffer.get(..self.filled).unwrap_or_default();
         if let Some(start) = buffer.get_mut(..filled.len()) {
             start.copy_from_slice(filled);
         }
         self.buffer = buffer;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::memory::Meter;
+
+    fn frames_of(frame_bytes_max: usize) -> FrameBuffer {
+        FrameBuffer::new(frame_bytes_max, Account::new(Arc::new(Meter::new(usize::MAX))))
+    }
+
+    #[test]
+    fn long_frames_share_their_memory_and_all_is_given_back() {
+        let memory = Arc::new(Meter::new(1 << 20));
+        let buffer = || FrameBuffer::new(1 << 20, Account::new(Arc::clone(&memory)));
+        let fill = |buffer: &mut FrameBuffer| {
+            let mut prefix = Vec::new();
+            put_prefix(1 << 20, &mut prefix);
+            let room = buffer.room().unwrap();
+            room[..prefix.len()].copy_from_slice(&prefix);
+            loop {
+                let Ok(room) = buffer.room() else { return };
+                let room = room.len();
+                buffer.advance(room);
+                assert_eq!(buffer.next_frame(), Ok(None));
+                if buffer.filled > 700_000 {
+                    return;
+                }
+            }
+        };
+        let (mut first, mut second) = (buffer(), buffer());
+        fill(&mut first);
+        fill(&mut second);
+        assert!(memory.used() <= (1 << 20) + CHUNK_MAX, "{}", memory.used());
+        assert_eq!(second.room().err(), Some(NoMemory));
+        drop((first, second));
+        assert_eq!(memory.used(), 0);
+        // A short one is always read.
+        let mut hog = Account::new(Arc::clone(&memory));
+        hog.force(1 << 20);
+        assert!(buffer().room().is_ok());
+    }
 
     fn encode(frames: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -131,7 +192,7 @@ mod tests {
     fn decode(buffer: &mut FrameBuffer, mut bytes: &[u8], step: usize) -> Result<Vec<Bytes>, Malformed> {
         let mut frames = Vec::new();
         while !bytes.is_empty() {
-            let room = buffer.room();
+            let room = buffer.room().unwrap();
             let read = room.len().min(step).min(bytes.len());
             room[..read].copy_from_slice(&bytes[..read]);
             buffer.advance(read);
@@ -150,7 +211,7 @@ mod tests {
             lengths.iter().enumerate().map(|(i, length)| vec![u8::try_from(i).unwrap(); *length]).collect();
         let bytes = encode(&frames);
         for step in [1, 2, 3, 7, 100, 1024, 4096, 65_537, usize::MAX] {
-            let mut buffer = FrameBuffer::new(200_000);
+            let mut buffer = frames_of(200_000);
             let decoded = decode(&mut buffer, &bytes, step).unwrap();
             assert_eq!(decoded.len(), frames.len(), "step {step}");
             assert!(decoded.iter().zip(&frames).all(|(a, b)| a == b), "step {step}");
@@ -179,7 +240,7 @@ mod tests {
 
     #[test]
     fn too_long_a_frame_is_refused_by_its_prefix_alone() {
-        let mut buffer = FrameBuffer::new(1000);
+        let mut buffer = frames_of(1000);
         let mut bytes = encode(&[vec![1; 1000]]);
         put_prefix(1001, &mut bytes);
         let refused = decode(&mut buffer, &bytes, usize::MAX);
@@ -188,18 +249,18 @@ mod tests {
 
     #[test]
     fn an_announced_frame_takes_no_memory_before_it_comes() {
-        let mut buffer = FrameBuffer::new(1 << 30);
+        let mut buffer = frames_of(1 << 30);
         let mut bytes = Vec::new();
         put_prefix(1 << 30, &mut bytes);
         bytes.extend_from_slice(&[0; 10_000]);
         decode(&mut buffer, &bytes, 500).unwrap();
-        buffer.room();
+        buffer.room().unwrap();
         assert!(buffer.buffer.capacity() < 4 * 10_000, "{}", buffer.buffer.capacity());
     }
 
     #[test]
     fn a_quiet_stream_keeps_a_small_buffer() {
-        let mut buffer = FrameBuffer::new(1 << 20);
+        let mut buffer = frames_of(1 << 20);
         for _ in 0..10_000 {
             decode(&mut buffer, &encode(&[vec![7; 50]]), usize::MAX).unwrap();
         }

@@ -37,6 +37,7 @@ pub mod peer;
 mod queue;
 mod streams;
 mod transport;
+mod unread;
 
 pub use behaviour::{
     GOSSIP_PROTOCOLS, PROTOCOL_VERSION, blob_protocol, compute_protocol, control_protocol, kad_protocol,

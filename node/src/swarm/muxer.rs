@@ -1,7 +1,8 @@
 //! Yamux with all its limits set.
 //!
 //! libp2p's own wrapper sets the number of streams only and leaves the receive window of a connection at 1 GiB,
-//! so this is a wrapper of our own around the same implementation, with the same protocol. It also closes within
+//! so this is a wrapper of our own around the same implementation, with the same protocol. What all connections hold
+//! together is bounded by [`super::unread`]. It also closes within
 //! a bounded time: a peer that reads nothing any more would otherwise keep a connection, its place among the
 //! limits and its memory for as long as TCP is patient.
 
@@ -10,15 +11,19 @@ use std::future::{Future as _, Ready, ready};
 use std::io;
 use std::iter;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use omnimesh_protocol::config::Part;
 use tokio::time::{Sleep, sleep};
 
-use super::config::Limits;
+use super::config::Config as Settings;
+use super::unread::{Held, Metered, Substream};
+use crate::memory::{Account, Meter};
 
 /// Data goes out in chunks of this many bytes, each of which is written to the socket at once: as much as one
 /// write of ours, so that this is one system call, and little enough to leave other streams their turn.
@@ -33,10 +38,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The upgrade of a secured connection to many streams.
 #[derive(Debug, Clone)]
-pub(super) struct Config(yamux::Config);
+pub(super) struct Config {
+    yamux: yamux::Config,
+    /// That of all connections, and what each of them may hold in any case.
+    memory: Arc<Meter>,
+    floor: usize,
+}
 
 impl Config {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let limits = &settings.limits;
         let mut config = yamux::Config::default();
         // Yamux grants each stream 256 KiB to begin with and panics on a limit below that, so the number of
         // streams is set first, and both are kept within what it takes.
@@ -47,7 +58,8 @@ impl Config {
             (limits.connection_window_bytes as usize).max(window_min),
         ));
         config.set_split_send_size(SPLIT_SEND_SIZE);
-        Config(config)
+        let memory = Arc::clone(settings.memory.part(Part::Connections));
+        Config { yamux: config, memory, floor: settings.connection_floor() }
     }
 
     /// The muxer of a connection on which there is nothing to agree on.
@@ -88,9 +100,10 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
 /// A connection with many streams.
 #[derive(Debug)]
 pub(super) struct Muxer<C> {
-    connection: yamux::Connection<C>,
+    connection: yamux::Connection<Metered<C>>,
+    held: Arc<Held>,
     /// Streams that came while nobody asked for one: a Yamux connection only moves on when it is asked.
-    inbound: VecDeque<yamux::Stream>,
+    inbound: VecDeque<Substream>,
     inbound_waker: Option<Waker>,
     /// When to stop closing; set once that has begun.
     closing: Option<Pin<Box<Sleep>>>,
@@ -98,18 +111,21 @@ pub(super) struct Muxer<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn new(socket: C, config: Config, mode: yamux::Mode) -> Self {
-        let connection = yamux::Connection::new(socket, config.0, mode);
-        Muxer { connection, inbound: VecDeque::new(), inbound_waker: None, closing: None }
+        let held = Held::new(Account::new(config.memory), config.floor);
+        let socket = Metered::new(socket, Arc::clone(&held));
+        let connection = yamux::Connection::new(socket, config.yamux, mode);
+        Muxer { connection, held, inbound: VecDeque::new(), inbound_waker: None, closing: None }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<yamux::Stream, yamux::ConnectionError>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Substream, yamux::ConnectionError>> {
         let next = ready!(self.connection.poll_next_inbound(cx));
-        Poll::Ready(next.unwrap_or(Err(yamux::ConnectionError::Closed)))
+        let stream = next.unwrap_or(Err(yamux::ConnectionError::Closed));
+        Poll::Ready(stream.map(|stream| Substream::new(stream, Arc::clone(&self.held))))
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
-    type Substream = yamux::Stream;
+    type Substream = Substream;
     type Error = yamux::ConnectionError;
 
     fn poll_inbound(
@@ -130,7 +146,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        self.connection.poll_new_outbound(cx)
+        let stream = ready!(self.connection.poll_new_outbound(cx));
+        Poll::Ready(stream.map(|stream| Substream::new(stream, Arc::clone(&self.held))))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -161,6 +178,10 @@ mod tests {
 
     use super::*;
 
+    fn settings() -> Settings {
+        Settings::new(omnimesh_protocol::Mesh::open("test").unwrap().id())
+    }
+
     /// A socket whose other end takes nothing and sends nothing.
     struct Stuck;
 
@@ -186,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_ends_even_if_the_peer_takes_nothing() {
-        let mut muxer = Muxer::new(Stuck, Config::new(&Limits::default()), yamux::Mode::Client);
+        let mut muxer = Muxer::new(Stuck, Config::new(&settings()), yamux::Mode::Client);
         let closed = poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx));
         let closed = tokio::time::timeout(10 * CLOSE_TIMEOUT, closed).await;
         assert!(closed.expect("an end").is_err());
@@ -196,8 +217,10 @@ mod tests {
     fn senseless_limits_do_not_panic() {
         for streams_per_connection in [0, 1, 512, u32::MAX] {
             for connection_window_bytes in [0, 1, u32::MAX] {
-                let limits = Limits { streams_per_connection, connection_window_bytes, ..Limits::default() };
-                let _ = Muxer::new(Stuck, Config::new(&limits), yamux::Mode::Server);
+                let mut settings = settings();
+                settings.limits.streams_per_connection = streams_per_connection;
+                settings.limits.connection_window_bytes = connection_window_bytes;
+                let _ = Muxer::new(Stuck, Config::new(&settings), yamux::Mode::Server);
             }
         }
     }

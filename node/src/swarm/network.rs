@@ -210,7 +210,8 @@ fn settings(
         }
     };
     let memory = Arc::new(Semaphore::new(stream.inbound_bytes.min(Semaphore::MAX_PERMITS)));
-    streams::Settings { kind, protocols, config: stream, sink, memory, metrics: metrics.of(kind).clone() }
+    let (metrics, node_memory) = (metrics.of(kind).clone(), config.memory.clone());
+    streams::Settings { kind, protocols, config: stream, sink, memory, node_memory, metrics }
 }
 
 /// Begins to listen on all addresses, or on none.

@@ -8,6 +8,9 @@
 //! lower class make room for it, the lowest class first and in it the oldest first; among forwarded frames the
 //! newest is worth most, so the oldest forwarded one also goes for a new forwarded one. An own or control frame
 //! never goes for one of its own class: its sender is told instead. Everything shed is counted by class.
+//!
+//! All queues of a node together share one part of its memory ([`Part::Outbound`](omnimesh_protocol::config::Part)). What a
+//! queue may hold shrinks as that fills, sooner for what matters less; see [`crate::memory`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::event::StreamKind;
 use super::metrics::StreamMetrics;
+use crate::memory::{Account, Meter, Priority};
 
 /// How much a frame matters; the order of the variants is the order of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +49,19 @@ impl Class {
     fn lane(self) -> usize {
         self as usize
     }
+
+    /// How much a frame of this class matters among those of all streams.
+    pub(super) fn priority(self, kind: StreamKind) -> Priority {
+        match (kind, self) {
+            (StreamKind::Control, _) | (StreamKind::Gossip, Class::Control) => Priority::Control,
+            (StreamKind::Log, _) => Priority::Log,
+            (StreamKind::Compute, _)
+            | (StreamKind::Blob, Class::Control)
+            | (StreamKind::Gossip, Class::Own) => Priority::Own,
+            (StreamKind::Gossip, Class::Forwarded) => Priority::Forwarded,
+            (StreamKind::Blob, _) => Priority::Bulk,
+        }
+    }
 }
 
 /// Why a frame was not queued.
@@ -52,6 +70,9 @@ pub enum Shed {
     /// The peer takes frames too slowly, and nothing of a lower class waits.
     #[error("the queue to this peer is full")]
     Full,
+    /// The queues to all peers together hold too much, and nothing of a lower class waits for this one.
+    #[error("the queues to all peers together have no room for it (`limits.memory`)")]
+    NoMemory,
     /// No stream would carry it.
     #[error("the frame has {length} bytes, more than the {max} of the longest")]
     TooLong {
@@ -86,8 +107,19 @@ pub struct QueueStats {
 }
 
 impl Outbound {
-    pub(super) fn new(limits: QueueLimits, metrics: Arc<StreamMetrics>) -> Self {
-        let queue = Queue { limits, metrics, state: Mutex::default(), wake: Notify::new() };
+    pub(super) fn new(
+        kind: StreamKind,
+        limits: QueueLimits,
+        metrics: Arc<StreamMetrics>,
+        memory: Arc<Meter>,
+    ) -> Self {
+        let state = State {
+            lanes: Default::default(),
+            shed: [0; 3],
+            phase: Phase::Open,
+            memory: Account::new(memory),
+        };
+        let queue = Queue { kind, limits, metrics, state: Mutex::new(state), wake: Notify::new() };
         Outbound { queue: Arc::new(queue) }
     }
 
@@ -133,6 +165,7 @@ pub(super) struct QueueLimits {
 /// The queue, shared by its handles and its writer.
 #[derive(Debug)]
 pub(super) struct Queue {
+    kind: StreamKind,
     limits: QueueLimits,
     metrics: Arc<StreamMetrics>,
     state: Mutex<State>,
@@ -140,11 +173,13 @@ pub(super) struct Queue {
     wake: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     lanes: [Lane; 3],
     shed: [u64; 3],
     phase: Phase,
+    /// For the bytes in the lanes, and those that were taken and are not written yet.
+    memory: Account,
 }
 
 #[derive(Debug, Default)]
@@ -196,8 +231,11 @@ impl Queue {
         let result = {
             let mut state = self.lock();
             let result = self.push_locked(&mut state, class, frame);
-            if result.is_err() {
+            if let Err(shed) = result {
                 state.shed[class.lane()] += 1;
+                if shed == Shed::NoMemory {
+                    state.memory.meter().shed(class.priority(self.kind), 1);
+                }
             }
             result
         };
@@ -225,13 +263,25 @@ impl Queue {
             return Err(Shed::TooLong { length, max: self.limits.frame_bytes_max });
         }
         let (frames, bytes) = state.size(&Class::ALL);
-        // What is over the bounds with the new frame in; a lone frame always fits.
+        // What is over the bounds with the new frame in. Of its own bounds, a lone frame is always within.
         let (frames_over, bytes_over) = (
             (frames + 1).saturating_sub(self.limits.frames),
             (bytes + length).saturating_sub(self.limits.bytes),
         );
         if frames_over > 0 || bytes_over > 0 {
-            self.make_room(state, class, frames_over, bytes_over)?;
+            self.make_room(state, class, frames_over, bytes_over).ok_or(Shed::Full)?;
+        }
+        // And of what all queues share.
+        let priority = class.priority(self.kind);
+        let share_over = state.memory.meter().over(priority, state.memory.held(), length);
+        if share_over > 0 {
+            let classes = self.make_room(state, class, 0, share_over).ok_or(Shed::NoMemory)?;
+            for (class, count) in Class::ALL.into_iter().zip(classes) {
+                state.memory.meter().shed(class.priority(self.kind), count);
+            }
+        }
+        if !state.memory.grow(length) {
+            return Err(Shed::NoMemory);
         }
         let lane = &mut state.lanes[class.lane()];
         lane.bytes += length;
@@ -240,36 +290,39 @@ impl Queue {
     }
 
     /// Sheds so many frames and bytes of what matters less than a new frame of `class`, or nothing if that
-    /// is not enough.
+    /// is not enough. Says how many it shed of each class.
     fn make_room(
         &self,
         state: &mut State,
         class: Class,
         frames_over: usize,
         bytes_over: usize,
-    ) -> Result<(), Shed> {
+    ) -> Option<[u64; 3]> {
         let victims: &[Class] = match class {
             Class::Control => &[Class::Forwarded, Class::Own],
             Class::Own | Class::Forwarded => &[Class::Forwarded],
         };
         let (frames, bytes) = state.size(victims);
         if frames < frames_over || bytes < bytes_over {
-            return Err(Shed::Full);
+            return None;
         }
-        let (mut frames_shed, mut bytes_shed) = (0, 0);
+        let (mut frames_shed, mut bytes_shed, mut classes) = (0, 0, [0; 3]);
         for victim in victims {
             while frames_shed < frames_over || bytes_shed < bytes_over {
                 let Some(frame) = state.lanes[victim.lane()].pop() else { break };
                 frames_shed += 1;
                 bytes_shed += frame.len();
+                state.memory.shrink(frame.len());
                 state.shed[victim.lane()] += 1;
+                classes[victim.lane()] += 1;
                 self.metrics.shed(*victim).inc();
             }
         }
-        Ok(())
+        Some(classes)
     }
 
-    /// Moves frames, the first class first, to `into` until they have `bytes_max` bytes (at least one frame).
+    /// Moves frames, the first class first, to `into` until they have `bytes_max` bytes (at least one frame). They count
+    /// as held until [`Queue::written`].
     pub(super) fn take(&self, into: &mut Vec<Bytes>, bytes_max: usize) -> Take {
         let mut state = self.lock();
         let mut bytes = 0;
@@ -287,6 +340,11 @@ impl Queue {
             Phase::Open => Take::Empty,
             Phase::Finishing | Phase::Closed => Take::Finished,
         }
+    }
+
+    /// Tells that so many bytes of what was taken are no longer held.
+    pub(super) fn written(&self, bytes: usize) {
+        self.lock().memory.shrink(bytes);
     }
 
     /// Waits until [`Queue::take`] may have something new to say.
@@ -316,6 +374,8 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.phase = Phase::Closed;
+        let (_, bytes) = state.size(&Class::ALL);
+        state.memory.shrink(bytes);
         state.lanes = Default::default();
         drop(state);
         self.wake.notify_one();
@@ -333,7 +393,55 @@ mod tests {
 
     fn outbound(frames: usize, bytes: usize) -> Outbound {
         let limits = QueueLimits { frames, bytes, frame_bytes_max: bytes };
-        Outbound::new(limits, Arc::default())
+        Outbound::new(StreamKind::Gossip, limits, Arc::default(), Arc::new(Meter::new(1 << 20)))
+    }
+
+    /// One of a kind, of many that share the memory.
+    fn sharing(kind: StreamKind, memory: &Arc<Meter>) -> Outbound {
+        let limits = QueueLimits { frames: 1000, bytes: 1 << 20, frame_bytes_max: 1 << 20 };
+        Outbound::new(kind, limits, Arc::default(), Arc::clone(memory))
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded_and_what_matters_most_is_shed_last() {
+        let memory = Arc::new(Meter::new(10_000));
+        let bytes = |length| Bytes::from(vec![7; length]);
+        let greedy: Vec<_> = (0..20).map(|_| sharing(StreamKind::Gossip, &memory)).collect();
+        for _ in 0..50 {
+            for out in &greedy {
+                let _ = out.try_send(Class::Forwarded, bytes(100));
+            }
+        }
+        assert!(greedy.iter().all(|out| out.stats().bytes >= 400), "each has its part");
+        assert_eq!(memory.used(), greedy.iter().map(|out| out.stats().bytes).sum::<usize>());
+        let shed = |priority| memory.shed_of(priority);
+        assert!(shed(Priority::Forwarded) > 0);
+        // Others have queues that are empty. There is some room, for what matters.
+        assert!(memory.free() >= 300, "{}", memory.free());
+        let (blob, gossip) = (sharing(StreamKind::Blob, &memory), sharing(StreamKind::Gossip, &memory));
+        assert_eq!(blob.try_send(Class::Own, bytes(300)), Err(Shed::NoMemory));
+        gossip.try_send(Class::Control, bytes(300)).unwrap();
+        assert_eq!((shed(Priority::Bulk), shed(Priority::Control)), (1, 0));
+        // With nothing left, a queue's own forwarded frames still go for control.
+        let full = Arc::new(Meter::new(100));
+        let out = sharing(StreamKind::Gossip, &full);
+        out.try_send(Class::Forwarded, bytes(100)).unwrap();
+        out.try_send(Class::Control, bytes(100)).unwrap();
+        assert_eq!((out.stats().shed, full.used()), ([0, 0, 1], 100));
+        assert_eq!(out.try_send(Class::Control, bytes(1)), Err(Shed::NoMemory));
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_it_is_written_and_a_closed_queue_holds_nothing() {
+        let memory = Arc::new(Meter::new(1000));
+        let out = sharing(StreamKind::Log, &memory);
+        out.try_send(Class::Own, frame("12345")).unwrap();
+        out.try_send(Class::Own, frame("123")).unwrap();
+        assert_eq!((taken(&out, 5).len(), memory.used()), (1, 8));
+        out.queue().written(5);
+        assert_eq!(memory.used(), 3);
+        out.queue().close();
+        assert_eq!(memory.used(), 0);
     }
 
     fn frame(text: &str) -> Bytes {

@@ -14,13 +14,13 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
 
-use super::config::{Config, Limits, TransportKind};
+use super::config::{Config, TransportKind};
 use super::links::{LinkEnd, Security, Wired};
 use super::muxer;
 use super::network::Error;
 
-/// How much a peer may send on one QUIC stream and connection before we read it. Guesses: a stream's is a
-/// 100 ms link of 300 Mbit/s, and two streams carry nearly all.
+/// How much a peer may send on one QUIC stream and connection before we read it, if the memory of all connections is
+/// enough for that. Guesses: a stream's is a 100 ms link of 300 Mbit/s, and two streams carry nearly all.
 const QUIC_STREAM_WINDOW: u32 = 4 << 20;
 const QUIC_CONNECTION_WINDOW: u32 = 8 << 20;
 
@@ -29,7 +29,7 @@ type Output = (PeerId, StreamMuxerBox);
 /// Builds what `config` asks for.
 pub(super) fn build(keypair: &Keypair, config: &Config) -> Result<Boxed<Output>, Error> {
     let noise = noise::Config::new(keypair).map_err(|error| Error::Transport(error.to_string()))?;
-    let yamux = muxer::Config::new(&config.limits);
+    let yamux = muxer::Config::new(config);
     let timeout = config.limits.handshake_timeout;
     Ok(match &config.transport {
         TransportKind::Links(end) => links(end, keypair, noise, yamux, timeout),
@@ -47,7 +47,7 @@ pub(super) fn build(keypair: &Keypair, config: &Config) -> Result<Boxed<Output>,
                     .authenticate(noise.clone())
                     .multiplex(yamux.clone())
                     .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-                let quic = quic::tokio::Transport::new(quic_config(keypair, &config.limits))
+                let quic = quic::tokio::Transport::new(quic_config(keypair, config))
                     .map_err(quic_error)
                     .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
                 OrTransport::new(quic, tcp).map(|either, _| either.into_inner())
@@ -99,12 +99,13 @@ fn quic_error(error: quic::Error) -> SocketError {
     })
 }
 
-fn quic_config(keypair: &Keypair, limits: &Limits) -> quic::Config {
-    let mut config = quic::Config::new(keypair);
+fn quic_config(keypair: &Keypair, settings: &Config) -> quic::Config {
+    let (mut config, limits) = (quic::Config::new(keypair), &settings.limits);
     config.handshake_timeout = limits.handshake_timeout;
     config.max_concurrent_stream_limit = limits.streams_per_connection;
-    config.max_stream_data = QUIC_STREAM_WINDOW;
-    config.max_connection_data = QUIC_CONNECTION_WINDOW;
+    let window = u32::try_from(settings.connection_floor()).unwrap_or(u32::MAX).min(QUIC_CONNECTION_WINDOW);
+    config.max_stream_data = QUIC_STREAM_WINDOW.min(window);
+    config.max_connection_data = window;
     config
 }
 

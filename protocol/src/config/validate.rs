@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::budget::{Budget, MEMORY_MIN};
 use super::{ComputeConfig, Config, MESH_NAME_DEFAULT, MeshConfig, SecretHex};
 use crate::compute::job::{LABELS_MAX, Quota, is_name};
 use crate::id::NodeId;
@@ -389,13 +390,11 @@ impl Check {
         self.range("gossip.history_length", gossip.history_length, 1, 1024);
         self.range("gossip.tree_repair_ms", gossip.tree_repair_ms, 1, 10_000);
         self.range("gossip.seen_ms", gossip.seen_ms, 1000, 86_400_000);
-        self.range("gossip.cache_bytes_max", gossip.cache_bytes_max, 1 << 20, 1 << 34);
+        if gossip.cache_bytes_max > 0 {
+            self.range("gossip.cache_bytes_max", gossip.cache_bytes_max, 1 << 20, 1 << 34);
+        }
         self.range("gossip.message_bytes_max", gossip.message_bytes_max, 4096, 1 << 24);
         let count = |name, value: usize| (name, value as u64);
-        self.order(
-            count("gossip.message_bytes_max", gossip.message_bytes_max),
-            count("gossip.cache_bytes_max", gossip.cache_bytes_max),
-        );
         let mesh_n = count("gossip.mesh_n", gossip.mesh_n);
         self.order(count("gossip.mesh_n_low", gossip.mesh_n_low), mesh_n);
         self.order(mesh_n, count("gossip.mesh_n_high", gossip.mesh_n_high));
@@ -417,6 +416,12 @@ impl Check {
 
     fn limits(&mut self, config: &Config) {
         let limits = &config.limits;
+        self.range("limits.memory", limits.memory, MEMORY_MIN, 1 << 40);
+        if (MEMORY_MIN..=1 << 40).contains(&limits.memory)
+            && let Err(misfit) = Budget::of(config)
+        {
+            self.fail("limits.memory", limits.memory, misfit.message, misfit.remedy);
+        }
         self.range("limits.inbound_queue", limits.inbound_queue, 16, 1 << 20);
         self.range("limits.verify_batch", limits.verify_batch, 1, 4096);
         self.range("limits.outbound_queue", limits.outbound_queue, 16, 1 << 20);

@@ -16,6 +16,10 @@ use crate::{MessageId, Time};
 /// Topics under which one content is held at a time. Above it a copy under yet another topic is shed. (guess)
 const TOPICS_PER_ID_MAX: usize = 4;
 
+/// What a message that is held takes beside its bytes: the entry, its place in the table and in the history. Without it a
+/// flood of short messages would hold several times what the cache may. (measured: sizes of the types)
+pub(super) const ENTRY_BYTES: usize = 256;
+
 /// Senders of one message that are remembered while it waits for its verdict and for a while after. Those
 /// beyond may get a copy back, and are neither praised nor blamed for it. (guess: above any mesh degree in
 /// use)
@@ -254,7 +258,7 @@ impl Messages {
         if of_id.len() >= TOPICS_PER_ID_MAX {
             return false;
         }
-        self.bytes += data.len();
+        self.bytes += ENTRY_BYTES + data.len();
         self.validating += usize::from(phase == Phase::Validating);
         let senders = from.into_iter().collect();
         let served = SmallVec::new();
@@ -290,7 +294,7 @@ impl Messages {
 
     /// Forgets the oldest messages until `bytes` more fit. False if messages without a verdict take the room.
     pub(super) fn make_room(&mut self, bytes: usize, bytes_max: usize, mut gone: impl FnMut(Gone)) -> bool {
-        while self.bytes.saturating_add(bytes) > bytes_max {
+        while self.bytes.saturating_add(ENTRY_BYTES).saturating_add(bytes) > bytes_max {
             let Some((id, topic, beat)) = self.history.front().copied() else { return false };
             let waits =
                 self.get_mut(&id, topic).is_some_and(|e| e.beat == beat && e.phase == Phase::Validating);
@@ -331,7 +335,7 @@ impl Messages {
             self.entries.remove(id);
         }
         let was_validating = entry.phase == Phase::Validating;
-        self.bytes -= entry.data.len();
+        self.bytes -= ENTRY_BYTES + entry.data.len();
         self.validating -= usize::from(was_validating);
         Some(Gone { topic, was_validating })
     }
@@ -355,7 +359,7 @@ impl Messages {
         for (id, topic, beat) in &self.history {
             let of_id = self.entries.get(id).map(SmallVec::as_slice).unwrap_or_default();
             for entry in of_id.iter().filter(|entry| entry.topic == *topic && entry.beat == *beat) {
-                bytes += entry.data.len();
+                bytes += ENTRY_BYTES + entry.data.len();
                 validating += usize::from(entry.phase == Phase::Validating);
                 entries += 1;
                 *of_topic.entry(*topic).or_default() += 1;

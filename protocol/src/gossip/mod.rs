@@ -232,6 +232,11 @@ impl<P: PeerName> State<P> {
         })
     }
 
+    /// Bytes of messages that are held, with what they take beside their content.
+    pub fn cache_bytes(&self) -> usize {
+        self.messages.bytes()
+    }
+
     /// Messages that wait for a verdict.
     pub fn validating(&self) -> usize {
         self.messages.validating()

@@ -98,6 +98,11 @@ pub struct Config {
     pub places: places::Config,
 }
 
+/// An address, a network or a key in `places`, or in quarantine.
+const PLACE: usize = 160;
+/// Of everything, as many are remembered at least.
+const COUNT_MIN: usize = 64;
+
 impl Default for Config {
     fn default() -> Self {
         let count = |n| NonZeroUsize::new(n).expect("not zero");
@@ -118,13 +123,34 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The default, or as much less of everything as fits in so many bytes.
+    pub fn within(bytes: usize) -> Self {
+        let mut config = Config::default();
+        // What is not scaled has to be there in any case.
+        let fixed = 2 * crate::validate::QUARANTINED_MAX * PLACE;
+        let (most, room) = (config.bytes_max().saturating_sub(fixed), bytes.saturating_sub(fixed));
+        if room >= most {
+            return config;
+        }
+        let scaled = |n: usize| usize::try_from(n as u128 * room as u128 / most.max(1) as u128).unwrap_or(n);
+        let count = |n: NonZeroUsize| NonZeroUsize::new(scaled(n.get()).max(COUNT_MIN)).unwrap_or(n);
+        config.messages_max = count(config.messages_max);
+        config.subjects_max = count(config.subjects_max);
+        config.authors_max = count(config.authors_max);
+        config.places.places_max = count(config.places.places_max);
+        config.places.keys_max = count(config.places.keys_max);
+        config.peers_max = scaled(config.peers_max).max(COUNT_MIN);
+        config.evidence_bytes_max = scaled(config.evidence_bytes_max);
+        config.equivocation.bytes_max = scaled(config.equivocation.bytes_max);
+        config
+    }
+
     /// The most bytes that an observer of these bounds uses.
     pub fn bytes_max(&self) -> usize {
         const STORY: usize = 1_280;
         const SUBJECT: usize = 6 * 1_024;
         const AUTHOR: usize = 256;
         const PEER: usize = 1_024;
-        const PLACE: usize = 160;
         self.messages_max.get() * STORY
             + self.subjects_max.get() * SUBJECT
             + self.authors_max.get() * AUTHOR

@@ -177,6 +177,11 @@ impl Process {
         self.api.metrics().await
     }
 
+    /// What it answers, if it does.
+    pub(crate) async fn get(&self, path: &str) -> Result<String, String> {
+        self.api.get(path).await
+    }
+
     pub(crate) async fn json(&self, path: &str) -> serde_json::Value {
         serde_json::from_str(&self.api.get(path).await.unwrap()).unwrap()
     }
@@ -196,8 +201,17 @@ impl Process {
 
     /// The memory that it holds, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it has held, in bytes.
+    pub(crate) fn resident_bytes_max(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }
 }

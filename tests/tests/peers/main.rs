@@ -8,6 +8,7 @@ mod forks;
 mod hostile;
 mod interop;
 mod liars;
+mod overload;
 mod raw;
 mod shut_out;
 mod stock;

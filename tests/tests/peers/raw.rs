@@ -54,6 +54,7 @@ pub(crate) struct RawPeer {
     pub(crate) received: mpsc::Receiver<Received>,
     connections: watch::Receiver<Connections>,
     commands: mpsc::Sender<Command>,
+    deaf: watch::Sender<bool>,
 }
 
 impl RawPeer {
@@ -89,8 +90,10 @@ impl RawPeer {
         let (commands, commands_receiver) = mpsc::channel(64);
         let (received_sender, received) = mpsc::channel(4096);
         let (connections_sender, connections) = watch::channel(Connections::default());
-        tokio::spawn(drive(swarm, commands_receiver, received_sender, connections_sender));
-        RawPeer { identity, id, listening, received, connections, commands }
+        let (deaf, is_deaf) = watch::channel(false);
+        let ears = Ears { received: received_sender, is_deaf };
+        tokio::spawn(drive(swarm, commands_receiver, ears, connections_sender));
+        RawPeer { identity, id, listening, received, connections, commands, deaf }
     }
 
     /// Connects.
@@ -127,6 +130,11 @@ impl RawPeer {
     /// Waits until the peer has cut the connection.
     pub(crate) async fn until_disconnected(&self, from: PeerId) {
         self.until("a raw peer is cut off", |connections| !connections.now.contains(&from)).await;
+    }
+
+    /// Reads nothing any more of what others send on streams, and keeps these open.
+    pub(crate) fn go_deaf(&self) {
+        self.deaf.send_replace(true);
     }
 
     /// Who is connected.
@@ -176,10 +184,17 @@ fn protocol(name: &str) -> StreamProtocol {
     StreamProtocol::try_from_owned(name.to_owned()).unwrap()
 }
 
+/// Where what was received goes, and whether anything is received any more.
+#[derive(Clone)]
+struct Ears {
+    received: mpsc::Sender<Received>,
+    is_deaf: watch::Receiver<bool>,
+}
+
 async fn drive(
     mut swarm: libp2p::Swarm<Behaviour>,
     mut commands: mpsc::Receiver<Command>,
-    received: mpsc::Sender<Received>,
+    ears: Ears,
     connections: watch::Sender<Connections>,
 ) {
     loop {
@@ -205,7 +220,7 @@ async fn drive(
                     });
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Streams(Accepted { from, protocol, stream })) => {
-                    tokio::spawn(read(from, protocol, stream, received.clone()));
+                    tokio::spawn(read(from, protocol, stream, ears.clone()));
                 }
                 _ => {}
             },
@@ -214,13 +229,22 @@ async fn drive(
 }
 
 /// Reads frames until the stream ends. Those for which the test has no room are dropped.
-async fn read(from: PeerId, protocol: StreamProtocol, mut stream: Stream, received: mpsc::Sender<Received>) {
+async fn read(from: PeerId, protocol: StreamProtocol, mut stream: Stream, mut ears: Ears) {
     let mut buffer = Vec::new();
     let mut chunk = vec![0; 64 << 10];
-    while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+    loop {
+        let read = tokio::select! {
+            biased;
+            // Until the peer is gone: the sender goes with it.
+            is_deaf = async { ears.is_deaf.wait_for(|is_deaf| *is_deaf).await.is_ok() } => {
+                return if is_deaf { std::future::pending().await };
+            }
+            read = stream.read(&mut chunk) => read,
+        };
+        let Ok(read @ 1..) = read else { return };
         buffer.extend_from_slice(&chunk[..read]);
         while let Some((frame, rest)) = first_frame(&buffer) {
-            let _ = received.try_send(Received { from, protocol: protocol.clone(), frame });
+            let _ = ears.received.try_send(Received { from, protocol: protocol.clone(), frame });
             buffer = rest;
         }
     }

@@ -15,4 +15,5 @@ mod join;
 mod kills;
 mod misuse;
 mod observer;
+mod soak;
 mod store;

@@ -80,6 +80,7 @@ pub(super) fn run(globals: &Globals) -> Result<(), CliError> {
     }
     checks.push(clock());
     checks.push(descriptors(&config));
+    checks.push(memory(&config));
     checks.push(exposure(&config));
     checks.push(node(globals, &dir, holder.as_deref()));
     report(globals, &checks)
@@ -213,6 +214,29 @@ fn descriptors(config: &Config) -> Check {
         ),
         Some(u64::MAX) => Check::ok("descriptors", "no limit"),
         Some(soft) => Check::ok("descriptors", format!("{soft} may be open at once")),
+    }
+}
+
+/// Whether the machine has what the node may use.
+fn memory(config: &Config) -> Check {
+    let mib = |bytes: u64| bytes >> 20;
+    let (node, tasks) = (config.limits.memory as u64, config.compute.memory_bytes);
+    let tasks = if config.compute.work { tasks } else { 0 };
+    let detail =
+        format!("{} MiB for the node (limits.memory), {} MiB for tasks (compute.memory_bytes)", mib(node), mib(tasks));
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map(|kib| kib << 10);
+    match total {
+        Some(total) if node.saturating_add(tasks) > total => Check::warn(
+            "memory",
+            format!("{detail}; the machine has {} MiB", mib(total)),
+            "lower one of them: a flood, or many tasks, could take all there is",
+        ),
+        _ => Check::ok("memory", detail),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use omnimesh_node::api::types::WhyPeer as Reasons;
 use omnimesh_node::api::types::{
-    InviteView, Member, MemberState, Outcome, Peer, Standing, Status, StepView, WhyMessage, WhyRecord,
+    InviteView, Member, MemberState, MemoryPart, Outcome, Peer, Standing, Status, StepView, WhyMessage, WhyRecord,
     WhyStep,
 };
 use serde::Serialize;
@@ -54,6 +54,7 @@ pub(super) fn status(globals: &Globals, args: &StatusArgs) -> Result<(), CliErro
             ("members", status.members.to_string()),
             ("peers", status.peers.to_string()),
             ("verified delivery", status.verified_delivery),
+            ("memory", memory(&status.memory)),
             ("uptime", seconds(status.uptime_s)),
             ("listen", status.listen.join(" ")),
             (
@@ -64,6 +65,17 @@ pub(super) fn status(globals: &Globals, args: &StatusArgs) -> Result<(), CliErro
             ("version", status.version),
         ]
     })
+}
+
+/// What is held of the budget, and what was shed for want of room.
+fn memory(parts: &[MemoryPart]) -> String {
+    let mib = |bytes: usize| bytes / (1 << 20);
+    let budget = parts.iter().map(|part| part.budget_bytes).sum();
+    let used = parts.iter().filter_map(|part| part.used_bytes).sum();
+    let shed: Vec<String> =
+        parts.iter().filter(|p| p.shed > 0).map(|p| format!("{} shed {}", p.part.name(), p.shed)).collect();
+    let shed = if shed.is_empty() { "nothing shed".to_owned() } else { shed.join(", ") };
+    format!("{} of {} MiB held, {shed}", mib(used), mib(budget))
 }
 
 fn read_status(globals: &Globals) -> Result<Value, CliError> {

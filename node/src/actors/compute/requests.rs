@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Answer, ComputeActor};
 use crate::actors::gossip::{inbound_stream, lock};
 use crate::actors::members::{PeerDown, PeerUp};
-use crate::feed::{Feed, FeedLimits, feed};
+use crate::feed::{Feed, FeedLimits};
 use crate::job::{JobError, JobEvent, Seen};
 use crate::swarm::Inbound;
 
@@ -144,7 +144,7 @@ impl Handler<WatchJobs> for ComputeActor {
     type Result = MessageResult<WatchJobs>;
 
     fn handle(&mut self, _: WatchJobs, _: &mut Self::Context) -> Self::Result {
-        let (sender, receiver) = feed(FeedLimits::default());
+        let (sender, receiver) = self.common.feed(FeedLimits::default());
         self.watchers.push(sender);
         MessageResult(receiver)
     }

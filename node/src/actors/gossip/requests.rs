@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{Counters, GossipActor, Link, inbound_stream, lock};
 use crate::actors::author::Answer;
 use crate::actors::verify;
-use crate::feed::{Feed, FeedLimits, feed};
+use crate::feed::{Feed, FeedLimits};
 use crate::message::Message;
 use crate::swarm::{Inbound, Outbound};
 
@@ -145,7 +145,7 @@ impl Handler<Subscribe> for GossipActor {
 
     fn handle(&mut self, Subscribe(channel): Subscribe, ctx: &mut Self::Context) -> Self::Result {
         let limits = FeedLimits { items_max: self.settings.subscriber_queue, ..FeedLimits::default() };
-        let (sender, receiver) = feed(limits);
+        let (sender, receiver) = self.common.feed(limits);
         self.subscribers.entry(channel.clone()).or_default().push(sender);
         self.give(ctx, relay::Input::Subscribe(channel));
         MessageResult(receiver)

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Answer, Change, LogActor, LogError};
 use crate::actors::gossip::{Hearing, inbound_stream, lock};
 use crate::actors::members::{PeerDown, PeerUp};
-use crate::feed::{Feed, FeedLimits, feed};
+use crate::feed::{Feed, FeedLimits};
 use crate::store::log::Damage;
 use crate::swarm::Inbound;
 
@@ -201,7 +201,7 @@ impl Handler<Watch> for LogActor {
         // One change may be as large as a write.
         let bytes_max = self.settings.config.write_bytes_max.saturating_mul(2);
         let limits = FeedLimits { items_max: self.settings.subscriber_queue, bytes_max };
-        let (sender, receiver) = feed(limits);
+        let (sender, receiver) = self.common.feed(limits);
         self.watchers.push(sender);
         MessageResult(receiver)
     }

@@ -119,6 +119,7 @@ fn the_schemas_describe_the_documents_exactly() {
     for (name, sample) in [
         ("Health", json!(Health { status: "live".to_owned() })),
         ("Status", json!(sample_status())),
+        ("MemoryPart", json!(sample_memory_part())),
         ("Member", json!(sample_member())),
         ("Peer", json!(sample_peer())),
         ("Step", json!(sample_step())),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use omnimesh_protocol::config::ApiConfig;
+use omnimesh_protocol::config::{ApiConfig, Part};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
 use prometheus_client::registry::Registry;
@@ -206,7 +206,12 @@ pub(super) fn sample_status() -> Status {
         log_trouble: Some("the disk of the data directory is full".to_owned()),
         verified_delivery: "99.98 %, 0 wrong".to_owned(),
         probes: super::observer::sample_probes(),
+        memory: vec![sample_memory_part()],
     }
+}
+
+pub(super) fn sample_memory_part() -> MemoryPart {
+    MemoryPart { part: Part::Outbound, budget_bytes: 1000, used_bytes: Some(10), shed: 1 }
 }
 
 pub(super) fn sample_member() -> Member {

@@ -28,13 +28,27 @@ impl LogStore {
         mesh: MeshId,
         message_bytes_max: usize,
     ) -> Result<(Self, Opened), OpenError> {
+        Self::open_within(data_dir, mesh, message_bytes_max, CACHE_BYTES)
+    }
+
+    /// The same with so many bytes of memory for pages of the database.
+    ///
+    /// # Errors
+    /// As [`LogStore::open`].
+    pub fn open_within(
+        data_dir: &Path,
+        mesh: MeshId,
+        message_bytes_max: usize,
+        cache_bytes: usize,
+    ) -> Result<(Self, Opened), OpenError> {
         let path = data_dir.join(LOG_FILE);
-        let (database, mut damage) = match open_whole(&path, mesh)? {
+        let (database, mut damage) = match open_whole(&path, mesh, cache_bytes)? {
             Whole::Sound(database) => (database, Vec::new()),
-            Whole::Broken(reason) => salvage(&path, mesh, message_bytes_max, &reason)?,
+            Whole::Broken(reason) => salvage(&path, mesh, message_bytes_max, &reason, cache_bytes)?,
         };
         let (database, freed) = (RwLock::new(Some(database)), AtomicU64::new(0));
-        let store = LogStore { path, message_bytes_max, database, freed, folded: Mutex::default() };
+        let store =
+            LogStore { path, message_bytes_max, cache_bytes, database, freed, folded: Mutex::default() };
         let failed = |error: StoreError| store.failed_to_open(&error);
         let logs = store.check_heads(&mut damage).map_err(failed)?;
         let checkpoints = store.check_checkpoints(&mut damage).map_err(failed)?;
@@ -95,7 +109,7 @@ pub(super) enum Whole {
     Broken(String),
 }
 
-pub(super) fn open_whole(path: &Path, mesh: MeshId) -> Result<Whole, OpenError> {
+pub(super) fn open_whole(path: &Path, mesh: MeshId, cache_bytes: usize) -> Result<Whole, OpenError> {
     let name = || path.display().to_string();
     let failed = |reason: String| OpenError::Failed { path: name(), reason };
     let length = fs::metadata(path).map(|file| file.len()).ok();
@@ -103,7 +117,7 @@ pub(super) fn open_whole(path: &Path, mesh: MeshId) -> Result<Whole, OpenError> 
         return Ok(Whole::Broken("it is empty".to_owned()));
     }
     let is_new = length.is_none();
-    let opened = guarded(|| Database::builder().set_cache_size(CACHE_BYTES).create(path));
+    let opened = guarded(|| Database::builder().set_cache_size(cache_bytes).create(path));
     let mut database = match opened {
         Ok(Ok(database)) => database,
         Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => {

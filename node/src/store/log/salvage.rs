@@ -24,6 +24,7 @@ pub(super) fn salvage(
     mesh: MeshId,
     message_bytes_max: usize,
     reason: &str,
+    cache_bytes: usize,
 ) -> Result<(Database, Vec<Damage>), OpenError> {
     let failed = |reason: String| OpenError::Failed { path: path.display().to_string(), reason };
     let aside = (0..)
@@ -31,7 +32,7 @@ pub(super) fn salvage(
         .find(|aside| !aside.exists())
         .ok_or_else(|| failed("there are too many damaged files beside it".to_owned()))?;
     fs::rename(path, &aside).map_err(|error| failed(error.to_string()))?;
-    let database = match open_whole(path, mesh)? {
+    let database = match open_whole(path, mesh, cache_bytes)? {
         Whole::Sound(database) => database,
         Whole::Broken(reason) => return Err(failed(reason)),
     };
@@ -50,6 +51,7 @@ fn carry_over(broken: &Path, into: &Database, message_bytes_max: usize) -> usize
     let store = LogStore {
         path: broken.to_owned(),
         message_bytes_max,
+        cache_bytes: CACHE_BYTES,
         database: RwLock::new(Some(database)),
         freed: AtomicU64::new(0),
         folded: Mutex::default(),

@@ -15,6 +15,7 @@ use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
+use omnimesh_protocol::config::Part;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -189,7 +190,9 @@ impl Behaviour {
         }
         let token = next(&mut self.next_token);
         let settings = &self.settings;
-        let outbound = Outbound::new(settings.queue_limits(), settings.metrics.clone());
+        let memory = Arc::clone(settings.node_memory.part(Part::Outbound));
+        let outbound =
+            Outbound::new(settings.kind, settings.queue_limits(), settings.metrics.clone(), memory);
         let queue = outbound.queue().clone();
         peer.outgoing = Outgoing::Up { token, connection, outbound: outbound.clone(), since: Instant::now() };
         let task = writer::run(stream, queue, settings.config.stall_timeout, settings.metrics.clone());

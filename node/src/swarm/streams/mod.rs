@@ -31,6 +31,7 @@ use super::config::StreamConfig;
 use super::event::{Inbound, StreamKind};
 use super::metrics::StreamMetrics;
 use super::queue::QueueLimits;
+use crate::memory::Memory;
 
 /// A writer takes this many bytes from the queue at once: enough for few writes, little enough that what is
 /// queued meanwhile can still go first.
@@ -60,6 +61,8 @@ pub(super) struct Settings {
     pub(super) sink: mpsc::Sender<Inbound>,
     /// The memory for frames on their way to the caller.
     pub(super) memory: Arc<Semaphore>,
+    /// The memory of the whole node, by part.
+    pub(super) node_memory: Memory,
     pub(super) metrics: Arc<StreamMetrics>,
 }
 

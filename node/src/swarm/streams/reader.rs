@@ -8,10 +8,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::AsyncRead;
 use libp2p::PeerId;
+use omnimesh_protocol::config::Part;
 
 use super::{BATCH_BYTES, Settings};
+use crate::memory::Account;
 use crate::swarm::event::{Held, Inbound, Malformed};
 use crate::swarm::frame::FrameBuffer;
+use crate::swarm::queue::Class;
 
 /// What ended a batch.
 enum End {
@@ -20,12 +23,15 @@ enum End {
     /// The stream has ended, cleanly or not.
     Closed,
     Malformed(Malformed),
+    /// There is no memory for the frame that comes next.
+    NoMemory,
 }
 
 /// Reads until the stream ends, breaks the framing or nobody wants the frames. Waits while the caller's
 /// channel is full, which holds this peer back and nobody else.
 pub(super) async fn run(mut stream: impl AsyncRead + Unpin, peer: PeerId, settings: Arc<Settings>) {
-    let mut buffer = FrameBuffer::new(settings.config.frame_bytes_max);
+    let memory = Account::new(Arc::clone(settings.node_memory.part(Part::Connections)));
+    let mut buffer = FrameBuffer::new(settings.config.frame_bytes_max, memory);
     loop {
         let mut frames = Vec::new();
         let mut bytes = 0;
@@ -39,6 +45,12 @@ pub(super) async fn run(mut stream: impl AsyncRead + Unpin, peer: PeerId, settin
                 if buffer.is_partial() {
                     tracing::debug!(%peer, kind = settings.kind.name(), "stream ended within a frame");
                 }
+                return;
+            }
+            End::NoMemory => {
+                // The peer is not to blame; it opens another one in a while.
+                buffer.memory().meter().shed(Class::Forwarded.priority(settings.kind), 1);
+                tracing::debug!(%peer, kind = settings.kind.name(), "no memory for a long frame: its stream is closed");
                 return;
             }
             End::Malformed(reason) => {
@@ -62,7 +74,8 @@ fn poll_batch(
 ) -> Poll<End> {
     let mut budget = BATCH_BYTES;
     loop {
-        let read = match Pin::new(&mut *stream).poll_read(cx, buffer.room()) {
+        let Ok(room) = buffer.room() else { return Poll::Ready(End::NoMemory) };
+        let read = match Pin::new(&mut *stream).poll_read(cx, room) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Closed),
             Poll::Ready(Ok(read)) => read,
             Poll::Pending if frames.is_empty() => return Poll::Pending,
@@ -99,7 +112,11 @@ async fn deliver(peer: PeerId, frames: Vec<Bytes>, bytes: usize, settings: &Sett
     let share = bytes.min(settings.config.inbound_bytes);
     let share = u32::try_from(share).unwrap_or(u32::MAX);
     let held = match settings.memory.clone().acquire_many_owned(share).await {
-        Ok(permit) => Held(Some(permit)),
+        Ok(permit) => {
+            let mut account = Account::new(Arc::clone(settings.node_memory.part(Part::Inbound)));
+            account.force(share as usize);
+            Held(Some((permit, account)))
+        }
         Err(_) => return false,
     };
     settings.sink.send(Inbound::Frames { peer, frames, held }).await.is_ok()

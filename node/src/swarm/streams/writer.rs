@@ -61,7 +61,9 @@ pub(super) async fn run(
             scratch.extend_from_slice(frame);
             bytes += frame.len();
         }
-        if let Err(reason) = write(&mut stream, &scratch, &queue, stall_timeout).await {
+        let written = write(&mut stream, &scratch, &queue, stall_timeout).await;
+        queue.written(bytes);
+        if let Err(reason) = written {
             return Some(reason);
         }
         metrics.frames_sent.inc_by(frames.len() as u64);
