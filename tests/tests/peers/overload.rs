@@ -10,9 +10,7 @@ use omnimesh_node::swarm::blob_protocol;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::{Mesh, Step};
 
-use crate::common::{
-    Author, MESHSUB, Metrics, PAUSE, Process, identity, publish, subscribe, topic, within,
-};
+use crate::common::{Author, MESHSUB, Metrics, PAUSE, Process, identity, publish, subscribe, topic, within};
 use crate::raw::{RawPeer, framed, varint, write};
 
 /// What the node may hold.

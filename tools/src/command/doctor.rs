@@ -222,8 +222,11 @@ fn memory(config: &Config) -> Check {
     let mib = |bytes: u64| bytes >> 20;
     let (node, tasks) = (config.limits.memory as u64, config.compute.memory_bytes);
     let tasks = if config.compute.work { tasks } else { 0 };
-    let detail =
-        format!("{} MiB for the node (limits.memory), {} MiB for tasks (compute.memory_bytes)", mib(node), mib(tasks));
+    let detail = format!(
+        "{} MiB for the node (limits.memory), {} MiB for tasks (compute.memory_bytes)",
+        mib(node),
+        mib(tasks)
+    );
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text
         .lines()

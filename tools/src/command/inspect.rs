@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use omnimesh_node::api::types::WhyPeer as Reasons;
 use omnimesh_node::api::types::{
-    InviteView, Member, MemberState, MemoryPart, Outcome, Peer, Standing, Status, StepView, WhyMessage, WhyRecord,
-    WhyStep,
+    InviteView, Member, MemberState, MemoryPart, Outcome, Peer, Standing, Status, StepView, WhyMessage,
+    WhyRecord, WhyStep,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
