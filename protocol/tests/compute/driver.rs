@@ -36,6 +36,8 @@ struct Bench {
     assigned: Vec<(NodeId, Assignment)>,
     tick: Option<Timer>,
     events: Vec<Event>,
+    /// Who has no slot that is free.
+    busy: Option<NodeId>,
 }
 
 impl Bench {
@@ -53,6 +55,7 @@ impl Bench {
             assigned: Vec::new(),
             tick: None,
             events: Vec::new(),
+            busy: None,
         };
         bench.give(Input::Up(OTHER));
         bench.give(Input::Step(Some(Step(100))));
@@ -83,8 +86,10 @@ impl Bench {
 
     fn heartbeats(&mut self) {
         for worker in 0..self.workers.len() {
-            let offer = Offer { slots: 4, room: 4, memory_bytes: 1 << 40, ..Offer::default() };
-            self.give(Input::Offer { from: self.workers[worker].id(), offer });
+            let from = self.workers[worker].id();
+            let active = if self.busy == Some(from) { 4 } else { 0 };
+            let offer = Offer { slots: 4, room: 8, active, memory_bytes: 1 << 40, ..Offer::default() };
+            self.give(Input::Offer { from, offer });
         }
     }
 
@@ -153,6 +158,11 @@ impl Bench {
             std::mem::take(&mut self.assigned).into_iter().partition(|(_, of)| of.task == task);
         self.assigned = others;
         asked
+    }
+
+    /// The worker has begun.
+    fn begin(&mut self, (worker, assignment): &(NodeId, Assignment)) {
+        self.give(Input::Started { from: *worker, attempts: vec![assignment.attempt] });
     }
 
     fn answer(&mut self, (worker, assignment): &(NodeId, Assignment), result: BlobRef) {
@@ -289,6 +299,7 @@ fn a_task_that_reads_something_else_by_now_is_done_again_with_that() {
     bench.write();
     // One of two is slow, and a third has an answer before it.
     let asked = bench.asked(SECOND);
+    asked.iter().for_each(|asked| bench.begin(asked));
     bench.answer(&asked[0], blob("b"));
     bench.wait(Duration::from_millis(500));
     let copy = bench.asked(SECOND);
@@ -315,25 +326,76 @@ fn a_task_that_reads_something_else_by_now_is_done_again_with_that() {
 }
 
 #[test]
-fn when_copies_have_answered_as_well_a_tie_asks_for_more() {
-    let mut bench = Bench::new(6);
+fn for_each_vote_against_another_worker_is_asked_at_once() {
+    let mut bench = Bench::new(7);
     let job = bench.submit(chain(3));
     let asked = bench.asked(FIRST);
     assert_eq!(asked.len(), 3);
+    asked.iter().for_each(|asked| bench.begin(asked));
     bench.answer(&asked[0], blob("right"));
     bench.answer(&asked[1], blob("a lie"));
+    // The third is not waited for: whatever it says, one more has to be asked.
+    let more = bench.asked(FIRST);
+    assert_eq!(more.len(), 1);
+    bench.answer(&more[0], blob("another lie"));
+    let more = bench.asked(FIRST);
+    assert_eq!(more.len(), 1);
+    let ties = |bench: &Bench| bench.events.iter().filter(|event| matches!(event, Event::Tie { .. })).count();
+    assert_eq!(ties(&bench), 2);
+    // The third is slow: there is a copy of it, and that has an answer before it.
+    bench.begin(&more[0]);
+    bench.answer(&more[0], blob("right"));
     bench.wait(Duration::from_millis(500));
     let copy = bench.asked(FIRST);
     assert_eq!(copy.len(), 1, "of the slow one");
-    bench.answer(&copy[0], blob("another lie"));
-    // Four have answered, and two of them agree.
+    bench.answer(&copy[0], blob("a third lie"));
+    assert_eq!((ties(&bench), bench.asked(FIRST).len()), (3, 1));
     bench.answer(&asked[2], blob("right"));
-    let ties = bench.events.iter().filter(|event| matches!(event, Event::Tie { results: 3, .. }));
-    assert_eq!(ties.count(), 1);
-    let more = bench.asked(FIRST);
-    assert_eq!(more.len(), 1, "somebody has to decide");
-    bench.answer(&more[0], blob("right"));
     bench.flush();
     bench.write();
     assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("right")));
+}
+
+#[test]
+fn what_waits_behind_others_is_given_to_who_can_begin_at_once() {
+    let mut bench = Bench::new(2);
+    let job = bench.submit(chain(1));
+    let asked = bench.asked(FIRST);
+    // It is busy with the work of others, and the other one is not.
+    bench.busy = Some(asked[0].0);
+    bench.wait(Duration::from_secs(2));
+    let again = bench.asked(FIRST);
+    assert_eq!(again.len(), 1);
+    assert_ne!(again[0].0, asked[0].0);
+    // What has begun stays.
+    bench.begin(&again[0]);
+    bench.busy = None;
+    bench.wait(Duration::from_secs(5));
+    assert!(bench.asked(FIRST).is_empty());
+    bench.answer(&again[0], blob("a"));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state(&job, FIRST), TaskState::Succeeded);
+}
+
+#[test]
+fn who_is_late_with_its_first_tasks_gets_no_more_and_has_what_waits_taken_back() {
+    let mut bench = Bench::new(8);
+    let mut spec = chain(1);
+    spec.inputs[0].blob.size = 40_000;
+    let _job = bench.submit(spec);
+    let all = std::mem::take(&mut bench.assigned);
+    assert_eq!(all.len(), 40);
+    let slow = all[0].0;
+    let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(worker, _)| *worker == slow);
+    assert!(first.len() > 1);
+    bench.begin(&first[0]);
+    others.iter().for_each(|asked| bench.begin(asked));
+    bench.wait(Duration::from_secs(1));
+    others.iter().for_each(|asked| bench.answer(asked, blob("a")));
+    // All others are done: the slow one keeps at most what it has begun.
+    bench.wait(Duration::from_secs(4));
+    let moved: Vec<_> = std::mem::take(&mut bench.assigned);
+    assert!(moved.len() >= first.len() - 1, "{} of {}", moved.len(), first.len());
+    assert!(moved.iter().all(|(worker, _)| *worker != slow));
 }

@@ -27,6 +27,8 @@ const VOTE_FACTOR: u32 = 3;
 /// Attempts that wait no longer than this are left where they are: they may have begun, and the news is on its way. Default:
 /// guess.
 const WAIT_MIN: Duration = Duration::from_secs(1);
+/// So long at most an attempt may wait at a worker that seems to have a slot for it. Default: guess.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Blobs that count for locality.
 const NEAR_MAX: usize = 16;
 /// Bytes in a second that fetching inputs may be expected to reach at least.
@@ -361,9 +363,12 @@ impl State {
             for active in run.active.values() {
                 let unstarted = active.attempts.iter().filter(|attempt| attempt.started.is_none());
                 waiting.extend(
-                    unstarted
-                        .map(|attempt| (attempt.since(now), attempt.id, attempt.worker))
-                        .filter(|(since, ..)| *since >= WAIT_MIN),
+                    unstarted.map(|attempt| (attempt.since(now), attempt.id, attempt.worker)).filter(
+                        |(since, _, worker)| {
+                            // Who seems to have a slot is about to begin, or else does not answer.
+                            *since >= if self.pool.is_idle(worker) { WAIT_MAX } else { WAIT_MIN }
+                        },
+                    ),
                 );
             }
         }

@@ -441,6 +441,11 @@ impl Pool {
         self.idle.len()
     }
 
+    /// True if this worker has a slot that nobody uses, as far as is known.
+    pub fn is_idle(&self, node: &NodeId) -> bool {
+        self.workers.get(node).is_some_and(|worker| worker.idle_place.is_some())
+    }
+
     /// Whose attempts under way take longer than others, and how much at least, in thousandths: they show it before they have
     /// done anything.
     pub fn set_late(&mut self, late: BTreeMap<NodeId, u64>) {
