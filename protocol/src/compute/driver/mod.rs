@@ -14,8 +14,8 @@
 //! workers answer from memory what they have done already.
 //!
 //! # Whose result counts
-//! A task with redundancy r is done by r different workers. A result counts when r have signed it. When all have answered
-//! and not all agree, as many more are asked as the leading result lacks, up to [`Config::voters_extra`]. So fewer than r
+//! A task with redundancy r is done by r different workers. A result counts when r have signed it. For each vote against the
+//! leading result one more is asked, at once, up to [`Config::voters_extra`]. So fewer than r
 //! liars are not believed, also if they agree on what they say, while r honest workers can be asked. When nobody else
 //! can be asked, the result counts that more than half of those asked, and of r at least, have signed; without one, the
 //! task waits for other workers. Who has signed another result is reported with what everybody has signed ([`Finding`]), loses its votes
@@ -27,6 +27,11 @@
 //! failed with (it died, is silent, cannot fetch) does not; the task goes to another one, at most
 //! [`Config::losses_max`] times. A lack of room is no failure: the task waits until there is some. So every task ends, with
 //! the job's deadline at the latest.
+//!
+//! # What takes long
+//! An attempt that has not begun is taken back when it waits at a worker that shows to be slow, or when somebody could begin it at
+//! once. One that has begun and takes much longer than its like gets a copy elsewhere, while there is room; one that takes
+//! somewhat longer only where a slot would be idle otherwise. The first answer counts.
 //!
 //! # Outputs that were lost
 //! An output lives where it was made. When nobody has it any more, and a task that reads it says so, its task is run

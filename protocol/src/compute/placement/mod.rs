@@ -5,7 +5,7 @@
 //!                │
 //!   Wanted ──────┤ 1. eligible: alive, breaker not open, room, constraints, operation, not excluded
 //!                │ 2. one that holds the longest input, if it has room
-//!                │ 3. else by the strategy
+//!                │ 3. else by the strategy, among those with an idle slot if there are any
 //!                ▼
 //!        worker, or why there is none
 //! ```
