@@ -205,6 +205,7 @@ impl Bench {
             };
             idle = 0;
             let Some(worker) = self.workers.iter().position(|worker| worker.id() == to) else { continue };
+            self.handle(Input::Started { from: to, attempts: vec![given.attempt] });
             match act(worker, &given) {
                 Act::Keep => kept.push_back((to, given)),
                 Act::Fail(reason, detail) => {
