@@ -11,8 +11,8 @@
 //! threads share, and merged in order: the result does not depend on how many threads there are, bit by bit.
 //!
 //! # Parameters
-//! `format`: `csv` or `parquet` (see [`parquet`]); by default what the data is. `columns`: which, by number from 0, or by name if this part begins with the header; all if it is not given. `header`:
-//! whether the data begins with one (default true; only the chunk at the beginning has it). `delimiter`: one character
+//! `format`: `csv` or `parquet`; by default what the data is. `columns`: which, by number from 0, or by name if this part begins
+//! with the header; all if it is not given. `header`: whether the data begins with one (default true; only the chunk at the beginning has it). `delimiter`: one character
 //! (default `,`). `histogram`: `{ from, to, bins }`. `report`: write the report at once.
 //!
 //! A cell that is empty or beyond the end of a short row is counted as missing, one that is no finite number as bad; both are
