@@ -187,11 +187,11 @@ impl SwarmActor {
             admission::Output::Refused { peer, reason, until } => {
                 let detail = peer_hint(reason).to_owned();
                 self.tell_refused(peer, reason.code(), detail);
-                self.dial(ctx, dialer::Input::Refused { peer, until });
+                self.leave_alone(peer, until, ctx);
             }
             admission::Output::Goodbye { peer, reason, until } => {
                 self.tell_refused(peer, "goodbye", format!("it refused us: {reason}"));
-                self.dial(ctx, dialer::Input::Refused { peer, until });
+                self.leave_alone(peer, until, ctx);
             }
             admission::Output::Timer { at, timer } => {
                 ctx.run_later(self.common.until(at), move |actor, ctx| {
@@ -271,8 +271,17 @@ impl SwarmActor {
         self.disconnect(peer);
         if let Some(peer) = peer::node_id(&peer) {
             let until = self.common.now() + SENT_AWAY_FOR;
-            self.dial(ctx, dialer::Input::Refused { peer, until });
+            self.leave_alone(peer, until, ctx);
         }
+    }
+
+    /// Nothing here dials the peer until then: neither the dialer nor, by itself, the network.
+    fn leave_alone(&mut self, peer: NodeId, until: Time, ctx: &mut Context<Self>) {
+        if let Some(network) = &self.network {
+            // A busy network that does not take it leaves the dialer's part.
+            let _ = network.leave_alone(peer::peer_id(&peer), self.common.until(until));
+        }
+        self.dial(ctx, dialer::Input::Refused { peer, until });
     }
 
     fn dial(&mut self, ctx: &mut Context<Self>, input: dialer::Input) {
@@ -514,14 +523,7 @@ impl SwarmActor {
         let Some(info) = self.peers.get_mut(&peer) else { return };
         info.agent = Some(agent);
         info.listen = listen.iter().map(ToString::to_string).collect();
-        let is_member = info.is_member;
         self.learn(peer, listen, ctx);
-        if is_member && let Some(network) = &self.network {
-            for address in listen {
-                // Kademlia only helps discovery; a busy network may skip it.
-                let _ = network.add_address(peer, address.clone());
-            }
-        }
     }
 
     fn learn(&mut self, peer: PeerId, addresses: &[Multiaddr], ctx: &mut Context<Self>) {

@@ -12,6 +12,7 @@ use libp2p::{PeerId, StreamProtocol, identify, kad, mdns, ping};
 use omnimesh_protocol::MeshId;
 
 use super::config::{Config, Limits};
+use super::left_alone::LeftAlone;
 use super::network::Error;
 use super::streams;
 
@@ -71,6 +72,7 @@ fn mesh_protocol(mesh: &MeshId, name: &str) -> StreamProtocol {
 pub(super) struct MeshBehaviour {
     limits: connection_limits::Behaviour,
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
+    pub(super) left_alone: LeftAlone,
     pub(super) gossip: streams::Behaviour,
     pub(super) control: streams::Behaviour,
     pub(super) log: Toggle<streams::Behaviour>,
@@ -105,6 +107,7 @@ impl MeshBehaviour {
         Ok(MeshBehaviour {
             limits: connection_limits::Behaviour::new(connection_limits(&config.limits)),
             blocked: allow_block_list::Behaviour::default(),
+            left_alone: LeftAlone::new(),
             gossip: streams::Behaviour::new(gossip),
             control: streams::Behaviour::new(control),
             log: log.map(streams::Behaviour::new).into(),

@@ -10,6 +10,7 @@ use libp2p::swarm::{ConnectionDenied, DialError};
 use libp2p::{allow_block_list, connection_limits, dns};
 
 use super::event::DialFailure;
+use super::left_alone::IsLeftAlone;
 use super::peer::without_peer;
 
 /// An error's text is cut to this many bytes: parts of it come from the other side.
@@ -74,6 +75,9 @@ fn denied(cause: &ConnectionDenied) -> (DialFailure, String) {
     }
     if cause.downcast_ref::<allow_block_list::Blocked>().is_some() {
         return (DialFailure::Blocked, "the peer is blocked on this node".into());
+    }
+    if let Some(left_alone) = cause.downcast_ref::<IsLeftAlone>() {
+        return (DialFailure::Blocked, left_alone.to_string());
     }
     (DialFailure::LimitReached, chain(cause))
 }

@@ -197,10 +197,8 @@ impl Driver {
             Command::Disconnect { peer } => {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
-            Command::AddAddress { peer, address } => {
-                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                    kad.add_address(&peer, peer::without_peer(address));
-                }
+            Command::LeaveAlone { peer, time } => {
+                self.swarm.behaviour_mut().left_alone.leave_alone(peer, time)
             }
             Command::Bootstrap => {
                 let local = *self.swarm.local_peer_id();
@@ -372,7 +370,9 @@ impl Driver {
                 }
             }
             MeshBehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
-            MeshBehaviourEvent::Limits(never) | MeshBehaviourEvent::Blocked(never) => match never {},
+            MeshBehaviourEvent::Limits(never)
+            | MeshBehaviourEvent::Blocked(never)
+            | MeshBehaviourEvent::LeftAlone(never) => match never {},
         }
     }
 

@@ -29,6 +29,7 @@ mod dial;
 mod driver;
 mod event;
 mod frame;
+mod left_alone;
 mod links;
 mod metrics;
 mod muxer;

@@ -108,7 +108,7 @@ pub struct NetworkHandle {
 pub(super) enum Command {
     Dial { peer: Option<PeerId>, addresses: Vec<Multiaddr> },
     Disconnect { peer: PeerId },
-    AddAddress { peer: PeerId, address: Multiaddr },
+    LeaveAlone { peer: PeerId, time: Duration },
     Bootstrap,
     Block { peer: PeerId },
     Unblock { peer: PeerId },
@@ -260,12 +260,12 @@ impl NetworkHandle {
         self.send(Command::Disconnect { peer })
     }
 
-    /// Tells Kademlia where a peer is.
+    /// Lets no dial reach a peer for so long, Kademlia's own among them. It may dial this node.
     ///
     /// # Errors
     /// The command was not taken.
-    pub fn add_address(&self, peer: PeerId, address: Multiaddr) -> Result<(), CommandError> {
-        self.send(Command::AddAddress { peer, address })
+    pub fn leave_alone(&self, peer: PeerId, time: Duration) -> Result<(), CommandError> {
+        self.send(Command::LeaveAlone { peer, time })
     }
 
     /// Looks for peers in Kademlia; what is found comes as [`Event::Discovered`].

@@ -55,6 +55,12 @@ async fn failed_dials_say_why() {
     a.handle.dial(Some(b.handle.local_peer()), b.listening.clone()).unwrap();
     assert_eq!(dial_failed(&mut a).await.2, DialFailure::Blocked);
     a.handle.unblock(b.handle.local_peer()).unwrap();
+    a.handle.leave_alone(b.handle.local_peer(), Duration::from_secs(3600)).unwrap();
+    a.handle.dial(Some(b.handle.local_peer()), b.listening.clone()).unwrap();
+    let (_, _, kind, reason) = dial_failed(&mut a).await;
+    assert_eq!(kind, DialFailure::Blocked);
+    assert!(reason.contains("not dialled for another 3600 s"), "{reason}");
+    a.handle.leave_alone(b.handle.local_peer(), Duration::ZERO).unwrap();
 
     // The peer that the address names, and then again while connected.
     let full = b.listening[0].clone().with(Protocol::P2p(b.handle.local_peer()));

@@ -145,17 +145,13 @@ async fn every_bad_control_frame_ends_the_connection_and_is_not_dialled_again() 
         members.push((member, Instant::now()));
     }
     honest.talk().await;
-    // The node knows where they listen, and leaves them alone for a while. A dial that was under way when one was cut off
-    // may have connected once more.
-    let connected: Vec<usize> = members.iter().map(|(member, _)| honest.a.connected(member.raw.id)).collect();
-    assert!(connected.iter().all(|count| *count <= 2), "{connected:?}");
+    // The node knows where they listen, and leaves them alone for a while.
     within("some steps pass", honest.a.node.sync(Step(honest.a.step().0 + 4))).await.unwrap();
     // A machine under load may have come to the end of that while with the first of them.
-    let recent = members.iter().zip(&connected).filter(|((_, cut_off), _)| cut_off.elapsed() < LEFT_ALONE);
-    let recent: Vec<_> = recent.collect();
+    let recent: Vec<_> = members.iter().filter(|(_, cut_off)| cut_off.elapsed() < LEFT_ALONE).collect();
     assert!(!recent.is_empty(), "some were cut off a moment ago");
-    for ((member, _), before) in recent {
-        assert_eq!(honest.a.connected(member.raw.id), *before);
+    for (member, _) in recent {
+        assert_eq!(honest.a.connected(member.raw.id), 1);
     }
     assert_eq!(honest.a.metrics().await.get("actor_restarts_total"), 0.0);
 }
