@@ -187,9 +187,11 @@ impl Default for TreeConfig {
 /// times a counter. The specification's threshold for peer exchange is missing, as none takes place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreConfig {
-    /// Below it (negative) no gossip with the peer. Default -10 (rust).
+    /// Below it (negative) no gossip with the peer. Default -65: lower than what the application says of one who is
+    /// only suspected (-60). Such a peer is out of the mesh, and may be honest and have no other link.
     pub gossip_threshold: f64,
-    /// Below it (negative) it gets none of our own messages outside the mesh. Default -50 (rust).
+    /// Below it (negative) it gets none of our own messages outside the mesh. Default -70 (guess: between its
+    /// neighbours).
     pub publish_threshold: f64,
     /// Below it (negative) nothing it says counts, and it is sent away. Default -80 (rust).
     pub graylist_threshold: f64,
@@ -229,8 +231,8 @@ pub struct ScoreConfig {
 impl Default for ScoreConfig {
     fn default() -> Self {
         ScoreConfig {
-            gossip_threshold: -10.0,
-            publish_threshold: -50.0,
+            gossip_threshold: -65.0,
+            publish_threshold: -70.0,
             graylist_threshold: -80.0,
             opportunistic_graft_threshold: 1.0,
             topic_score_cap: 50.0,

@@ -12,8 +12,9 @@
 //! does, but what cannot be proved to others.
 //!
 //! Suspicion alone never takes trust below [`SUSPICION_FLOOR`]: that is out of the gossip mesh (a score below zero)
-//! and above the graylist. Faults go lower, to the graylist, which ends the connection. Neither quarantines: that
-//! takes evidence, see [`super::quarantine`]. Trust is local: it is told to nobody, so nobody can talk it down.
+//! and above the threshold of gossip, so that whoever has no other link still gets everything. Faults go lower, to the
+//! graylist, which ends the connection. Neither quarantines: that takes evidence, see [`super::quarantine`]. Trust is
+//! local: it is told to nobody, so nobody can talk it down.
 
 use std::collections::VecDeque;
 
@@ -213,6 +214,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gossip::ScoreConfig;
     use proptest::prelude::*;
 
     const CONFIG: Config =
@@ -263,7 +265,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn suspicion_alone_never_comes_to_the_graylist(
+        fn suspicion_alone_takes_neither_gossip_nor_the_connection(
             notes in proptest::collection::vec((0_u64..30, 0.0_f64..50.0), 1..200)
         ) {
             let mut trust = Trust::default();
@@ -273,7 +275,7 @@ mod tests {
                 trust.add(at(now), Weight::Suspicion(weight), 0.0, &CONFIG);
                 let value = trust.value(at(now), &CONFIG);
                 prop_assert!((SUSPICION_FLOOR..=1.0).contains(&value));
-                prop_assert!(app_score(value) > GRAYLIST);
+                prop_assert!(app_score(value) > ScoreConfig::default().gossip_threshold);
             }
             prop_assert!(trust.value(at(now + 600), &CONFIG) > 0.45);
         }

@@ -170,11 +170,11 @@ fn a_fanout_is_gossiped_too() {
 fn below_the_gossip_threshold_there_is_no_gossip() {
     let mut bench = with_lazy_peers(passive());
     accept(&mut bench, "a");
-    bench.handle(Input::AppScore { peer: 2, score: -11.0 });
+    bench.handle(Input::AppScore { peer: 2, score: -66.0 });
     assert_eq!(asked(&bench.rpc(2, ihave("t", &[id("new")]))), vec![]);
     assert_eq!(receivers(&bench.rpc(2, iwant(&[id("a")]))), Vec::<u32>::new());
     assert_eq!(told(&bench.beat()), vec![(3, 1), (4, 1), (5, 1)]);
-    bench.handle(Input::AppScore { peer: 2, score: -10.0 });
+    bench.handle(Input::AppScore { peer: 2, score: -65.0 });
     assert_eq!(told(&bench.beat()), vec![(2, 1), (3, 1), (4, 1), (5, 1)]);
 }
 

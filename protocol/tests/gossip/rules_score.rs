@@ -292,11 +292,11 @@ fn negative_peers_are_neither_grafted_nor_kept_in_the_mesh() {
 #[test]
 fn below_the_publish_threshold_there_is_no_flood_publish() {
     let mut bench = bench_with(plain());
-    bench.handle(Input::AppScore { peer: 2, score: -51.0 });
+    bench.handle(Input::AppScore { peer: 2, score: -71.0 });
     assert_eq!(receivers(&bench.publish("t", "mine")), vec![1, 3]);
     bench.connect(4);
     bench.rpc(4, subscription("fan", true));
-    bench.handle(Input::AppScore { peer: 4, score: -51.0 });
+    bench.handle(Input::AppScore { peer: 4, score: -71.0 });
     assert_eq!(receivers(&bench.publish("fan", "mine")), Vec::<u32>::new());
 }
 

@@ -8,17 +8,19 @@
 //! After the evaluation of gossipsub v1.1 (Vyzovitis, Napora, McCormick, Dias, Psaras: *Gossipsub-v1.1 Evaluation Report*,
 //! PL-TechRep-2020-001).
 
+mod rows;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use omnimesh_sim::checkers;
 use omnimesh_sim::model::{self, Options};
-use omnimesh_sim::scenario::{Adversary, AdversaryKind, Scenario, Topology, Victims, Who};
 use omnimesh_sim::summary::Summary;
 use rayon::prelude::*;
+
+use rows::{Attack, Sizes};
 
 /// Attacks on the mesh.
 #[derive(Debug, Parser)]
@@ -43,16 +45,6 @@ struct Cli {
     out: PathBuf,
 }
 
-/// One attack.
-struct Attack {
-    name: &'static str,
-    text: &'static str,
-    kind: AdversaryKind,
-    at: Duration,
-    /// Of the sybils so many take part, in hundredths; the others are not there.
-    share: u32,
-}
-
 /// What came of some runs.
 #[derive(Clone, Debug, Default)]
 struct Cell {
@@ -65,139 +57,31 @@ struct Cell {
     broken: Vec<String>,
 }
 
-fn attacks(dials: u32) -> Vec<Attack> {
-    let secs = Duration::from_secs;
-    let attack = |name, text, kind, at, share| Attack { name, text, kind, at, share };
-    let all = Victims::All;
-    vec![
-        attack("none", "nobody attacks; honest nodes alone", AdversaryKind::NeverForward, secs(0), 0),
-        attack(
-            "eclipse_one",
-            "a tenth of the sybils connect to one node, and pass on nothing to it or from it",
-            AdversaryKind::Eclipse { victims: Victims::One },
-            secs(0),
-            10,
-        ),
-        attack(
-            "eclipse_publishers",
-            "a tenth of the sybils connect to every author, and pass on nothing to them or from them",
-            AdversaryKind::Eclipse { victims: Victims::Publishers },
-            secs(0),
-            10,
-        ),
-        attack(
-            "eclipse_network",
-            "a tenth of the sybils connect to every honest node, and pass on nothing",
-            AdversaryKind::Eclipse { victims: all },
-            secs(0),
-            10,
-        ),
-        attack(
-            "censor",
-            "all sybils drop the messages of one node, and forward all others",
-            AdversaryKind::Censor { victims: Victims::One },
-            secs(5),
-            100,
-        ),
-        attack(
-            "degrade",
-            "sybils do everything but forward messages, from the beginning",
-            AdversaryKind::NeverForward,
-            secs(0),
-            100,
-        ),
-        attack(
-            "cold_boot",
-            "sybils graft everybody while the mesh forms, each dials some more, and forward nothing",
-            AdversaryKind::ColdBoot { dials },
-            secs(0),
-            100,
-        ),
-        attack(
-            "covert_flash",
-            "sybils behave well for half a minute, and then all stop forwarding at once",
-            AdversaryKind::CovertFlash,
-            secs(30),
-            100,
-        ),
-        attack(
-            "dawn",
-            "sybils behave well while the mesh forms, and stop forwarding as the first message is published",
-            AdversaryKind::CovertFlash,
-            secs(12),
-            100,
-        ),
-        attack(
-            "one_address",
-            "sybils come from one address, dial some honest nodes each, graft them, and forward nothing",
-            AdversaryKind::Sybil { dials },
-            secs(5),
-            100,
-        ),
-    ]
+/// One run.
+fn run(cli: &Cli, attack: &Attack, seed: u64, is_defended: bool) -> Cell {
+    let sizes = Sizes { honest: cli.honest, sybils: cli.sybils, dials: cli.dials };
+    let scenario = attack.scenario(sizes, seed, is_defended);
+    let problems = scenario.problems();
+    assert!(problems.is_empty(), "{}: {problems:?}", attack.name);
+    let outcome = model::run(&scenario, Options { threads: 1, ..Options::default() });
+    let checked = checkers::check(&scenario, &outcome);
+    let summary = Summary::new(&outcome, &checked);
+    let failed = checked.iter().filter(|checked| !checked.ok && cli.sybils > 0);
+    let latency = &summary.latency_ms;
+    let cell = Cell {
+        ratio: summary.delivery_ratio.into_iter().collect(),
+        p50: latency.p50.into_iter().collect(),
+        p99: latency.p99.into_iter().collect(),
+        max: latency.max.into_iter().collect(),
+        false_quarantined: summary.detector.false_quarantined,
+        broken: failed.map(|checked| format!("seed {seed}: {}: {}", checked.name, checked.detail)).collect(),
+    };
+    eprintln!("{} {} defences, seed {seed}: {}", attack.name, with(is_defended), cell.columns());
+    cell
 }
 
-impl Attack {
-    fn scenario(&self, cli: &Cli, seed: u64, is_defended: bool) -> Scenario {
-        let mut scenario = Scenario { name: self.name.into(), seed, ..Scenario::default() };
-        let sybils = cli.sybils * self.share / 100;
-        scenario.network.nodes = cli.honest + sybils;
-        scenario.network.topology = Topology::Random { dials: 8 };
-        scenario.network.sync_peers = 4;
-        // Clocks are not what these attacks are about.
-        scenario.network.step_sync = false;
-        scenario.duration = Duration::from_secs(75);
-        scenario.workload.start = Duration::from_secs(12);
-        scenario.workload.messages = 120;
-        scenario.workload.rate_per_s = 2.5;
-        scenario.workload.authors = Some(10.min(cli.honest / 2));
-        if sybils > 0 {
-            let kind = match &self.kind {
-                AdversaryKind::Sybil { dials } => AdversaryKind::Sybil { dials: *dials.min(&cli.honest) },
-                AdversaryKind::ColdBoot { dials } => {
-                    AdversaryKind::ColdBoot { dials: *dials.min(&cli.honest) }
-                }
-                kind => kind.clone(),
-            };
-            scenario.adversaries =
-                vec![Adversary { at: self.at, until: None, who: Who::Count(sybils), kind }];
-        }
-        scenario.observer.enabled = Some(is_defended);
-        if !is_defended {
-            let gossip = &mut scenario.gossip;
-            (gossip.score, gossip.mesh_degree_out, gossip.flood_publish) = (None, 0, false);
-        }
-        scenario.checks =
-            vec![omnimesh_sim::scenario::Check::Monotone, omnimesh_sim::scenario::Check::Authentic];
-        scenario
-    }
-
-    fn cell(&self, cli: &Cli, is_defended: bool) -> Cell {
-        let seeds: Vec<u64> = (1..=cli.seeds).collect();
-        let run = |seed: &u64| self.run(cli, *seed, is_defended);
-        seeds.par_iter().map(run).reduce(Cell::default, Cell::merge)
-    }
-
-    fn run(&self, cli: &Cli, seed: u64, is_defended: bool) -> Cell {
-        let scenario = self.scenario(cli, seed, is_defended);
-        let problems = scenario.problems();
-        assert!(problems.is_empty(), "{}: {problems:?}", self.name);
-        let outcome = model::run(&scenario, Options { threads: 1, ..Options::default() });
-        let checked = checkers::check(&scenario, &outcome);
-        let summary = Summary::new(&outcome, &checked);
-        let failed = checked.iter().filter(|checked| !checked.ok && cli.sybils > 0);
-        let latency = &summary.latency_ms;
-        Cell {
-            ratio: summary.delivery_ratio.into_iter().collect(),
-            p50: latency.p50.into_iter().collect(),
-            p99: latency.p99.into_iter().collect(),
-            max: latency.max.into_iter().collect(),
-            false_quarantined: summary.detector.false_quarantined,
-            broken: failed
-                .map(|checked| format!("seed {seed}: {}: {}", checked.name, checked.detail))
-                .collect(),
-        }
-    }
+fn with(is_defended: bool) -> &'static str {
+    if is_defended { "with" } else { "without" }
 }
 
 impl Cell {
@@ -232,32 +116,31 @@ impl Cell {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let attacks: Vec<Attack> = rows::attacks(cli.dials)
+        .into_iter()
+        .filter(|attack| cli.only.is_empty() || cli.only.iter().any(|name| name == attack.name))
+        .collect();
+    let rows: Vec<(&Attack, bool)> =
+        attacks.iter().flat_map(|attack| [true, false].map(|is_defended| (attack, is_defended))).collect();
+    let cells: Vec<Cell> = rows
+        .par_iter()
+        .map(|(attack, is_defended)| {
+            let seeds = (1..=cli.seeds).into_par_iter();
+            seeds.map(|seed| run(&cli, attack, seed, *is_defended)).reduce(Cell::default, Cell::merge)
+        })
+        .collect();
     let mut text = head(&cli);
     let mut notes = String::new();
-    for attack in attacks(cli.dials) {
-        if !cli.only.is_empty() && !cli.only.iter().any(|name| name == attack.name) {
-            continue;
+    for ((attack, is_defended), cell) in rows.iter().zip(&cells) {
+        let (name, what) = if *is_defended { (attack.name, attack.text) } else { ("", "") };
+        let with = with(*is_defended);
+        let _ = writeln!(text, "| {name} | {what} | {with} | {} |", cell.columns());
+        for broken in &cell.broken {
+            let _ = writeln!(notes, "- `{}` {with} defences: {broken}", attack.name);
         }
-        for is_defended in [true, false] {
-            let cell = attack.cell(&cli, is_defended);
-            let (with, what) = if is_defended { ("with", attack.text) } else { ("without", "") };
-            let row = format!(
-                "| {} | {what} | {with} | {} |",
-                if is_defended { attack.name } else { "" },
-                cell.columns()
-            );
-            eprintln!("{row} {} honest nodes shut out", cell.false_quarantined);
-            let _ = writeln!(text, "{row}");
-            for broken in &cell.broken {
-                let _ = writeln!(notes, "- `{}` {with} defences: {broken}", attack.name);
-            }
-            if cell.false_quarantined > 0 {
-                let _ = writeln!(
-                    notes,
-                    "- `{}` {with} defences: {} honest nodes shut out",
-                    attack.name, cell.false_quarantined
-                );
-            }
+        if cell.false_quarantined > 0 {
+            let shut_out = cell.false_quarantined;
+            let _ = writeln!(notes, "- `{}` {with} defences: {shut_out} honest nodes shut out", attack.name);
         }
     }
     text.push_str("\n## What went wrong beside\n\n");
