@@ -16,7 +16,7 @@ fn whoever_has_one_honest_neighbour_that_suspects_it_still_gets_everything() {
     let attack = rows::attacks(10).into_iter().find(|attack| attack.name == "one_address").expect("a row");
     for seed in 1..=3 {
         println!("seed {seed}");
-        let scenario = attack.scenario(Sizes { honest: 50, sybils: 200, dials: 10 }, seed, true);
+        let scenario = attack.scenario(Sizes { honest: 50, sybils: 200 }, seed, true);
         let outcome = model::run(&scenario, Options::default());
         let summary = Summary::new(&outcome, &[]);
         assert!(summary.expected > 1_000, "{summary:?}");

@@ -59,7 +59,7 @@ struct Cell {
 
 /// One run.
 fn run(cli: &Cli, attack: &Attack, seed: u64, is_defended: bool) -> Cell {
-    let sizes = Sizes { honest: cli.honest, sybils: cli.sybils, dials: cli.dials };
+    let sizes = Sizes { honest: cli.honest, sybils: cli.sybils };
     let scenario = attack.scenario(sizes, seed, is_defended);
     let problems = scenario.problems();
     assert!(problems.is_empty(), "{}: {problems:?}", attack.name);

@@ -11,8 +11,6 @@ pub(crate) struct Sizes {
     pub(crate) honest: u32,
     /// Nodes of the attacker.
     pub(crate) sybils: u32,
-    /// Honest nodes that each sybil dials, where it dials particular ones.
-    pub(crate) dials: u32,
 }
 
 /// One attack.
@@ -25,7 +23,7 @@ pub(crate) struct Attack {
     share: u32,
 }
 
-/// All of them, the first of which is none.
+/// All of them, the first of which is none. Where each sybil dials particular honest nodes, it dials so many.
 pub(crate) fn attacks(dials: u32) -> Vec<Attack> {
     let secs = Duration::from_secs;
     let attack = |name, text, kind, at, share| Attack { name, text, kind, at, share };
