@@ -5,9 +5,9 @@
 //! cargo run --release -p omnimesh-sim --example placement -- --workers 100 --tasks 1000 --seeds 10 --out -
 //! ```
 //!
-//! A round is one seed with each strategy in each table. Its runs are spread over all cores (`RAYON_NUM_THREADS`); each says on
-//! standard error how it went. The file is written anew after each round, so that what was stopped leaves the tables of the
-//! rounds that were done. What comes out depends on sizes and seeds only.
+//! A round is one seed with each strategy in each table. Runs are spread over all cores (`RAYON_NUM_THREADS`); each says on
+//! standard error how it went. The file is written anew after each round, or after as many as keep the cores busy, so that what was
+//! stopped leaves the tables of the rounds that were done. What comes out depends on sizes and seeds only.
 
 use std::fmt::Write;
 use std::io;
@@ -43,6 +43,9 @@ struct Cli {
     /// Which, with commas between them.
     #[arg(long, value_delimiter = ',', value_parser = strategy, default_values = Strategy::ALL.map(Strategy::code))]
     strategies: Vec<Strategy>,
+    /// Of these conditions only: `equal`, `slow` or `all`.
+    #[arg(long, value_delimiter = ',', value_parser = ["equal", "slow", "all"], default_values = ["equal", "slow", "all"])]
+    conditions: Vec<String>,
     /// Where the tables go; `-`: to standard output, in the end.
     #[arg(long, default_value = "docs/compute-placement.md")]
     out: PathBuf,
@@ -55,6 +58,7 @@ fn strategy(text: &str) -> Result<Strategy, String> {
 
 /// What is wrong with the mesh of a table.
 struct Condition {
+    name: &'static str,
     title: &'static str,
     text: &'static str,
     change: fn(&mut Scenario),
@@ -71,6 +75,7 @@ struct Row {
 fn conditions() -> [Condition; 3] {
     [
         Condition {
+            name: "equal",
             title: "All workers equal",
             text: "Nobody lies, dies or is slow.",
             change: |scenario| {
@@ -81,6 +86,7 @@ fn conditions() -> [Condition; 3] {
             },
         },
         Condition {
+            name: "slow",
             title: "A tenth is slow",
             text: "10 % of the workers take ten times as long.",
             change: |scenario| {
@@ -91,6 +97,7 @@ fn conditions() -> [Condition; 3] {
             },
         },
         Condition {
+            name: "all",
             title: "A tenth is slow, a tenth lies, a tenth dies",
             text: "The scenario `compute-1000`: 10 % of the workers take ten times as long, 10 % have wrong results, and as many \
                    deaths as 10 % of the nodes, each for ten seconds, drivers among them.",
@@ -104,11 +111,17 @@ fn main() -> ExitCode {
     let row = |strategy: &Strategy| Row { strategy: *strategy, runs: Vec::new(), wrong: 0 };
     let mut tables: Vec<(Condition, Vec<Row>)> = conditions()
         .into_iter()
+        .filter(|condition| cli.conditions.iter().any(|name| name == condition.name))
         .map(|condition| (condition, cli.strategies.iter().map(row).collect()))
         .collect();
     let mut text = String::new();
-    for (done, seed) in (1..).zip(cli.first_seed..cli.first_seed + cli.seeds) {
-        round(&cli, seed, &mut tables);
+    let seeds: Vec<u64> = (cli.first_seed..cli.first_seed + cli.seeds).collect();
+    let rows: usize = tables.iter().map(|(_, rows)| rows.len()).sum();
+    // As many at a time as there are cores for.
+    let mut done = 0;
+    for seeds in seeds.chunks(rayon::current_num_threads().div_ceil(rows.max(1))) {
+        rounds(&cli, seeds, &mut tables);
+        done += seeds.len() as u64;
         text = page(&cli, done, &tables);
         if cli.out.as_os_str() != "-"
             && let Err(error) = replace(&cli.out, &text)
@@ -116,7 +129,7 @@ fn main() -> ExitCode {
             eprintln!("error: cannot write {}: {error}", cli.out.display());
             return ExitCode::FAILURE;
         }
-        eprintln!("round {done} of {}: {} has {}", cli.seeds, cli.out.display(), seeds(&cli, done));
+        eprintln!("round {done} of {}: {} has {}", cli.seeds, cli.out.display(), seeds_of(&cli, done));
     }
     if cli.out.as_os_str() == "-" {
         print!("{text}");
@@ -124,21 +137,30 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// One run of each row.
-fn round(cli: &Cli, seed: u64, tables: &mut [(Condition, Vec<Row>)]) {
+/// One run of each row with each seed.
+fn rounds(cli: &Cli, seeds: &[u64], tables: &mut [(Condition, Vec<Row>)]) {
     let rows: Vec<(&Condition, &mut Row)> = tables
         .iter_mut()
         .flat_map(|(condition, rows)| rows.iter_mut().map(|row| (&*condition, row)))
         .collect();
     rows.into_par_iter().for_each(|(condition, row)| {
-        let (summary, failed) = run(&scenario(cli, condition, row.strategy, seed));
-        let ratio =
-            summary.makespan_ratio.map_or_else(|| "not all ended".to_owned(), |ratio| format!("{ratio:.3}"));
-        let checks = if failed.is_empty() { "all checks held".to_owned() } else { failed.join("; ") };
-        eprintln!("{}, seed {seed}, {}: ratio {ratio}, {checks}", row.strategy.code(), condition.title);
-        row.runs.push(summary);
-        row.wrong += usize::from(!failed.is_empty());
+        let runs: Vec<(ComputeSummary, bool)> =
+            seeds.par_iter().map(|seed| told(cli, condition, row.strategy, *seed)).collect();
+        for (summary, is_right) in runs {
+            row.runs.push(summary);
+            row.wrong += usize::from(!is_right);
+        }
     });
+}
+
+/// A run, and whether all checks held; says on standard error how it went.
+fn told(cli: &Cli, condition: &Condition, strategy: Strategy, seed: u64) -> (ComputeSummary, bool) {
+    let (summary, failed) = run(&scenario(cli, condition, strategy, seed));
+    let ratio =
+        summary.makespan_ratio.map_or_else(|| "not all ended".to_owned(), |ratio| format!("{ratio:.3}"));
+    let checks = if failed.is_empty() { "all checks held".to_owned() } else { failed.join("; ") };
+    eprintln!("{}, seed {seed}, {}: ratio {ratio}, {checks}", strategy.code(), condition.title);
+    (summary, failed.is_empty())
 }
 
 /// A run, and which checks failed, but for that of the makespan: the ratio is in the table.
@@ -178,7 +200,7 @@ fn scenario(cli: &Cli, condition: &Condition, strategy: Strategy, seed: u64) -> 
 }
 
 /// Which seeds are in the tables.
-fn seeds(cli: &Cli, done: u64) -> String {
+fn seeds_of(cli: &Cli, done: u64) -> String {
     let seeds = match done {
         1 => format!("1 seed ({})", cli.first_seed),
         _ => format!("{done} seeds ({} to {})", cli.first_seed, cli.first_seed + done - 1),
@@ -200,7 +222,7 @@ fn head(cli: &Cli, done: u64) -> String {
         "# How long jobs take with each strategy of placement\n\
          \n\
          <!-- Written by: cargo run --release -p omnimesh-sim --example placement -- --workers {workers} --tasks {tasks} \
-         --seeds {done} --first-seed {first} --strategies {strategies} -->\n\
+         --seeds {done} --first-seed {first} --strategies {strategies} --conditions {conditions} -->\n\
          \n\
          {workers} workers with two slots do {JOBS} jobs of {each} tasks, maps and a reduce, each task by three workers; a task takes \
          four seconds on average (log-normal, σ = 0.5). Each row is of {seeds}. In virtual time, with the driver and the worker of \
@@ -214,8 +236,9 @@ fn head(cli: &Cli, done: u64) -> String {
         tasks = cli.tasks,
         first = cli.first_seed,
         strategies = strategies.join(","),
+        conditions = cli.conditions.join(","),
         each = cli.tasks.div_ceil(JOBS),
-        seeds = seeds(cli, done),
+        seeds = seeds_of(cli, done),
     )
 }
 

@@ -22,8 +22,10 @@ use super::state::State;
 
 /// Tasks of a job that are tried in vain before the next job has its turn.
 const TRIES: usize = 8;
-/// An attempt that takes so many times as long as another one of the same task is a straggler. Default: guess.
-const VOTE_FACTOR: u32 = 3;
+/// An attempt that takes so many times as long as another one of the same task is a straggler, in thousandths; and while workers
+/// have nothing else to do. Default: guesses.
+const VOTE_FACTOR: u32 = 3000;
+const VOTE_FACTOR_IDLE: u32 = 1500;
 /// Attempts that wait no longer than this are left where they are: they may have begun, and the news is on its way. Default:
 /// guess.
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -419,7 +421,8 @@ impl State {
                 if times.len() < config.straggler_samples_min {
                     // Of its like too little is known; but others have done this very task.
                     let Some(fastest) = active.votes.iter().map(|vote| vote.took).min() else { continue };
-                    limit = fastest.max(config.tick).saturating_mul(VOTE_FACTOR);
+                    let per_mille = if is_idle { VOTE_FACTOR_IDLE } else { VOTE_FACTOR };
+                    limit = fastest.max(config.tick).saturating_mul(per_mille) / 1000;
                 }
                 let running = active.attempts.iter().filter(|attempt| attempt.started.is_some());
                 for attempt in running.filter(|attempt| !attempt.is_straggler) {
