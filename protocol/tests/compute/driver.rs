@@ -357,6 +357,20 @@ fn for_each_vote_against_another_worker_is_asked_at_once() {
 }
 
 #[test]
+fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
+    let mut bench = Bench::new(7);
+    bench.submit(chain(3));
+    let asked = bench.asked(FIRST);
+    asked.iter().for_each(|asked| bench.begin(asked));
+    bench.wait(Duration::from_secs(2));
+    asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
+    bench.wait(Duration::from_millis(900));
+    assert!(bench.asked(FIRST).is_empty(), "it has not taken half as long again as the others");
+    bench.wait(Duration::from_millis(300));
+    assert_eq!(bench.asked(FIRST).len(), 1);
+}
+
+#[test]
 fn what_waits_behind_others_is_given_to_who_can_begin_at_once() {
     let mut bench = Bench::new(2);
     let job = bench.submit(chain(1));
