@@ -229,7 +229,9 @@ fn head(cli: &Cli, done: u64) -> String {
          the node; [simulator.md](simulator.md) says what is modelled.\n\
          \n\
          The *ratio* is the time from the first submission to the end of the last job, divided by what no schedule beats: the work \
-         of all tasks, three times each, divided by what honest workers can do, or the longest path through a job. *More runs* are \
+         of all tasks, three times each, divided by what honest workers can do, or the longest path through a job. *List schedule* is \
+         the ratio that a scheduler would reach that knows at once who is honest, quick and idle, and gives tasks at no cost, but \
+         knows of none how long it takes: what is above it is the price of having no coordinator. *More runs* are \
          those beyond three for each task: copies of stragglers, votes after ties, work of the dead. *Checks held*: in so many \
          runs each task was committed once, no wrong result was accepted, every job ended, and what was to go wrong did.\n",
         workers = cli.workers,
@@ -246,9 +248,9 @@ fn table(condition: &Condition, rows: &[Row], text: &mut String) {
     let _ = write!(
         text,
         "\n## {}\n\n{}\n\n\
-         | strategy | ratio, mean | least | greatest | makespan | more runs | refused for lack of room | jobs that succeeded | \
+         | strategy | ratio, mean | least | greatest | list schedule | makespan | more runs | refused for lack of room | jobs that succeeded | \
          wrong results | checks held |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
         condition.title, condition.text
     );
     for row in rows {
@@ -260,12 +262,13 @@ fn table(condition: &Condition, rows: &[Row], text: &mut String) {
         let tasks = 3.0 * sum(|run| run.tasks) as f64;
         let _ = writeln!(
             text,
-            "| {}{} | {} | {} | {} | {} s | {} | {} | {} of {} | {} | {} of {} |",
+            "| {}{} | {} | {} | {} | {} | {} s | {} | {} | {} of {} | {} | {} of {} |",
             row.strategy.code(),
             if row.strategy == Strategy::default() { " (default)" } else { "" },
             mean(&mut ratios.iter().copied()),
             figure(ratios.iter().copied().min_by(f64::total_cmp)),
             figure(ratios.iter().copied().max_by(f64::total_cmp)),
+            mean(&mut row.runs.iter().filter_map(|run| Some(run.list_schedule_s? / run.bound_s?))),
             mean(&mut row.runs.iter().filter_map(|run| run.makespan_s)),
             share(sum(|run| run.runs) as f64 - tasks, tasks),
             share(sum(|run| run.busy) as f64, sum(|run| run.runs + run.busy) as f64),

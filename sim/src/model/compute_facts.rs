@@ -9,6 +9,7 @@ use omnimesh_protocol::compute::{BlobRef, TaskRef};
 
 use super::compute::Committed;
 use super::compute_jobs::{ComputeSettings, Planned, Role, truth};
+use super::compute_list::list_schedule;
 use super::record::Record;
 use super::shard::Shard;
 use super::shared::Shared;
@@ -81,6 +82,7 @@ pub(super) fn facts(
     Some(ComputeFacts {
         ledgers: small(ledgers.len()),
         bound: bound(settings, compute, (begin, until), away),
+        list_schedule: list_schedule(settings, compute, begin),
         makespan: end.map(|end| end.saturating_sub(begin)),
         liars: small(liars),
         liars_found: small(found),

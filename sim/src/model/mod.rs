@@ -24,6 +24,7 @@ mod clock;
 mod compute;
 mod compute_facts;
 mod compute_jobs;
+mod compute_list;
 mod conclude;
 mod disk;
 mod happening;

@@ -30,6 +30,8 @@ pub struct ComputeSummary {
     pub bound_s: Option<f64>,
     /// One divided by the other.
     pub makespan_ratio: Option<f64>,
+    /// What a scheduler would reach that knows everything but how long tasks take.
+    pub list_schedule_s: Option<f64>,
     /// Workers whose results are wrong.
     pub liars: u64,
     /// Of these, those that drivers have found out.
@@ -84,6 +86,7 @@ impl ComputeSummary {
             makespan_s,
             bound_s,
             makespan_ratio: makespan_s.zip(bound_s).map(|(makespan, bound)| makespan / bound),
+            list_schedule_s: (!facts.list_schedule.is_zero()).then_some(facts.list_schedule.as_secs_f64()),
             liars: facts.liars.into(),
             liars_found: facts.liars_found.into(),
             honest_accused: facts.honest_accused.into(),

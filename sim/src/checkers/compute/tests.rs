@@ -26,6 +26,7 @@ fn good() -> Outcome {
         jobs: vec![job(1), job(2)],
         ledgers: 5,
         bound: seconds(32),
+        list_schedule: seconds(36),
         makespan: Some(seconds(40)),
         liars: 2,
         liars_found: 1,
