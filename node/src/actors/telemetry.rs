@@ -13,7 +13,8 @@ use std::time::Duration;
 use actix::prelude::*;
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::observer::telemetry::{
-    self, Alert, Config, Incident, Input, Lately, Level, Metric, Output, Reliability, Threshold, Usual,
+    self, Alert, Config, Incident, Input, Lately, Level, Metric, Outlook, Output, Reliability, Threshold,
+    Usual,
 };
 use omnimesh_protocol::observer::{MonitorInput, NetworkMetrics, probe};
 use omnimesh_protocol::{Outbox, Time, step};
@@ -311,6 +312,7 @@ pub(crate) struct Reading {
     pub(crate) level: Level,
     /// None: it is not watched.
     pub(crate) threshold: Option<Threshold>,
+    pub(crate) outlook: Outlook,
 }
 
 /// All that telemetry says.
@@ -339,6 +341,7 @@ impl Handler<GetView> for TelemetryActor {
             value: self.values.get(metric).copied().filter(|value| value.is_finite()),
             level: self.state.level(*metric),
             threshold: self.settings.config.thresholds.get(metric).copied(),
+            outlook: self.state.outlook(*metric),
         };
         MessageResult(View {
             at,

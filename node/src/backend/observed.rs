@@ -271,7 +271,7 @@ fn alert_view(now: Time, incident: &Incident) -> types::AlertView {
     }
 }
 
-fn metric_view(Reading { metric, value, level, threshold }: &Reading) -> types::MetricView {
+fn metric_view(Reading { metric, value, level, threshold, outlook }: &Reading) -> types::MetricView {
     types::MetricView {
         metric: metric.code().to_owned(),
         name: metric.name().to_owned(),
@@ -280,6 +280,11 @@ fn metric_view(Reading { metric, value, level, threshold }: &Reading) -> types::
         level: *level,
         warning: threshold.map(|threshold| threshold.warning),
         critical: threshold.map(|threshold| threshold.critical),
+        per_hour: outlook.per_hour,
+        reaches: outlook.reaches.map(|(level, _)| level),
+        reaches_in_s: outlook.reaches.map(|(_, left)| left.as_secs()),
+        unusual: outlook.unusual,
+        outlook: outlook.sentence(*metric),
     }
 }
 

@@ -78,5 +78,6 @@ fn metric(view: &MetricView) -> String {
         Level::Warning => "!",
         Level::Critical => "!!",
     };
-    format!("{mark:2} {:24} {}", view.name, view.text)
+    let outlook = view.outlook.as_ref().map_or_else(String::new, |outlook| format!("  {outlook}"));
+    format!("{mark:2} {:24} {}{outlook}", view.name, view.text)
 }

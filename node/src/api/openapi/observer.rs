@@ -167,6 +167,11 @@ fn metric() -> Value {
             ("level", level()),
             ("warning", nullable(number())),
             ("critical", nullable(number())),
+            ("per_hour", nullable(number())),
+            ("reaches", nullable(level())),
+            ("reaches_in_s", nullable(count())),
+            ("unusual", nullable(number())),
+            ("outlook", nullable(string())),
         ],
         &[],
     )

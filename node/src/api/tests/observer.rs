@@ -69,6 +69,11 @@ fn sample_metric() -> MetricView {
         level: Level::Warning,
         warning: Some(0.85),
         critical: None,
+        per_hour: Some(0.02),
+        reaches: Some(Level::Critical),
+        reaches_in_s: Some(9_000),
+        unusual: None,
+        outlook: Some("+2.00 % an hour, critical in about 3 h".to_owned()),
     }
 }
 

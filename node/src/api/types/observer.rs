@@ -83,6 +83,16 @@ pub struct MetricView {
     pub warning: Option<f64>,
     /// The limit of critical.
     pub critical: Option<f64>,
+    /// How much it has changed in an hour of late; none: no more than by chance.
+    pub per_hour: Option<f64>,
+    /// The next worse level, if that is reached within a day when it goes on like this.
+    pub reaches: Option<Level>,
+    /// In how many seconds.
+    pub reaches_in_s: Option<u64>,
+    /// How unusual the last minute is, in deviations from the hour before; none: it is not.
+    pub unusual: Option<f64>,
+    /// The same for people; none if there is nothing to say.
+    pub outlook: Option<String>,
 }
 
 /// How the node and its mesh are: `GET /api/v1/monitor`.

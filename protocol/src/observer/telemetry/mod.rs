@@ -13,6 +13,7 @@
 //! **Bounds.** One gauge for each metric; [`INCIDENTS_MAX`] incidents, the oldest resolved one goes first.
 
 mod incident;
+mod outlook;
 mod series;
 mod threshold;
 mod usual;
@@ -23,6 +24,7 @@ use crate::machine::Outbox;
 use crate::time::Time;
 
 pub use incident::{INCIDENTS_MAX, Incident, Incidents, Reliability};
+pub use outlook::{HORIZON, Outlook, UNUSUAL};
 pub use series::{Series, Slot};
 pub use threshold::{Direction, Gauge, Level, Metric, Threshold};
 pub use usual::{Lately, Usual};
@@ -140,6 +142,15 @@ impl State {
     /// What a metric was, lately.
     pub fn series(&self, metric: Metric) -> Option<&Series> {
         self.series.get(&metric)
+    }
+
+    /// Where a metric goes, if it is watched and was seen for long enough.
+    pub fn outlook(&self, metric: Metric) -> Outlook {
+        let threshold = self.config.thresholds.get(&metric);
+        let known = self.series.get(&metric).zip(threshold);
+        known.map_or_else(Outlook::default, |(series, threshold)| {
+            Outlook::of(series, self.level(metric), threshold)
+        })
     }
 
     /// The incidents.
