@@ -198,7 +198,7 @@ impl Driver {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
             Command::LeaveAlone { peer, time } => {
-                self.swarm.behaviour_mut().left_alone.leave_alone(peer, time)
+                self.swarm.behaviour_mut().left_alone.leave_alone(peer, time);
             }
             Command::Bootstrap => {
                 let local = *self.swarm.local_peer_id();
