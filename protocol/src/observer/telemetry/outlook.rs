@@ -78,7 +78,10 @@ impl Outlook {
 
     /// For people; `None` if there is nothing to say.
     pub fn sentence(&self, metric: Metric) -> Option<String> {
-        let trend = self.per_hour.map(|per_hour| {
+        // What is sure but too small to be seen is not worth a word.
+        let is_seen =
+            |per_hour: &f64| self.reaches.is_some() || metric.show(per_hour.abs()) != metric.show(0.0);
+        let trend = self.per_hour.filter(is_seen).map(|per_hour| {
             let sign = if per_hour < 0.0 { '-' } else { '+' };
             let reaches = self.reaches.map_or_else(String::new, |(level, left)| {
                 let (left, unit) = match left.as_secs() {
@@ -179,6 +182,8 @@ mod tests {
         assert!(emptying.per_hour.unwrap() < 0.0 && emptying.reaches.is_none(), "{emptying:?}");
         let slow = outlook(60, |n| 0.5 + 0.000_01 * minute(n));
         assert!(slow.per_hour.unwrap() > 0.0 && slow.reaches.is_none(), "{slow:?}");
+        assert_eq!(slow.sentence(Metric::Disk).unwrap(), "+0.06 % an hour");
+        assert_eq!(outlook(60, |n| 0.5 + 1e-8 * minute(n)).sentence(Metric::Disk), None, "nobody sees that");
     }
 
     #[test]
