@@ -24,7 +24,7 @@ use crate::machine::Outbox;
 use crate::time::Time;
 
 pub use incident::{INCIDENTS_MAX, Incident, Incidents, Reliability};
-pub use outlook::{HORIZON, Outlook, UNUSUAL};
+pub use outlook::Outlook;
 pub use series::{Series, Slot};
 pub use threshold::{Direction, Gauge, Level, Metric, Threshold};
 pub use usual::{Lately, Usual};

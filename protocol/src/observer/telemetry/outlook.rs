@@ -21,11 +21,11 @@ const SLOTS_MIN: usize = 15;
 /// The last minutes, the median of which is where the trend begins.
 const LATELY: usize = 5;
 /// How far ahead is looked: what an hour says of a day is little, of more nothing.
-pub const HORIZON: Duration = Duration::from_secs(24 * 3_600);
+const HORIZON: Duration = Duration::from_secs(24 * 3_600);
 /// The quantile of the normal distribution that is exceeded, in either direction, one time in a hundred.
 const SIGNIFICANT: f64 = 2.576;
 /// The score above which a minute is unusual.
-pub const UNUSUAL: f64 = 3.5;
+const UNUSUAL: f64 = 3.5;
 /// The median deviation of a normal distribution, of its standard deviation.
 const MAD_OF_NORMAL: f64 = 0.6745;
 /// A deviation is taken for at least this part of the limit of warning: what hardly ever moves is not unusual when it does a
@@ -44,9 +44,9 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// From what a metric was, with its level now. Takes the newest minute for over: what is missing of it changes little.
+    /// From what a metric was, with its level now. The minute that is not over yet does not count: it may be a single sample.
     pub fn of(series: &Series, level: Level, threshold: &Threshold) -> Outlook {
-        let mut slots: Vec<&Slot> = series.slots().rev().take(SLOTS + 1).collect();
+        let mut slots: Vec<&Slot> = series.slots().rev().skip(1).take(SLOTS + 1).collect();
         slots.reverse();
         if slots.len() < SLOTS_MIN {
             return Outlook::default();
@@ -150,12 +150,13 @@ mod tests {
 
     use super::*;
 
-    /// A metric that has this value in each minute.
+    /// A metric that has this value in each minute, and in the first seconds of the next one what it never had before.
     fn outlook(minutes: u64, value: impl Fn(u64) -> f64) -> Outlook {
         let mut series = Series::default();
         for second in (0..minutes * 60).step_by(5) {
             series.add(Time::from_millis(second * 1_000), value(second / 60));
         }
+        series.add(Time::from_millis(minutes * 60_000), 1e6);
         Outlook::of(&series, Level::Normal, &Metric::Disk.default_threshold())
     }
 
