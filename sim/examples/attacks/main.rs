@@ -151,7 +151,7 @@ fn main() -> ExitCode {
     });
     if cli.out.as_os_str() == "-" {
         println!("{text}");
-    } else if let Err(error) = std::fs::write(&cli.out, text) {
+    } else if let Err(error) = omnimesh_sim::report::replace(&cli.out, &text) {
         eprintln!("error: cannot write {}: {error}", cli.out.display());
         return ExitCode::FAILURE;
     }

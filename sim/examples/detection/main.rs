@@ -6,7 +6,9 @@
 //! cargo run --release -p omnimesh-sim --example detection -- --only tamper,rush --out -
 //! ```
 //!
-//! Ends with 1 if an aim is missed. Seeds are worked off on all cores; what comes out depends on sizes and seeds only.
+//! Ends with 1 if an aim is missed. A round is one seed with every attack; its runs are spread over all cores (`RAYON_NUM_THREADS`). The
+//! file is written anew after each round, so that what was stopped leaves the table of the rounds that were done. What comes out
+//! depends on sizes and seeds only.
 
 mod rows;
 mod table;
@@ -50,13 +52,26 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let chosen = |attack: &Attack| cli.only.is_empty() || cli.only.iter().any(|name| name == attack.name);
-    let lines: Vec<Line> = attacks().into_iter().filter(chosen).map(|attack| line(&cli, attack)).collect();
-    let text = table::page(&lines, (cli.nodes, cli.seeds, cli.first_seed), &cli.command());
+    let parts = if cli.no_slow { 1 } else { 2 };
+    let line = |attack| Line { attack, parts: vec![Part::default(); parts] };
+    let mut lines: Vec<Line> = attacks().into_iter().filter(chosen).map(line).collect();
+    let mut text = String::new();
+    for done in 1..=cli.seeds {
+        round(cli.nodes, cli.first_seed + done - 1, &mut lines);
+        text = table::page(&lines, (cli.nodes, done, cli.first_seed), &cli.command(done));
+        if cli.out.as_os_str() != "-"
+            && let Err(error) = omnimesh_sim::report::replace(&cli.out, &text)
+        {
+            eprintln!("error: cannot write {}: {error}", cli.out.display());
+            return ExitCode::FAILURE;
+        }
+        eprintln!("round {done} of {}", cli.seeds);
+    }
     if cli.out.as_os_str() == "-" {
         println!("{text}");
-    } else if let Err(error) = std::fs::write(&cli.out, text) {
-        eprintln!("error: cannot write {}: {error}", cli.out.display());
-        return ExitCode::FAILURE;
+    }
+    for line in &lines {
+        eprintln!("{}", table::short(line));
     }
     let missed: Vec<String> = lines.iter().flat_map(table::missed).collect();
     for miss in &missed {
@@ -65,12 +80,21 @@ fn main() -> ExitCode {
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// One run of each part of each line.
+fn round(nodes: u32, seed: u64, lines: &mut [Line]) {
+    lines.par_iter_mut().for_each(|Line { attack, parts }| {
+        parts.par_iter_mut().zip([false, true]).for_each(|(part, with_slow)| {
+            *part = std::mem::take(part).merge(run(nodes, seed, attack, with_slow));
+        });
+    });
+}
+
 impl Cli {
-    /// What was typed, as far as it changes what comes out.
-    fn command(&self) -> String {
+    /// What makes the table of so many seeds.
+    fn command(&self, seeds: u64) -> String {
         let mut command = format!(
             "cargo run --release -p omnimesh-sim --example detection -- --nodes {} --seeds {}",
-            self.nodes, self.seeds
+            self.nodes, seeds
         );
         if self.first_seed != 1 {
             let _ = write!(command, " --first-seed {}", self.first_seed);
@@ -83,19 +107,6 @@ impl Cli {
         }
         command
     }
-}
-
-fn line(cli: &Cli, attack: Attack) -> Line {
-    let slow: &[bool] = if cli.no_slow { &[false] } else { &[false, true] };
-    let parts = slow.iter().map(|with_slow| part(cli, &attack, *with_slow)).collect();
-    let line = Line { attack, parts };
-    eprintln!("{}", table::short(&line));
-    line
-}
-
-fn part(cli: &Cli, attack: &Attack, with_slow: bool) -> Part {
-    let seeds: Vec<u64> = (cli.first_seed..cli.first_seed + cli.seeds).collect();
-    seeds.par_iter().map(|seed| run(cli.nodes, *seed, attack, with_slow)).reduce(Part::default, Part::merge)
 }
 
 fn run(nodes: u32, seed: u64, attack: &Attack, with_slow: bool) -> Part {

@@ -10,8 +10,7 @@
 //! stopped leaves the tables of the rounds that were done. What comes out depends on sizes and seeds only.
 
 use std::fmt::Write;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -124,7 +123,7 @@ fn main() -> ExitCode {
         done += seeds.len() as u64;
         text = page(&cli, done, &tables);
         if cli.out.as_os_str() != "-"
-            && let Err(error) = replace(&cli.out, &text)
+            && let Err(error) = omnimesh_sim::report::replace(&cli.out, &text)
         {
             eprintln!("error: cannot write {}: {error}", cli.out.display());
             return ExitCode::FAILURE;
@@ -171,14 +170,6 @@ fn run(scenario: &Scenario) -> (ComputeSummary, Vec<String>) {
     let failed = verdicts.iter().filter(|verdict| !verdict.ok && verdict.name != makespan);
     let failed = failed.map(|verdict| format!("{} FAILED: {}", verdict.name, verdict.detail)).collect();
     (Summary::new(&outcome, &verdicts).compute, failed)
-}
-
-/// Writes a file in one step: who stops the program leaves the old one or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, path)
 }
 
 fn scenario(cli: &Cli, condition: &Condition, strategy: Strategy, seed: u64) -> Scenario {

@@ -77,8 +77,13 @@ impl Plan {
             .adversaries
             .iter()
             .map(|adversary| match adversary.kind {
-                AdversaryKind::Eclipse { victims } | AdversaryKind::Censor { victims } => {
-                    chosen_victims(victims, &honest, &authors, &mut rng)
+                AdversaryKind::Eclipse { victims } => {
+                    chosen_victims(victims, &honest, &honest, &authors, &mut rng)
+                }
+                // Who never says anything cannot be kept from being heard.
+                AdversaryKind::Censor { victims } => {
+                    let heard = if authors.is_empty() { &honest } else { &authors };
+                    chosen_victims(victims, heard, &honest, &authors, &mut rng)
                 }
                 _ => NodeSet::default(),
             })
@@ -188,9 +193,15 @@ fn choose(who: &Who, nodes: u32, free: &[u32], regions: &[u16], rng: &mut ChaCha
     }
 }
 
-fn chosen_victims(victims: Victims, honest: &[u32], authors: &[u32], rng: &mut ChaCha8Rng) -> NodeSet {
+fn chosen_victims(
+    victims: Victims,
+    any: &[u32],
+    honest: &[u32],
+    authors: &[u32],
+    rng: &mut ChaCha8Rng,
+) -> NodeSet {
     match victims {
-        Victims::One => sample(honest, 1, rng).into_iter().collect(),
+        Victims::One => sample(any, 1, rng).into_iter().collect(),
         Victims::Publishers if !authors.is_empty() => authors.iter().copied().collect(),
         Victims::Publishers | Victims::All => honest.iter().copied().collect(),
     }
@@ -232,6 +243,26 @@ mod tests {
         let after = Plan::new(&scenario);
         assert_eq!((before.links, before.authors), (after.links, after.authors));
         assert_eq!(after.faults[0].len(), 50);
+    }
+
+    #[test]
+    fn one_who_is_censored_is_an_author_if_there_are_any() {
+        let kind = AdversaryKind::Censor { victims: Victims::One };
+        let censor = Adversary { at: Duration::ZERO, until: None, who: Who::Share(0.3), kind };
+        let mut scenario = Scenario { adversaries: vec![censor], ..Scenario::default() };
+        scenario.workload.authors = Some(3);
+        for seed in 0..20 {
+            scenario.seed = seed;
+            let plan = Plan::new(&scenario);
+            assert_eq!(
+                plan.authors.iter().filter(|author| plan.victims[0].contains(**author)).count(),
+                1,
+                "{seed}"
+            );
+            assert_eq!(plan.victims[0].len(), 1, "{seed}");
+        }
+        scenario.workload.authors = None;
+        assert_eq!(Plan::new(&scenario).victims[0].len(), 1);
     }
 
     #[test]

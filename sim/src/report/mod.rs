@@ -178,6 +178,18 @@ fn file_name(plot: &str) -> String {
     format!("plot-{plot}.svg")
 }
 
+/// Writes a file in one step: who stops the program leaves the old one or the new one.
+///
+/// # Errors
+///
+/// What the operating system says; the old file is as it was then.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    fs::write(&beside, text)?;
+    fs::rename(&beside, path)
+}
+
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     fs::write(path, bytes).map_err(|source| ReportError::Write { path: path.into(), source })
 }

@@ -107,6 +107,30 @@ pub enum Check {
     },
 }
 
+names! {
+    Check {
+        Agreement => "agreement",
+        Monotone => "monotone",
+        Authentic => "authentic",
+        Delivery => "delivery",
+        Convergence => "convergence",
+        BoundedMemory => "bounded_memory",
+        NoFalseQuarantine => "no_false_quarantine",
+        NoLostEntry => "no_lost_entry",
+        EqualLogs => "equal_logs",
+        EqualRegistries => "equal_registries",
+        SameFreeze => "same_freeze",
+        OnlyWritten => "only_written",
+        BoundedBuffers => "bounded_buffers",
+        TrueCheckpoints => "true_checkpoints",
+        TasksCommittedOnce => "tasks_committed_once",
+        NoWrongResult => "no_wrong_result",
+        EveryJobEnds => "every_job_ends",
+        Makespan => "makespan",
+        Detection => "detection",
+    }
+}
+
 impl Check {
     /// All checks that need no log, with values that any healthy run fulfils.
     pub fn all() -> Vec<Check> {
@@ -168,31 +192,6 @@ impl Check {
             | Check::EqualRegistries { within }
             | Check::SameFreeze { within } => Some(*within),
             _ => None,
-        }
-    }
-
-    /// Its name in a scenario.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Check::Agreement { .. } => "agreement",
-            Check::Monotone => "monotone",
-            Check::Authentic => "authentic",
-            Check::Delivery { .. } => "delivery",
-            Check::Convergence { .. } => "convergence",
-            Check::BoundedMemory { .. } => "bounded_memory",
-            Check::NoFalseQuarantine => "no_false_quarantine",
-            Check::NoLostEntry { .. } => "no_lost_entry",
-            Check::EqualLogs { .. } => "equal_logs",
-            Check::EqualRegistries { .. } => "equal_registries",
-            Check::SameFreeze { .. } => "same_freeze",
-            Check::OnlyWritten => "only_written",
-            Check::BoundedBuffers { .. } => "bounded_buffers",
-            Check::TrueCheckpoints => "true_checkpoints",
-            Check::TasksCommittedOnce => "tasks_committed_once",
-            Check::NoWrongResult => "no_wrong_result",
-            Check::EveryJobEnds => "every_job_ends",
-            Check::Makespan { .. } => "makespan",
-            Check::Detection { .. } => "detection",
         }
     }
 }

@@ -18,17 +18,11 @@ pub enum Shape {
     Dag,
 }
 
-impl Shape {
-    /// The names of all.
-    pub const NAMES: [&'static str; 3] = ["map_reduce", "chain", "dag"];
-
-    /// Its name in a scenario.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Shape::MapReduce => "map_reduce",
-            Shape::Chain { .. } => "chain",
-            Shape::Dag => "dag",
-        }
+names! {
+    Shape {
+        MapReduce => "map_reduce",
+        Chain => "chain",
+        Dag => "dag",
     }
 }
 

@@ -3,6 +3,23 @@
 //! Times are virtual and count from the start of the run. [`ScenarioFile`] reads one from TOML,
 //! [`Scenario::problems`] says what is wrong with one, [`memory`] what it takes.
 
+/// The names that variants have in a scenario, said once for reading and for writing.
+macro_rules! names {
+    ($kind:ident { $($variant:ident => $name:literal,)+ }) => {
+        impl $kind {
+            /// The names of all.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
+            /// Its name in a scenario.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $($kind::$variant { .. } => $name,)+
+                }
+            }
+        }
+    };
+}
+
 mod check;
 mod compute;
 mod file;
@@ -408,25 +425,24 @@ pub enum FaultKind {
     FullDisk,
 }
 
-impl FaultKind {
-    /// Its name in a scenario.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            FaultKind::Partition { .. } => "partition",
-            FaultKind::Crash { .. } => "crash",
-            FaultKind::Churn { .. } => "churn",
-            FaultKind::Degrade { .. } => "degrade",
-            FaultKind::Slow { .. } => "slow",
-            FaultKind::ClockJump { .. } => "clock_jump",
-            FaultKind::ClockDrift { .. } => "clock_drift",
-            FaultKind::CrashInWrite { .. } => "crash_in_write",
-            FaultKind::LostTail { .. } => "lost_tail",
-            FaultKind::BitFlip { .. } => "bit_flip",
-            FaultKind::SlowDisk { .. } => "slow_disk",
-            FaultKind::FullDisk => "full_disk",
-        }
+names! {
+    FaultKind {
+        Partition => "partition",
+        Crash => "crash",
+        Churn => "churn",
+        Degrade => "degrade",
+        Slow => "slow",
+        ClockJump => "clock_jump",
+        ClockDrift => "clock_drift",
+        CrashInWrite => "crash_in_write",
+        LostTail => "lost_tail",
+        BitFlip => "bit_flip",
+        SlowDisk => "slow_disk",
+        FullDisk => "full_disk",
     }
+}
 
+impl FaultKind {
     /// Whether it needs a disk, and so a log.
     pub const fn is_on_disk(&self) -> bool {
         matches!(
@@ -556,30 +572,29 @@ pub enum AdversaryKind {
     },
 }
 
-impl AdversaryKind {
-    /// Its name in a scenario.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            AdversaryKind::Tamper => "tamper",
-            AdversaryKind::Replay { .. } => "replay",
-            AdversaryKind::Rush { .. } => "rush",
-            AdversaryKind::Freeze => "freeze",
-            AdversaryKind::TwoFaced { .. } => "two_faced",
-            AdversaryKind::Equivocate { .. } => "equivocate",
-            AdversaryKind::Flood { .. } => "flood",
-            AdversaryKind::Outsider { .. } => "outsider",
-            AdversaryKind::Silence { .. } => "silence",
-            AdversaryKind::NeverForward => "never_forward",
-            AdversaryKind::Eclipse { .. } => "eclipse",
-            AdversaryKind::Censor { .. } => "censor",
-            AdversaryKind::Sybil { .. } => "sybil",
-            AdversaryKind::ColdBoot { .. } => "cold_boot",
-            AdversaryKind::CovertFlash => "covert_flash",
-            AdversaryKind::Fork { .. } => "fork",
-            AdversaryKind::Slander { .. } => "slander",
-        }
+names! {
+    AdversaryKind {
+        Tamper => "tamper",
+        Replay => "replay",
+        Rush => "rush",
+        Freeze => "freeze",
+        TwoFaced => "two_faced",
+        Equivocate => "equivocate",
+        Flood => "flood",
+        Outsider => "outsider",
+        Silence => "silence",
+        NeverForward => "never_forward",
+        Eclipse => "eclipse",
+        Censor => "censor",
+        Sybil => "sybil",
+        ColdBoot => "cold_boot",
+        CovertFlash => "covert_flash",
+        Fork => "fork",
+        Slander => "slander",
     }
+}
 
+impl AdversaryKind {
     /// Whether it lies about the time.
     pub const fn is_on_step(&self) -> bool {
         matches!(self, AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. })
@@ -589,7 +604,7 @@ impl AdversaryKind {
 /// Whom an attack is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victims {
-    /// One honest node.
+    /// One honest node; of those who are censored, one that publishes.
     One,
     /// The authors of the workload.
     Publishers,

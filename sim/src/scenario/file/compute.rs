@@ -11,7 +11,7 @@ pub(super) fn compute(section: Section<'_, '_>) -> Compute {
     set(&mut compute.over, section.ms("over_ms"));
     set(&mut compute.jobs, section.whole("jobs"));
     set(&mut compute.tasks, section.whole("tasks"));
-    let shape = section.word("shape", &Shape::NAMES);
+    let shape = section.word("shape", Shape::NAMES);
     compute.shape = match shape {
         Some("chain") => Shape::Chain { depth: section.whole("depth").unwrap_or(4) },
         Some("dag") => Shape::Dag,

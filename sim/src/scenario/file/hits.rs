@@ -36,72 +36,6 @@ const OF_CHECKS: [&str; 9] = [
 /// How one says whom something hits.
 const WHO: [&str; 5] = ["all", "nodes", "count", "share", "regions"];
 
-impl FaultKind {
-    /// The names of all kinds.
-    pub const NAMES: [&'static str; 12] = [
-        "partition",
-        "crash",
-        "churn",
-        "degrade",
-        "slow",
-        "clock_jump",
-        "clock_drift",
-        "crash_in_write",
-        "lost_tail",
-        "bit_flip",
-        "slow_disk",
-        "full_disk",
-    ];
-}
-
-impl AdversaryKind {
-    /// The names of all kinds.
-    pub const NAMES: [&'static str; 17] = [
-        "tamper",
-        "replay",
-        "rush",
-        "freeze",
-        "two_faced",
-        "equivocate",
-        "flood",
-        "outsider",
-        "silence",
-        "never_forward",
-        "eclipse",
-        "censor",
-        "sybil",
-        "cold_boot",
-        "covert_flash",
-        "fork",
-        "slander",
-    ];
-}
-
-impl Check {
-    /// The names of all kinds.
-    pub const NAMES: [&'static str; 19] = [
-        "agreement",
-        "monotone",
-        "authentic",
-        "delivery",
-        "convergence",
-        "bounded_memory",
-        "no_false_quarantine",
-        "no_lost_entry",
-        "equal_logs",
-        "equal_registries",
-        "same_freeze",
-        "only_written",
-        "bounded_buffers",
-        "true_checkpoints",
-        "tasks_committed_once",
-        "no_wrong_result",
-        "every_job_ends",
-        "makespan",
-        "detection",
-    ];
-}
-
 /// A fault. If it could not be read, that is noted, and a harmless one keeps its place in the list.
 pub(super) fn fault(section: Section<'_, '_>, regions: &[Region]) -> Fault {
     read_fault(section, regions).unwrap_or(Fault {
@@ -113,7 +47,7 @@ pub(super) fn fault(section: Section<'_, '_>, regions: &[Region]) -> Fault {
 }
 
 fn read_fault(section: Section<'_, '_>, regions: &[Region]) -> Option<Fault> {
-    let name = kind_of(&section, &FaultKind::NAMES)?;
+    let name = kind_of(&section, FaultKind::NAMES)?;
     let at = required(&section, name, "at_ms", "when it begins", Section::ms);
     let until = section.ms("until_ms");
     let who = who(&section, name, regions);
@@ -170,7 +104,7 @@ pub(super) fn adversary(section: Section<'_, '_>, regions: &[Region]) -> Adversa
 }
 
 fn read_adversary(section: Section<'_, '_>, regions: &[Region]) -> Option<Adversary> {
-    let name = kind_of(&section, &AdversaryKind::NAMES)?;
+    let name = kind_of(&section, AdversaryKind::NAMES)?;
     let at = section.ms("at_ms").unwrap_or(Duration::ZERO);
     let until = section.ms("until_ms");
     let who = who(&section, name, regions);
@@ -222,7 +156,7 @@ fn victims(section: &Section<'_, '_>, default: Victims) -> Option<Victims> {
 
 /// A check; `of_log` has the defaults of those that depend on the length of the run.
 pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check> {
-    let name = kind_of(&section, &Check::NAMES)?;
+    let name = kind_of(&section, Check::NAMES)?;
     let others = [Check::of_checkpoints(), Check::of_compute()].concat();
     let defaults = [Check::all().as_slice(), of_log, &others, &[Check::DETECTION]].concat();
     let default = defaults.into_iter().find(|check| check.name() == name)?;

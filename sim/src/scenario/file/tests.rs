@@ -211,7 +211,7 @@ fn every_fault_adversary_and_check_is_read() {
 
 #[test]
 fn every_kind_can_be_written() {
-    for kind in FaultKind::NAMES {
+    for &kind in FaultKind::NAMES {
         let own = match kind {
             "churn" => "rate_per_s = 1\naway_ms = 10",
             "degrade" => "loss = 0.1",
@@ -227,7 +227,7 @@ fn every_kind_can_be_written() {
         );
         assert_eq!(parse(&text).unwrap().scenario.faults[0].kind.name(), kind);
     }
-    for kind in AdversaryKind::NAMES {
+    for &kind in AdversaryKind::NAMES {
         let own = match kind {
             "replay" => "after_ms = 5",
             "rush" | "two_faced" => "by_ms = 5",
@@ -239,7 +239,7 @@ fn every_kind_can_be_written() {
             format!("duration_ms = 90_000\n[log]\n[[adversaries]]\nkind = \"{kind}\"\nshare = 0.3\n{own}");
         assert_eq!(parse(&text).unwrap().scenario.adversaries[0].kind.name(), kind);
     }
-    for kind in Check::NAMES {
+    for &kind in Check::NAMES {
         // Somebody has to be there to be found.
         let liar = if kind == "detection" { "[[adversaries]]\nkind = \"silence\"\ncount = 1\n" } else { "" };
         // Jobs have no checkpoints of logs.
