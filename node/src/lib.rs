@@ -14,6 +14,7 @@ pub mod data_dir;
 mod durable;
 mod emulation;
 pub mod feed;
+mod interfaces;
 pub mod job;
 pub mod memory;
 mod message;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
+use crate::interfaces::Interfaces;
 use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// The figures of one moment, 0 to 1 each; not a number where the system does not tell.
@@ -17,6 +18,8 @@ pub(crate) struct Figures {
     pub(crate) disk: f64,
     /// Open file descriptors, of the limit of the process.
     pub(crate) descriptors: f64,
+    /// Traffic of the busiest network interface since the last look, of its speed.
+    pub(crate) network: f64,
 }
 
 /// Reads them. Blocks for a moment: it reads files of the system.
@@ -27,26 +30,30 @@ pub(crate) struct Reader {
     dir: Option<PathBuf>,
     /// Processor time in milliseconds at the last look, and when that was.
     last: Option<(u64, Instant)>,
+    interfaces: Interfaces,
 }
 
 impl Reader {
     /// For this process; `dir` is its data directory.
     pub(crate) fn new(dir: Option<PathBuf>) -> Self {
-        Reader { system: System::new(), pid: sysinfo::get_current_pid().ok(), dir, last: None }
+        Reader {
+            system: System::new(),
+            pid: sysinfo::get_current_pid().ok(),
+            dir,
+            last: None,
+            interfaces: Interfaces::new(),
+        }
     }
 
     /// The figures of now.
     pub(crate) fn read(&mut self) -> Figures {
-        let Some(pid) = self.pid else {
-            return Figures { cpu: f64::NAN, memory: f64::NAN, disk: self.disk(), descriptors: f64::NAN };
-        };
+        let (disk, network) = (self.disk(), self.interfaces.in_use());
+        let unknown = Figures { cpu: f64::NAN, memory: f64::NAN, disk, descriptors: f64::NAN, network };
+        let Some(pid) = self.pid else { return unknown };
         let what = ProcessRefreshKind::nothing().with_cpu().with_memory();
         self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let disk = self.disk();
-        let Some(process) = self.system.process(pid) else {
-            return Figures { cpu: f64::NAN, memory: f64::NAN, disk, descriptors: f64::NAN };
-        };
+        let Some(process) = self.system.process(pid) else { return unknown };
         let used_ms = process.accumulated_cpu_time();
         let limit = self.system.cgroup_limits().map(|limits| limits.total_memory).filter(|total| *total > 0);
         let total = limit.map_or(self.system.total_memory(), |limit| limit.min(self.system.total_memory()));
@@ -55,7 +62,7 @@ impl Reader {
             process.open_files().zip(process.open_files_limit()).map_or(f64::NAN, |(open, limit)| {
                 share(u64::try_from(open).unwrap_or(u64::MAX), u64::try_from(limit).unwrap_or(u64::MAX))
             });
-        Figures { cpu: self.cpu(used_ms), memory, disk, descriptors }
+        Figures { cpu: self.cpu(used_ms), memory, disk, descriptors, network }
     }
 
     fn cpu(&mut self, used_ms: u64) -> f64 {
@@ -98,11 +105,12 @@ mod tests {
         while begun.elapsed().as_millis() < 60 {
             std::hint::black_box(blake3::hash(&[0; 4096]));
         }
-        let Figures { cpu, memory, disk, descriptors } = reader.read();
+        let Figures { cpu, memory, disk, descriptors, network } = reader.read();
         assert!(cpu > 0.0 && cpu < 2.0, "{cpu}");
         for share in [memory, disk, descriptors] {
             assert!((0.0..=1.0).contains(&share), "{memory} {disk} {descriptors}");
         }
+        assert!(network.is_nan() || network >= 0.0, "{network}");
         assert!(Reader::new(None).read().disk.is_nan());
     }
 }

@@ -147,6 +147,7 @@ impl TelemetryActor {
             (Metric::Memory, figures.memory),
             (Metric::Disk, figures.disk),
             (Metric::Descriptors, figures.descriptors),
+            (Metric::Network, figures.network),
             (Metric::StepSkew, skew / self.settings.step_interval.as_secs_f64()),
             (Metric::MeshDegree, degree),
             (Metric::Delivery, self.lately.add(now, probes.total.received, probes.total.lost)),

@@ -145,7 +145,7 @@ mod tests {
             ("disk=5", "not a limit", "disk=80%:90%"),
             ("disk=x:1", "not a limit", "METRIC=off"),
             ("disk=-1:1", "not a limit", ""),
-            ("disc=1:2", "there is no metric \"disc\"", "descriptors, step_skew"),
+            ("disc=1:2", "there is no metric \"disc\"", "descriptors, network, step_skew"),
             ("disk=0.9:0.8", "warning is worse than critical", "disk=0.8:0.9"),
             ("health=0.3:0.7", "warning is worse than critical", "health=0.7:0.3"),
         ] {

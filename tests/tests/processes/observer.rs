@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use crate::common::{NEWS, wait_all_alive, wait_all_ready};
 
 /// Metrics that depend on what else the machine does.
-const OF_THE_MACHINE: &str =
-    "cpu=off,memory=off,disk=off,descriptors=off,latency_p99_ms=off,step_skew=off,throughput_of_usual=off";
+const OF_THE_MACHINE: &str = "cpu=off,memory=off,disk=off,descriptors=off,network=off,latency_p99_ms=off,step_skew=off,throughput_of_usual=off";
 
 fn settings(more: &[(&str, &str)]) -> Vec<(String, String)> {
     let quick = [("SAMPLE_INTERVAL_MS", "200"), ("ALERT_HOLD_MS", "2000"), ("ALERT_CALM_MS", "2000")];

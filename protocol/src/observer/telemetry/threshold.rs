@@ -72,6 +72,8 @@ metrics! {
     Disk => "disk", "disk in use", " %", Above, 0.85, 0.95;
     /// File descriptors, of the limit of the process, 0 to 1.
     Descriptors => "descriptors", "file descriptors in use", " %", Above, 0.7, 0.9;
+    /// Traffic of the busiest network interface, of its speed, 0 to 1.
+    Network => "network", "network in use", " %", Above, 0.7, 0.9;
     /// The own clock against the mesh's, in steps.
     StepSkew => "step_skew", "step skew", " steps", Above, 0.5, 2.0;
     /// Gossip neighbours, of those aimed at, 0 to 1.
