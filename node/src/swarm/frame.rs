@@ -2,7 +2,8 @@
 //!
 //! A read buffer hands out frames as slices of itself. It begins small, for most peers are quiet; it doubles
 //! while reads fill it, up to [`CHUNK_MAX`], and goes beyond that only for a longer frame, and only as fast as
-//! the bytes of that frame arrive: a peer that announces much and sends little makes us hold little. What is beyond
+//! the bytes of that frame arrive: a peer that announces much and sends little makes us hold little. Only a frame no longer than
+//! the one before, which came whole, has its room at once. What is beyond
 //! [`CHUNK_MAX`] is of the memory of all connections, and there is none for such a frame when that is used up.
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -14,6 +15,8 @@ use crate::memory::Account;
 const CHUNK_MIN: usize = 4 << 10;
 /// The largest buffer, but for frames that do not fit in it.
 const CHUNK_MAX: usize = 64 << 10;
+/// The longest frame that has its room before it came: a group of a blob, and what is around it.
+const AT_ONCE_MAX: usize = (1 << 20) + (4 << 10);
 /// A buffer with less room than this is exchanged for a new one, or reads would be tiny.
 const ROOM_MIN: usize = 1 << 10;
 
@@ -57,6 +60,8 @@ pub(super) struct FrameBuffer {
     chunk: usize,
     /// Whether some read filled all the room it was given since the last exchange.
     busy: bool,
+    /// Bytes of the last frame that came whole, with its prefix.
+    last: usize,
     frame_bytes_max: usize,
     memory: Account,
 }
@@ -68,7 +73,7 @@ pub(super) struct NoMemory;
 impl FrameBuffer {
     pub(super) fn new(frame_bytes_max: usize, memory: Account) -> Self {
         let buffer = BytesMut::new();
-        FrameBuffer { buffer, filled: 0, chunk: CHUNK_MIN, busy: false, frame_bytes_max, memory }
+        FrameBuffer { buffer, filled: 0, chunk: CHUNK_MIN, busy: false, last: 0, frame_bytes_max, memory }
     }
 
     /// Room for the next read; never empty.
@@ -104,6 +109,7 @@ impl FrameBuffer {
         }
         let mut frame = self.buffer.split_to(end);
         self.filled -= end;
+        self.last = end;
         frame.advance(prefix);
         Ok(Some(frame.freeze()))
     }
@@ -113,19 +119,32 @@ impl FrameBuffer {
         self.filled > 0
     }
 
+    /// The bytes of the frame of which a part was read, with its prefix.
+    fn awaited(&self) -> Option<usize> {
+        let (length, prefix) = prefix(self.buffer.get(..self.filled)?).ok()??;
+        usize::try_from(length).ok()?.checked_add(prefix)
+    }
+
     /// Takes a new buffer, with what was not handed out at its start.
     fn exchange(&mut self) -> Result<(), NoMemory> {
         self.chunk = if self.busy { self.chunk * 2 } else { self.chunk / 2 }.clamp(CHUNK_MIN, CHUNK_MAX);
         self.busy = false;
-        let size = (2 * self.filled).max(self.filled + self.chunk);
+        let doubled = (2 * self.filled).max(self.filled + self.chunk);
+        let at_once = self.awaited().filter(|end| *end <= self.last.min(AT_ONCE_MAX) && *end > doubled);
         // The old one goes: frames of it that somebody still has are counted there.
         self.memory.shrink(usize::MAX);
-        if size <= CHUNK_MAX {
-            self.memory.force(size);
-        } else if !self.memory.grow(size) {
-            self.memory.force(self.buffer.len());
-            return Err(NoMemory);
-        }
+        let size = match at_once {
+            Some(end) if self.memory.grow(end) => end,
+            _ if doubled <= CHUNK_MAX => {
+                self.memory.force(doubled);
+                doubled
+            }
+            _ if self.memory.grow(doubled) => doubled,
+            _ => {
+                self.memory.force(self.buffer.len());
+                return Err(NoMemory);
+            }
+        };
         let mut buffer = BytesMut::zeroed(size);
         let filled = self.buffer.get(..self.filled).unwrap_or_default();
         if let Some(start) = buffer.get_mut(..filled.len()) {
@@ -256,6 +275,31 @@ mod tests {
         decode(&mut buffer, &bytes, 500).unwrap();
         buffer.room().unwrap();
         assert!(buffer.buffer.capacity() < 4 * 10_000, "{}", buffer.buffer.capacity());
+    }
+
+    #[test]
+    fn a_long_frame_after_another_has_its_room_at_once() {
+        let mut buffer = frames_of(1 << 30);
+        let long = encode(&[vec![7; 1 << 20]]);
+        let exchanges = |buffer: &mut FrameBuffer, bytes: &[u8]| {
+            let mut sizes = Vec::new();
+            for part in bytes.chunks(1000) {
+                decode(buffer, part, usize::MAX).unwrap();
+                sizes.push(buffer.buffer.len());
+            }
+            sizes.dedup();
+            sizes.len()
+        };
+        let first = exchanges(&mut buffer, &long);
+        let second = exchanges(&mut buffer, &long);
+        assert!(second < first, "{second} {first}");
+        // Not what is longer, however little is missing.
+        let mut longer = Vec::new();
+        put_prefix(AT_ONCE_MAX, &mut longer);
+        longer.extend_from_slice(&[0; 10_000]);
+        decode(&mut buffer, &longer, 500).unwrap();
+        buffer.room().unwrap();
+        assert!(buffer.buffer.len() < 4 * CHUNK_MAX, "{}", buffer.buffer.len());
     }
 
     #[test]

@@ -1,6 +1,10 @@
-//! Writes what waits for a peer to one outgoing stream: all of it in one write and one flush.
+//! Writes what waits for a peer to one outgoing stream: short frames together in one write, long ones as they lie, one flush.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +16,6 @@ use crate::swarm::event::DownReason;
 use crate::swarm::frame::put_prefix;
 use crate::swarm::metrics::StreamMetrics;
 use crate::swarm::queue::{Queue, Take};
-
-/// Kept for the next batch if it is no larger than this: one long frame should not cost its memory forever.
-const SCRATCH_KEPT: usize = 2 * WRITE_BYTES;
 
 /// How long to wait, at the end, for the peer to have read all.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ pub(super) async fn run(
 ) -> Option<DownReason> {
     let mut frames: Vec<Bytes> = Vec::new();
     let mut scratch: Vec<u8> = Vec::new();
+    let patience = Patience { queue: &queue, timeout: stall_timeout };
     loop {
         match queue.take(&mut frames, WRITE_BYTES) {
             Take::Finished => {
@@ -55,13 +57,8 @@ pub(super) async fn run(
             }
             Take::Frames => {}
         }
-        let mut bytes = 0;
-        for frame in &frames {
-            put_prefix(frame.len(), &mut scratch);
-            scratch.extend_from_slice(frame);
-            bytes += frame.len();
-        }
-        let written = write(&mut stream, &scratch, &queue, stall_timeout).await;
+        let bytes = frames.iter().map(Bytes::len).sum();
+        let written = write_frames(&mut stream, &frames, &mut scratch, &patience).await;
         queue.written(bytes);
         if let Err(reason) = written {
             return Some(reason);
@@ -70,37 +67,68 @@ pub(super) async fn run(
         metrics.bytes_sent.inc_by(bytes as u64);
         metrics.writes.inc();
         frames.clear();
-        scratch.clear();
-        scratch.shrink_to(SCRATCH_KEPT);
     }
 }
 
-/// Writes all of `bytes`, then flushes once.
+/// Writes frames with their prefixes, then flushes once. A frame that fills a write by itself is not copied.
+async fn write_frames(
+    stream: &mut (impl AsyncWrite + Unpin),
+    frames: &[Bytes],
+    scratch: &mut Vec<u8>,
+    patience: &Patience<'_>,
+) -> Result<(), DownReason> {
+    for frame in frames {
+        put_prefix(frame.len(), scratch);
+        if frame.len() < WRITE_BYTES {
+            scratch.extend_from_slice(frame);
+        } else {
+            write(stream, scratch, patience).await?;
+            scratch.clear();
+            write(stream, frame, patience).await?;
+        }
+    }
+    write(stream, scratch, patience).await?;
+    scratch.clear();
+    patience.with(|cx| Pin::new(&mut *stream).poll_flush(cx)).await
+}
+
 async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
     mut bytes: &[u8],
-    queue: &Queue,
-    stall_timeout: Duration,
+    patience: &Patience<'_>,
 ) -> Result<(), DownReason> {
-    let mut shed_before = None;
-    loop {
-        let step = async {
-            if bytes.is_empty() { stream.flush().await.map(|()| 0) } else { stream.write(bytes).await }
-        };
-        match timeout(stall_timeout, step).await {
-            Ok(Ok(0)) if bytes.is_empty() => return Ok(()),
-            Ok(Ok(written)) if written > 0 => {
-                bytes = bytes.get(written..).unwrap_or_default();
-                shed_before = None;
-            }
-            Ok(_) => return Err(DownReason::Closed),
-            Err(_) => {
-                // Not a byte for so long. An idle queue may wait on; a full or overflowing one may not.
-                let (shed, full) = queue.pressure();
-                if full || shed_before.is_some_and(|before| before != shed) {
-                    return Err(DownReason::Stalled);
+    while !bytes.is_empty() {
+        match patience.with(|cx| Pin::new(&mut *stream).poll_write(cx, bytes)).await? {
+            0 => return Err(DownReason::Closed),
+            written => bytes = bytes.get(written..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+/// How long a peer may take nothing.
+struct Patience<'a> {
+    queue: &'a Queue,
+    timeout: Duration,
+}
+
+impl Patience<'_> {
+    /// Waits for a step. An idle queue may wait on when not a byte moved for so long; a full or overflowing one may not.
+    async fn with<T>(
+        &self,
+        mut step: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Result<T, DownReason> {
+        let mut shed_before = None;
+        loop {
+            match timeout(self.timeout, poll_fn(&mut step)).await {
+                Ok(done) => return done.map_err(|_| DownReason::Closed),
+                Err(_) => {
+                    let (shed, full) = self.queue.pressure();
+                    if full || shed_before.is_some_and(|before| before != shed) {
+                        return Err(DownReason::Stalled);
+                    }
+                    shed_before = Some(shed);
                 }
-                shed_before = Some(shed);
             }
         }
     }
