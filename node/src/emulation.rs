@@ -51,7 +51,9 @@ use tokio::sync::oneshot;
 
 use crate::actors::author::Published;
 use crate::message::Message;
-use crate::node::{self, MeshNode, NodeOptions, Plug, PublishError, StartError, Stopped, Surroundings};
+use crate::node::channels::PublishError;
+use crate::node::start::{NodeOptions, Plug, StartError, Surroundings, verification_pool};
+use crate::node::{MeshNode, Stopped};
 use crate::swarm::{Links, peer};
 
 pub use lag::Lag;
@@ -215,7 +217,7 @@ impl EmulatedNetwork {
     /// Outside of an actix system.
     pub fn new(emulation: Emulation) -> Result<Self, StartError> {
         let threads = emulation.threads.get();
-        let pool = node::verification_pool(Some(threads))?;
+        let pool = verification_pool(Some(threads))?;
         let arbiters = (0..threads).map(|_| Arbiter::try_new()).collect::<Result<Vec<_>, _>>();
         let arbiters = arbiters.map_err(|error| StartError::Threads(error.to_string()))?;
         let lag = Arc::<LagMeter>::default();

@@ -37,5 +37,7 @@ pub use durable::{HeadView, LogPage, LogView, USER_CATEGORY};
 pub use emulation::{Delivery, EmulatedNetwork, Emulation, EmulationError, Lag};
 pub use message::Message;
 pub use network::{MeshNetwork, NetworkError};
-pub use node::{MeshNode, NodeOptions, PublishError, StartError, Stopped, Subscription};
+pub use node::channels::{PublishError, Subscription};
+pub use node::start::{NodeOptions, StartError};
+pub use node::{MeshNode, Stopped};
 pub use settings::SettingError;

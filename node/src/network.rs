@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use omnimesh_protocol::{Identity, Mesh, NodeId};
 
-use crate::node::{MeshNode, NodeOptions, StartError};
+use crate::node::MeshNode;
+use crate::node::start::{NodeOptions, StartError};
 
 /// A mesh of nodes that live in one process and talk over libp2p's memory transport, with all of the protocol:
 /// the same actors, handshakes, streams and signatures as between machines.

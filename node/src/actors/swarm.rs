@@ -1,8 +1,17 @@
 //! The swarm: the shell of [`omnimesh_protocol::admission`] and [`omnimesh_protocol::dialer`] around the
 //! libp2p network. It knows who is connected, lets members in, and carries the control frames of the
 //! other actors.
+//!
+//! ```text
+//!   Network ── events ──► connections (here) ──► admit: who is a member, control frames ──► SyncActor, MembershipActor
+//!                                            ├─► dial: whom to connect to ──► Network
+//!                                            └─► streams: whose are they ──► GossipActor; of members: log, blobs, compute
+//! ```
 
+mod admit;
+mod dial;
 mod requests;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,25 +23,18 @@ use actix::prelude::*;
 use futures::{Stream, stream};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
-use omnimesh_protocol::control::{DecodeError, Frame};
-use omnimesh_protocol::dialer::{self, BookEntry, DialId};
+use omnimesh_protocol::dialer::{self, BookEntry};
 use omnimesh_protocol::event::Event as MeshEvent;
 use omnimesh_protocol::observer;
-use omnimesh_protocol::{NodeId, Outbox, Time, admission, gossip};
+use omnimesh_protocol::{NodeId, Time, admission};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::blob::BlobActor;
-use super::compute::ComputeActor;
-use super::log::LogActor;
-use super::members::{PeerDown, PeerUp};
-use super::{Common, MAILBOX, Mailbox, WeakLinks, gossip as gossip_actor, membership, sync};
+use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership};
 use crate::store::Store;
-use crate::swarm::{
-    Class, DialFailure, DownReason, Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer,
-};
+use crate::swarm::{Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer};
 
-use requests::DialNotTaken;
+use dial::Dial;
 pub(crate) use requests::{
     AwaitLink, Begin, Close, Disconnect, GetPeers, GetSummary, LinkFailed, MemberAddresses, MemberGone,
     Reintroduce, SendControl, Summary,
@@ -40,15 +42,6 @@ pub(crate) use requests::{
 
 /// How often the address book is kept, and Kademlia asked for peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
-/// How long a refused peer stays connected, so that it reads the last words, and identify tells it who we are: it
-/// is to learn why. Nothing that it says meanwhile is heard. Source: guess, some round trips on earth.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a peer that was sent away for its behaviour is not dialled. As for the first refusal of admission.
-const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
-/// Dials that wait for their answer at most; the dialer has fewer under way.
-const DIALS_MAX: usize = 64;
-/// The streams that are for members only.
-const MEMBER_STREAMS: [StreamKind; 3] = [StreamKind::Log, StreamKind::Blob, StreamKind::Compute];
 /// Links that are waited for at most.
 const AWAITED_MAX: usize = 1024;
 
@@ -84,13 +77,6 @@ pub(crate) struct PeerInfo {
     gossip_outbound: Option<Outbound>,
     /// Those for members only.
     member_streams: BTreeMap<StreamKind, Outbound>,
-}
-
-#[derive(Debug)]
-struct Dial {
-    id: DialId,
-    peer: Option<PeerId>,
-    addresses: Vec<Multiaddr>,
 }
 
 #[derive(Debug)]
@@ -149,208 +135,12 @@ impl SwarmActor {
         }
     }
 
-    fn admit(&mut self, ctx: &mut Context<Self>, input: admission::Input) {
-        let mut out = Outbox::new();
-        let common = self.common.clone();
-        common.guard("swarm", ctx, || {
-            self.admission.handle(self.common.now(), input, &mut self.rng, &mut out);
-        });
-        for output in out.drain() {
-            self.carry_out_admission(output, ctx);
-        }
-    }
-
-    fn carry_out_admission(&mut self, output: admission::Output, ctx: &mut Context<Self>) {
-        match output {
-            admission::Output::Send { peer, frame } => self.send_control(peer, &frame),
-            admission::Output::Disconnect { peer } => self.part_with(peer::peer_id(&peer), ctx),
-            admission::Output::Admitted { peer, agent } => {
-                self.introduce(peer);
-                let what = "admitted";
-                let event = MeshEvent::PeerUp { peer: peer::peer_id(&peer), what, detail: agent.to_string() };
-                self.common.observe(vec![event]);
-            }
-            admission::Output::Removed { peer } => {
-                if let Some(info) = self.peers.get_mut(&peer::peer_id(&peer)) {
-                    info.is_member = false;
-                }
-                self.part(peer::peer_id(&peer));
-                let links = self.common.links();
-                self.common.send(Mailbox::Sync, &links.sync, sync::MemberDisconnected(peer));
-                self.common.send(
-                    Mailbox::Membership,
-                    &links.membership,
-                    membership::MemberDisconnected(peer),
-                );
-            }
-            admission::Output::Deliver { peer, frame } => self.deliver(peer, frame),
-            admission::Output::Refused { peer, reason, until } => {
-                let detail = peer_hint(reason).to_owned();
-                self.tell_refused(peer, reason.code(), detail);
-                self.leave_alone(peer, until, ctx);
-            }
-            admission::Output::Goodbye { peer, reason, until } => {
-                self.tell_refused(peer, "goodbye", format!("it refused us: {reason}"));
-                self.leave_alone(peer, until, ctx);
-            }
-            admission::Output::Timer { at, timer } => {
-                ctx.run_later(self.common.until(at), move |actor, ctx| {
-                    actor.admit(ctx, admission::Input::Timer(timer));
-                });
-            }
-        }
-    }
-
-    fn tell_refused(&self, peer: NodeId, reason: &'static str, detail: String) {
-        tracing::warn!(%peer, reason, "{detail}");
-        if self.settings.bootstrap.iter().any(|bootstrap| bootstrap.peer == Some(peer)) {
-            let trouble = format!("bootstrap node {peer} was reached, but: {detail}");
-            self.common.set_bootstrap_trouble(Some(trouble));
-        }
-        self.common.observe(vec![MeshEvent::PeerRefused { peer: peer::peer_id(&peer), reason, detail }]);
-    }
-
-    /// Makes an admitted peer known to the actors that talk to members.
-    fn introduce(&mut self, member: NodeId) {
-        let Some(info) = self.peers.get_mut(&peer::peer_id(&member)) else { return };
-        info.is_member = true;
-        let addresses = info.listen.clone();
-        let links = self.common.links();
-        self.common.send(Mailbox::Sync, &links.sync, sync::MemberConnected(member));
-        self.introduce_streams(peer::peer_id(&member));
-        self.answer_awaited(&peer::peer_id(&member));
-        if self.settings.is_plugged {
-            return;
-        }
-        let links = self.common.links();
-        let connected = membership::MemberConnected { peer: member, addresses };
-        self.common.send(Mailbox::Membership, &links.membership, connected);
-    }
-
-    fn deliver(&self, from: NodeId, frame: Frame) {
-        let links = self.common.links();
-        match frame {
-            Frame::StepRequest { .. } | Frame::StepReply { .. } | Frame::StepAnnounce { .. } => {
-                self.common.send(Mailbox::Sync, &links.sync, sync::StepFrame { from, frame });
-            }
-            Frame::Swim(bytes) => {
-                self.common.send(Mailbox::Membership, &links.membership, membership::Packet { from, bytes });
-            }
-            Frame::Hello { .. } | Frame::Goodbye(_) => unreachable!("admission keeps these"),
-        }
-    }
-
-    fn send_control(&mut self, to: NodeId, frame: &Frame) {
-        let control = self.peers.get(&peer::peer_id(&to)).and_then(|info| info.control.as_ref());
-        let sent =
-            control.is_some_and(|control| control.try_send(Class::Control, frame.encode().into()).is_ok());
-        self.control_shed += u64::from(!sent);
-    }
-
     fn disconnect(&self, peer: PeerId) {
         if let Some(network) = &self.network
             && let Err(error) = network.disconnect(peer)
         {
             tracing::warn!(%peer, %error, "cannot disconnect");
         }
-    }
-
-    /// Disconnects a peer a little later, deaf to it from now on.
-    fn part_with(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
-        if self.peers.contains_key(&peer) && self.leaving.insert(peer) {
-            ctx.run_later(FAREWELL, move |actor, _| {
-                if actor.leaving.contains(&peer) {
-                    actor.disconnect(peer);
-                }
-            });
-        }
-    }
-
-    /// Disconnects a peer that misbehaved, and does not dial it for a while.
-    fn send_away(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
-        self.disconnect(peer);
-        if let Some(peer) = peer::node_id(&peer) {
-            let until = self.common.now() + SENT_AWAY_FOR;
-            self.leave_alone(peer, until, ctx);
-        }
-    }
-
-    /// Nothing here dials the peer until then: neither the dialer nor, by itself, the network.
-    fn leave_alone(&mut self, peer: NodeId, until: Time, ctx: &mut Context<Self>) {
-        if let Some(network) = &self.network {
-            // A busy network that does not take it leaves the dialer's part.
-            let _ = network.leave_alone(peer::peer_id(&peer), self.common.until(until));
-        }
-        self.dial(ctx, dialer::Input::Refused { peer, until });
-    }
-
-    fn dial(&mut self, ctx: &mut Context<Self>, input: dialer::Input) {
-        let mut out = Outbox::new();
-        let common = self.common.clone();
-        common.guard("swarm", ctx, || {
-            self.dialer.handle(self.common.now(), input, &mut self.rng, &mut out);
-        });
-        for output in out.drain() {
-            match output {
-                dialer::Output::Dial { dial, peer, addresses } => {
-                    self.start_dial(dial, peer, &addresses, ctx);
-                }
-                dialer::Output::Trim { peer } => self.disconnect(peer::peer_id(&peer)),
-                dialer::Output::Event(event) => self.on_dialer_event(event),
-                dialer::Output::Timer { at, timer } => {
-                    ctx.run_later(self.common.until(at), move |actor, ctx| {
-                        actor.dial(ctx, dialer::Input::Timer(timer));
-                    });
-                }
-            }
-        }
-    }
-
-    fn start_dial(
-        &mut self,
-        id: DialId,
-        peer: Option<NodeId>,
-        addresses: &[String],
-        ctx: &mut Context<Self>,
-    ) {
-        let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
-        let peer = peer.map(|peer| peer::peer_id(&peer));
-        let is_taken = self.dials.len() < DIALS_MAX
-            && self.network.as_ref().is_some_and(|network| network.dial(peer, addresses.clone()).is_ok());
-        self.dials.push(Dial {
-            id,
-            peer,
-            addresses: addresses.into_iter().map(peer::without_peer).collect(),
-        });
-        if !is_taken {
-            // Answered from the mailbox, not from within the dialer's own output.
-            ctx.notify(DialNotTaken(id));
-        }
-    }
-
-    fn on_dialer_event(&mut self, event: dialer::Event) {
-        let event = match event {
-            dialer::Event::BootstrapUnreachable { address, attempts, next_in } => {
-                let detail = format!(
-                    "bootstrap {address} does not answer (attempt {attempts}); trying again in {:.0} s",
-                    next_in.as_secs_f64().ceil()
-                );
-                tracing::warn!("{detail}");
-                self.common.set_bootstrap_trouble(Some(detail.clone()));
-                MeshEvent::Error { kind: "bootstrap_unreachable", detail }
-            }
-            dialer::Event::BootstrapConnected { peer, .. } => {
-                tracing::info!(%peer, "bootstrap node reached");
-                self.common.set_bootstrap_trouble(None);
-                return;
-            }
-            dialer::Event::BootstrapIsSelf { address } => {
-                let detail = format!("bootstrap {address} is this node itself; it is not dialled again");
-                tracing::warn!("{detail}");
-                MeshEvent::Error { kind: "bootstrap_is_self", detail }
-            }
-        };
-        self.common.observe(vec![event]);
     }
 
     fn on_event(&mut self, event: Event, ctx: &mut Context<Self>) {
@@ -488,48 +278,11 @@ impl SwarmActor {
         }
     }
 
-    fn on_dial_failed(
-        &mut self,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        kind: DialFailure,
-        reason: &str,
-        ctx: &mut Context<Self>,
-    ) {
-        tracing::debug!(?peer, ?addresses, ?kind, reason, "dial failed");
-        if let Some(peer) = peer.filter(|_| kind != DialFailure::AlreadyConnected) {
-            self.answer(&peer, &Err(LinkFailed::Dial(reason.to_owned())));
-        }
-        if let Some(dial) = self.take_dial(peer, addresses) {
-            let is_self = kind == DialFailure::Myself;
-            self.dial(ctx, dialer::Input::DialFailed { dial, is_self });
-        }
-    }
-
-    /// The dial that such an answer is for.
-    fn take_dial(&mut self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> Option<DialId> {
-        let is_at = |dial: &Dial| {
-            addresses.iter().any(|address| dial.addresses.contains(&peer::without_peer(address.clone())))
-        };
-        let at = self
-            .dials
-            .iter()
-            .position(|dial| dial.peer.is_some() && dial.peer == peer)
-            .or_else(|| self.dials.iter().position(is_at))?;
-        Some(self.dials.swap_remove(at).id)
-    }
-
     fn on_identified(&mut self, peer: PeerId, agent: String, listen: &[Multiaddr], ctx: &mut Context<Self>) {
         let Some(info) = self.peers.get_mut(&peer) else { return };
         info.agent = Some(agent);
         info.listen = listen.iter().map(ToString::to_string).collect();
         self.learn(peer, listen, ctx);
-    }
-
-    fn learn(&mut self, peer: PeerId, addresses: &[Multiaddr], ctx: &mut Context<Self>) {
-        let Some(peer) = peer::node_id(&peer) else { return };
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        self.dial(ctx, dialer::Input::Learned { peer, addresses, source: dialer::Source::Hint });
     }
 
     fn on_foreign_mesh(&mut self, peer: PeerId, mesh: &str, ctx: &mut Context<Self>) {
@@ -538,153 +291,6 @@ impl SwarmActor {
         {
             self.admit(ctx, admission::Input::ForeignMesh { peer: node, mesh });
         }
-    }
-
-    fn on_stream_up(
-        &mut self,
-        peer: PeerId,
-        kind: StreamKind,
-        protocol: StreamProtocol,
-        outbound: Outbound,
-        ctx: &mut Context<Self>,
-    ) {
-        let Some(info) = self.peers.get_mut(&peer) else { return };
-        match kind {
-            StreamKind::Gossip => {
-                info.gossip = Some(protocol);
-                info.gossip_outbound = Some(outbound);
-                self.introduce_to_gossip(peer);
-                self.answer_awaited(&peer);
-            }
-            StreamKind::Control => {
-                info.control = Some(outbound);
-                if let Some(node) = peer::node_id(&peer)
-                    && !self.leaving.contains(&peer)
-                {
-                    self.admit(ctx, admission::Input::ControlOpened { peer: node });
-                }
-            }
-            StreamKind::Log | StreamKind::Blob | StreamKind::Compute => {
-                info.member_streams.insert(kind, outbound);
-                self.introduce_on(peer, kind);
-            }
-        }
-    }
-
-    fn introduce_to_gossip(&self, peer: PeerId) {
-        let Some(info) = self.peers.get(&peer) else { return };
-        let (Some(protocol), Some(outbound)) = (&info.gossip, &info.gossip_outbound) else { return };
-        let up = gossip_actor::PeerUp {
-            peer,
-            outbound: outbound.clone(),
-            protocol: gossip_protocol(protocol),
-            direction: if info.outbound { gossip::Direction::Outbound } else { gossip::Direction::Inbound },
-            ip: ip_of(&info.address),
-        };
-        self.common.send(Mailbox::Gossip, &self.common.links().gossip, up);
-    }
-
-    /// Makes a peer known to those whose streams are for members, once it is one.
-    fn introduce_streams(&self, peer: PeerId) {
-        MEMBER_STREAMS.into_iter().for_each(|kind| self.introduce_on(peer, kind));
-    }
-
-    fn introduce_on(&self, peer: PeerId, kind: StreamKind) {
-        let Some((node, info)) = peer::node_id(&peer).zip(self.peers.get(&peer)) else { return };
-        let (true, Some(outbound)) = (info.is_member, info.member_streams.get(&kind)) else { return };
-        self.tell(kind, PeerUp { peer, node, outbound: outbound.clone() });
-    }
-
-    fn part(&self, peer: PeerId) {
-        MEMBER_STREAMS.into_iter().for_each(|kind| self.part_on(peer, kind));
-    }
-
-    fn part_on(&self, peer: PeerId, kind: StreamKind) {
-        self.tell(kind, PeerDown(peer));
-    }
-
-    /// Tells whose streams are of this kind.
-    fn tell<M>(&self, kind: StreamKind, message: M)
-    where
-        M: actix::Message<Result = ()> + Send + 'static,
-        LogActor: Handler<M>,
-        BlobActor: Handler<M>,
-        ComputeActor: Handler<M>,
-    {
-        let WeakLinks { log, blobs, compute, .. } = self.common.links();
-        match kind {
-            StreamKind::Gossip | StreamKind::Control => {}
-            StreamKind::Log => {
-                if let Some(log) = log {
-                    self.common.send(Mailbox::Log, log, message);
-                }
-            }
-            StreamKind::Blob => {
-                if let Some(blobs) = blobs {
-                    self.common.send(Mailbox::Blobs, blobs, message);
-                }
-            }
-            StreamKind::Compute => {
-                if let Some(compute) = compute {
-                    self.common.send(Mailbox::Compute, compute, message);
-                }
-            }
-        }
-    }
-
-    fn on_stream_down(&mut self, peer: PeerId, kind: StreamKind, reason: &DownReason) {
-        tracing::debug!(%peer, kind = kind.name(), %reason, "stream down");
-        let Some(info) = self.peers.get_mut(&peer) else { return };
-        match kind {
-            StreamKind::Gossip => {
-                (info.gossip, info.gossip_outbound) = (None, None);
-                self.common.send(Mailbox::Gossip, &self.common.links().gossip, gossip_actor::PeerDown(peer));
-            }
-            StreamKind::Control => info.control = None,
-            StreamKind::Log | StreamKind::Blob | StreamKind::Compute => {
-                info.member_streams.remove(&kind);
-                self.part_on(peer, kind);
-            }
-        }
-    }
-
-    fn on_control(&mut self, inbound: Inbound, ctx: &mut Context<Self>) {
-        let (Inbound::Frames { peer, .. } | Inbound::Malformed { peer, .. }) = &inbound;
-        if self.leaving.contains(peer) {
-            return;
-        }
-        let (from, reason) = match inbound {
-            Inbound::Frames { peer, frames, held: _held } => {
-                let Some(node) = peer::node_id(&peer) else { return };
-                let mut fault = None;
-                self.dial(ctx, dialer::Input::Heard { peer: node });
-                for frame in frames {
-                    if self.leaving.contains(&peer) {
-                        return;
-                    }
-                    match Frame::decode(&frame) {
-                        Ok(frame) => self.admit(ctx, admission::Input::Frame { peer: node, frame }),
-                        Err(error) => {
-                            *self.frames_malformed.entry(error.code()).or_default() += 1;
-                            if !matches!(error, DecodeError::UnknownKind(_)) {
-                                fault = Some(error.to_string());
-                                break;
-                            }
-                        }
-                    }
-                }
-                match fault {
-                    Some(reason) => (peer, reason),
-                    None => return,
-                }
-            }
-            Inbound::Malformed { peer, reason } => {
-                *self.frames_malformed.entry(reason.code()).or_default() += 1;
-                (peer, reason.to_string())
-            }
-        };
-        self.common.observe(vec![MeshEvent::BadFrame { from, stream: "control", reason }]);
-        self.send_away(from, ctx);
     }
 
     fn housekeeping(&mut self) {
@@ -706,30 +312,6 @@ impl SwarmActor {
         }
         self.dial(ctx, dialer::Input::Book(self.settings.book.clone()));
         self.dial(ctx, dialer::Input::Start);
-    }
-}
-
-/// What an operator can do about a refused peer.
-fn peer_hint(reason: admission::RefusalReason) -> &'static str {
-    use admission::RefusalReason as R;
-    match reason {
-        R::WrongMesh | R::BadProof => {
-            "the other side has another mesh name or secret; give both the same invite or open name"
-        }
-        R::Version => "run the same version of omnimesh on both sides",
-        R::NotAllowed => "add its peer id to `network.allow` to let it in",
-        R::HelloTimeout => "it was too slow, or is no OmniMesh node",
-        R::UnexpectedFrame => "it does not keep to the protocol",
-        R::TooMany => "raise `network.peers_max` to let more in",
-    }
-}
-
-fn gossip_protocol(protocol: &StreamProtocol) -> gossip::Protocol {
-    match protocol.as_ref() {
-        "/meshsub/1.0.0" => gossip::Protocol::Meshsub10,
-        "/meshsub/1.1.0" => gossip::Protocol::Meshsub11,
-        "/meshsub/1.2.0" => gossip::Protocol::Meshsub12,
-        _ => gossip::Protocol::Omnimesh1,
     }
 }
 

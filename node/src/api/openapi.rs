@@ -64,14 +64,17 @@ pub(super) fn document() -> Value {
 }
 
 fn paths() -> Value {
-    let mut paths = node_paths();
-    if let Value::Object(paths) = &mut paths {
-        blob::add_paths(paths);
-        durable::add_paths(paths);
-        job::add_paths(paths);
-        observer::add_paths(paths);
+    let mut paths = Map::new();
+    for some in [node_paths(), trust_paths(), channel_paths()] {
+        if let Value::Object(some) = some {
+            paths.extend(some);
+        }
     }
-    paths
+    blob::add_paths(&mut paths);
+    durable::add_paths(&mut paths);
+    job::add_paths(&mut paths);
+    observer::add_paths(&mut paths);
+    Value::Object(paths)
 }
 
 fn node_paths() -> Value {
@@ -92,9 +95,6 @@ fn node_paths() -> Value {
         "/api/v1/members": { "get": operation("members", "The members of the mesh", list("Member"), BACKEND) },
         "/api/v1/peers": { "get": operation("peers", "The connected peers", list("Peer"), BACKEND) },
         "/api/v1/step": { "get": operation("step", "The mesh's clock", ok("Step"), BACKEND) },
-        "/api/v1/anomalies": {
-            "get": operation("anomalies", "What ought not to be, newest last", list("Anomaly"), BACKEND),
-        },
         "/api/v1/events": {
             "get": operation(
                 "events",
@@ -106,6 +106,14 @@ fn node_paths() -> Value {
         },
         "/api/v1/invite": {
             "get": operation("invite", "The invite token, which holds the mesh secret", ok("Invite"), BACKEND),
+        },
+    })
+}
+
+fn trust_paths() -> Value {
+    json!({
+        "/api/v1/anomalies": {
+            "get": operation("anomalies", "What ought not to be, newest last", list("Anomaly"), BACKEND),
         },
         "/api/v1/quarantine": {
             "get": operation("quarantines", "Who is shut out, and for how long", list("Quarantine"), BACKEND),
@@ -137,6 +145,11 @@ fn node_paths() -> Value {
                 &[BACKEND, &[ErrorCode::BadRequest, ErrorCode::NotFound]].concat(),
             ),
         },
+    })
+}
+
+fn channel_paths() -> Value {
+    json!({
         "/api/v1/channels/{name}/messages": {
             "parameters": [channel_parameter()],
             "post": with_body(

@@ -10,7 +10,8 @@ use omnimesh_protocol::compute::job::JobSpec;
 use omnimesh_protocol::compute::worker;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, ComputeActor};
+use super::ComputeActor;
+use super::answers::Answer;
 use crate::actors::gossip::{inbound_stream, lock};
 use crate::actors::members::{PeerDown, PeerUp};
 use crate::feed::{Feed, FeedLimits};

@@ -11,7 +11,7 @@ use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::job::{Align, cut_lines, window};
 use omnimesh_protocol::compute::ledger::{FailReason, Part};
 use omnimesh_protocol::compute::wire::Assignment;
-use omnimesh_protocol::compute::worker::{Done, RunId};
+use omnimesh_protocol::compute::worker::{self, Done, RunId};
 
 use super::{ComputeActor, Running};
 use crate::actors::blob::{BlobActor, Get, GetError};
@@ -53,6 +53,17 @@ impl ComputeActor {
                 actor.on_done(run, done.unwrap_or_else(failed), ctx);
             }
         }));
+    }
+
+    /// What a run came to.
+    fn on_done(&mut self, run: RunId, done: Done, ctx: &mut Context<Self>) {
+        if self.running.remove(&run).is_none() {
+            return;
+        }
+        if let Done::Output { result, .. } = &done {
+            self.note_held(result.hash, ctx);
+        }
+        self.work(worker::Input::Done { run, done }, ctx);
     }
 }
 

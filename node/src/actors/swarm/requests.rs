@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use actix::prelude::*;
 use libp2p::{Multiaddr, PeerId};
 use omnimesh_protocol::control::Frame;
-use omnimesh_protocol::dialer::{self, DialId};
+use omnimesh_protocol::dialer;
 use omnimesh_protocol::{NodeId, Time};
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,20 +41,6 @@ impl Handler<Begin> for SwarmActor {
         *self.receivers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Receivers { events, control });
         ctx.add_stream(arrivals(Arc::clone(&self.receivers)));
         self.begin_machines(ctx);
-    }
-}
-
-/// A dial could not even be begun.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct DialNotTaken(pub(super) DialId);
-
-impl Handler<DialNotTaken> for SwarmActor {
-    type Result = ();
-
-    fn handle(&mut self, DialNotTaken(dial): DialNotTaken, ctx: &mut Self::Context) {
-        self.dials.retain(|waiting| waiting.id != dial);
-        self.dial(ctx, dialer::Input::DialFailed { dial, is_self: false });
     }
 }
 

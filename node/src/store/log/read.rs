@@ -153,26 +153,9 @@ impl LogStore {
                     scan.reason = Some(format!("the record at {} does not fit its checksum", key.value().1));
                     return Ok(());
                 };
-                if previous.is_none() && row.is_none() {
-                    // Where it began is not known: what is there is as good a beginning as any.
-                    scan.log.base = record.first();
-                    scan.before.0 = record
-                        .prev()
-                        .map_or(Head::EMPTY, |digest| Head { seq: record.first().saturating_sub(1), digest });
-                } else if record.first() != expected {
-                    scan.misfit = Some(record.first()).filter(|first| *first < expected);
-                    scan.reason = Some(format!("entry {} is missing", expected.0));
+                if !scan.goes_on(&record, previous.as_ref(), expected, row.is_some()) {
                     return Ok(());
                 }
-                if let Some(previous) = &previous
-                    && record.prev() != Some(previous.digest())
-                {
-                    scan.misfit = Some(record.first());
-                    scan.reason =
-                        Some(format!("entry {} does not follow the one before it", record.first().0));
-                    return Ok(());
-                }
-                (scan.log.head, scan.log.step) = (record.head(), record.step());
                 previous = Some(record);
             }
         })?;
@@ -333,4 +316,36 @@ pub(super) struct Scan {
     misfit: Option<Seq>,
     /// Why it goes no further, if it should.
     reason: Option<String>,
+}
+
+impl Scan {
+    /// Takes the next record, if it follows the one before it.
+    fn goes_on(
+        &mut self,
+        record: &Record,
+        previous: Option<&Record>,
+        expected: Seq,
+        is_base_known: bool,
+    ) -> bool {
+        if previous.is_none() && !is_base_known {
+            // Where it began is not known: what is there is as good a beginning as any.
+            self.log.base = record.first();
+            self.before.0 = record
+                .prev()
+                .map_or(Head::EMPTY, |digest| Head { seq: record.first().saturating_sub(1), digest });
+        } else if record.first() != expected {
+            self.misfit = Some(record.first()).filter(|first| *first < expected);
+            self.reason = Some(format!("entry {} is missing", expected.0));
+            return false;
+        }
+        if let Some(previous) = previous
+            && record.prev() != Some(previous.digest())
+        {
+            self.misfit = Some(record.first());
+            self.reason = Some(format!("entry {} does not follow the one before it", record.first().0));
+            return false;
+        }
+        (self.log.head, self.log.step) = (record.head(), record.step());
+        true
+    }
 }

@@ -1,0 +1,332 @@
+//! Fetches: the shell of [`Fetch`]. One begins with a length that somebody told, and what comes is on disk before those
+//! who wait are answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use actix::prelude::*;
+use omnimesh_protocol::compute::BlobRef;
+use omnimesh_protocol::compute::blob::wire::Held;
+use omnimesh_protocol::compute::blob::{Fetch, FetchConfig, FetchError, Groups, Input, Outline, Output};
+use omnimesh_protocol::event::Event;
+use omnimesh_protocol::{Hash, NodeId, Outbox};
+
+use super::asked::Asked;
+use super::{BlobActor, FETCHES_MAX, GetError, Waiting};
+use crate::store::blob::{BlobError, BlobStore};
+use crate::swarm::peer;
+
+/// How long peers have to say what they hold before those who said nothing are not waited for. Default: guess.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A blob that somebody waits for.
+#[derive(Debug, Default)]
+pub(super) struct Fetching {
+    waiting: Vec<Waiting>,
+    /// What peers say they hold of it.
+    held: BTreeMap<NodeId, (u64, Groups)>,
+    /// Who was asked and has not said anything.
+    pub(super) silent: BTreeSet<NodeId>,
+    /// Nobody is waited for any more.
+    is_settled: bool,
+    /// Lengths that turned out wrong.
+    tried: BTreeSet<u64>,
+    /// The store makes room for it.
+    is_beginning: bool,
+    pub(super) run: Option<Run>,
+    last_error: Option<FetchError>,
+}
+
+#[derive(Debug)]
+pub(super) struct Run {
+    fetch: Fetch,
+    range: Range<u64>,
+    /// Groups on their way to disk.
+    writes: usize,
+    is_done: bool,
+}
+
+impl BlobActor {
+    pub(super) fn get(&mut self, hash: Hash, waiting: Waiting, ctx: &mut Context<Self>) {
+        if let Some(blob) = self.there(&hash, waiting.part.as_ref()) {
+            drop(waiting.answer.send(Ok(blob)));
+            return;
+        }
+        if let Some(fetching) = self.fetches.get_mut(&hash) {
+            fetching.waiting.push(waiting);
+            return self.proceed(hash, ctx);
+        }
+        if self.fetches.len() >= FETCHES_MAX {
+            drop(waiting.answer.send(Err(GetError::Busy)));
+            return;
+        }
+        let silent: BTreeSet<NodeId> = self.peers.nodes().collect();
+        let fetching = Fetching { waiting: vec![waiting], silent: silent.clone(), ..Fetching::default() };
+        self.fetches.insert(hash, fetching);
+        silent.into_iter().for_each(|node| self.ask(node, Asked::Want(hash)));
+        let life = self.life;
+        ctx.run_later(SILENCE, move |actor, ctx| {
+            if actor.life == life
+                && let Some(fetching) = actor.fetches.get_mut(&hash)
+            {
+                fetching.is_settled = true;
+                actor.proceed(hash, ctx);
+            }
+        });
+        self.ask_again(hash, ctx);
+        self.proceed(hash, ctx);
+    }
+
+    /// The blob, if it is here, or the part of it that is wanted.
+    fn there(&self, hash: &Hash, part: Option<&(u64, Range<u64>)>) -> Option<BlobRef> {
+        let whole = self.store.whole(hash);
+        match part {
+            None => whole,
+            Some((size, range)) => {
+                let blob = BlobRef { hash: *hash, size: *size };
+                (whole == Some(blob) || self.store.has(&blob, range)).then_some(blob)
+            }
+        }
+    }
+
+    /// Begins with a length that is known or that peers told, if nothing is under way; or ends if there is none.
+    fn proceed(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let Some(fetching) = self.fetches.get_mut(&hash) else { return };
+        if fetching.run.is_some() || fetching.is_beginning {
+            return;
+        }
+        let is_untried = |size: &u64| !fetching.tried.contains(size);
+        let mut parts = fetching.waiting.iter().filter_map(|waiting| waiting.part.clone());
+        let part = parts.find(|(size, _)| is_untried(size));
+        let Some((size, range)) = part.or_else(|| {
+            let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
+            let told = fetching.held.values().map(|(size, _)| *size).filter(is_untried);
+            told.for_each(|size| *sizes.entry(size).or_default() += 1);
+            // The one that most say.
+            sizes.into_iter().max_by_key(|(_, count)| *count).map(|(size, _)| (size, 0..size))
+        }) else {
+            let wants_part = fetching.waiting.iter().all(|waiting| waiting.part.is_some());
+            if fetching.silent.is_empty() || fetching.is_settled || wants_part {
+                let error = fetching.last_error;
+                let error = error.map_or(GetError::NotFound(hash), |error| GetError::Fetch { hash, error });
+                self.end(hash, &Err(error));
+            }
+            return;
+        };
+        fetching.is_beginning = true;
+        let blob = BlobRef { hash, size };
+        self.block(
+            ctx,
+            move |store| store.begin_fetch(blob),
+            move |actor, ctx, begun| match begun {
+                Ok((there, outline)) => actor.begin(blob, range, &there, outline.as_deref().cloned(), ctx),
+                Err(error) => actor.end(hash, &Err(error.into())),
+            },
+        );
+    }
+
+    fn begin(
+        &mut self,
+        blob: BlobRef,
+        range: Range<u64>,
+        there: &Groups,
+        outline: Option<Outline>,
+        ctx: &mut Context<Self>,
+    ) {
+        let (now, mut out) = (self.common.now(), Outbox::new());
+        let config = FetchConfig::default();
+        let fetch = Fetch::new(config, now, blob, range.clone(), there, outline, &mut out);
+        let Some(fetching) = self.fetches.get_mut(&blob.hash) else { return };
+        fetching.is_beginning = false;
+        fetching.run = Some(Run { fetch, range, writes: 0, is_done: false });
+        let holders: Vec<_> = fetching.held.iter().filter(|(_, (size, _))| *size == blob.size).collect();
+        let inputs: Vec<_> = holders
+            .into_iter()
+            .map(|(peer, (_, groups))| Input::Has { peer: *peer, groups: groups.clone() })
+            .collect();
+        self.carry_out(blob.hash, out.drain().collect(), ctx);
+        inputs.into_iter().for_each(|input| self.give(blob.hash, input, ctx));
+    }
+
+    pub(super) fn give(&mut self, hash: Hash, input: Input, ctx: &mut Context<Self>) {
+        let (now, mut out) = (self.common.now(), Outbox::new());
+        let Some(run) = self.fetches.get_mut(&hash).and_then(|fetching| fetching.run.as_mut()) else {
+            return;
+        };
+        self.common.clone().guard("blob", ctx, || run.fetch.handle(now, input, &mut out));
+        self.carry_out(hash, out.drain().collect(), ctx);
+    }
+
+    fn carry_out(&mut self, hash: Hash, outputs: Vec<Output>, ctx: &mut Context<Self>) {
+        for output in outputs {
+            match output {
+                Output::AskOutline(node) => self.ask(node, Asked::Outline(hash)),
+                Output::Ask { peer, group } => self.ask(peer, Asked::Group(hash, group)),
+                Output::Outline(outline) => {
+                    self.count_write(hash);
+                    self.block(
+                        ctx,
+                        move |store| store.put_outline(outline),
+                        move |actor, ctx, done| {
+                            actor.on_written(hash, done, ctx);
+                        },
+                    );
+                }
+                Output::Store { group, bytes } => {
+                    self.count_write(hash);
+                    let write = move |store: &BlobStore| store.put_group(&hash, group, &bytes);
+                    self.block(ctx, write, move |actor, ctx, done| actor.on_written(hash, done, ctx));
+                }
+                Output::Done => {
+                    if let Some(run) = self.fetches.get_mut(&hash).and_then(|fetching| fetching.run.as_mut())
+                    {
+                        run.is_done = true;
+                    }
+                    self.end_if_done(hash, ctx);
+                }
+                Output::Failed(error) => self.on_failed(hash, error, ctx),
+                Output::Misbehaved(node) => {
+                    let reason = "it sent what is not the blob that it was asked for".to_owned();
+                    self.common.observe(vec![Event::BadFrame {
+                        from: peer::peer_id(&node),
+                        stream: "blob",
+                        reason,
+                    }]);
+                }
+                Output::Timer { at, timer } => {
+                    let life = self.life;
+                    ctx.run_later(self.common.until(at), move |actor, ctx| {
+                        if actor.life == life {
+                            actor.give(hash, Input::Timer(timer), ctx);
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    fn count_write(&mut self, hash: Hash) {
+        if let Some(run) = self.fetches.get_mut(&hash).and_then(|fetching| fetching.run.as_mut()) {
+            run.writes += 1;
+        }
+    }
+
+    fn on_written(&mut self, hash: Hash, done: Result<(), BlobError>, ctx: &mut Context<Self>) {
+        if let Err(error) = done {
+            self.release(hash, ctx);
+            return self.end(hash, &Err(error.into()));
+        }
+        if let Some(run) = self.fetches.get_mut(&hash).and_then(|fetching| fetching.run.as_mut()) {
+            run.writes = run.writes.saturating_sub(1);
+        }
+        self.end_if_done(hash, ctx);
+    }
+
+    fn end_if_done(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let Some(run) = self.fetches.get(&hash).and_then(|fetching| fetching.run.as_ref()) else { return };
+        if !run.is_done || run.writes > 0 {
+            return;
+        }
+        self.block(
+            ctx,
+            move |store| store.end_fetch(&hash),
+            move |actor, ctx, done| match done {
+                Ok(_) => actor.on_done(hash, ctx),
+                Err(error) => actor.end(hash, &Err(error.into())),
+            },
+        );
+    }
+
+    /// Answers those whose part is here, and goes on for the others.
+    fn on_done(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let Some(fetching) = self.fetches.get_mut(&hash) else { return };
+        let Some(Run { fetch, range, .. }) = fetching.run.take() else { return };
+        let waiting = std::mem::take(&mut fetching.waiting);
+        let mut left = Vec::new();
+        for waiting in waiting {
+            match self.there(&hash, waiting.part.as_ref()) {
+                Some(blob) => drop(waiting.answer.send(Ok(blob))),
+                None => left.push(waiting),
+            }
+        }
+        // Fetched, and not there: what was on disk before is damaged, or goes while it comes.
+        let is_damaged = |waiting: &Waiting| match &waiting.part {
+            None => range == (0..fetch.blob().size),
+            Some((size, part)) => *size == fetch.blob().size && *part == range,
+        };
+        if left.is_empty() || left.iter().any(is_damaged) {
+            if let Some(fetching) = self.fetches.get_mut(&hash) {
+                fetching.waiting = left;
+            }
+            return self.end(hash, &Err(BlobError::Damaged { hash }.into()));
+        }
+        if let Some(fetching) = self.fetches.get_mut(&hash) {
+            fetching.waiting = left;
+        }
+        self.proceed(hash, ctx);
+    }
+
+    /// With this length nobody gives it: there may be another one.
+    fn on_failed(&mut self, hash: Hash, error: FetchError, ctx: &mut Context<Self>) {
+        self.release(hash, ctx);
+        if let Some(fetching) = self.fetches.get_mut(&hash) {
+            fetching.tried.extend(fetching.run.take().map(|run| run.fetch.blob().size));
+            fetching.last_error = Some(error);
+            fetching.is_settled = true;
+            self.proceed(hash, ctx);
+        }
+    }
+
+    /// The store need not keep room for it any more.
+    pub(super) fn release(&self, hash: Hash, ctx: &mut Context<Self>) {
+        self.block(
+            ctx,
+            move |store| store.end_fetch(&hash),
+            |_, _, done| {
+                if let Err(error) = done {
+                    tracing::warn!(%error, "a blob's fetch could not be ended");
+                }
+            },
+        );
+    }
+
+    /// Answers all who wait.
+    fn end(&mut self, hash: Hash, result: &Result<BlobRef, GetError>) {
+        self.asked.retain(|_, (_, asked)| asked.hash() != hash);
+        let Some(fetching) = self.fetches.remove(&hash) else { return };
+        fetching.waiting.into_iter().for_each(|waiting| drop(waiting.answer.send(result.clone())));
+    }
+
+    pub(super) fn on_have(&mut self, from: NodeId, id: u64, held: Vec<Held>, ctx: &mut Context<Self>) {
+        let Some((_, Asked::Want(hash))) = self.take_asked(from, id) else { return };
+        let Some(fetching) = self.fetches.get_mut(&hash) else { return };
+        fetching.silent.remove(&from);
+        // What could not be kept here is not asked for.
+        let (_, bytes_max) = self.store.bytes();
+        let held = held.into_iter().find(|held| held.hash == hash && held.size <= bytes_max);
+        let Some(Held { size, groups, .. }) = held else {
+            return self.proceed(hash, ctx);
+        };
+        fetching.held.insert(from, (size, groups.clone()));
+        match &fetching.run {
+            Some(run) if run.fetch.blob().size == size => {
+                self.give(hash, Input::Has { peer: from, groups }, ctx);
+            }
+            _ => self.proceed(hash, ctx),
+        }
+    }
+
+    pub(super) fn part_from(&mut self, node: NodeId, ctx: &mut Context<Self>) {
+        self.asked.retain(|_, (asked, _)| *asked != node);
+        let hashes: Vec<Hash> = self.fetches.keys().copied().collect();
+        for hash in hashes {
+            if let Some(fetching) = self.fetches.get_mut(&hash) {
+                fetching.silent.remove(&node);
+                fetching.held.remove(&node);
+            }
+            self.give(hash, Input::Gone(node), ctx);
+            self.proceed(hash, ctx);
+        }
+    }
+}
