@@ -63,3 +63,182 @@ pub(super) fn list_schedule(settings: &ComputeSettings, compute: &Compute, begin
     }
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use omnimesh_protocol::NodeId;
+    use omnimesh_protocol::compute::BlobRef;
+    use omnimesh_protocol::compute::job::{
+        InputSpec, JobSpec, OutputSpec, Plan as JobPlan, Quota, Source, TaskSpec,
+    };
+    use proptest::prelude::*;
+
+    use super::super::compute_jobs::Planned;
+    use super::super::plan::Plan;
+    use super::*;
+    use crate::scenario::{Network, Scenario, Shape};
+
+    /// Tasks of a second each, and workers that do one at a time.
+    fn compute(shape: Shape, tasks: u32) -> Compute {
+        Compute { shape, tasks, service_sigma: 0.0, slots: 1, ..Compute::default() }
+    }
+
+    fn settings(nodes: u32, compute: &Compute, seed: u64) -> ComputeSettings {
+        let network = Network { nodes, ..Network::default() };
+        let scenario = Scenario { seed, network, compute: Some(compute.clone()), ..Scenario::default() };
+        let ids: Vec<NodeId> = (1..).map(|n| NodeId::from_bytes([n; 32])).take(nodes as usize).collect();
+        ComputeSettings::new(&scenario, compute, &Plan::new(&scenario), &ids)
+    }
+
+    /// Seconds from the first submission to the last end, on so many workers.
+    fn seconds(nodes: u32, compute: &Compute) -> f64 {
+        list_schedule(&settings(nodes, compute, 1), compute, compute.time_of(0)).as_secs_f64()
+    }
+
+    /// One job in which each task reads the outputs of these.
+    fn graph(of: &Planned, reads: &[&[u16]]) -> Planned {
+        let source = |reads: &&[u16]| match reads {
+            [] => vec![Source::Input(0)],
+            reads => reads.iter().map(|task| Source::Task(*task)).collect(),
+        };
+        let tasks: Vec<TaskSpec> = (0..)
+            .zip(reads)
+            .map(|(n, reads): (u16, _)| TaskSpec {
+                sources: source(reads),
+                ..TaskSpec::new(&format!("t{n}"), "hash")
+            })
+            .collect();
+        let blob = BlobRef { hash: omnimesh_protocol::Hash::of(b"input"), size: 1 };
+        let last = u16::try_from(tasks.len() - 1).expect("a few");
+        let spec = JobSpec {
+            inputs: vec![InputSpec { name: "input".into(), blob }],
+            outputs: vec![OutputSpec { name: "result".into(), task: last }],
+            tasks,
+            ..of.spec.clone()
+        };
+        let plan = JobPlan::new(&spec, &Quota::MOST).expect("a good job");
+        Planned { id: of.id, spec, plan, submitter: of.submitter }
+    }
+
+    #[test]
+    fn a_chain_takes_the_sum_of_its_links_and_rows_go_side_by_side() {
+        let row = compute(Shape::Chain { depth: 4 }, 4);
+        assert_eq!([1, 3].map(|nodes| seconds(nodes, &row)), [4.0, 4.0]);
+        let rows = compute(Shape::Chain { depth: 3 }, 6);
+        assert_eq!([1, 2, 3].map(|nodes| seconds(nodes, &rows)), [6.0, 3.0, 3.0]);
+        // Links of different lengths.
+        let uneven = Compute { service_sigma: 1.0, ..row };
+        let settings = settings(2, &uneven, 5);
+        let links: Vec<Duration> =
+            settings.jobs[0].plan.tasks().map(|task| settings.service(0, task)).collect();
+        assert!(links.windows(2).any(|pair| pair[0] != pair[1]));
+        assert_eq!(list_schedule(&settings, &uneven, uneven.time_of(0)), links.iter().sum::<Duration>());
+    }
+
+    #[test]
+    fn what_reads_all_waits_for_the_last() {
+        // Five maps on one, two, three and five slots, and then the reduce.
+        let reduce = compute(Shape::MapReduce, 6);
+        assert_eq!([1, 2, 3, 5, 9].map(|nodes| seconds(nodes, &reduce)), [6.0, 4.0, 3.0, 2.0, 2.0]);
+        // It does not matter at whom the slots are.
+        let wide = Compute { slots: 3, ..reduce.clone() };
+        assert_eq!([1, 2].map(|nodes| seconds(nodes, &wide)), [3.0, 2.0]);
+        let uneven = Compute { service_sigma: 1.0, ..reduce };
+        let settings = settings(5, &uneven, 5);
+        let mut maps: Vec<Duration> =
+            settings.jobs[0].plan.tasks().map(|task| settings.service(0, task)).collect();
+        let last = maps.pop().expect("the reduce");
+        let slowest = maps.into_iter().max().expect("five");
+        assert_eq!(list_schedule(&settings, &uneven, uneven.time_of(0)), slowest + last);
+    }
+
+    #[test]
+    fn graphs_made_by_hand_take_what_a_drawing_says() {
+        let one = compute(Shape::Dag, 1);
+        let times = |reads: &[&[u16]]| {
+            [1, 2, 3].map(|nodes| {
+                let mut settings = settings(nodes, &one, 1);
+                settings.jobs = vec![graph(&settings.jobs[0], reads)];
+                list_schedule(&settings, &one, one.time_of(0)).as_secs()
+            })
+        };
+        // 0 ─┬─ 1 ─┬─ 3
+        //    └─ 2 ─┘
+        assert_eq!(times(&[&[], &[0], &[0], &[1, 2]]), [4, 3, 3]);
+        // 0 ─ 1 ─ 2 ─┬─ 6     On two slots: 0 3, 4 5, 1, 2, 6: what has been ready for longest is first, and the chain waits.
+        // 3 ─────────┤
+        // 4, 5 ──────┘
+        assert_eq!(times(&[&[], &[0], &[1], &[], &[], &[], &[2, 3, 4, 5]]), [7, 5, 4]);
+    }
+
+    #[test]
+    fn each_task_is_done_as_often_as_it_has_to_be() {
+        let twice = Compute { redundancy: 2, ..compute(Shape::MapReduce, 3) };
+        assert_eq!([1, 2, 4].map(|nodes| seconds(nodes, &twice)), [6.0, 3.0, 2.0]);
+        // Of three slots one begins the second map when the other two are at the first.
+        assert_eq!(seconds(3, &twice), 3.0);
+    }
+
+    #[test]
+    fn jobs_begin_when_they_are_submitted() {
+        // At 0, 5 and 10 s, each a second long; and so close together that one slot has too much to do.
+        let far = Compute { jobs: 3, over: Duration::from_secs(15), ..compute(Shape::Dag, 1) };
+        assert_eq!([1, 2].map(|nodes| seconds(nodes, &far)), [11.0, 11.0]);
+        let close = Compute { over: Duration::from_millis(750), ..far };
+        assert_eq!([1, 2].map(|nodes| seconds(nodes, &close)), [3.0, 2.0]);
+    }
+
+    #[test]
+    fn only_the_honest_and_quick_get_work() {
+        let one = compute(Shape::MapReduce, 5);
+        let mut settings = settings(5, &one, 1);
+        settings.roles = vec![Role::Liar, Role::Honest, Role::Staller, Role::Honest, Role::Colluder];
+        let schedule = |settings: &ComputeSettings| list_schedule(settings, &one, one.time_of(0)).as_secs();
+        assert_eq!(schedule(&settings), 3, "four maps on two slots");
+        settings.roles = vec![Role::Liar; 5];
+        assert_eq!(schedule(&settings), 0, "nobody can");
+        // One of two takes ten times as long.
+        let slow = Compute { slow: 0.5, slow_factor: 10.0, ..one };
+        assert_eq!([seconds(2, &slow), seconds(4, &slow)], [5.0, 3.0]);
+    }
+
+    /// Any jobs on any number of equal workers.
+    fn jobs() -> impl Strategy<Value = (Compute, u32)> {
+        let shape = prop_oneof![
+            Just(Shape::MapReduce),
+            (1_u32..6).prop_map(|depth| Shape::Chain { depth }),
+            Just(Shape::Dag)
+        ];
+        let workers = (1_u32..7, 1_u32..4);
+        (shape, 2_u32..40, 1_u32..4, 0_u64..10_000, 0.0..2.0_f64, 1_u8..3, workers).prop_map(
+            |(shape, tasks, jobs, over_ms, service_sigma, redundancy, (nodes, slots))| {
+                let over = Duration::from_millis(over_ms);
+                let one = compute(shape, tasks);
+                (Compute { jobs, over, service_sigma, redundancy, slots, ..one }, nodes)
+            },
+        )
+    }
+
+    proptest! {
+        /// Graham's bound: no worker is idle but where the longest path waits, so that a list schedule takes at most what the work
+        /// takes on all of them and that path; and no schedule takes less than the longer of the two.
+        #[test]
+        fn a_list_schedule_is_within_grahams_bound((compute, nodes) in jobs(), seed: u64) {
+            let settings = settings(nodes, &compute, seed);
+            let begin = compute.time_of(0);
+            let (mut work, mut longest) = (Duration::ZERO, Duration::ZERO);
+            for (number, job) in (0_u32..).zip(&settings.jobs) {
+                let each = job.plan.tasks().map(|task| settings.service(number as usize, task));
+                work += each.sum::<Duration>() * u32::from(compute.redundancy);
+                let submitted = compute.time_of(number) - begin;
+                longest = longest.max(submitted + settings.critical_path(number as usize));
+            }
+            let slots = nodes * compute.slots;
+            let takes = list_schedule(&settings, &compute, begin);
+            prop_assert!(takes >= longest, "{takes:?} is less than the longest path, {longest:?}");
+            prop_assert!(takes * slots >= work, "{takes:?} on {slots} slots is less than {work:?}");
+            let bound = longest + work / slots + Duration::from_nanos(1);
+            prop_assert!(takes <= bound, "{takes:?} is more than {longest:?} and {work:?} on {slots} slots");
+        }
+    }
+}
