@@ -13,14 +13,10 @@ use crate::scenario::Compute;
 const SLOWNESS_MAX: f64 = 2.0;
 
 /// The list schedule (Graham, *Bounds on multiprocessing timing anomalies*, 1969): as soon as a slot of an honest worker is free,
-/// it begins the task that has been ready for longest, at no cost. Nobody dies. From the first submission to the last end.
+/// it begins the task that has been ready for longest, at no cost; of idle ones the quickest. Nobody dies. From the first
+/// submission to the last end.
 pub(super) fn list_schedule(settings: &ComputeSettings, compute: &Compute, begin: Duration) -> Duration {
-    let mut slots: BinaryHeap<Reverse<Duration>> = BinaryHeap::new();
-    for (node, role) in (0_u32..).zip(&settings.roles) {
-        if *role == Role::Honest && settings.slowness(node) <= SLOWNESS_MAX {
-            slots.extend((0..compute.slots).map(|_| Reverse(Duration::ZERO)));
-        }
-    }
+    let mut slots = Slots::new(settings, compute);
     let mut ready = BinaryHeap::new();
     // How many tasks each waits for, and since when it has what it has.
     let mut waiting: HashMap<(usize, TaskRef), (usize, Duration)> = HashMap::new();
@@ -47,9 +43,7 @@ pub(super) fn list_schedule(settings: &ComputeSettings, compute: &Compute, begin
         let service = settings.service(number, task);
         let mut end = since;
         for _ in 0..compute.redundancy {
-            let Some(Reverse(free)) = slots.pop() else { return Duration::ZERO };
-            let done = free.max(since) + service;
-            slots.push(Reverse(done));
+            let Some(done) = slots.take(since, service) else { return Duration::ZERO };
             end = end.max(done);
         }
         last = last.max(end);
@@ -62,6 +56,45 @@ pub(super) fn list_schedule(settings: &ComputeSettings, compute: &Compute, begin
         }
     }
     last
+}
+
+/// The slots of those who get work.
+struct Slots {
+    /// How many times longer than usual each takes, the quickest first.
+    slowness: Vec<f64>,
+    idle: BinaryHeap<Reverse<usize>>,
+    /// Until when the others are at work.
+    busy: BinaryHeap<Reverse<(Duration, usize)>>,
+}
+
+impl Slots {
+    fn new(settings: &ComputeSettings, compute: &Compute) -> Self {
+        let honest = (0_u32..).zip(&settings.roles).filter(|(_, role)| **role == Role::Honest);
+        let mut slowness: Vec<f64> = honest
+            .map(|(node, _)| settings.slowness(node))
+            .filter(|slowness| *slowness <= SLOWNESS_MAX)
+            .flat_map(|slowness| (0..compute.slots).map(move |_| slowness))
+            .collect();
+        slowness.sort_by(f64::total_cmp);
+        Slots { idle: (0..slowness.len()).map(Reverse).collect(), busy: BinaryHeap::new(), slowness }
+    }
+
+    /// When a task ends that has been ready since then, no earlier than those before it; nothing if there is no slot.
+    fn take(&mut self, since: Duration, service: Duration) -> Option<Duration> {
+        while let Some(Reverse((free, slot))) = self.busy.peek().copied()
+            && free <= since
+        {
+            self.busy.pop();
+            self.idle.push(Reverse(slot));
+        }
+        let (begin, slot) = match self.idle.pop() {
+            Some(Reverse(slot)) => (since, slot),
+            None => self.busy.pop()?.0,
+        };
+        let end = begin + service.mul_f64(self.slowness[slot]);
+        self.busy.push(Reverse((end, slot)));
+        Some(end)
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +235,18 @@ mod tests {
         assert_eq!([seconds(2, &slow), seconds(4, &slow)], [5.0, 3.0]);
     }
 
+    #[test]
+    fn a_worker_that_is_a_little_slow_gets_what_the_quick_one_leaves() {
+        // One of two workers takes half as long again.
+        let slow = |shape, tasks| Compute { slow: 0.5, slow_factor: 1.5, ..compute(shape, tasks) };
+        assert_eq!(seconds(2, &slow(Shape::Chain { depth: 2 }, 2)), 2.0, "the quick one is idle each time");
+        assert_eq!(seconds(2, &slow(Shape::MapReduce, 3)), 2.5, "one map takes 1.5 s");
+        assert_eq!(seconds(2, &slow(Shape::MapReduce, 4)), 3.0, "the third map is the quick one's");
+        assert_eq!(seconds(2, &slow(Shape::MapReduce, 5)), 4.0, "the fourth is begun at 1.5 s");
+        let with = |slow_factor| Compute { slow_factor, ..slow(Shape::MapReduce, 4) };
+        assert_eq!([2.0, 2.1].map(|factor| seconds(2, &with(factor))), [3.0, 4.0], "too slow is too slow");
+    }
+
     /// Any jobs on any number of equal workers.
     fn jobs() -> impl Strategy<Value = (Compute, u32)> {
         let shape = prop_oneof![
@@ -219,26 +264,45 @@ mod tests {
         )
     }
 
+    /// What has to be done, at usual speed, and the longest path through a job, from the first submission on.
+    fn work_and_path(settings: &ComputeSettings, compute: &Compute) -> (Duration, Duration) {
+        let (mut work, mut longest) = (Duration::ZERO, Duration::ZERO);
+        for (number, job) in (0_u32..).zip(&settings.jobs) {
+            let each = job.plan.tasks().map(|task| settings.service(number as usize, task));
+            work += each.sum::<Duration>() * u32::from(compute.redundancy);
+            let submitted = compute.time_of(number) - compute.time_of(0);
+            longest = longest.max(submitted + settings.critical_path(number as usize));
+        }
+        (work, longest)
+    }
+
     proptest! {
         /// Graham's bound: no worker is idle but where the longest path waits, so that a list schedule takes at most what the work
         /// takes on all of them and that path; and no schedule takes less than the longer of the two.
         #[test]
         fn a_list_schedule_is_within_grahams_bound((compute, nodes) in jobs(), seed: u64) {
             let settings = settings(nodes, &compute, seed);
+            let (work, longest) = work_and_path(&settings, &compute);
             let begin = compute.time_of(0);
-            let (mut work, mut longest) = (Duration::ZERO, Duration::ZERO);
-            for (number, job) in (0_u32..).zip(&settings.jobs) {
-                let each = job.plan.tasks().map(|task| settings.service(number as usize, task));
-                work += each.sum::<Duration>() * u32::from(compute.redundancy);
-                let submitted = compute.time_of(number) - begin;
-                longest = longest.max(submitted + settings.critical_path(number as usize));
-            }
             let slots = nodes * compute.slots;
             let takes = list_schedule(&settings, &compute, begin);
             prop_assert!(takes >= longest, "{takes:?} is less than the longest path, {longest:?}");
             prop_assert!(takes * slots >= work, "{takes:?} on {slots} slots is less than {work:?}");
             let bound = longest + work / slots + Duration::from_nanos(1);
             prop_assert!(takes <= bound, "{takes:?} is more than {longest:?} and {work:?} on {slots} slots");
+        }
+
+        /// Slow workers make it no better than what all workers together can do.
+        #[test]
+        fn it_is_never_less_than_workers_can_do((compute, nodes) in jobs(), slow in 0.0..1.0_f64, by in 1.0..3.0_f64, seed: u64) {
+            let compute = Compute { slow, slow_factor: by, ..compute };
+            let settings = settings(nodes, &compute, seed);
+            let (work, longest) = work_and_path(&settings, &compute);
+            let capacity: f64 = (0..nodes).map(|node| f64::from(compute.slots) / settings.slowness(node)).sum();
+            let takes = list_schedule(&settings, &compute, compute.time_of(0));
+            prop_assert!(takes >= longest, "{takes:?} is less than the longest path, {longest:?}");
+            let done = takes.as_secs_f64() * capacity;
+            prop_assert!(done >= work.as_secs_f64() * (1.0 - 1e-9), "{done} s can be done in {takes:?}, not {work:?}");
         }
     }
 }
