@@ -1,6 +1,9 @@
 //! A mesh in virtual time: every node has a driver and a worker, a log that others get late, in pieces and out of
 //! order among authors, and streams that break.
 
+mod check;
+mod perils;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
@@ -8,13 +11,12 @@ use std::time::Duration;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::compute::driver::{self, Event, Finding};
 use omnimesh_protocol::compute::job::JobSpec;
-use omnimesh_protocol::compute::ledger::{CATEGORY, FailReason, JobState, JobView, Part, TaskState};
+use omnimesh_protocol::compute::ledger::{CATEGORY, FailReason, JobView, Part};
 use omnimesh_protocol::compute::wire::{Assignment, Frame};
 use omnimesh_protocol::compute::worker::{self, Done, RunId};
-use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
+use omnimesh_protocol::compute::{BlobRef, JobId};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::Entry;
-use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, Identity, MeshId, NodeId, Outbox, Seq, Step, Time};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -216,24 +218,6 @@ impl Mesh {
         self.events.insert(key, what);
     }
 
-    pub(crate) fn crash_at(&mut self, ms: u64, node: usize) {
-        self.at(Time::from_millis(ms), What::Crash(node));
-    }
-
-    pub(crate) fn restart_at(&mut self, ms: u64, node: usize) {
-        self.at(Time::from_millis(ms), What::Restart(node));
-    }
-
-    /// Cuts these off from the others, until `heal`.
-    pub(crate) fn split_at(&mut self, ms: u64, heal_ms: u64, island: Vec<usize>) {
-        self.at(Time::from_millis(ms), What::Split(island));
-        self.at(Time::from_millis(heal_ms), What::Heal);
-    }
-
-    fn can_talk(&self, a: usize, b: usize) -> bool {
-        self.island.as_ref().is_none_or(|island| island.contains(&a) == island.contains(&b))
-    }
-
     pub(crate) fn submit(&mut self, node: usize, spec: JobSpec) -> JobId {
         self.inputs.extend(spec.inputs.iter().map(|input| input.blob.hash));
         let job = JobId::of(&self.nodes[node].id, &spec.encode());
@@ -382,20 +366,6 @@ impl Mesh {
         self.after(ms, What::Frame { from, to, incarnations, frame });
     }
 
-    fn learn(&mut self, node: usize, of: usize, is_up: bool) {
-        let id = self.nodes[of].id;
-        if is_up {
-            self.work(node, worker::Input::Connected(id));
-            if node != of {
-                self.drive(node, driver::Input::Up(id));
-            }
-        } else {
-            self.work(node, worker::Input::Disconnected(id));
-            self.drive(node, driver::Input::Gone(id));
-            self.drive(node, driver::Input::Down(id));
-        }
-    }
-
     fn deliver(&mut self, to: usize, author: usize, upto: usize) {
         loop {
             let have = self.nodes[to].have.entry(author).or_insert(0);
@@ -442,16 +412,7 @@ impl Mesh {
             What::Gossip { to, author, upto } if self.nodes[to].is_alive && self.can_talk(author, to) => {
                 self.deliver(to, author, upto);
             }
-            What::AntiEntropy(node) => {
-                let ms = self.rng.random_range(1500..2500);
-                self.after(ms, What::AntiEntropy(node));
-                let peer = self.rng.random_range(0..self.nodes.len());
-                if self.nodes[node].is_alive && self.nodes[peer].is_alive && self.can_talk(node, peer) {
-                    for (author, upto) in self.nodes[peer].have.clone() {
-                        self.deliver(node, author, upto);
-                    }
-                }
-            }
+            What::AntiEntropy(node) => self.compare(node),
             What::Flush(node, incarnation) if is_current(self, node, incarnation) => {
                 self.nodes[node].is_flushing = false;
                 self.drive(node, driver::Input::Flush);
@@ -480,6 +441,18 @@ impl Mesh {
             _ => {}
         }
         true
+    }
+
+    /// Gets what another node has, if it is there, and will do so again.
+    fn compare(&mut self, node: usize) {
+        let ms = self.rng.random_range(1500..2500);
+        self.after(ms, What::AntiEntropy(node));
+        let peer = self.rng.random_range(0..self.nodes.len());
+        if self.nodes[node].is_alive && self.nodes[peer].is_alive && self.can_talk(node, peer) {
+            for (author, upto) in self.nodes[peer].have.clone() {
+                self.deliver(node, author, upto);
+            }
+        }
     }
 
     fn on_frame(&mut self, from: usize, to: usize, frame: Frame) {
@@ -519,53 +492,6 @@ impl Mesh {
             if to != node && !self.rng.random_bool(self.options.gossip_loss) {
                 let ms = self.rng.random_range(20..200);
                 self.after(ms, What::Gossip { to, author: node, upto });
-            }
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        self.nodes[node].is_alive = false;
-        self.nodes[node].incarnation += 1;
-        for other in 0..self.nodes.len() {
-            if other != node {
-                let ms = self.rng.random_range(1000..6000);
-                self.after(ms, What::Learn { node: other, of: node, is_up: false });
-            }
-        }
-    }
-
-    fn restart(&mut self, node: usize) {
-        let of = &mut self.nodes[node];
-        of.is_alive = true;
-        of.is_flushing = false;
-        of.driver = driver::State::new(self.options.driver.clone(), of.id);
-        let mut out = Outbox::new();
-        of.worker =
-            worker::State::new(self.options.worker.clone(), of.identity.clone(), MESH, self.now, &mut out);
-        self.carry_out_worker(node, &mut out);
-        // What it had on disk.
-        for (author, upto) in std::mem::take(&mut self.nodes[node].have) {
-            self.deliver(node, author, upto);
-        }
-        for other in 0..self.nodes.len() {
-            let ms = self.rng.random_range(10..2000);
-            if self.nodes[other].is_alive {
-                self.after(ms, What::Learn { node: other, of: node, is_up: true });
-                self.after(ms, What::Learn { node, of: other, is_up: true });
-            }
-        }
-    }
-
-    fn split(&mut self, island: Option<Vec<usize>>) {
-        let before = std::mem::replace(&mut self.island, island.map(|island| island.into_iter().collect()));
-        let between = self.island.clone().or(before).unwrap();
-        let is_up = self.island.is_none();
-        for node in 0..self.nodes.len() {
-            for of in 0..self.nodes.len() {
-                if between.contains(&node) != between.contains(&of) {
-                    let ms = self.rng.random_range(1000..6000);
-                    self.after(ms, What::Learn { node, of, is_up });
-                }
             }
         }
     }
@@ -610,62 +536,11 @@ impl Mesh {
         }
     }
 
-    /// Gives every living node every entry that a living node has.
-    pub(crate) fn exchange(&mut self) {
-        self.island = None;
-        for node in 0..self.nodes.len() {
-            for peer in 0..self.nodes.len() {
-                if self.nodes[node].is_alive && self.nodes[peer].is_alive {
-                    for (author, upto) in self.nodes[peer].have.clone() {
-                        self.deliver(node, author, upto);
-                    }
-                }
-            }
-        }
-    }
-
     pub(crate) fn living(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.is_alive)
     }
 
     pub(crate) fn kind_of(&self, node: &NodeId) -> Kind {
         self.nodes[self.places[node]].kind
-    }
-
-    /// All living nodes have the same ledger; each task that has ended has one commit that counts, on all of them the
-    /// same; no result is wrong unless as many lie as are asked.
-    pub(crate) fn check_job(&self, job: &JobId, expected: JobState, context: &str) {
-        let mut hashes = BTreeSet::new();
-        for node in self.living() {
-            node.driver.ledger().check_invariants();
-            hashes.insert(node.driver.ledger().hash());
-            let view = node.driver.ledger().job(job).unwrap();
-            assert_eq!(view.state(), expected, "{context}: {:?}", view.counts());
-            for task in view.plan().tasks() {
-                self.check_task(&view, task, context);
-            }
-        }
-        assert_eq!(hashes.len(), 1, "{context}: the ledgers are the same");
-    }
-
-    fn check_task(&self, view: &JobView<'_>, task: TaskRef, context: &str) {
-        let state = view.task(task).unwrap();
-        assert!(state.has_ended(), "{context}: {task} is {}", state.code());
-        if state != TaskState::Succeeded {
-            return;
-        }
-        let record = view.record(task).unwrap();
-        let of = &view.spec().tasks[usize::from(task.task)];
-        let action = of.action_at(record.commit.stage);
-        let right = truth(&action.operation, &view.parts(task));
-        let output = view.output(task).unwrap();
-        if output != right {
-            let lies = record.commit.workers.iter().filter(|node| self.kind_of(node) != Kind::Honest).count();
-            let needed = usize::from(of.redundancy);
-            assert!(lies >= needed, "{context}: {task} is wrong, and only {lies} of {needed} have lied");
-        }
-        // Whoever else has committed it for these inputs came later in the order.
-        let same = view.records(task).iter().filter(|other| other.commit.inputs == record.commit.inputs);
-        assert!(same.clone().all(|other| other.stamp >= record.stamp), "{context}");
     }
 }

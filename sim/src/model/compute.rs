@@ -12,6 +12,9 @@
 //!
 //! Who keeps the ledger is connected with all workers, as every node is with all others in a mesh of some hundred nodes.
 
+mod ledger;
+mod tasks;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -20,16 +23,15 @@ use hashbrown::{HashMap, HashSet};
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::compute::driver::{self, Event, Output};
 use omnimesh_protocol::compute::job::JobSpec;
-use omnimesh_protocol::compute::ledger::{Change, FailReason, JobState, Operation, Part, TaskState};
-use omnimesh_protocol::compute::wire::{Assignment, Frame};
+use omnimesh_protocol::compute::ledger::{Change, JobState};
+use omnimesh_protocol::compute::wire::Frame;
 use omnimesh_protocol::compute::worker::{self, Done, RunId};
 use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
-use omnimesh_protocol::log::{self, Entry, Record};
-use omnimesh_protocol::{Hash, Outbox, Seq, Time};
-use rand::RngExt;
+use omnimesh_protocol::log::Entry;
+use omnimesh_protocol::{Hash, Outbox, Time};
 
 use super::compute_facts::ComputeNotes;
-use super::compute_jobs::{Entries, Role, truth};
+use super::compute_jobs::Entries;
 use super::link::Stream;
 use super::node::{Ctx, Node, Timer};
 use super::packet::{Packet, digest_of_bytes};
@@ -40,17 +42,8 @@ use crate::scenario::Crypto;
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
 /// Who keeps the ledger compares it with another one so often.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
-/// Asking all for an output that nobody has.
-const SEARCH: Duration = Duration::from_millis(50);
 /// Frames to the own node.
 const AT_HOME: Duration = Duration::from_micros(10);
-/// Outputs that a worker says it holds: the newest. Fewer than a node tells, which costs time with a thousand of them; who
-/// has made an output is known from its result.
-const HELD_MAX: usize = 4;
-/// Tickets of the driver in the log: beyond those of the workload.
-const TICKET: u64 = 1 << 40;
-/// Entries in a frame.
-const ENTRIES_MAX: usize = 64;
 
 /// What goes between nodes for jobs.
 #[derive(Clone, Debug)]
@@ -192,19 +185,6 @@ impl Node {
                 self.work(worker::Input::Connected(shared.id(*keeper)), ctx);
             }
         }
-    }
-
-    /// The entries that are on the disk, each author's in order.
-    fn stored_entries(&self, ctx: &Ctx<'_>) -> Vec<Entry> {
-        let Some(settings) = &ctx.shared.compute else { return Vec::new() };
-        if let Some(drive) = &self.drive
-            && ctx.shared.log.is_some()
-        {
-            let records = drive.store.logs().flat_map(|(_, records)| records.flatten());
-            let of_jobs = records.filter(|record| *record.category() == settings.category);
-            return of_jobs.flat_map(|record| record.to_entries().collect::<Vec<_>>()).collect();
-        }
-        self.kept_jobs.iter().flat_map(|kept| kept.logs.values().flatten().cloned()).collect()
     }
 
     fn part(&mut self) -> Option<&mut ComputePart> {
@@ -396,147 +376,6 @@ impl Node {
         }
     }
 
-    /// Something is to be written to the ledger.
-    fn append_operation(&mut self, ticket: Ticket, payload: Bytes, ctx: &mut Ctx<'_>) {
-        self.note_again(&payload, ctx);
-        let counts = &mut ctx.sink.record.compute.counts;
-        counts.entries += 1;
-        counts.entry_bytes += payload.len() as u64;
-        let Some(settings) = &ctx.shared.compute else { return };
-        if ctx.shared.log.is_some() {
-            let (category, ticket) = (settings.category.clone(), Ticket(TICKET | ticket.0));
-            return self.log(log::Input::Append { category, payload, ticket, replicas: 0 }, ctx);
-        }
-        let disk = &ctx.shared.scenario.disk;
-        let spread = super::random::Draw::new(self.rng.random(), 0, 0).normal();
-        let sync = disk.sync.mul_f64((disk.sync_sigma * spread).exp()).min(disk.sync_max);
-        self.add_later(Later::Append(payload), sync, ctx);
-    }
-
-    /// Writes down what a driver commits that its ledger has.
-    fn note_again(&self, payload: &[u8], ctx: &mut Ctx<'_>) {
-        let Some(settings) = &ctx.shared.compute else { return };
-        let Ok(Operation::Commit { job, commits, .. }) = Operation::decode(payload) else { return };
-        let Some(number) = settings.number_of(&job) else { return };
-        let view = self.compute_part().and_then(|part| part.ledger()?.job(&job));
-        for commit in commits {
-            let is_in_ledger = view.is_some_and(|view| {
-                view.task(commit.task) == Some(TaskState::Succeeded)
-                    && view.inputs(commit.task) == Some(commit.inputs)
-            });
-            if is_in_ledger {
-                *ctx.sink.record.compute.again.entry(number).or_default() += 1;
-            }
-        }
-    }
-
-    /// An own entry is on the disk: writes down what it commits that an earlier one has committed.
-    fn note_committed(&self, entry: &Entry, ctx: &mut Ctx<'_>) {
-        let Some(settings) = &ctx.shared.compute else { return };
-        let Ok(Operation::Commit { job, commits, .. }) = Operation::decode(&entry.data) else { return };
-        let Some(number) = settings.number_of(&job) else { return };
-        let notes = &mut ctx.sink.record.compute;
-        for commit in commits {
-            if !notes.committed.insert((ctx.me, number, commit.task, commit.inputs)) {
-                *notes.again.entry(number).or_default() += 1;
-            }
-        }
-    }
-
-    pub(super) fn on_compute_refused(&mut self, ticket: Ticket, ctx: &mut Ctx<'_>) {
-        if ctx.shared.compute.is_some() && ticket.0 != u64::MAX && ticket.0 & TICKET != 0 {
-            self.drive(driver::Input::AppendFailed { ticket: Ticket(ticket.0 ^ TICKET) }, ctx);
-        }
-    }
-
-    pub(super) fn on_compute_record(&mut self, record: &Record, ctx: &mut Ctx<'_>) {
-        let Some(settings) = &ctx.shared.compute else { return };
-        if *record.category() == settings.category && settings.keeps(ctx.me) {
-            for entry in record.to_entries() {
-                if entry.author == ctx.shared.id(ctx.me) {
-                    self.note_committed(&entry, ctx);
-                }
-                self.drive(driver::Input::Entry(entry), ctx);
-            }
-        }
-    }
-
-    // The ledger where nodes keep no log.
-
-    /// An entry is on the disk.
-    fn write_entry(&mut self, payload: Bytes, ctx: &mut Ctx<'_>) {
-        let shared = ctx.shared;
-        let Some(settings) = &shared.compute else { return };
-        let Some(step) = self.mesh_step(ctx) else { return };
-        let id = shared.id(ctx.me);
-        let log = self.kept_jobs.get_or_insert_default().logs.entry(ctx.me).or_default();
-        let seq = Seq(log.len() as u64 + 1);
-        let entry = Entry {
-            author: id,
-            seq,
-            prev: None,
-            hash: Hash::of(&[id.as_bytes().as_slice(), &seq.0.to_le_bytes()].concat()),
-            step,
-            category: settings.category.clone(),
-            timestamp_us: None,
-            data: payload,
-        };
-        log.push(entry.clone());
-        let entries: Entries = [entry.clone()].into();
-        let me = ctx.me;
-        for keeper in settings.keepers.iter().filter(|keeper| **keeper != me) {
-            let parcel = Parcel::Entries { author: me, first: seq.0, entries: Entries::clone(&entries) };
-            self.send(*keeper, Packet::Compute(parcel), ctx);
-        }
-        self.note_committed(&entry, ctx);
-        self.drive(driver::Input::Entry(entry), ctx);
-    }
-
-    /// Tells another one what it has, which sends what is missing.
-    fn compare(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(settings) = &ctx.shared.compute else { return };
-        self.add_later(Later::Compare, COMPARE_EVERY, ctx);
-        if ctx.shared.log.is_some() {
-            return;
-        }
-        let peer = settings.keepers[self.rng.random_range(0..settings.keepers.len())];
-        if peer != ctx.me {
-            let logs = self.kept_jobs.iter().flat_map(|kept| &kept.logs);
-            let heads = logs.map(|(author, entries)| (*author, entries.len() as u64)).collect();
-            self.send(peer, Packet::Compute(Parcel::Heads(heads)), ctx);
-        }
-    }
-
-    fn on_heads(&mut self, from: u32, heads: &[(u32, u64)], ctx: &mut Ctx<'_>) {
-        let mut missing = Vec::new();
-        for (author, entries) in self.kept_jobs.iter().flat_map(|kept| &kept.logs) {
-            let known = heads.iter().find(|(of, _)| of == author).map_or(0, |(_, count)| *count);
-            let skip = usize::try_from(known).unwrap_or(usize::MAX);
-            for (place, chunk) in entries.get(skip..).unwrap_or_default().chunks(ENTRIES_MAX).enumerate() {
-                let first = known + (place * ENTRIES_MAX) as u64 + 1;
-                missing.push(Parcel::Entries { author: *author, first, entries: chunk.to_vec().into() });
-            }
-        }
-        for parcel in missing {
-            self.send(from, Packet::Compute(parcel), ctx);
-        }
-    }
-
-    fn on_entries(&mut self, author: u32, first: u64, entries: &[Entry], ctx: &mut Ctx<'_>) {
-        let log = self.kept_jobs.get_or_insert_default().logs.entry(author).or_default();
-        let mut news = Vec::new();
-        for (seq, entry) in (first..).zip(entries) {
-            // What comes before those in front of it is sent again when ledgers are compared.
-            if seq == log.len() as u64 + 1 {
-                log.push(entry.clone());
-                news.push(entry.clone());
-            }
-        }
-        for entry in news {
-            self.drive(driver::Input::Entry(entry), ctx);
-        }
-    }
-
     // Frames.
 
     fn send_frame(&mut self, to: omnimesh_protocol::NodeId, frame: Frame, ctx: &mut Ctx<'_>) {
@@ -578,144 +417,6 @@ impl Node {
             Frame::Assign(assignments) => self.work(worker::Input::Assign { from: id, assignments }, ctx),
             Frame::Cancel(attempts) => self.work(worker::Input::Cancel { from: id, attempts }, ctx),
             Frame::Results { .. } => {}
-        }
-    }
-
-    // Tasks.
-
-    fn on_worker_output(&mut self, output: worker::Output, ctx: &mut Ctx<'_>) {
-        match output {
-            worker::Output::Run { run, assignment } => self.run_task(run, &assignment, ctx),
-            worker::Output::Stop(run) => {
-                if let Some(part) = self.part()
-                    && let Some(Some(number)) = part.running.remove(&run)
-                {
-                    part.later.remove(&number);
-                }
-            }
-            worker::Output::Send { to, frame } => self.send_frame(to, frame, ctx),
-            worker::Output::Timer { at, timer } => drop(self.add_later_at(Later::Worker(timer), at)),
-        }
-    }
-
-    fn transfer(&self, bytes: u64, ctx: &Ctx<'_>) -> Duration {
-        let rate = ctx.shared.scenario.compute.as_ref().map_or(1, |compute| compute.fetch_bytes_per_s);
-        Duration::from_nanos(
-            u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX),
-        )
-    }
-
-    /// What the inputs take to come, or which of them nobody has.
-    fn fetch_inputs(&mut self, assignment: &Assignment, ctx: &mut Ctx<'_>) -> Result<Duration, Vec<Hash>> {
-        let shared = ctx.shared;
-        let Some(settings) = &shared.compute else { return Ok(Duration::ZERO) };
-        let (mut bytes, mut way, mut missing, mut fetched) = (0_u64, 0, Vec::new(), Vec::new());
-        let submitter = settings.number_of(&assignment.job).map(|number| settings.jobs[number].submitter);
-        for part in assignment.parts.iter() {
-            let Part::Blob { blob, from, to, .. } = part else { continue };
-            if self.kept_jobs.as_ref().is_some_and(|kept| kept.blobs.contains(&blob.hash)) {
-                continue;
-            }
-            let holder = if settings.is_input(&blob.hash) {
-                submitter
-            } else {
-                let holders = shared.blobs.get(&blob.hash).into_iter().flatten().copied();
-                let holder = holders
-                    .filter(|holder| {
-                        shared.up.contains(*holder) && shared.links.cut(*holder, ctx.me).is_none()
-                    })
-                    .min_by_key(|holder| mix(u64::from(*holder) ^ u64::from(ctx.me) << 32));
-                fetched.extend(holder.map(|_| blob.hash));
-                holder
-            };
-            match holder {
-                Some(holder) if holder == ctx.me => {}
-                Some(holder) => {
-                    bytes = bytes.saturating_add(to.saturating_sub(*from));
-                    way = way.max(2 * shared.links.latency(ctx.me, holder));
-                }
-                None => missing.push(blob.hash),
-            }
-        }
-        if !missing.is_empty() {
-            return Err(missing);
-        }
-        for hash in fetched {
-            self.hold(hash, ctx);
-        }
-        Ok(self.transfer(bytes, ctx) + Duration::from_nanos(way))
-    }
-
-    fn run_task(&mut self, run: RunId, assignment: &Assignment, ctx: &mut Ctx<'_>) {
-        let shared = ctx.shared;
-        let (Some(settings), Some(compute)) = (&shared.compute, &shared.scenario.compute) else { return };
-        let Some(job) = settings.number_of(&assignment.job) else { return };
-        let fetch = match self.fetch_inputs(assignment, ctx) {
-            Ok(fetch) => fetch,
-            Err(missing) => {
-                let detail = "nobody has it".to_owned();
-                let done = Done::Failed { reason: FailReason::BlobMissing, detail, missing };
-                return self.done_after(run, done, SEARCH, ctx);
-            }
-        };
-        let jitter = self.rng.random_range(0.95..1.05);
-        let service = settings.service(job, assignment.task).mul_f64(settings.slowness(ctx.me) * jitter);
-        let wall = fetch + service;
-        let mut result = truth(assignment.task, &assignment.parts, compute.output_bytes);
-        match settings.roles[ctx.me as usize] {
-            Role::Honest => {}
-            Role::Liar => result.hash = Hash::from_bytes(self.rng.random()),
-            Role::Colluder => result.hash = Hash::of(result.hash.as_bytes()),
-            Role::Staller => {
-                if let Some(part) = self.part() {
-                    part.running.insert(run, None);
-                }
-                return;
-            }
-        }
-        let limit = Duration::from_millis(assignment.limits.wall_ms);
-        let done = if service > limit {
-            let detail = "it took longer than its limit".to_owned();
-            Done::Failed { reason: FailReason::WallLimit, detail, missing: Vec::new() }
-        } else {
-            let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            Done::Output { result, cpu_ms: ms(service), wall_ms: ms(wall) }
-        };
-        self.done_after(run, done, wall.min(fetch + limit), ctx);
-    }
-
-    fn done_after(&mut self, run: RunId, done: Done, after: Duration, ctx: &mut Ctx<'_>) {
-        let number = self.add_later(Later::Done(run, done), after, ctx);
-        if let Some(part) = self.part() {
-            part.running.insert(run, number);
-        }
-    }
-
-    fn on_run_done(&mut self, run: RunId, done: Done, ctx: &mut Ctx<'_>) {
-        if let Done::Output { result, .. } = &done {
-            let mut word = [0; 8];
-            word.copy_from_slice(&result.hash.as_bytes()[..8]);
-            self.set_trace(u64::from_le_bytes(word));
-            self.hold(result.hash, ctx);
-        }
-        if let Some(part) = self.part() {
-            part.running.remove(&run);
-            let held = part.held.iter().rev().copied().collect();
-            self.work(worker::Input::Held(held), ctx);
-        }
-        self.work(worker::Input::Done { run, done }, ctx);
-    }
-
-    /// A blob is on the disk.
-    fn hold(&mut self, hash: Hash, ctx: &mut Ctx<'_>) {
-        if self.kept_jobs.get_or_insert_default().blobs.insert(hash) {
-            ctx.sink.blobs.push((hash, ctx.me));
-            if let Some(part) = self.part() {
-                part.held.push_back(hash);
-                if part.held.len() > HELD_MAX {
-                    part.held.pop_front();
-                }
-            }
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The run: windows of virtual time, worked off by all shards at once, and between them what concerns more than
-//! one node: starts and deaths, connections, faults, the workload, and looking at it all.
+//! one node: starts and connections here; faults, the workload, and looking at it all in the files below this one.
 
 mod compute;
+mod faults;
 mod log;
+mod messages;
+mod samples;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,24 +17,22 @@ use rand_core::SeedableRng;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::link::{Cut, Degraded, NodeSet, nanos};
+use super::link::{NodeSet, nanos};
 use super::mischief::{Act, Mischief};
 use super::node::{Ctx, Node};
 use super::person::identity;
 use super::plan::{OF_AUTHORS, Plan, stream};
-use super::random::{Draw, mix};
+use super::random::Draw;
 use super::record::{Offences, Record, Sent};
 use super::shard::Shard;
 use super::shared::{Known, Shared};
 use super::{Happening, Options, Progress, SAMPLE_EVERY, Watched};
-use crate::outcome::{Effect, Outcome, Sample};
+use crate::outcome::{Outcome, Sample};
 use crate::process::resident_bytes;
-use crate::scenario::{FaultKind, Scenario};
+use crate::scenario::Scenario;
 
 /// A message counts as due to those who were connected from when it was published until this later.
 pub(super) const DUE_WITHIN: Duration = Duration::from_secs(10);
-/// A node is in the audience of messages once it has had a step and connections for so long.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// Round trips that it takes to set up a connection: TCP, Noise, and the proof of membership.
 const SETUP_TRIPS: u64 = 3;
 /// Starts and connections happen at multiples of this, so that the windows between them are long enough to be
@@ -372,229 +373,6 @@ impl<'a> World<'a> {
         self.dial(number, now);
     }
 
-    fn kill(&mut self, node: u32, fault: usize, restart_after: Option<Duration>, now: u64) {
-        if !self.node(node).is_up() {
-            return;
-        }
-        self.with(node, now, |node, ctx| node.kill(ctx));
-        self.tell_of(node, false, now);
-        self.done[fault] += 1;
-        let back = restart_after.map_or(u64::MAX, |after| now + nanos(after));
-        self.away.push((node, now, back));
-        if back < u64::MAX {
-            self.schedule(back, Control::Start(node));
-        }
-    }
-
-    fn begin_fault(&mut self, number: usize, now: u64) {
-        let fault = self.shared.scenario.faults[number].clone();
-        let who = self.plan.faults[number].clone();
-        match fault.kind {
-            FaultKind::Partition { one_way } => self.cut(number, one_way, fault.until, now),
-            FaultKind::Crash { restart_after } => {
-                for node in who {
-                    self.kill(node, number, restart_after, now);
-                }
-            }
-            FaultKind::Churn { per_s, away } => {
-                let until = fault.until.unwrap_or(self.shared.scenario.duration);
-                let mut at = fault.at.as_secs_f64();
-                self.planned[number] = 0;
-                loop {
-                    at -= (1.0 - self.rng.random_range(0.0..1.0_f64)).ln() / per_s.max(1e-9);
-                    if at >= until.as_secs_f64() || who.is_empty() {
-                        break;
-                    }
-                    let node = who[self.rng.random_range(0..who.len())];
-                    let at_ns = nanos(Duration::from_secs_f64(at)) / GRAIN_NS * GRAIN_NS;
-                    self.planned[number] += 1;
-                    let kill = Control::Kill { node, fault: number, restart_after: Some(away) };
-                    self.schedule(at_ns.max(now), kill);
-                }
-            }
-            FaultKind::Degrade { loss, latency_factor } => {
-                let nodes = who.into_iter().collect();
-                self.shared.links.degraded.push(Degraded { fault: number, nodes, loss, latency_factor });
-            }
-            FaultKind::Slow { frame_time } => {
-                self.done[number] += self.each_up(&who, now, |node, _| node.frame_ns = nanos(frame_time));
-            }
-            FaultKind::ClockJump { by } => {
-                self.done[number] += self.each_up(&who, now, |node, ctx| node.leap(by, ctx));
-            }
-            FaultKind::ClockDrift { ppm } => {
-                self.done[number] += self.each_up(&who, now, |node, ctx| node.set_drift(ppm, ctx));
-            }
-            FaultKind::CrashInWrite { .. } | FaultKind::LostTail { .. } => {
-                let survives = matches!(fault.kind, FaultKind::CrashInWrite { .. });
-                self.each(&who, now, |node, ctx| node.arm(number, Some(survives), ctx));
-            }
-            FaultKind::BitFlip { records } => self.flip(number, records, now),
-            FaultKind::SlowDisk { factor } => {
-                self.each(&who, now, |node, ctx| node.slow_disk(Some((number, factor)), ctx));
-            }
-            FaultKind::FullDisk => self.each(&who, now, |node, ctx| node.full_disk(Some(number), ctx)),
-        }
-    }
-
-    fn each(&mut self, who: &[u32], now: u64, mut work: impl FnMut(&mut Node, &mut Ctx<'_>)) {
-        for id in who {
-            self.with(*id, now, |node, ctx| work(node, ctx));
-        }
-    }
-
-    fn each_up(&mut self, who: &[u32], now: u64, mut work: impl FnMut(&mut Node, &mut Ctx<'_>)) -> u64 {
-        let mut done = 0;
-        for id in who {
-            if self.node(*id).is_up() {
-                done += 1;
-                self.with(*id, now, |node, ctx| work(node, ctx));
-            }
-        }
-        done
-    }
-
-    fn cut(&mut self, number: usize, one_way: bool, until: Option<Duration>, now: u64) {
-        let inside: NodeSet = self.plan.faults[number].iter().copied().collect();
-        let silence = nanos(self.shared.scenario.network.silence);
-        let ends = until.map_or(u64::MAX, nanos);
-        let outlives = ends.saturating_sub(now) < silence;
-        let crossing: Vec<u32> = (0..)
-            .zip(&self.plan.links)
-            .filter(|(_, (a, b))| inside.contains(*a) != inside.contains(*b))
-            .map(|(link, _)| link)
-            .collect();
-        if !outlives {
-            for link in &crossing {
-                let spread = self.rng.random_range(0..=silence / 4);
-                let at = (now + silence + spread).div_ceil(GRAIN_NS) * GRAIN_NS;
-                self.schedule(at, Control::Break(*link));
-            }
-        }
-        // What was just published may have been on its way to the other side.
-        let due = now.saturating_sub(nanos(DUE_WITHIN));
-        for sent in self.sent.iter_mut().filter(|sent| sent.at >= due) {
-            let with_author = inside.contains(sent.author);
-            sent.audience.retain(|node| inside.contains(node) == with_author);
-        }
-        let heals = outlives.then_some(ends);
-        if !outlives {
-            self.tell_apart(&inside, false, now);
-        }
-        self.shared.links.cuts.push(Cut { fault: number, inside, one_way, heals });
-    }
-
-    fn end_fault(&mut self, number: usize, now: u64) {
-        let healed =
-            self.shared.links.cuts.iter().find(|cut| cut.fault == number).map(|cut| cut.inside.clone());
-        self.shared.links.cuts.retain(|cut| cut.fault != number);
-        if let Some(inside) = healed {
-            self.tell_apart(&inside, true, now);
-        }
-        self.shared.links.degraded.retain(|degraded| degraded.fault != number);
-        let who = self.plan.faults[number].clone();
-        match self.shared.scenario.faults[number].kind {
-            FaultKind::Slow { .. } => {
-                self.each_up(&who, now, |node, _| node.frame_ns = 0);
-            }
-            FaultKind::ClockDrift { .. } => {
-                self.each_up(&who, now, |node, ctx| node.set_drift(0.0, ctx));
-            }
-            FaultKind::CrashInWrite { .. } | FaultKind::LostTail { .. } => {
-                self.each(&who, now, |node, ctx| node.arm(number, None, ctx));
-            }
-            FaultKind::SlowDisk { .. } => self.each(&who, now, |node, ctx| node.slow_disk(None, ctx)),
-            FaultKind::FullDisk => self.each(&who, now, |node, ctx| node.full_disk(None, ctx)),
-            _ => {}
-        }
-    }
-
-    fn publish(&mut self, number: u32, now: u64) {
-        let nodes = self.shared.scenario.network.nodes;
-        let candidates = self.plan.candidates(number, nodes, &mut self.rng);
-        let Some(author) = candidates.into_iter().find(|node| self.can_publish(*node)) else { return };
-        let most = omnimesh_protocol::envelope::payload_bytes_max(self.shared.validate.message_bytes_max);
-        let payload = self.shared.scenario.workload.payload(number, most);
-        let published = self.with(author, now, |node, ctx| node.publish(payload, ctx));
-        let Some((id, bytes)) = published else { return };
-        let number = u32::try_from(self.sent.len()).expect("fewer messages than 2^32");
-        self.shared.known.insert(id, Known { author, number: Some(number) });
-        let audience = self.audience(author, now);
-        self.sent.push(Sent { author, at: now, bytes, audience });
-    }
-
-    fn can_publish(&self, node: u32) -> bool {
-        !self.shared.dishonest.contains(node) && self.node(node).synchronised_at.is_some()
-    }
-
-    /// Honest nodes that are settled and connected with the author through honest nodes.
-    fn audience(&self, author: u32, now: u64) -> NodeSet {
-        let nodes = self.shared.scenario.network.nodes;
-        let settled = |node: &Node| {
-            node.is_up() && node.synchronised_at.is_some_and(|at| at + nanos(SETTLED_AFTER) <= now)
-        };
-        let mut reached: NodeSet = [author].into_iter().collect();
-        let mut queue = vec![author];
-        while let Some(from) = queue.pop() {
-            for end in self.node(from).ends.iter().filter(|end| end.is_up) {
-                let (to, links) = (end.peer, &self.shared.links);
-                if !self.shared.dishonest.contains(to)
-                    && self.node(to).is_up()
-                    && links.cut(from, to).is_none()
-                    && reached.insert(to)
-                {
-                    queue.push(to);
-                }
-            }
-        }
-        (0..nodes)
-            .filter(|node| *node != author && reached.contains(*node) && settled(self.node(*node)))
-            .collect()
-    }
-
-    fn sample(&mut self, now: u64) {
-        let shared = &self.shared;
-        let all_up = self.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.is_up()).count();
-        let looks = self.shards.iter().map(|shard| Look::at(shard, shared, now, all_up));
-        let look = looks.reduce(Look::merge).unwrap_or_default();
-        let records = || self.shards.iter().map(|shard| &shard.sink.record);
-        let deliveries = records().map(|record| record.deliveries.len() as u64).sum();
-        let copies = records().map(|record| record.traffic.copies).sum::<u64>();
-        let mut quarantined = NodeSet::default();
-        for (_, whom, _) in records().flat_map(|record| record.shut_out.iter().chain(&record.convicted)) {
-            if self.shared.dishonest.contains(*whom) {
-                quarantined.insert(*whom);
-            }
-        }
-        let membership = look.membership(all_up);
-        if let Some((bytes, node)) = look.buffered
-            && (bytes > self.buffered.0 || self.buffered.1.first.is_none())
-        {
-            self.buffered = (bytes, Offences { count: 1, first: Some((now, node)) });
-        }
-        let whole = look.memberships > 0 && look.whole == look.memberships;
-        let faults_over = self.shared.scenario.faults.iter().all(|f| nanos(f.until.unwrap_or(f.at)) <= now);
-        if whole && faults_over {
-            self.whole_at = self.whole_at.or(Some(now));
-        }
-        self.samples.push(Sample {
-            at: Duration::from_nanos(now),
-            up: look.up,
-            synchronised: look.synchronised,
-            skew_ms: spread_ms(look.islands.values()),
-            island_skew_ms: look.islands.values().map(|range| spread_ms([range])).fold(0.0, f64::max),
-            links: look.ends / 2,
-            deliveries,
-            copies,
-            duplicates: copies.saturating_sub(deliveries),
-            membership: if whole { 1.0 } else { membership },
-            quarantined: quarantined.len(),
-        });
-        if now.is_multiple_of(1_000_000_000) {
-            self.checkpoints.push(look.trace);
-        }
-    }
-
     fn finish(mut self, began: Instant) -> Outcome {
         let now = nanos(self.shared.scenario.duration);
         self.sample_end();
@@ -619,33 +397,6 @@ impl<'a> World<'a> {
             self.shards,
         )
     }
-
-    fn sample_end(&mut self) {
-        let now = nanos(self.shared.scenario.duration);
-        if self.samples.last().is_none_or(|sample| nanos(sample.at) < now) {
-            self.sample(now);
-        }
-    }
-
-    /// Planned faults; what links did is with the shards.
-    fn effects(&self) -> Vec<Effect> {
-        self.shared
-            .scenario
-            .faults
-            .iter()
-            .enumerate()
-            .map(|(number, fault)| {
-                let of_links = self.shards.iter().map(|shard| shard.sink.record.faults[number]).sum::<u64>();
-                Effect {
-                    name: format!("{}#{}", fault.kind.name(), number + 1),
-                    planned: self.planned[number],
-                    effective: self.done[number] + of_links,
-                    at: fault.at,
-                    until: fault.until,
-                }
-            })
-            .collect()
-    }
 }
 
 /// Does something with all shards, at the same time if there are threads.
@@ -654,87 +405,4 @@ fn each(pool: Option<&ThreadPool>, shards: &mut [Shard], work: impl Fn(&mut Shar
         Some(pool) => pool.install(|| shards.par_iter_mut().for_each(work)),
         None => shards.iter_mut().for_each(work),
     }
-}
-
-/// The mesh at one moment, as one shard shows it.
-#[derive(Debug, Default)]
-struct Look {
-    up: u32,
-    synchronised: u32,
-    /// Of each island: the first and the last mesh time.
-    islands: BTreeMap<u64, (u64, u64)>,
-    ends: u64,
-    memberships: u32,
-    whole: u32,
-    /// How many each holds for alive, together; none counts for more than there are.
-    known: u64,
-    trace: u64,
-    /// The most that the buffers of a log hold, and at which node.
-    buffered: Option<(u64, u32)>,
-}
-
-impl Look {
-    fn at(shard: &Shard, shared: &Shared, now: u64, all_up: usize) -> Self {
-        let mut look = Look::default();
-        for (me, node) in (shard.first()..).zip(&shard.nodes) {
-            look.trace = look.trace.wrapping_add(mix(node.trace() ^ mix(u64::from(me))));
-            if !node.is_up() || shared.dishonest.contains(me) {
-                continue;
-            }
-            look.up += 1;
-            look.ends += node.ends.iter().filter(|end| end.is_up).count() as u64;
-            if let Some(part) = node.log_part() {
-                look.buffered = look.buffered.max(Some((part.buffered(), me)));
-            }
-            if let Some(alive) = node.alive() {
-                look.memberships += 1;
-                look.whole += u32::from(alive == all_up);
-                look.known += alive.min(all_up) as u64;
-            }
-            if let Some(time) = node.mesh_time(now, shared) {
-                look.synchronised += 1;
-                let island = shared
-                    .links
-                    .cuts
-                    .iter()
-                    .enumerate()
-                    .map(|(bit, cut)| u64::from(cut.inside.contains(me)) << bit.min(63))
-                    .sum();
-                let range = look.islands.entry(island).or_insert((time, time));
-                *range = (range.0.min(time), range.1.max(time));
-            }
-        }
-        look
-    }
-
-    /// The part of those who are up that one knows on average; below 1 as long as anybody is wrong.
-    fn membership(&self, all_up: usize) -> f64 {
-        if self.memberships == 0 {
-            return 1.0;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-        let share = self.known as f64 / (f64::from(self.memberships) * all_up.max(1) as f64);
-        share.min(0.999_999)
-    }
-
-    fn merge(mut self, other: Look) -> Look {
-        self.up += other.up;
-        self.synchronised += other.synchronised;
-        for (island, (first, last)) in other.islands {
-            let range = self.islands.entry(island).or_insert((first, last));
-            *range = (range.0.min(first), range.1.max(last));
-        }
-        self.ends += other.ends;
-        self.memberships += other.memberships;
-        self.whole += other.whole;
-        self.known += other.known;
-        self.trace = self.trace.wrapping_add(other.trace);
-        self.buffered = self.buffered.max(other.buffered);
-        self
-    }
-}
-
-fn spread_ms<'a>(ranges: impl IntoIterator<Item = &'a (u64, u64)>) -> f64 {
-    let range = ranges.into_iter().copied().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-    range.map_or(0.0, |(first, last)| Duration::from_nanos(last - first).as_secs_f64() * 1e3)
 }

@@ -13,7 +13,7 @@ pub struct ComputeFacts {
     /// what honest workers can do, each as long as it was up; or the longest path through a job from its submission on.
     pub bound: Duration,
     /// What a scheduler would reach that knows at once who is honest, quick and idle, and gives each task at no cost, but knows of
-    /// none how long it takes: the list schedule on honest workers of usual speed, none of which dies.
+    /// none how long it takes: the list schedule on honest workers that take at most twice as long as usual, none of which dies.
     pub list_schedule: Duration,
     /// From the first submission to the end of the last job; `None` if one has not ended.
     pub makespan: Option<Duration>,
