@@ -53,7 +53,7 @@ pub(crate) fn attacks(dials: u32) -> Vec<Attack> {
         ),
         attack(
             "censor",
-            "all sybils drop the messages of one node, and forward all others",
+            "all sybils drop the messages of one author, and forward all others",
             AdversaryKind::Censor { victims: Victims::One },
             secs(5),
             100,
