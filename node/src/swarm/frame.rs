@@ -131,10 +131,12 @@ impl FrameBuffer {
         self.busy = false;
         let doubled = (2 * self.filled).max(self.filled + self.chunk);
         let at_once = self.awaited().filter(|end| *end <= self.last.min(AT_ONCE_MAX) && *end > doubled);
+        // And a little: the last bytes of the frame are not to be what it is exchanged for.
+        let at_once = at_once.map(|end| end + ROOM_MIN);
         // The old one goes: frames of it that somebody still has are counted there.
         self.memory.shrink(usize::MAX);
         let size = match at_once {
-            Some(end) if self.memory.grow(end) => end,
+            Some(size) if self.memory.grow(size) => size,
             _ if doubled <= CHUNK_MAX => {
                 self.memory.force(doubled);
                 doubled
@@ -293,6 +295,11 @@ mod tests {
         let first = exchanges(&mut buffer, &long);
         let second = exchanges(&mut buffer, &long);
         assert!(second < first, "{second} {first}");
+        for part in long.chunks(CHUNK_MAX) {
+            decode(&mut buffer, part, usize::MAX).unwrap();
+            buffer.room().unwrap();
+            assert!(buffer.buffer.len() < long.len() + 2 * ROOM_MIN, "{}", buffer.buffer.len());
+        }
         // Not one that is longer.
         let mut longer = Vec::new();
         put_prefix(1 << 29, &mut longer);
