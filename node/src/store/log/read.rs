@@ -181,7 +181,10 @@ impl LogStore {
     pub fn log(&self, author: NodeId) -> Result<Option<StoredLog>, StoreError> {
         let mut found = None;
         self.with_read(|read| {
-            found = stored(author, &read.open_table(LOGS)?)?.map(|row| row.log);
+            let Some(row) = stored(author, &read.open_table(LOGS)?)? else { return Ok(()) };
+            let proofs = read.open_table(PROOFS)?;
+            let proof = proofs.get(author.as_bytes())?.and_then(|value| self.proof(&author, value.value()));
+            found = Some(StoredLog { proof, ..row.log });
             Ok(())
         })?;
         Ok(found)

@@ -124,12 +124,32 @@ fn a_frozen_log_ends_before_its_fork() {
     let proof = Proof::new(&records[6], &other).unwrap();
     store.write(&[Change::Freeze { proof: proof.clone(), head: records[5].head() }]).unwrap();
     assert_eq!(all(&store, records[0].author()).unwrap(), bytes_of(&records[..6]));
+    let seen = store.log(records[0].author()).unwrap().unwrap();
     drop(store);
     let log = &open(dir.path()).1.logs[0];
     assert_eq!(
         (log.head, log.step, log.proof.as_ref()),
         (records[5].head(), records[5].step(), Some(&proof))
     );
+    assert_eq!(&seen, log);
+}
+
+/// The proof may come before any entry, to a node that was away.
+#[test]
+fn a_log_is_frozen_also_if_nothing_of_it_is_there_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let records = chain(1, 3);
+    let proof = Proof::new(&records[1], &resealed(&records[1], "else")).unwrap();
+    store.write(&[Change::Freeze { proof: proof.clone(), head: Head::EMPTY }]).unwrap();
+    drop(store);
+    let (store, opened) = open(dir.path());
+    assert_eq!(opened.logs.len(), 1, "a frozen log never thaws");
+    assert_eq!((opened.logs[0].head, opened.logs[0].proof.as_ref()), (Head::EMPTY, Some(&proof)));
+    assert!(opened.damage.is_empty(), "{:?}", opened.damage);
+    append_all(&store, &records[..1]);
+    let log = store.log(records[0].author()).unwrap().unwrap();
+    assert_eq!((log.head, log.proof), (records[0].head(), Some(proof)), "what comes before the fork counts");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Writing: all of a batch of changes, or nothing of it.
 
 use omnimesh_protocol::log::{Change, Head, Record, StoreError, StoredLog};
-use omnimesh_protocol::{NodeId, Seq};
+use omnimesh_protocol::{NodeId, Seq, Step};
 use redb::{ReadableTable, Table};
 
 use super::{Failure, LOGS, LogStore, PROOFS, RECORDS, Row, SNAPSHOTS, put_row, record_key, sealed, stored};
@@ -95,7 +95,8 @@ impl LogStore {
         Ok(record.is_none_or(|record| record.last().saturating_add(1) == first))
     }
 
-    /// The log ends here: what comes behind is dropped.
+    /// The log ends here: what comes behind is dropped. There is a log from then on, if there was none: a proof may be known before
+    /// any entry is, and counts for a log that the store has.
     fn end_at(
         &self,
         author: NodeId,
@@ -105,9 +106,13 @@ impl LogStore {
     ) -> Result<(), Failure> {
         let behind = head.seq.saturating_add(1).0;
         records.retain_in((author.as_bytes(), behind)..=(author.as_bytes(), u64::MAX), |_, _| false)?;
-        let Some(mut row) = stored(author, logs)?.filter(|row| row.log.head.seq > head.seq) else {
-            return Ok(());
+        let Some(mut row) = stored(author, logs)? else {
+            let empty = StoredLog { author, base: Seq(1), head: Head::EMPTY, step: Step(0), proof: None };
+            return put_row(&Row::new(empty), logs);
         };
+        if row.log.head.seq <= head.seq {
+            return Ok(());
+        }
         let last = records
             .range((author.as_bytes(), 0)..=(author.as_bytes(), head.seq.0))?
             .next_back()
