@@ -1,5 +1,6 @@
 //! What a node keeps: its log, and the registry that is made of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -55,14 +56,15 @@ pub struct HeadView {
     pub seq: Seq,
     /// Its hash.
     pub hash: Hash,
-    /// True if the author has contradicted itself, and its log goes no further.
-    pub is_frozen: bool,
+    /// The entry for which the author has signed two, if it has contradicted itself. Its log ends before it, or where a sealed
+    /// checkpoint cuts it behind that; that is no entry at all if it was the first.
+    pub fork: Option<Seq>,
 }
 
 impl From<StoredLog> for HeadView {
     fn from(log: StoredLog) -> Self {
         let StoredLog { author, base, head, proof, .. } = log;
-        HeadView { author, base, seq: head.seq, hash: head.digest, is_frozen: proof.is_some() }
+        HeadView { author, base, seq: head.seq, hash: head.digest, fork: proof.map(|proof| proof.fork()) }
     }
 }
 
@@ -81,12 +83,14 @@ impl LogView {
     fn new(state: LogState, disk_bytes: u64) -> Self {
         let LogState { heads, proofs, stats, fingerprint, is_own_log_known, checkpoint, adopting, trouble } =
             state;
-        let view = |(AuthorHead { author, head, proof }, base): (AuthorHead, Seq)| HeadView {
+        let forks: BTreeMap<NodeId, Seq> =
+            proofs.iter().map(|proof| (proof.author(), proof.fork())).collect();
+        let view = |(AuthorHead { author, head, .. }, base): (AuthorHead, Seq)| HeadView {
             author,
             base,
             seq: head.seq,
             hash: head.digest,
-            is_frozen: proof.is_some(),
+            fork: forks.get(&author).copied(),
         };
         let heads = heads.into_iter().map(view).collect();
         LogView {
@@ -268,7 +272,8 @@ fn out_of_range(head: &HeadView, asked: Seq) -> LogError {
 
 fn read_page(store: &LogStore, author: NodeId, from: Option<Seq>, limit: usize) -> Result<LogPage, Failed> {
     let logs = store.log(author)?;
-    let Some(log) = logs.filter(|log| log.head.seq > Seq(0)) else {
+    // One that is frozen from its first entry on is known, and empty.
+    let Some(log) = logs.filter(|log| log.head.seq > Seq(0) || log.proof.is_some()) else {
         return Err(LogError::UnknownAuthor(author).into());
     };
     let head = HeadView::from(log);

@@ -146,7 +146,7 @@ async fn a_newcomer_begins_with_a_checkpoint_where_entries_were_dropped() {
     let carol = start(3, dirs[4].path(), alice.bootstrap_addresses(), false).await;
     assert_eq!(carol.append("again", 1).await.unwrap().seq, head.saturating_add(1));
     until_equal("all four", &[&alice, &bob, &carol, &dave]).await;
-    assert!(!view(&alice).await.heads.iter().any(|head| head.is_frozen));
+    assert!(!view(&alice).await.heads.iter().any(|head| head.fork.is_some()));
     for node in [alice, bob, carol, dave] {
         node.shutdown().await;
     }

@@ -2,12 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+use omnimesh_node::store::log::LogStore;
 use omnimesh_node::{LogError, LogView, MeshNode, NodeOptions};
+use omnimesh_protocol::config::Config;
+use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind};
+use omnimesh_protocol::log::{Change, Head, Proof, Record};
+use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::registry::{Action, EntryKey, FieldName, Fields, Value};
-use omnimesh_protocol::{Identity, Mesh, NodeId, Seq};
+use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step};
 use tempfile::TempDir;
 
 /// Far more than any of it takes; a test that waits so long has failed.
@@ -123,9 +130,46 @@ async fn a_copied_data_directory_does_not_contradict_itself() {
     let bob = start(2, dirs[2].path(), alice.bootstrap_addresses(), false).await;
     assert_eq!(bob.append("b10", 1).await.unwrap().seq, Seq(11));
     until_equal(&[&alice, &bob], 11).await;
-    assert!(!view(&alice).await.heads.iter().any(|head| head.is_frozen));
+    assert!(!view(&alice).await.heads.iter().any(|head| head.fork.is_some()));
     alice.shutdown().await;
     bob.shutdown().await;
+}
+
+/// What somebody says in place of its first entry.
+fn first_record(author: &Identity, words: &str) -> Record {
+    let interval = Config::default().node.phase_interval;
+    let cache = NonZeroUsize::MIN;
+    let mut patterns = PatternGenerator::new(mesh().secret().clone(), interval.try_into().unwrap(), cache);
+    let header = Header {
+        mesh: mesh().id(),
+        author: author.id(),
+        seq: Seq(1),
+        step: Step(7),
+        kind: Kind::Durable,
+        channel: Channel::new("log").unwrap(),
+        prev: None,
+        timestamp_us: None,
+    };
+    let payloads = [Bytes::from(words.to_owned())].into_iter().collect();
+    Record::new(Envelope::seal(author, patterns.at(Step(7)), header, payloads).unwrap()).unwrap()
+}
+
+#[actix::test]
+async fn a_log_that_is_frozen_from_its_first_entry_on_is_known_and_empty() {
+    let dirs: [TempDir; 1] = dirs();
+    let two_faced = Identity::from_seed(&[5; 32]);
+    let proof = Proof::new(&first_record(&two_faced, "yes"), &first_record(&two_faced, "no")).unwrap();
+    let bytes_max = Config::default().gossip.message_bytes_max;
+    let (store, _) = LogStore::open(dirs[0].path(), mesh().id(), bytes_max).unwrap();
+    store.write(&[Change::Freeze { proof, head: Head::EMPTY }]).unwrap();
+    drop(store);
+    let alice = start(1, dirs[0].path(), Vec::new(), true).await;
+    let heads = view(&alice).await.heads;
+    let head = heads.iter().find(|head| head.author == two_faced.id()).expect("it is known");
+    assert_eq!((head.seq, head.fork), (Seq(0), Some(Seq(1))), "{head:?}");
+    let page = alice.log_page(two_faced.id(), None, 10).await.unwrap();
+    assert_eq!((page.head, page.entries.len(), page.next), (*head, 0, None));
+    alice.shutdown().await;
 }
 
 #[actix::test]

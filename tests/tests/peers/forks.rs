@@ -164,7 +164,9 @@ fn verify_proof(lab: &Lab, file: &Path, expected: &Value) {
 fn expect_head(node: &Node<'_>, author: &str, seq: u64, frozen: bool) -> Result<(), String> {
     let heads = node.view("log/heads")?;
     let head = heads.as_array().into_iter().flatten().find(|head| head["author"] == author);
-    let is_so = head.is_some_and(|head| head["seq"] == seq && head["frozen"] == frozen);
+    let fork = if frozen { json!(BEFORE + 1) } else { Value::Null };
+    let is_so =
+        head.is_some_and(|head| head["seq"] == seq && head["frozen"] == frozen && head["fork"] == fork);
     check(is_so, || format!("{}: {heads}", node.name()))
 }
 

@@ -41,16 +41,29 @@ pub(super) fn run(globals: &Globals, what: &LogCommand) -> Result<(), CliError> 
         LogCommand::Read(args) => Reader::new(globals, args)?.run(),
         LogCommand::Heads => {
             let heads = ["author", "seq", "hash", "base", "frozen"];
-            passed_on::<LogHead>(globals, "/api/v1/log/heads", &heads, |head| {
-                let frozen = if head.frozen { "yes" } else { "no" };
-                let (author, hash) = (head.author.to_string(), head.hash.to_string());
-                vec![author, head.seq.to_string(), hash, head.base.to_string(), frozen.to_owned()]
-            })
+            passed_on::<LogHead>(globals, "/api/v1/log/heads", &heads, head_row)
         }
         LogCommand::Status => status(globals),
         LogCommand::Gaps => gaps(globals),
         LogCommand::Proofs { out } => proofs(globals, out.as_deref()),
     }
+}
+
+fn head_row(head: &LogHead) -> Vec<String> {
+    // A log that is frozen from its first entry on ends with none.
+    let if_any = |text: String| if head.seq > Seq(0) { text } else { "-".to_owned() };
+    let frozen = match (head.frozen, head.fork) {
+        (false, _) => "no".to_owned(),
+        (true, Some(fork)) => format!("yes, at entry {fork}"),
+        (true, None) => "yes".to_owned(),
+    };
+    vec![
+        head.author.to_string(),
+        if_any(head.seq.to_string()),
+        if_any(head.hash.to_string()),
+        if_any(head.base.to_string()),
+        frozen,
+    ]
 }
 
 fn append(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
@@ -545,6 +558,23 @@ mod tests {
         entry.category = "log".to_owned();
         entry.payload = "hello".into();
         assert!(line_of(&entry).ends_with("log  hello"));
+    }
+
+    #[test]
+    fn a_log_without_an_entry_has_no_head() {
+        let author = Identity::from_seed(&[1; 32]).id();
+        let head = |seq: u64, fork: Option<u64>| LogHead {
+            author,
+            seq: Seq(seq),
+            hash: Hash::of(b"x"),
+            base: Seq(1),
+            frozen: fork.is_some(),
+            fork: fork.map(Seq),
+        };
+        let hash = Hash::of(b"x").to_string();
+        assert_eq!(head_row(&head(3, None))[1..], ["3", &hash, "1", "no"]);
+        assert_eq!(head_row(&head(3, Some(4)))[1..], ["3", &hash, "1", "yes, at entry 4"]);
+        assert_eq!(head_row(&head(0, Some(1)))[1..], ["-", "-", "-", "yes, at entry 1"]);
     }
 
     #[test]

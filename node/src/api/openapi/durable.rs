@@ -347,9 +347,17 @@ fn log_entries() -> Value {
 }
 
 fn log_head() -> Value {
-    let fields =
-        [("author", string()), ("seq", count()), ("hash", hash()), ("base", count()), ("frozen", boolean())];
-    object(&fields, &[])
+    object(
+        &[
+            ("author", string()),
+            ("seq", count()),
+            ("hash", hash()),
+            ("base", count()),
+            ("frozen", boolean()),
+            ("fork", nullable(count())),
+        ],
+        &[],
+    )
 }
 
 fn catch_up() -> Value {

@@ -197,7 +197,7 @@ impl DurableBackend for Memory {
 impl Inner {
     fn head(&self) -> HeadView {
         let hash = self.entries.last().map_or(Hash::of(b""), |entry| entry.hash);
-        HeadView { author: ME, base: Seq(1), seq: Seq(self.entries.len() as u64), hash, is_frozen: false }
+        HeadView { author: ME, base: Seq(1), seq: Seq(self.entries.len() as u64), hash, fork: None }
     }
 
     fn view(&self) -> LogView {

@@ -135,10 +135,9 @@ pub struct LogEntries {
 
 impl From<LogPage> for LogEntries {
     fn from(page: LogPage) -> Self {
-        let LogPage { head: HeadView { author, base, seq: head, is_frozen: frozen, .. }, entries, next } =
-            page;
+        let LogPage { head: HeadView { author, base, seq: head, fork, .. }, entries, next } = page;
         let entries = entries.into_iter().map(LogEntry::from).collect();
-        LogEntries { author, base, head, frozen, entries, next }
+        LogEntries { author, base, head, frozen: fork.is_some(), entries, next }
     }
 }
 
@@ -205,20 +204,24 @@ impl From<Change> for LogEvent {
 pub struct LogHead {
     /// Whose.
     pub author: NodeId,
-    /// The last entry.
+    /// The last entry; 0 if there is none, because the log is frozen from its first entry on, or what comes before is not
+    /// here yet.
     pub seq: Seq,
-    /// Its hash.
+    /// Its hash; zeros if there is none.
     pub hash: Hash,
     /// The first entry that this node has.
     pub base: Seq,
     /// True if the author has contradicted itself, and its log goes no further.
     pub frozen: bool,
+    /// The entry for which it has signed two; entries from there on count no more, unless a checkpoint covers them.
+    #[serde(default)]
+    pub fork: Option<Seq>,
 }
 
 impl From<HeadView> for LogHead {
     fn from(head: HeadView) -> Self {
-        let HeadView { author, base, seq, hash, is_frozen: frozen } = head;
-        LogHead { author, seq, hash, base, frozen }
+        let HeadView { author, base, seq, hash, fork } = head;
+        LogHead { author, seq, hash, base, frozen: fork.is_some(), fork }
     }
 }
 
