@@ -14,6 +14,7 @@ use omnimesh_protocol::author::SubmitError;
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::event::Stream as EventStream;
 use omnimesh_protocol::membership::Member;
+use omnimesh_protocol::mesh::Invite;
 use omnimesh_protocol::observer::{MonitorInput, NetworkMetrics};
 use omnimesh_protocol::{MessageId, NodeId, Phase, Step, Time};
 
@@ -301,8 +302,8 @@ impl Backend for NodeBackend {
         self.read_metrics().boxed()
     }
 
-    fn invite(&self) -> Answer<'_, String> {
-        async { Ok(invite(&*self.inner()?).encode()) }.boxed()
+    fn invite(&self) -> Answer<'_, Invite> {
+        async { Ok(invite(&*self.inner()?)) }.boxed()
     }
 }
 

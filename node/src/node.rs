@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::event::{Event, Stream as EventStream};
 use omnimesh_protocol::membership::Member;
-use omnimesh_protocol::mesh::{INVITE_ADDRESSES_MAX, Invite};
+use omnimesh_protocol::mesh::Invite;
 use omnimesh_protocol::observer::NetworkMetrics;
 use omnimesh_protocol::{Mesh, NodeId, Step};
 use prometheus_client::registry::Registry;
@@ -117,7 +117,8 @@ impl MeshNode {
         *self.0.api_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that another node needs to join the mesh through this one. Holds the mesh secret.
+    /// All that another node needs to join the mesh through this one. Holds the mesh secret. Has loopback addresses only if
+    /// the node has no others.
     pub fn invite(&self) -> Invite {
         invite(&self.0)
     }
@@ -283,6 +284,5 @@ pub(crate) fn bootstrap_addresses(inner: &Inner) -> Vec<String> {
 }
 
 pub(crate) fn invite(inner: &Inner) -> Invite {
-    let bootstrap = bootstrap_addresses(inner).into_iter().take(INVITE_ADDRESSES_MAX).collect();
-    Invite { mesh: inner.mesh.clone(), bootstrap }
+    Invite::new(inner.mesh.clone(), bootstrap_addresses(inner))
 }

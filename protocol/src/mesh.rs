@@ -13,6 +13,7 @@
 //! anybody else.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -175,7 +176,35 @@ impl<'de> Deserialize<'de> for SecretWire {
     }
 }
 
+/// Whether a multiaddress leads nowhere but to the machine that uses it.
+pub fn is_loopback(address: &str) -> bool {
+    let mut parts = address.split('/').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some("ip4" | "ip6"), Some(ip)) => {
+            ip.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        }
+        (Some("dns" | "dns4" | "dns6"), Some(name)) => name.eq_ignore_ascii_case("localhost"),
+        _ => false,
+    }
+}
+
 impl Invite {
+    /// The invite of a node with these addresses, the most useful first. An invite is for other machines, where a loopback
+    /// address leads to whatever runs there: such addresses are in it only if there are no others.
+    pub fn new(mesh: Mesh, addresses: impl IntoIterator<Item = String>) -> Self {
+        let mut bootstrap: Vec<String> = addresses.into_iter().collect();
+        if bootstrap.iter().any(|address| !is_loopback(address)) {
+            bootstrap.retain(|address| !is_loopback(address));
+        }
+        bootstrap.truncate(INVITE_ADDRESSES_MAX);
+        Invite { mesh, bootstrap }
+    }
+
+    /// True if nobody can join with it but nodes on the machine where it was made.
+    pub fn is_for_this_machine_only(&self) -> bool {
+        self.bootstrap.iter().all(|address| is_loopback(address))
+    }
+
     /// The token.
     pub fn encode(&self) -> String {
         let wire = InviteWire(
@@ -253,6 +282,27 @@ mod tests {
             assert!(matches!(Invite::decode(&bad), Err(InviteError::Damaged(_))), "{i}");
             assert!(Invite::decode(&token[..i]).is_err());
         }
+    }
+
+    #[test]
+    fn invites_lead_to_other_machines_if_they_can() {
+        let here = ["/ip4/127.0.0.1/tcp/1", "/ip4/127.1.2.3/udp/1/quic-v1", "/ip6/::1/tcp/1"];
+        let here = [&here[..], &["/ip6/::ffff:127.0.0.1/tcp/1", "/dns4/localhost/tcp/1"]].concat();
+        let there = ["/ip4/192.0.2.7/tcp/1", "/dns/mesh.example/tcp/1", "/ip6/2001:db8::1/udp/1/quic-v1"];
+        let invite = |addresses: &[&[&str]]| {
+            Invite::new(Mesh::open("demo").unwrap(), addresses.concat().into_iter().map(str::to_owned))
+        };
+        let mixed = invite(&[&there[..1], &here, &there[1..]]);
+        assert_eq!(
+            (mixed.bootstrap.clone(), mixed.is_for_this_machine_only()),
+            (there.map(str::to_owned).to_vec(), false)
+        );
+        let alone = invite(&[&here]);
+        assert_eq!((alone.bootstrap.len(), alone.is_for_this_machine_only()), (here.len(), true));
+        // What fills it is what counts.
+        let many: Vec<&str> = std::iter::repeat_n(here[0], INVITE_ADDRESSES_MAX).chain([there[0]]).collect();
+        assert_eq!(invite(&[&many]).bootstrap, [there[0]]);
+        assert_eq!(invite(&[&[there[0]; INVITE_ADDRESSES_MAX + 1]]).bootstrap.len(), INVITE_ADDRESSES_MAX);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use omnimesh_protocol::compute::{BlobRef, JobId};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MessageId, NodeId, Seq, Step};
 use omnimesh_protocol::log::{Appended, Report};
+use omnimesh_protocol::mesh::Invite;
 use omnimesh_protocol::registry::{
     self, Action, AsOf, Direction, Entry, EntryKey, Found, LinkView, ListQuery, Page, Relation, SearchQuery,
     WalkQuery, Walked,
@@ -92,8 +93,8 @@ pub trait Backend: DurableBackend + BlobBackend + JobBackend {
     /// All metrics in the OpenMetrics text format.
     fn metrics_text(&self) -> Answer<'_, String>;
 
-    /// The invite token, which holds the mesh secret.
-    fn invite(&self) -> Answer<'_, String>;
+    /// The invite, which holds the mesh secret.
+    fn invite(&self) -> Answer<'_, Invite>;
 }
 
 /// What the node waits for before it is ready.

@@ -300,7 +300,7 @@ fn schemas() -> Value {
     add("WhyMessage", why_message());
     add("WhyRecord", why_record());
     add("Standing", standing());
-    add("Invite", object(&[("invite", string())], &[]));
+    add("Invite", object(&[("invite", string()), ("this_machine_only", boolean())], &[]));
     add("Event", event());
     add("Error", error());
     blob::add_schemas(&mut schemas);

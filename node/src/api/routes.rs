@@ -341,7 +341,7 @@ async fn anomalies(call: Call) -> Result<HttpResponse, ApiError> {
 
 async fn invite(call: Call) -> Result<HttpResponse, ApiError> {
     let invite = call.wait(call.shared.backend.invite()).await?;
-    Ok(HttpResponse::Ok().json(InviteView { invite }))
+    Ok(HttpResponse::Ok().json(InviteView::from(&invite)))
 }
 
 async fn why_message(call: Call) -> Result<HttpResponse, ApiError> {

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
 pub use omnimesh_protocol::membership::MemberState;
+use omnimesh_protocol::mesh::Invite;
 pub use omnimesh_protocol::observer::AnomalyKind;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -382,6 +383,15 @@ pub enum Outcome {
 pub struct InviteView {
     /// The token that `omnimesh start --invite` takes.
     pub invite: String,
+    /// True if nobody can join with it but nodes on this machine, because the node has loopback addresses only.
+    #[serde(default)]
+    pub this_machine_only: bool,
+}
+
+impl From<&Invite> for InviteView {
+    fn from(invite: &Invite) -> Self {
+        InviteView { invite: invite.encode(), this_machine_only: invite.is_for_this_machine_only() }
+    }
 }
 
 impl fmt::Debug for InviteView {
@@ -689,7 +699,7 @@ mod tests {
 
     #[test]
     fn an_invite_is_not_printed_by_accident() {
-        let view = InviteView { invite: "secret token".to_owned() };
+        let view = InviteView { invite: "secret token".to_owned(), this_machine_only: false };
         assert!(!format!("{view:?}").contains("token"));
     }
 }

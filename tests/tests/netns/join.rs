@@ -1,5 +1,6 @@
 //! Hosts join by an address and hear each other.
 
+use omnimesh_protocol::mesh::Invite;
 use omnimesh_tests::lab;
 
 use crate::hosts::Hosts;
@@ -22,4 +23,13 @@ fn five_hosts_join_and_broadcast() {
         assert_eq!(addresses.len(), 4, "{addresses:?}");
         assert!(addresses.iter().all(|address| address.contains("/ip4/10.77.0.")), "{addresses:?}");
     }
+    // Who gets an invite is elsewhere.
+    let run = mesh.nodes[0].run(&["invite"]);
+    let invite = Invite::decode(&run.expect(0, &[]).stdout).expect("an invite");
+    assert!(!invite.bootstrap.is_empty() && run.stderr.is_empty(), "{run:?}");
+    assert!(
+        invite.bootstrap.iter().all(|address| address.contains("/ip4/10.77.0.")),
+        "{:?}",
+        invite.bootstrap
+    );
 }

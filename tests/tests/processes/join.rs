@@ -27,7 +27,7 @@ fn by_invite(transport: fn(Spec<'_>) -> Spec<'_>) {
     let mut first = transport(lab.node("first")).start();
     first.wait_ready();
     let invite = first.run(&["invite"]);
-    invite.expect(0, &[]);
+    invite.expect(0, &["works on this machine only"]);
     let file = lab.file("invite", &invite.stdout);
     let second = transport(lab.node("second")).args(&["--invite", file.to_str().unwrap()]).start();
     let third = transport(lab.node("third")).args(&["--invite", "-"]).input(&invite.stdout).start();

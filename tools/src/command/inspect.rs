@@ -27,6 +27,12 @@ const POLL: Duration = Duration::from_millis(100);
 
 pub(super) fn invite(globals: &Globals) -> Result<(), CliError> {
     let view: InviteView = Client::new(globals)?.get("/api/v1/invite")?;
+    if view.this_machine_only {
+        output::tell(
+            "this invite works on this machine only, since the node listens on loopback alone: for other machines, start it with \
+             --listen /ip4/0.0.0.0/tcp/7411, or set network.external to where they reach it",
+        );
+    }
     match globals.output {
         Format::Table => output::text(&view.invite),
         Format::Json => output::document(&view),

@@ -23,7 +23,7 @@ async fn answers_are_the_documents() {
         ("/api/v1/peers", json!([sample_peer()])),
         ("/api/v1/step", json!(sample_step())),
         ("/api/v1/anomalies", json!([sample_anomaly()])),
-        ("/api/v1/invite", json!({"invite": "omnimesh-invite"})),
+        ("/api/v1/invite", json!({"invite": sample_invite().encode(), "this_machine_only": true})),
         ("/api/v1/openapi.json", openapi::document()),
         (&known, json!(sample_why())),
     ] {
@@ -136,7 +136,7 @@ fn the_schemas_describe_the_documents_exactly() {
         ("WhyMessage", json!(sample_why())),
         ("WhyRecord", json!(sample_why().records[0])),
         ("Standing", json!(sample_why().standings[0])),
-        ("Invite", json!(InviteView { invite: "x".to_owned() })),
+        ("Invite", json!(InviteView::from(&sample_invite()))),
         ("Event", json!(sample_event())),
         ("Error", error(ErrorCode::BadRequest)),
         ("Error", error(ErrorCode::Timeout)),

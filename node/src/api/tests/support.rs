@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use omnimesh_protocol::Mesh;
 use omnimesh_protocol::config::{ApiConfig, Part};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::id::{MeshId, MessageId, NodeId, Phase, Seq, Step};
+use omnimesh_protocol::mesh::Invite;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -182,9 +184,13 @@ impl Backend for Memory {
         self.answer(encoded.map(|()| text).map_err(|error| BackendError::Internal(error.to_string())))
     }
 
-    fn invite(&self) -> Answer<'_, String> {
-        self.answer(Ok("omnimesh-invite".to_owned()))
+    fn invite(&self) -> Answer<'_, Invite> {
+        self.answer(Ok(sample_invite()))
     }
+}
+
+pub(super) fn sample_invite() -> Invite {
+    Invite::new(Mesh::open("api").unwrap(), ["/ip4/127.0.0.1/tcp/1".to_owned()])
 }
 
 pub(super) fn sample_status() -> Status {
