@@ -146,6 +146,7 @@ impl NodeBackend {
             addresses: member.addresses,
             last_seen_ms: if member.id == inner.me { 0 } else { millis(now.since(member.last_seen)) },
             rtt_ms: member.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            this_node: member.id == inner.me,
         };
         Ok(members.into_iter().map(view).collect())
     }

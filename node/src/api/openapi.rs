@@ -400,6 +400,7 @@ fn member() -> Value {
             ("addresses", strings()),
             ("last_seen_ms", count()),
             ("rtt_ms", nullable(number())),
+            ("this_node", boolean()),
         ],
         &[],
     )

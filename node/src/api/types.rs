@@ -107,6 +107,9 @@ pub struct Member {
     pub last_seen_ms: u64,
     /// Round-trip time, when it is connected and measured.
     pub rtt_ms: Option<f64>,
+    /// Whether it is the node that answers.
+    #[serde(default)]
+    pub this_node: bool,
 }
 
 /// A connected peer: `GET /api/v1/peers` answers a list.

@@ -51,7 +51,10 @@ fn the_documents_have_their_fields() {
         let known = other.is_some_and(|other| other["rtt_ms"].is_number() && other["step"].is_u64());
         check(known, || members.to_string()).map(|()| members)
     });
-    members.as_array().unwrap().iter().for_each(|member| assert_fields(member, &member_fields));
+    for member in members.as_array().unwrap() {
+        assert_fields(member, &member_fields);
+        assert_eq!(member["this_node"], member["peer_id"] == a.peer_id(), "{member}");
+    }
     let lines = a.run(&["members", "--output", "ndjson"]).lines();
     assert_eq!(lines.len(), 2, "one document on each line");
 

@@ -115,7 +115,7 @@ pub(super) fn members(globals: &Globals) -> Result<(), CliError> {
             member.peer_id.to_string(),
             state(member.state).to_owned(),
             member.step.map_or_else(|| "-".to_owned(), |step| step.to_string()),
-            format!("{} ms", member.last_seen_ms),
+            if member.this_node { "this node".to_owned() } else { format!("{} ms", member.last_seen_ms) },
             millis(member.rtt_ms),
             member.addresses.join(" "),
         ]

@@ -242,18 +242,39 @@ fn lists_are_tables_or_what_the_node_sent() {
     let members = serde_json::json!([{
         "peer_id": id, "state": "alive", "step": 7, "addresses": ["/ip4/127.0.0.1/tcp/1"],
         "last_seen_ms": 12, "rtt_ms": 0.5, "later": 1,
+    }, {
+        "peer_id": Identity::from_seed(&[2; 32]).id(), "state": "alive", "step": 7, "addresses": [], "last_seen_ms": 0,
+        "rtt_ms": null, "this_node": true,
     }]);
     let (home, _api) =
         node(vec![json("200 OK", &members), json("200 OK", &members), json("200 OK", &members)]);
     assert_eq!(run(home.path(), &["members", "--output", "json"]).json(), members);
     let line = run(home.path(), &["members", "--output", "ndjson"]).stdout;
-    assert_eq!(serde_json::from_str::<serde_json::Value>(line.trim_end()).unwrap(), members[0]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(line.lines().next().unwrap()).unwrap(), members[0]);
     let table = run(home.path(), &["members"]).stdout;
     let lines: Vec<_> = table.lines().collect();
     assert!(lines[0].starts_with("PEER ID") && lines[0].contains("LAST SEEN"), "{table}");
     assert!(
         lines[1].starts_with(&id.to_string()) && lines[1].contains("alive") && lines[1].contains("0.5 ms")
     );
+    assert!(lines[1].contains("12 ms") && !lines[1].contains("this node"), "{table}");
+    assert!(lines[2].contains("this node") && !lines[2].contains("0 ms"), "{table}");
+}
+
+#[test]
+fn an_invite_for_this_machine_only_is_said_to_be_that() {
+    let invite =
+        |only: bool| json("200 OK", &serde_json::json!({"invite": "token", "this_machine_only": only}));
+    let older = json("200 OK", &serde_json::json!({"invite": "token"}));
+    let (home, _api) = node(vec![invite(true), invite(true), invite(false), older]);
+    let told = run(home.path(), &["invite"]);
+    assert_eq!((told.code, told.stdout.as_str()), (0, "token\n"), "what is saved is the token alone");
+    assert!(told.stderr.contains("works on this machine only"), "{}", told.stderr);
+    assert_eq!(run(home.path(), &["invite", "--output", "json"]).json()["this_machine_only"], true);
+    for what in ["leads elsewhere", "is of an older node"] {
+        let quiet = run(home.path(), &["invite"]);
+        assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("token\n", ""), "{what}");
+    }
 }
 
 #[test]

@@ -228,6 +228,7 @@ pub(super) fn sample_member() -> Member {
         addresses: Vec::new(),
         last_seen_ms: 0,
         rtt_ms: None,
+        this_node: true,
     }
 }
 
