@@ -39,5 +39,5 @@ pub use message::Message;
 pub use network::{MeshNetwork, NetworkError};
 pub use node::channels::{PublishError, Subscription};
 pub use node::start::{NodeOptions, StartError};
-pub use node::{MeshNode, Stopped};
+pub use node::{MeshNode, Outset, Stopped};
 pub use settings::SettingError;

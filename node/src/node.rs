@@ -32,6 +32,20 @@ use crate::metrics::Latest;
 #[error("the node has stopped")]
 pub struct Stopped;
 
+/// What a node knows of others when it starts, and so what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outset {
+    /// Bootstrap addresses that it dials.
+    pub bootstrap: usize,
+    /// Peers that an earlier run of it has met, which it dials as well.
+    pub met: usize,
+    /// Whether it looks for others on the local network.
+    pub searches: bool,
+    /// How long it waits for somebody's step before it takes part without: not at all if it founds the mesh. `None` if
+    /// it cannot, because no earlier run of it has had the mesh's time.
+    pub alone_after: Option<Duration>,
+}
+
 /// A running node. Cheap to clone; the node runs until [`MeshNode::shutdown`], or until its actix system ends.
 ///
 /// Two nodes in one process, over libp2p's memory transport:
@@ -71,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) common: Common,
     pub(crate) clock: SharedClock,
     pub(crate) external: Vec<Multiaddr>,
+    pub(crate) outset: Outset,
     pub(crate) registry: Registry,
     pub(crate) latest: Latest,
     pub(crate) audit: Option<AuditLog>,
@@ -121,6 +136,11 @@ impl MeshNode {
     /// the node has no others.
     pub fn invite(&self) -> Invite {
         invite(&self.0)
+    }
+
+    /// What it knew when it started, and so what it waits for.
+    pub fn outset(&self) -> Outset {
+        self.0.outset
     }
 
     /// Waits until the node has the mesh's step, and so takes part.

@@ -145,6 +145,7 @@ impl MeshNode {
         // What fails most, fails before there are actors: those want to be stopped in good order.
         let started = Network::start(peer::keypair(&options.identity), swarm_config, &mut registry).await?;
         let starter = Starter::new(&options, &mut kept, &external, &common, &clock, surroundings)?;
+        let outset = starter.outset();
         let links = starter.start()?;
         common.link(&links);
 
@@ -156,6 +157,7 @@ impl MeshNode {
             common,
             clock,
             external,
+            outset,
             registry,
             latest,
             audit: kept.audit.clone(),

@@ -88,6 +88,38 @@ fn the_line_that_was_printed_joins() {
     exchange(&mut [first, second]);
 }
 
+#[track_caller]
+fn says(node: &Node<'_>, line: &str) {
+    wait_for(&format!("{} to say {line:?}", node.name()), SOON, || {
+        let log = node.log();
+        check(log.lines().any(|said| said == line), || log)
+    });
+}
+
+#[test]
+fn a_node_says_whom_it_waits_for() {
+    let lab = lab!();
+    let mut first = lab.node("first").open("demo").start();
+    says(&first, "peers       none known yet: it waits for others to join");
+    let bootstrap = first.address();
+    let mut second = lab.node("second").open("demo").args(&["--bootstrap", &bootstrap]).start();
+    says(&second, "peers       it dials 1 bootstrap address, and takes part once one answers");
+    first.wait_ready();
+    second.wait_ready();
+    // Stopped in good order, they keep what they know.
+    for node in [&mut first, &mut second] {
+        node.signal("TERM");
+        assert_eq!(node.wait_exit(), 0, "{}", node.log());
+        node.restart();
+    }
+    let alone = "and goes on alone if nobody is there within 5 s";
+    says(&first, &format!("peers       it looks for the 1 peer that it has met, {alone}"));
+    says(
+        &second,
+        &format!("peers       it dials 1 bootstrap address and the 1 peer that it has met, {alone}"),
+    );
+}
+
 /// Two nodes that know each other's address, but not each other's mesh: nothing passes, and both say why.
 fn strangers(ours: &mut Node<'_>, theirs: &mut Node<'_>) {
     const WHY: &str = "another mesh name or secret";

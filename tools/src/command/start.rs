@@ -9,9 +9,9 @@ use std::time::Duration;
 use omnimesh_node::data_dir::{DataDir, StoredMesh, read_mesh, read_secret};
 use omnimesh_node::store::StoreError;
 use omnimesh_node::store::log::OpenError;
-use omnimesh_node::{MeshNode, NodeOptions, StartError};
+use omnimesh_node::{MeshNode, NodeOptions, Outset, StartError};
 use omnimesh_protocol::config::{MESH_NAME_DEFAULT, MeshConfig, SecretHex};
-use omnimesh_protocol::mesh::{Invite, Mesh, MeshSecret};
+use omnimesh_protocol::mesh::{Invite, Mesh, MeshSecret, is_loopback};
 
 use crate::cli::{Globals, StartArgs};
 use crate::error::{CliError, Code};
@@ -175,9 +175,35 @@ fn announce(node: &MeshNode, mesh: &Mesh, dir: &DataDir) {
         format!("omnimesh start --invite FILE   (FILE holds what `omnimesh invite --data-dir {path}` prints)")
     };
     output::tell(&format!("join        {join}"));
-    output::tell(
-        "            on this machine, add: --data-dir DIR --listen /ip4/127.0.0.1/tcp/0 --api 127.0.0.1:0",
-    );
+    let here = "add: --data-dir DIR --listen /ip4/127.0.0.1/tcp/0 --api 127.0.0.1:0";
+    output::tell(&match addresses.iter().all(|address| is_loopback(address)) {
+        false => format!("            on this machine, {here}"),
+        true => format!("            on this machine only, as it listens on loopback alone; {here}"),
+    });
+    output::tell(&format!("peers       {}", expectation(node.outset())));
+}
+
+/// Whom a node waits for that has just started, and for how long.
+fn expectation(outset: Outset) -> String {
+    let Outset { bootstrap, met, searches, alone_after } = outset;
+    let those =
+        |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let who = match (bootstrap, met) {
+        (0, 0) if searches => "none known yet: it looks for them on the local network".to_owned(),
+        (0, 0) => "none known yet: it waits for others to join".to_owned(),
+        (0, _) => format!("it looks for the {} that it has met", those(met, "peer", "peers")),
+        (_, 0) => format!("it dials {}", those(bootstrap, "bootstrap address", "bootstrap addresses")),
+        _ => format!(
+            "it dials {} and the {} that it has met",
+            those(bootstrap, "bootstrap address", "bootstrap addresses"),
+            those(met, "peer", "peers")
+        ),
+    };
+    match alone_after {
+        Some(time) if time.is_zero() => who,
+        Some(time) => format!("{who}, and goes on alone if nobody is there within {} s", time.as_secs_f64()),
+        None => format!("{who}, and takes part once one answers"),
+    }
 }
 
 fn with_peer(address: &str, peer_id: &str) -> String {
@@ -186,8 +212,7 @@ fn with_peer(address: &str, peer_id: &str) -> String {
 
 /// The address that most likely works from elsewhere.
 fn reachable(addresses: &[String]) -> Option<&String> {
-    let loopback = |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
-    addresses.iter().find(|address| !loopback(address)).or(addresses.first())
+    addresses.iter().find(|address| !is_loopback(address)).or(addresses.first())
 }
 
 /// An invite from a file, from standard input (`-`), or given itself.
@@ -300,6 +325,26 @@ mod tests {
         assert_eq!(wanted_mesh(&config, None).unwrap_err().code, Code::Refused);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(wanted_mesh(&config, None).unwrap().unwrap().mesh.name(), "omnimesh");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said() {
+        let alone = Outset { bootstrap: 0, met: 0, searches: false, alone_after: Some(Duration::ZERO) };
+        assert_eq!(expectation(alone), "none known yet: it waits for others to join");
+        let restarted = Outset { alone_after: Some(Duration::from_secs(5)), ..alone };
+        assert_eq!(
+            expectation(restarted),
+            "none known yet: it waits for others to join, and goes on alone if nobody is there within 5 s"
+        );
+        assert!(
+            expectation(Outset { met: 1, ..restarted })
+                .starts_with("it looks for the 1 peer that it has met, and")
+        );
+        let new = Outset { bootstrap: 2, met: 0, searches: true, alone_after: None };
+        assert_eq!(expectation(new), "it dials 2 bootstrap addresses, and takes part once one answers");
+        let both = expectation(Outset { met: 3, ..new });
+        assert!(both.starts_with("it dials 2 bootstrap addresses and the 3 peers that it has met"), "{both}");
+        assert!(expectation(Outset { bootstrap: 0, ..new }).contains("looks for them on the local network"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use omnimesh_protocol::log::Start;
 use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::{Mesh, NodeId, observer};
 
+use super::super::Outset;
 use super::{Kept, NodeOptions, StartError, Surroundings, verification_pool};
 use crate::actors::author::{self, AuthorActor};
 use crate::actors::blob::BlobActor;
@@ -90,6 +91,18 @@ impl<'a> Starter<'a> {
             is_founder,
             is_plugged,
         })
+    }
+
+    /// What it knows of others.
+    pub(super) fn outset(&self) -> Outset {
+        let config = &self.options.config;
+        let grace = self.kept.offset.is_some().then(|| settings::step(config).grace);
+        Outset {
+            bootstrap: self.bootstrap.len(),
+            met: self.kept.book.len(),
+            searches: config.network.mdns,
+            alone_after: if self.is_founder { Some(Duration::ZERO) } else { grace },
+        }
     }
 
     /// Starts them all. They wait until they are linked, and told to begin.
