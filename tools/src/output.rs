@@ -1,6 +1,6 @@
 //! What commands print. Standard output is data, standard error is for people.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, StdoutLock, Write};
 
 use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
@@ -79,6 +79,47 @@ pub(crate) fn text(text: &str) -> Result<(), CliError> {
         out.write_all(b"\n")?;
     }
     Ok(out.flush()?)
+}
+
+/// Writes content of any kind to standard output as it is. On a terminal it ends with a line's end, for what comes after it.
+pub(crate) fn content<T>(
+    write: impl FnOnce(&mut Content<StdoutLock<'static>>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let mut out = Content { out: io::stdout().lock(), last: None };
+    let done = write(&mut out);
+    // Also after a part of it: what went wrong is told on a line of its own.
+    let ended = out.end(io::stdout().is_terminal());
+    let done = done?;
+    ended?;
+    Ok(done)
+}
+
+/// Where [`content`] is written.
+pub(crate) struct Content<W> {
+    out: W,
+    /// The last byte, if there was any.
+    last: Option<u8>,
+}
+
+impl<W: Write> Content<W> {
+    fn end(&mut self, is_terminal: bool) -> io::Result<()> {
+        if is_terminal && self.last.is_some_and(|last| last != b'\n') {
+            self.out.write_all(b"\n")?;
+        }
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Write for Content<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.last = bytes.get(..written).and_then(<[u8]>::last).copied().or(self.last);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Tells people something; lost if nobody listens.
@@ -164,6 +205,21 @@ mod tests {
     #[test]
     fn foreign_text_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\n\u{202e}ü"), "a\\u{1b}[2Jb\\n\\u{202e}ü");
+    }
+
+    #[test]
+    fn content_ends_its_line_on_a_terminal_and_is_as_it_is_elsewhere() {
+        let shown = |parts: &[&[u8]], is_terminal| {
+            let mut content = Content { out: Vec::new(), last: None };
+            parts.iter().for_each(|part| content.write_all(part).unwrap());
+            content.end(is_terminal).unwrap();
+            String::from_utf8(content.out).unwrap()
+        };
+        let parts: [&[u8]; 3] = [b"a\n", b"b", b""];
+        assert_eq!((shown(&parts, true), shown(&parts, false)), ("a\nb\n".to_owned(), "a\nb".to_owned()));
+        for ended in [&[b"b" as &[u8], b"a\n"][..], &[]] {
+            assert_eq!(shown(ended, true), shown(ended, false), "nothing is added");
+        }
     }
 
     #[test]

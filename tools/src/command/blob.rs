@@ -1,7 +1,7 @@
 //! `blob`: content by its hash.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use omnimesh_node::api::types::{Blob, BlobPut};
@@ -81,10 +81,7 @@ fn put(globals: &Globals, file: &Path, pin: bool) -> Result<(), CliError> {
 fn get(globals: &Globals, args: &GetArgs) -> Result<(), CliError> {
     let client = Client::new(globals)?;
     let Some(to) = &args.out else {
-        let mut out = io::stdout().lock();
-        client.download(&path(&args.hash), &mut out)?;
-        let failed = |error| CliError::new(Code::Failed, format!("cannot write the blob: {error}"));
-        return out.flush().map_err(failed);
+        return output::content(|out| client.download(&path(&args.hash), out)).map(|_| ());
     };
     if fs::symlink_metadata(to).is_ok() {
         let message = format!("{} is there already", to.display());

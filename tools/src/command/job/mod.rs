@@ -6,7 +6,6 @@ mod submit;
 mod wait;
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use omnimesh_node::api::types::{
@@ -310,11 +309,6 @@ pub(super) fn workers(globals: &Globals) -> Result<(), CliError> {
             labels.join(" "),
         ]
     })
-}
-
-/// Writes to a terminal or a pipe, whatever is there.
-fn flush() -> Result<(), CliError> {
-    Ok(io::stdout().lock().flush()?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use omnimesh_protocol::compute::BlobRef;
 use serde_json::json;
 
 use super::super::inspect::typed;
-use super::{each_task, flush, path};
+use super::{each_task, path};
 use crate::cli::{Globals, ResultArgs};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
@@ -29,8 +29,7 @@ pub(super) fn result(globals: &Globals, args: &ResultArgs) -> Result<(), CliErro
     }
     let blobs = blobs(&client, &detail, output)?;
     let Some(to) = &args.out else {
-        copy(&client, &blobs, &mut io::stdout().lock())?;
-        return flush();
+        return output::content(|out| copy(&client, &blobs, out)).map(|_| ());
     };
     if fs::symlink_metadata(to).is_ok() {
         let message = format!("{} is there already", to.display());
