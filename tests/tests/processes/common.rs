@@ -1,6 +1,9 @@
 //! What the tests of several nodes share.
 
+use std::time::Duration;
+
 use omnimesh_tests::{Lab, Node, SOON, Subscriber, check, wait_for};
+use serde_json::Value;
 
 /// The channel of the tests.
 pub(crate) const NEWS: &str = "news";
@@ -38,6 +41,15 @@ pub(crate) fn all_see(observers: &[Node<'_>], others: &[Node<'_>], state: &str) 
         }
     }
     Ok(())
+}
+
+/// Waits until a node sees that a job has ended, and gives what it shows of it.
+#[track_caller]
+pub(crate) fn wait_job_ended(node: &Node<'_>, id: &str, limit: Duration) -> Value {
+    wait_for(&format!("{} to see the end of the job", node.name()), limit, || {
+        let job = node.view(&format!("jobs/{id}"))?;
+        check(job["state"] != "RUNNING", || job["counts"].to_string()).map(|()| job)
+    })
 }
 
 /// A node and its subscription to the news.

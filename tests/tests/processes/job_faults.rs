@@ -14,9 +14,8 @@ use omnimesh_tests::fixtures::word_count;
 use omnimesh_tests::{Node, check, lab, wait_for};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
 
-use crate::common::mesh;
+use crate::common::{mesh, wait_job_ended};
 
 /// How long a job may take: far more than it does.
 const ENDED_MAX: Duration = Duration::from_secs(600);
@@ -63,15 +62,6 @@ fn submit(node: &Node<'_>, job: &Path) -> String {
     submitted["id"].as_str().unwrap_or_else(|| panic!("no id: {submitted}")).to_owned()
 }
 
-fn wait_ended(node: &Node<'_>, id: &str) -> Value {
-    let mut job = Value::Null;
-    wait_for("the job to end", ENDED_MAX, || {
-        job = node.try_json(&["job", "show", id])?;
-        check(job["state"] != "RUNNING", || job["counts"].to_string())
-    });
-    job
-}
-
 fn result(node: &Node<'_>, id: &str, out: &Path) -> String {
     let _ = fs::remove_file(out);
     node.json(&["job", "result", id, "--out", out.to_str().unwrap()]);
@@ -86,7 +76,7 @@ fn words_are_counted_by_all_nodes() {
     let (text, counts) = text(size(24, 1024) << 20, 11);
     let job = word_count_job(lab.dir(), &text, if text.len() > 100 << 20 { "16MiB" } else { "1MiB" }, "");
     let id = submit(&nodes[0], &job);
-    let shown = wait_ended(&nodes[3], &id);
+    let shown = wait_job_ended(&nodes[3], &id, ENDED_MAX);
     assert_eq!(shown["state"], "SUCCEEDED", "{shown}");
     println!("{}", nodes[0].run(&["job", "show", &id]).stdout);
     for node in [&nodes[0], &nodes[4]] {
@@ -157,7 +147,7 @@ fn a_job_outlives_its_workers_and_who_submitted_it() {
         println!("the job was done before a third of it was seen: the submitter has lived");
         nodes[0].kill();
     }
-    let shown = wait_ended(&nodes[4], &id);
+    let shown = wait_job_ended(&nodes[4], &id, ENDED_MAX);
     assert_eq!(shown["state"], "SUCCEEDED", "{shown}");
     assert_eq!(result(&nodes[4], &id, &lab.dir().join("result")), counts);
     let commits = commits(&nodes[4]);

@@ -5,7 +5,7 @@ use std::fs;
 use omnimesh_tests::{SOON, check, lab, wait_for};
 use serde_json::{Value, json};
 
-use crate::common::mesh;
+use crate::common::{mesh, wait_job_ended};
 
 const JOB: &str = r#"
 name = "statistics"
@@ -45,10 +45,8 @@ fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
     assert_eq!((&done["state"], &done["progress"]), (&json!("SUCCEEDED"), &json!(1.0)), "{done}");
     let id = done["id"].as_str().unwrap();
     // Another node has it from the log, and takes the result from whoever holds it.
-    wait_for("the end of the job at another node", SOON, || {
-        let shown = nodes[2].view(&format!("jobs/{}", &id[..16]))?;
-        check(shown["state"] == json!("SUCCEEDED"), || shown["state"].to_string())
-    });
+    let seen = wait_job_ended(&nodes[2], &id[..16], SOON);
+    assert_eq!(seen["state"], json!("SUCCEEDED"), "{seen}");
     let report = nodes[2].run(&["job", "result", id, "--name", "report"]);
     let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
     assert!(report.to_string().contains("50000.5"), "the mean of 1 to 100,000: {report}");
