@@ -46,8 +46,11 @@ use super::wire::{Assignment, BATCH_MAX, Failure, Frame, MISSING_MAX, ResultItem
 pub struct Config {
     /// Attempts that run at once; 0 takes no work. Default 2: guess, the shell gives the number of threads.
     pub slots: u32,
-    /// Attempts that wait for a slot. Default 256 (guess): drivers give so many only if they are short.
+    /// Attempts that wait for a slot, at most. Default 256 (guess): so many only if they are short.
     pub queue_max: u32,
+    /// As many wait as are begun within this time, and one for each slot. Default 500 ms (guess): some round trips. What waits here
+    /// cannot be begun by somebody else who is quicker, nor can it be overtaken by what turns out to be urgent.
+    pub ahead: Duration,
     /// Attempts of one job, running and waiting. Default: no limit of its own.
     pub job_attempts_max: u32,
     /// Memory of all attempts that run together, by their limits. Default 2 GiB (guess).
@@ -76,6 +79,7 @@ impl Default for Config {
         Config {
             slots: 2,
             queue_max: 256,
+            ahead: Duration::from_millis(500),
             job_attempts_max: u32::MAX,
             memory_bytes: 2 << 30,
             input_bytes_max: 1 << 30,
@@ -235,6 +239,8 @@ pub struct State {
     held: Vec<Hash>,
     memory: u64,
     running: u32,
+    /// Rolling mean of how long runs take, in nanoseconds.
+    mean: Option<u64>,
     is_draining: bool,
     next_run: u64,
     stats: Stats,
@@ -273,6 +279,7 @@ impl State {
             held: Vec::new(),
             memory: 0,
             running: 0,
+            mean: None,
             is_draining: false,
             next_run: 0,
             stats: Stats::default(),
@@ -293,7 +300,7 @@ impl State {
             Input::Cancel { from, attempts } => {
                 attempts.into_iter().for_each(|attempt| self.on_cancel(from, attempt, out));
             }
-            Input::Done { run, done } => self.on_done(run, done),
+            Input::Done { run, done } => self.on_done(now, run, done),
             Input::Held(held) => {
                 self.held = held;
                 self.held.truncate(HELD_MAX);
@@ -368,7 +375,7 @@ impl State {
 
     /// Why an attempt is not taken.
     fn refusal(&self, assignment: &Assignment) -> Option<(FailReason, String)> {
-        let Config { slots, queue_max, memory_bytes, job_attempts_max, .. } = &self.config;
+        let Config { slots, memory_bytes, job_attempts_max, .. } = &self.config;
         if self.is_draining || *slots == 0 {
             return Some((FailReason::Unavailable, "takes no work at the moment".to_owned()));
         }
@@ -403,8 +410,8 @@ impl State {
             let detail = format!("the inputs have {inputs} bytes, more than fit here (compute.input_bytes)");
             return Some((FailReason::Unavailable, detail));
         }
-        let all = u64::from(*slots) + u64::from(*queue_max);
-        if self.tasks.len() as u64 >= all {
+        let all = slots.saturating_add(self.waiting_max());
+        if self.tasks.len() as u64 >= u64::from(all) {
             return Some((FailReason::Busy, format!("has {all} attempts (compute.slots, compute.queue)")));
         }
         let of_job = self.tasks.values().filter(|task| task.assignment.job == assignment.job).count() as u64;
@@ -477,12 +484,16 @@ impl State {
         }
     }
 
-    fn on_done(&mut self, run: RunId, done: Done) {
+    fn on_done(&mut self, now: Time, run: RunId, done: Done) {
         // One that was stopped is not known any more.
         let Some(task) = self.runs.get(&run).copied().and_then(|key| self.remove(&key)) else { return };
         let key = task.assignment.key;
         match done {
             Done::Output { result, cpu_ms, wall_ms } => {
+                let took =
+                    crate::time::nanos(task.started.map_or(Duration::ZERO, |started| now.since(started)));
+                // An eighth of it is the newest.
+                self.mean = Some(self.mean.map_or(took, |mean| mean / 8 * 7 + took / 8));
                 self.done.put(key, (result, cpu_ms, wall_ms));
                 let statement = Statement { key, result };
                 for (driver, attempt) in task.askers {
@@ -524,10 +535,17 @@ impl State {
         }
     }
 
+    /// How many attempts may wait.
+    fn waiting_max(&self) -> u32 {
+        let Config { slots, queue_max, ahead, .. } = &self.config;
+        let within = self.mean.map_or(0, |mean| u64::from(*slots) * crate::time::nanos(*ahead) / mean.max(1));
+        u32::try_from(within).unwrap_or(u32::MAX).max(*slots).min(*queue_max)
+    }
+
     fn offer_of(&self, driver: &NodeId) -> Offer {
         let config = &self.config;
         let slots = if self.is_draining { 0 } else { config.slots };
-        let all = if self.is_draining { 0 } else { slots.saturating_add(config.queue_max) };
+        let all = if self.is_draining { 0 } else { slots.saturating_add(self.waiting_max()) };
         let of_driver = |task: &&Task| task.askers.iter().any(|(asker, _)| asker == driver);
         let own = u32::try_from(self.tasks.values().filter(of_driver).count()).unwrap_or(u32::MAX);
         let active = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);

@@ -1,15 +1,17 @@
 //! One driver by itself: workers answer and others write as a test wants it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::compute::driver::{Config, Event, Input, Output, State, Timer};
 use omnimesh_protocol::compute::job::{Align, Each, InputSpec, JobSpec, Source, TaskSpec};
-use omnimesh_protocol::compute::ledger::{CATEGORY, Commit, JobState, Operation, Outcome, Part, TaskState};
+use omnimesh_protocol::compute::ledger::{
+    CATEGORY, Commit, FailReason, JobState, Operation, Outcome, Part, TaskState,
+};
 use omnimesh_protocol::compute::placement::Offer;
 use omnimesh_protocol::compute::statement::{SignedResults, Statement};
-use omnimesh_protocol::compute::wire::{Assignment, ResultItem};
+use omnimesh_protocol::compute::wire::{Assignment, Failure, ResultItem};
 use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::Entry;
@@ -368,6 +370,70 @@ fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
     assert!(bench.asked(FIRST).is_empty(), "it has not taken half as long again as the others");
     bench.wait(Duration::from_millis(300));
     assert_eq!(bench.asked(FIRST).len(), 1);
+}
+
+#[test]
+fn the_last_tasks_are_given_to_more_while_most_workers_are_idle() {
+    let mut bench = Bench::new(40);
+    let job = bench.submit(chain(3));
+    let asked = bench.asked(FIRST);
+    asked.iter().for_each(|asked| bench.begin(asked));
+    bench.wait(Duration::from_millis(200));
+    let more = bench.asked(FIRST);
+    assert_eq!((asked.len(), more.len()), (3, 2));
+    // That one of them fails is not held against the task, and it is not asked again and again.
+    let failed = |asked: &(NodeId, Assignment)| Input::Failed {
+        from: asked.0,
+        failures: vec![Failure {
+            attempt: asked.1.attempt,
+            reason: FailReason::Program,
+            detail: "trap".to_owned(),
+            missing: Vec::new(),
+        }],
+    };
+    bench.give(failed(&more[0]));
+    bench.give(failed(&more[1]));
+    bench.wait(Duration::from_secs(1));
+    assert!(bench.asked(FIRST).is_empty());
+    bench.answer(&asked[0], blob("right"));
+    bench.answer(&asked[1], blob("a lie"));
+    bench.answer(&asked[2], blob("right"));
+    let last = bench.asked(FIRST);
+    assert_eq!(last.len(), 1, "for the vote against");
+    bench.answer(&last[0], blob("right"));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("right")));
+}
+
+#[test]
+fn where_results_are_compared_the_copies_of_short_tasks_come_last() {
+    let mut bench = Bench::new(3);
+    let mut spec = chain(2);
+    spec.inputs[0].blob.size = 100_000;
+    bench.submit(spec);
+    let tasks = |assigned: &[(NodeId, Assignment)]| -> BTreeSet<u32> {
+        assigned.iter().map(|(_, assignment)| assignment.task.chunk).collect()
+    };
+    let first = std::mem::take(&mut bench.assigned);
+    assert_eq!((first.len(), tasks(&first).len()), (24, 24), "first each by one worker");
+    // Some of each worker.
+    let (long, short): (Vec<_>, Vec<_>) = (0..).zip(first.clone()).partition(|(place, _)| place % 8 < 3);
+    let without = |found: Vec<(i32, _)>| found.into_iter().map(|(_, asked)| asked).collect::<Vec<_>>();
+    let (long, short) = (without(long), without(short));
+    long.iter().for_each(|asked| bench.begin(asked));
+    bench.wait(Duration::from_secs(3));
+    short.iter().for_each(|asked| bench.begin(asked));
+    long.iter().for_each(|asked| bench.answer(asked, blob("a")));
+    let second = tasks(&std::mem::take(&mut bench.assigned));
+    assert!(second.is_disjoint(&tasks(&short)), "of these nobody knows how long they take");
+    let at_once = second.intersection(&tasks(&long)).count();
+    assert!(at_once >= 6, "what takes long is done by somebody else as soon as there is room: {at_once}");
+    bench.wait(Duration::from_millis(200));
+    short[..8].iter().for_each(|asked| bench.answer(asked, blob("b")));
+    let third = tasks(&std::mem::take(&mut bench.assigned));
+    assert!(third.is_disjoint(&tasks(&short)), "what is short waits behind those that nobody has done");
+    assert!(third.iter().any(|task| !tasks(&first).contains(task)), "of which there are some: {third:?}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn wanted(constraints: &Constraints) -> Wanted<'_> {
         inputs: &[],
         excluded: &nobody,
         slowness_max: u64::MAX,
+        is_urgent: false,
     }
 }
 
@@ -179,6 +180,25 @@ fn the_slow_get_what_nobody_faster_could_do() {
             pool.on_failure(Time::ZERO, node(0));
         }
         assert!(pool.pick(&wanted, &mut rng).is_some(), "{}", strategy.code());
+    }
+}
+
+#[test]
+fn what_is_waited_for_goes_to_who_has_shown_how_fast_it_is() {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    let second = Duration::from_secs(1);
+    for strategy in Strategy::ALL {
+        let mut pool = pool(strategy, 5, 1);
+        pool.on_assigned(Time::ZERO, node(2));
+        pool.on_success(Time::ZERO, node(2), second, Some(second));
+        let constraints = Constraints::default();
+        let urgent = Wanted { is_urgent: true, ..wanted(&constraints) };
+        for _ in 0..20 {
+            assert_eq!(pool.pick(&urgent, &mut rng), Some(node(2)), "{}", strategy.code());
+        }
+        pool.on_assigned(Time::ZERO, node(2));
+        let other = pool.pick(&urgent, &mut rng);
+        assert!(other.is_some_and(|other| other != node(2)), "{}: anybody else, then", strategy.code());
     }
 }
 

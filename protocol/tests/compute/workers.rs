@@ -1,6 +1,7 @@
 //! The rules of a worker, one by one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use omnimesh_protocol::compute::job::{Action, Limits, Params};
 use omnimesh_protocol::compute::ledger::FailReason;
@@ -13,6 +14,7 @@ use rand_core::SeedableRng;
 use crate::mesh::MESH;
 
 struct Bench {
+    now: Time,
     state: State,
     rng: rand_chacha::ChaCha8Rng,
 }
@@ -24,7 +26,7 @@ impl Bench {
     fn new(config: Config) -> Self {
         let identity = Identity::from_seed(&[9; 32]);
         let state = State::new(config, identity, MESH, Time::ZERO, &mut Outbox::new());
-        let mut bench = Bench { state, rng: rand_chacha::ChaCha8Rng::seed_from_u64(0) };
+        let mut bench = Bench { now: Time::ZERO, state, rng: rand_chacha::ChaCha8Rng::seed_from_u64(0) };
         bench.give(Input::Connected(A));
         bench.give(Input::Connected(B));
         bench
@@ -33,9 +35,9 @@ impl Bench {
     /// What comes of an input, and of the flush after it.
     fn give(&mut self, input: Input) -> Vec<Output> {
         let mut out = Outbox::new();
-        self.state.handle(Time::ZERO, input, &mut self.rng, &mut out);
+        self.state.handle(self.now, input, &mut self.rng, &mut out);
         self.state.check_invariants();
-        self.state.handle(Time::ZERO, Input::Flush, &mut self.rng, &mut out);
+        self.state.handle(self.now, Input::Flush, &mut self.rng, &mut out);
         assert!(!self.state.wants_flush());
         out.drain().collect()
     }
@@ -109,6 +111,39 @@ fn failures_are_not_remembered() {
     let failed = Done::Failed { reason: FailReason::Program, detail: "é".repeat(500), missing: Vec::new() };
     assert_eq!(failures(&bench.give(Input::Done { run, done: failed })), [(A, 1, FailReason::Program)]);
     assert_eq!(runs(&bench.assign(A, 2, 5)).len(), 1);
+}
+
+#[test]
+fn only_so_much_waits_as_can_begin_soon() {
+    let mut bench = Bench::new(Config { slots: 2, ahead: Duration::from_millis(500), ..Config::default() });
+    let taken = |bench: &mut Bench, keys: std::ops::Range<u8>| {
+        let refused = |key: u8| failures(&bench.assign(A, u64::from(key), key)).len();
+        let count = keys.len();
+        count - keys.map(refused).sum::<usize>()
+    };
+    assert_eq!(
+        taken(&mut bench, 0..20),
+        4,
+        "one for each slot waits as long as nobody knows how long they take"
+    );
+    // Runs are numbered as they come.
+    let mut next = 0;
+    let mut finish = |bench: &mut Bench, after: Duration| {
+        bench.now = bench.now + after;
+        while bench.state.active() > 0 {
+            bench.give(Input::Done { run: RunId(next), done: done() });
+            next += 1;
+        }
+    };
+    finish(&mut bench, Duration::from_secs(4));
+    assert_eq!(taken(&mut bench, 20..40), 4, "they take long");
+    for round in 0..60 {
+        finish(&mut bench, Duration::from_millis(10));
+        taken(&mut bench, 40 + 2 * round..42 + 2 * round);
+        bench.state.check_invariants();
+    }
+    finish(&mut bench, Duration::from_millis(10));
+    assert!(taken(&mut bench, 160..255) > 50, "they are short by now");
 }
 
 #[test]

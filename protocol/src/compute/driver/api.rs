@@ -48,7 +48,7 @@ pub struct Config {
     pub idle_factor: u64,
     /// So many times have to be known first. Default 5 (guess).
     pub straggler_samples_min: usize,
-    /// Additional attempts of a task at once. Default 2 (guess).
+    /// Additional attempts of a task at once; twice as many while workers are idle anyway. Default 2 (guess).
     pub copies_max: u8,
     /// How much longer than its own limit an attempt may be silent before it counts as lost. Default 15 s (guess): to
     /// fetch inputs. Inputs of which 10 MB/s would take longer than that get that time.
@@ -60,6 +60,13 @@ pub struct Config {
     /// Outputs of at most so many bytes are fetched by the driver's node as well. Default 1 MiB (guess). Others
     /// are made again if their only holder is lost.
     pub keep_bytes_max: u64,
+}
+
+impl Config {
+    /// Additional attempts of a task at once, now.
+    pub(super) fn copies_max_now(&self, is_idle: bool) -> u8 {
+        if is_idle { self.copies_max.saturating_mul(2) } else { self.copies_max }
+    }
 }
 
 impl Default for Config {

@@ -44,7 +44,7 @@ impl State {
         let holder = view.holder();
         if holder.node == self.me {
             if !self.runs.contains_key(&job) {
-                self.start(job, out);
+                self.start(now, job, out);
             }
             return;
         }
@@ -82,10 +82,10 @@ impl State {
         others.filter(|node| rank(node) > mine).count() as u64
     }
 
-    fn start(&mut self, job: JobId, out: &mut Outbox<Output>) {
+    fn start(&mut self, now: Time, job: JobId, out: &mut Outbox<Output>) {
         let Some(view) = self.ledger.job(&job) else { return };
-        let mut run = Run::new(view.plan().families(), view.dissenters());
-        run.wants.extend(view.ready());
+        let mut run = Run::new(view.plan(), view.dissenters());
+        view.ready().for_each(|task| run.want(task, now));
         self.runs.insert(job, run);
         self.taking.remove(&job);
         out.push(Output::Event(Event::Driving(job)));

@@ -28,6 +28,10 @@
 //! [`Config::losses_max`] times. A lack of room is no failure: the task waits until there is some. So every task ends, with
 //! the job's deadline at the latest.
 //!
+//! # Who comes first
+//! What others wait for, then what is long, as far as that is known: where results are compared, the first worker for a task shows it to
+//! those that come after, and the copies of the short ones fill the gaps at the end (`wants.rs`).
+//!
 //! # What takes long
 //! An attempt that has not begun is taken back when it waits at a worker that shows to be slow, or when somebody could begin it at
 //! once. One that has begun and takes much longer than its like gets a copy elsewhere, while there is room; one that takes
@@ -46,10 +50,12 @@
 
 mod api;
 mod duty;
+mod late;
 mod place;
 mod results;
 mod run;
 mod state;
+mod wants;
 
 pub use api::{Config, Event, Finding, Input, Output, Refusal, Timer};
 pub use state::{Progress, State};

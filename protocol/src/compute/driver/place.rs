@@ -1,17 +1,14 @@
-//! Gives tasks to workers, and looks after attempts.
+//! Gives tasks to workers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand_core::Rng;
 use smallvec::SmallVec;
 
 use crate::compute::id::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
-use crate::compute::job::Limits;
-use crate::compute::ledger::{FailReason, Part};
+use crate::compute::ledger::Part;
 use crate::compute::placement::{Unplaced, Wanted};
-use crate::compute::wire::{Assignment, BATCH_MAX, FRAME_BYTES_MAX, Failure};
+use crate::compute::wire::{Assignment, BATCH_MAX, FRAME_BYTES_MAX};
 use crate::id::NodeId;
 use crate::machine::Outbox;
 use crate::time::Time;
@@ -19,22 +16,12 @@ use crate::time::Time;
 use super::api::{Event, Output};
 use super::run::{Active, Attempt, Phase};
 use super::state::State;
+use super::wants::Place;
 
 /// Tasks of a job that are tried in vain before the next job has its turn.
 const TRIES: usize = 8;
-/// An attempt that takes so many times as long as another one of the same task is a straggler, in thousandths; and while workers
-/// have nothing else to do. Default: guesses.
-const VOTE_FACTOR: u32 = 3000;
-const VOTE_FACTOR_IDLE: u32 = 1500;
-/// Attempts that wait no longer than this are left where they are: they may have begun, and the news is on its way. Default:
-/// guess.
-const WAIT_MIN: Duration = Duration::from_secs(1);
-/// So long at most an attempt may wait at a worker that seems to have a slot for it. Default: guess.
-const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Blobs that count for locality.
 const NEAR_MAX: usize = 16;
-/// Bytes in a second that fetching inputs may be expected to reach at least.
-const FETCH_BYTES_PER_S: u64 = 10_000_000;
 
 impl State {
     /// Gives tasks to workers as long as there are both. Jobs take turns.
@@ -70,7 +57,7 @@ impl State {
     }
 
     /// How slow a worker may be to get something: it has to be done before the others have done all that waits.
-    fn slowness_max(&self) -> u64 {
+    pub(super) fn slowness_max(&self) -> u64 {
         if self.attempts.is_empty() {
             return u64::MAX;
         }
@@ -91,9 +78,8 @@ impl State {
         if run.attempts >= self.config.job_attempts_max {
             return false;
         }
-        let behind = run.wants.range(run.cursor..).chain(run.wants.range(..run.cursor));
-        let tasks: SmallVec<[TaskRef; TRIES]> = behind.copied().take(TRIES).collect();
-        for task in tasks.iter().copied() {
+        let places: SmallVec<[Place; TRIES]> = run.wants.next().take(TRIES).collect();
+        for (_, task) in places.iter().copied() {
             if !self.ensure_active(now, job, task, rng) {
                 continue;
             }
@@ -106,8 +92,8 @@ impl State {
             }
         }
         // Others are tried next time: these may have constraints that nobody meets now.
-        if let (Some(run), Some(last)) = (self.runs.get_mut(&job), tasks.last()) {
-            run.cursor = TaskRef::new(last.task, last.chunk.saturating_add(1));
+        if let Some(run) = self.runs.get_mut(&job) {
+            run.wants.go_on(places.last().copied());
         }
         false
     }
@@ -121,17 +107,18 @@ impl State {
         if let Some(active) = run.active.get(&task) {
             let needs = active.needs(now) > 0;
             if !needs {
-                run.wants.remove(&task);
+                run.wants.remove(task);
             }
             return needs;
         }
         // What is on its way into the log is not done again; if it does not count there, it will be wanted then.
         let (Some(view), Some(inputs), false) = (view, inputs, is_writing) else {
-            run.wants.remove(&task);
+            run.wants.remove(task);
             return false;
         };
         let parts: Arc<[Part]> = view.parts(task).into();
-        let mut redundancy = view.spec().tasks[usize::from(task.task)].redundancy;
+        let asked = view.spec().tasks[usize::from(task.task)].redundancy;
+        let mut redundancy = asked;
         if redundancy == 1 && rng.next_u64() % 1000 < u64::from(view.spec().spot_check_per_mille) {
             redundancy = 2;
         }
@@ -148,6 +135,8 @@ impl State {
                 votes: SmallVec::new(),
                 redundancy,
                 voters: redundancy,
+                is_hedged: false,
+                may_wait: asked > 1,
                 copies: 0,
                 failures: 0,
                 losses: 0,
@@ -190,6 +179,7 @@ impl State {
             inputs: &active.blobs,
             excluded: &excluded,
             slowness_max,
+            is_urgent: active.copies > 0 || active.voters > active.redundancy,
         };
         if let Some(worker) = self.pool.pick(&wanted, rng) {
             run.held = None;
@@ -296,172 +286,6 @@ impl State {
             }
         }
     }
-
-    /// With each tick: who is silent, what takes too long, what is to be tried again.
-    pub(super) fn look_after(&mut self, now: Time, rng: &mut impl Rng, out: &mut Outbox<Output>) {
-        self.pool.refresh(now);
-        for node in self.pool.silent(now) {
-            self.on_gone(now, node, rng, out);
-        }
-        let mut lost = Vec::new();
-        let mut late = BTreeMap::new();
-        for (job, run) in &mut self.runs {
-            let Some(view) = self.ledger.job(job) else { continue };
-            let mut due = Vec::new();
-            for (task, active) in &run.active {
-                let limits = &view.spec().tasks[usize::from(task.task)].limits;
-                let patience = patience(limits, &active.parts, self.config.grace);
-                let times = &run.times[usize::from(task.task)];
-                let typical =
-                    times.quantile(500).filter(|_| times.len() >= self.config.straggler_samples_min);
-                for attempt in &active.attempts {
-                    let most = match attempt.started {
-                        Some(_) => patience,
-                        // It may wait behind another one.
-                        None => patience + Duration::from_millis(limits.wall_ms),
-                    };
-                    if attempt.since(now) > most {
-                        lost.push((attempt.worker, attempt.id));
-                    }
-                    if let (Some(_), Some(typical)) = (attempt.started, typical.map(crate::time::nanos)) {
-                        let ratio =
-                            crate::time::nanos(attempt.since(now)).saturating_mul(1000) / typical.max(1);
-                        let known: &mut u64 = late.entry(attempt.worker).or_default();
-                        *known = ratio.max(*known);
-                    }
-                }
-                if matches!(active.phase, Phase::Waiting(until) if until <= now) {
-                    due.push(*task);
-                }
-            }
-            due.into_iter().for_each(|task| run.settle(task, now));
-        }
-        for (worker, attempt) in lost {
-            let failure = Failure {
-                attempt,
-                reason: FailReason::WorkersLost,
-                detail: "no answer in time".to_owned(),
-                missing: Vec::new(),
-            };
-            self.cancelled.entry(worker).or_default().push(attempt);
-            self.on_failure(now, worker, failure, rng, out);
-        }
-        self.pool.set_late(late);
-        self.take_back(now, out);
-        self.stragglers(now, out);
-    }
-
-    /// Attempts that wait behind others, while somebody could begin them at once, or at somebody who turned out to be slow, while
-    /// others have room, are given to those.
-    fn take_back(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let slowness_max = self.slowness_max();
-        let mut idle = self.pool.idle();
-        let mut room = self.pool.free();
-        if room == 0 {
-            return;
-        }
-        let mut waiting = Vec::new();
-        for run in self.runs.values() {
-            for active in run.active.values() {
-                let unstarted = active.attempts.iter().filter(|attempt| attempt.started.is_none());
-                waiting.extend(
-                    unstarted.map(|attempt| (attempt.since(now), attempt.id, attempt.worker)).filter(
-                        |(since, _, worker)| {
-                            // Who seems to have a slot is about to begin, or else does not answer.
-                            *since >= if self.pool.is_idle(worker) { WAIT_MAX } else { WAIT_MIN }
-                        },
-                    ),
-                );
-            }
-        }
-        waiting.sort_by(|a, b| b.cmp(a));
-        for (_, id, worker) in waiting {
-            let is_slow = self.pool.slowness(&worker) > slowness_max;
-            if room == 0 || (idle == 0 && !is_slow) {
-                continue;
-            }
-            let Some((job, task, _)) = self.take_attempt(id, worker) else { continue };
-            idle = idle.saturating_sub(1);
-            room -= 1;
-            self.pool.on_returned(now, worker);
-            self.cancelled.entry(worker).or_default().push(id);
-            let Some(run) = self.runs.get_mut(&job) else { continue };
-            let Some(active) = run.active.get_mut(&task) else { continue };
-            if !active.failed_on.contains(&worker) {
-                active.failed_on.push(worker); // Others first.
-            }
-            let is_last_vote = active.votes.len() >= usize::from(active.voters);
-            run.settle(task, now);
-            if is_last_vote {
-                self.decide(now, job, task, out);
-            }
-        }
-    }
-
-    /// Attempts that take much longer than their like get a second one, the longest first (Zaharia et al., *Improving
-    /// MapReduce performance in heterogeneous environments*, 2008), as far as there is room.
-    fn stragglers(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let is_idle = self.runs.values().all(|run| run.wants.is_empty());
-        let config = &self.config;
-        let mut found = Vec::new();
-        for (job, run) in &self.runs {
-            for (task, active) in &run.active {
-                if active.phase != Phase::Open || active.copies >= config.copies_max {
-                    continue;
-                }
-                let times = &run.times[usize::from(task.task)];
-                let scaled = |per_mille, factor: u64| {
-                    let nanos = crate::time::nanos(times.quantile(per_mille).unwrap_or_default());
-                    Duration::from_nanos((nanos / 1000).saturating_mul(factor))
-                };
-                let mut limit = scaled(config.straggler_per_mille, config.straggler_factor);
-                if is_idle {
-                    limit = limit.min(scaled(500, config.idle_factor));
-                }
-                if times.len() < config.straggler_samples_min {
-                    // Of its like too little is known; but others have done this very task.
-                    let Some(fastest) = active.votes.iter().map(|vote| vote.took).min() else { continue };
-                    let per_mille = if is_idle { VOTE_FACTOR_IDLE } else { VOTE_FACTOR };
-                    limit = fastest.max(config.tick).saturating_mul(per_mille) / 1000;
-                }
-                let running = active.attempts.iter().filter(|attempt| attempt.started.is_some());
-                for attempt in running.filter(|attempt| !attempt.is_straggler) {
-                    let after = attempt.since(now);
-                    if after > limit {
-                        found.push((after, *job, *task, attempt.id, attempt.worker));
-                    }
-                }
-            }
-        }
-        found.sort_by(|a, b| b.cmp(a));
-        let room = if is_idle { self.pool.idle() } else { self.pool.free() };
-        for (after, job, task, id, worker) in found.into_iter().take(room) {
-            let Some(run) = self.runs.get_mut(&job) else { continue };
-            let Some(active) = run.active.get_mut(&task) else { continue };
-            if active.copies >= self.config.copies_max {
-                continue;
-            }
-            active.copies += 1;
-            if let Some(attempt) = active.attempts.iter_mut().find(|attempt| attempt.id == id) {
-                attempt.is_straggler = true;
-            }
-            run.settle(task, now);
-            out.push(Output::Event(Event::Straggler { job, task, worker, after }));
-        }
-    }
-}
-
-/// How long an attempt may be silent.
-fn patience(limits: &Limits, parts: &[Part], grace: Duration) -> Duration {
-    let bytes: u64 = parts
-        .iter()
-        .map(|part| match part {
-            Part::Blob { from, to, .. } => to.saturating_sub(*from),
-            Part::Missing => 0,
-        })
-        .fold(0, u64::saturating_add);
-    let fetch = Duration::from_millis(bytes / (FETCH_BYTES_PER_S / 1000));
-    Duration::from_millis(limits.wall_ms).saturating_add(grace.max(fetch))
 }
 
 /// The longest blobs that a task reads.

@@ -172,9 +172,7 @@ impl State {
             return self.conclude(now, job, task, result, out);
         }
         // Each vote against the leading result has to be made up for by one more worker, who is asked without waiting for the others.
-        let against = active.votes.len() - active.leader().map_or(0, |(_, votes)| votes);
-        let against = u8::try_from(against).unwrap_or(u8::MAX);
-        let voters = active.redundancy.saturating_add(against.min(voters_extra));
+        let voters = active.voters_needed(voters_extra);
         if voters > active.voters {
             active.voters = voters;
             let results = active.results();
@@ -225,7 +223,7 @@ impl State {
             cpu_ms: first.cpu_ms,
             wall_ms: first.wall_ms,
         });
-        run.wants.remove(&task);
+        run.wants.remove(task);
         // Where results are compared, those that are being made are waited for: they may find another liar.
         let is_compared = active.redundancy > 1;
         self.overtake(now, job, task, is_compared, out);
@@ -373,6 +371,15 @@ impl State {
             // It was one beside those that were asked, for a straggler: their answers decide.
             return self.decide(now, job, task, out);
         }
+        let needed = active.voters_needed(self.config.voters_extra);
+        if active.voters > needed && active.votes.len() + active.attempts.len() >= usize::from(needed) {
+            // It was asked beside those that have to agree: what it failed with is not held against the task.
+            active.voters -= 1;
+            if !active.failed_on.contains(&worker) {
+                active.failed_on.push(worker);
+            }
+            return self.decide(now, job, task, out);
+        }
         let retry = match self.ledger.job(&job) {
             Some(view) => view.spec().tasks[usize::from(task.task)].retry,
             None => return,
@@ -430,7 +437,7 @@ impl State {
             // One that is being made, or is on its way into the log, is waited for as well.
             let is_new = !run.active.contains_key(&maker);
             if is_new {
-                run.wants.insert(maker);
+                run.want(maker, now);
                 out.push(Output::Event(Event::Restoring { job, task: maker }));
             } else if let Some(active) = run.active.get(&maker)
                 && matches!(active.phase, Phase::Decided(_))
@@ -508,7 +515,7 @@ impl State {
             cpu_ms: 0,
             wall_ms: 0,
         });
-        run.wants.remove(&task);
+        run.wants.remove(task);
     }
 }
 
@@ -524,7 +531,7 @@ impl Active {
         self.key = TaskKey::of(job, task, self.stage, &self.inputs);
         self.phase = Phase::Open;
         self.votes.clear();
-        self.voters = self.redundancy;
+        (self.voters, self.is_hedged) = (self.redundancy, false);
         (self.copies, self.failures, self.losses) = (0, 0, 0);
         self.failed_on.clear();
     }

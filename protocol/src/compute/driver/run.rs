@@ -1,5 +1,6 @@
 //! What a driver knows of a job beyond the ledger.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +8,14 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::compute::id::{AttemptId, BlobRef, TaskKey, TaskRef};
+use crate::compute::job::Plan;
 use crate::compute::ledger::{Commit, Part};
 use crate::compute::placement::{Times, Unplaced};
 use crate::compute::statement::VerifiedResults;
 use crate::id::{Hash, NodeId};
-use crate::time::Time;
+use crate::time::{Time, nanos};
+
+use super::wants::{Class, Rank, Wants};
 
 /// Durations that are remembered for each family. Default: guess.
 const TIMES_MAX: usize = 256;
@@ -20,7 +24,9 @@ const TIMES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Run {
     /// Tasks that want a worker.
-    pub(super) wants: BTreeSet<TaskRef>,
+    pub(super) wants: Wants,
+    /// How many families follow on each, one after the other.
+    heights: Vec<u16>,
     pub(super) active: BTreeMap<TaskRef, Active>,
     /// How long the tasks of each family take.
     pub(super) times: Vec<Times>,
@@ -35,16 +41,15 @@ pub(super) struct Run {
     /// Why the last task that could not be placed was not.
     pub(super) held: Option<(TaskRef, Unplaced)>,
     pub(super) attempts: usize,
-    /// Where the search for a task that can be placed goes on, if those at the front cannot.
-    pub(super) cursor: TaskRef,
 }
 
 impl Run {
-    pub(super) fn new(families: usize, banned: BTreeSet<NodeId>) -> Self {
+    pub(super) fn new(plan: &Plan, banned: BTreeSet<NodeId>) -> Self {
         Run {
-            wants: BTreeSet::new(),
+            wants: Wants::default(),
+            heights: heights(plan),
             active: BTreeMap::new(),
-            times: (0..families).map(|_| Times::new(TIMES_MAX)).collect(),
+            times: (0..plan.families()).map(|_| Times::new(TIMES_MAX)).collect(),
             banned,
             commits: Vec::new(),
             is_finishing: false,
@@ -52,7 +57,6 @@ impl Run {
             blocked: BTreeMap::new(),
             held: None,
             attempts: 0,
-            cursor: TaskRef::default(),
         }
     }
 
@@ -81,11 +85,37 @@ impl Run {
     pub(super) fn settle(&mut self, task: TaskRef, now: Time) {
         let needs = self.active.get(&task).is_some_and(|active| active.needs(now) > 0);
         if needs {
-            self.wants.insert(task);
+            self.want(task, now);
         } else {
-            self.wants.remove(&task);
+            self.wants.remove(task);
         }
     }
+
+    /// Puts a task where it belongs among those that want a worker.
+    pub(super) fn want(&mut self, task: TaskRef, now: Time) {
+        let height = self.heights.get(usize::from(task.task)).copied().unwrap_or(0);
+        let (class, takes) = match self.active.get(&task) {
+            None => (Class::New, 0),
+            Some(active) if active.votes.is_empty() && active.attempts.is_empty() => (Class::New, 0),
+            Some(active) => {
+                let takes = active.takes(now);
+                let is_long = self.typical(task).is_some_and(|typical| takes >= typical);
+                let is_long = is_long || !active.may_wait || active.voters > active.redundancy;
+                (if is_long { Class::Long } else { Class::Short }, nanos(takes))
+            }
+        };
+        self.wants.insert(task, Rank { height: Reverse(height), class, takes: Reverse(takes) });
+    }
+}
+
+/// How many families follow on each, one after the other.
+fn heights(plan: &Plan) -> Vec<u16> {
+    let mut heights = vec![0_u16; plan.families()];
+    for family in plan.order().iter().rev() {
+        let behind = plan.waiters(*family).iter().map(|(waiter, _)| heights[usize::from(*waiter)] + 1);
+        heights[usize::from(*family)] = behind.max().unwrap_or(0);
+    }
+    heights
 }
 
 /// What becomes of a task.
@@ -117,6 +147,10 @@ pub(super) struct Active {
     pub(super) redundancy: u8,
     /// How many are asked by now: more after ties.
     pub(super) voters: u8,
+    /// Some more were asked than have to agree, in case one of them is slow or a liar.
+    pub(super) is_hedged: bool,
+    /// The job asked for several workers: those after the first may come later, when it is known how long it takes.
+    pub(super) may_wait: bool,
     /// Additional attempts for stragglers, that were wanted so far and have not come back.
     pub(super) copies: u8,
     pub(super) failures: u8,
@@ -166,10 +200,23 @@ impl Active {
         if is_open { wanted.saturating_sub(self.votes.len() + self.attempts.len()) } else { 0 }
     }
 
+    /// How long it takes, as far as is known: as long as the fastest took, or as somebody has been at it.
+    pub(super) fn takes(&self, now: Time) -> Duration {
+        let done = self.votes.iter().map(|vote| vote.took).min();
+        let begun = || self.attempts.iter().filter(|attempt| attempt.started.is_some());
+        done.or_else(|| begun().map(|attempt| attempt.since(now)).max()).unwrap_or_default()
+    }
+
     /// Who has done it, or is at it.
     pub(super) fn has_asked(&self, node: &NodeId) -> bool {
         self.attempts.iter().any(|attempt| attempt.worker == *node)
             || self.votes.iter().any(|vote| vote.worker == *node)
+    }
+
+    /// How many have to be asked by what is known: those that have to agree, and one for each vote against the leading result.
+    pub(super) fn voters_needed(&self, extra_max: u8) -> u8 {
+        let against = self.votes.len() - self.leader().map_or(0, |(_, votes)| votes);
+        self.redundancy.saturating_add(u8::try_from(against).unwrap_or(u8::MAX).min(extra_max))
     }
 
     /// The result that as many have signed as are asked at least.

@@ -342,7 +342,7 @@ impl State {
     fn want_anew(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
         self.release(now, job, task, out);
         if let Some(run) = self.runs.get_mut(&job) {
-            run.wants.insert(task);
+            run.want(task, now);
         }
     }
 
@@ -443,7 +443,7 @@ impl State {
     /// Forgets a task, and takes back what is under way of it.
     pub(super) fn release(&mut self, now: Time, job: JobId, task: TaskRef, out: &mut Outbox<Output>) {
         let Some(run) = self.runs.get_mut(&job) else { return };
-        run.wants.remove(&task);
+        run.wants.remove(task);
         let Some(active) = run.active.remove(&task) else { return };
         run.attempts -= active.attempts.len();
         run.unblock(task, now);
@@ -557,9 +557,13 @@ impl State {
                     "nobody is asked twice"
                 );
                 let max = usize::from(active.redundancy) + usize::from(self.config.voters_extra);
-                assert!(workers.len() <= max + usize::from(self.config.copies_max), "attempts are bounded");
+                assert!(
+                    workers.len() <= max + usize::from(self.config.copies_max_now(true)),
+                    "attempts are bounded"
+                );
             }
             assert_eq!(of_run, run.attempts);
+            run.wants.check_invariants();
             count += of_run;
         }
         assert_eq!(count, self.attempts.len(), "no attempt without a task");

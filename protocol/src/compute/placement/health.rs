@@ -111,6 +111,11 @@ impl Health {
         self.slowness.unwrap_or(1000).max(1)
     }
 
+    /// True if it has done something well: what is known of it is not a guess.
+    pub fn is_proven(&self) -> bool {
+        self.succeeded > 0
+    }
+
     /// True if it has failed, and never done anything well.
     pub fn has_only_failed(&self) -> bool {
         self.failed > 0 && self.succeeded == 0

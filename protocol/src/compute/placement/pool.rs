@@ -113,6 +113,8 @@ pub struct Wanted<'a> {
     pub excluded: &'a dyn Fn(&NodeId) -> bool,
     /// Who takes longer than others by more than this factor, in thousandths, is not asked, unless nobody else could do it.
     pub slowness_max: u64,
+    /// It is waited for: somebody who has shown how fast it is comes before somebody who has shown nothing.
+    pub is_urgent: bool,
 }
 
 /// Why nobody was found.
@@ -482,9 +484,13 @@ impl Pool {
 
     /// The worker that is to do it; [`Pool::why_not`] tells why there is none.
     pub fn pick(&mut self, wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<NodeId> {
+        let calm = Wanted { is_urgent: false, ..*wanted };
         let mut picked = self.near(wanted).or_else(|| self.by_strategy(wanted, rng));
+        if picked.is_none() && wanted.is_urgent {
+            picked = self.near(&calm).or_else(|| self.by_strategy(&calm, rng));
+        }
         if picked.is_none() && wanted.slowness_max < u64::MAX && !self.has_faster(wanted) {
-            picked = self.by_strategy(&Wanted { slowness_max: u64::MAX, ..*wanted }, rng);
+            picked = self.by_strategy(&Wanted { slowness_max: u64::MAX, ..calm }, rng);
         }
         self.last = picked.or(self.last);
         picked
@@ -611,6 +617,7 @@ impl Pool {
     fn is_eligible(&self, node: &NodeId, wanted: &Wanted<'_>) -> bool {
         self.workers.get(node).is_some_and(|worker| {
             worker.place.is_some()
+                && (worker.health.is_proven() || !wanted.is_urgent)
                 && lacks(&worker.offer, wanted).is_none()
                 && self.slowness(node) <= wanted.slowness_max
                 && !(wanted.excluded)(node)
