@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! cargo run --release -p omnimesh-sim --example detection                        200 nodes, 5 seeds
-//! cargo run --release -p omnimesh-sim --example detection -- --nodes 1000 --seeds 200
+//! cargo run --release -p omnimesh-sim --example detection -- --nodes 1000 --seeds 200 --keep target/detection.json
 //! cargo run --release -p omnimesh-sim --example detection -- --only tamper,rush --out -
 //! ```
 //!
 //! Ends with 1 if an aim is missed. A round is one seed with every attack; its runs are spread over all cores (`RAYON_NUM_THREADS`). The
-//! file is written anew after each round, so that what was stopped leaves the table of the rounds that were done. What comes out
-//! depends on sizes and seeds only.
+//! file is written anew after each round, so that what was stopped leaves the table of the rounds that were done; with `--keep` the
+//! next call goes on from there. The full form is hours of work. What comes out depends on sizes and seeds only.
 
+mod keep;
 mod rows;
 mod table;
 
@@ -19,12 +20,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use omnimesh_sim::checkers;
-use omnimesh_sim::detection::{Row, Scores};
+use omnimesh_sim::detection::Scores;
 use omnimesh_sim::model::{self, Options};
 use rayon::prelude::*;
 
-use rows::{Attack, attacks};
+use rows::{Attack, Mesh, meshes};
 use table::{Line, Part};
+
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How well those who misbehave are found.
 #[derive(Debug, Parser)]
@@ -44,52 +49,84 @@ struct Cli {
     /// Without the runs with slow nodes.
     #[arg(long)]
     no_slow: bool,
+    /// Keep the rounds that were done in this file, and go on from there the next time.
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
     /// Where the table goes; `-`: to standard output.
     #[arg(long, default_value = "docs/detection.md")]
     out: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let chosen = |attack: &Attack| cli.only.is_empty() || cli.only.iter().any(|name| name == attack.name);
-    let parts = if cli.no_slow { 1 } else { 2 };
-    let line = |attack| Line { attack, parts: vec![Part::default(); parts] };
-    let mut lines: Vec<Line> = attacks().into_iter().filter(chosen).map(line).collect();
-    let mut text = String::new();
-    for done in 1..=cli.seeds {
-        round(cli.nodes, cli.first_seed + done - 1, &mut lines);
-        text = table::page(&lines, (cli.nodes, done, cli.first_seed), &cli.command(done));
-        if cli.out.as_os_str() != "-"
-            && let Err(error) = omnimesh_sim::report::replace(&cli.out, &text)
-        {
-            eprintln!("error: cannot write {}: {error}", cli.out.display());
-            return ExitCode::FAILURE;
+    match measure(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True if no aim was missed.
+fn measure(cli: &Cli) -> Result<bool, String> {
+    let mut meshes = cli.meshes();
+    let done = match &cli.keep {
+        Some(file) => keep::read(file, cli, &mut meshes)?,
+        None => 0,
+    };
+    let page =
+        |meshes: &[_], done| table::page(meshes, (cli.nodes, done, cli.first_seed), &cli.command(done));
+    for done in done + 1..=cli.seeds {
+        round(cli.nodes, cli.first_seed + done - 1, &mut meshes);
+        if let Some(file) = &cli.keep {
+            keep::write(file, cli, done, &meshes)?;
+        }
+        if cli.out.as_os_str() != "-" {
+            omnimesh_sim::report::replace(&cli.out, &page(&meshes, done))
+                .map_err(|error| format!("cannot write {}: {error}", cli.out.display()))?;
         }
         eprintln!("round {done} of {}", cli.seeds);
     }
     if cli.out.as_os_str() == "-" {
-        println!("{text}");
+        println!("{}", page(&meshes, cli.seeds.max(done)));
     }
-    for line in &lines {
-        eprintln!("{}", table::short(line));
-    }
-    let missed: Vec<String> = lines.iter().flat_map(table::missed).collect();
-    for miss in &missed {
-        eprintln!("missed: {miss}");
-    }
-    if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let lines = || meshes.iter().flat_map(|(_, lines)| lines);
+    lines().for_each(|line| eprintln!("{}", table::short(line)));
+    let missed: Vec<String> = lines().flat_map(table::missed).collect();
+    missed.iter().for_each(|miss| eprintln!("missed: {miss}"));
+    Ok(missed.is_empty())
 }
 
-/// One run of each part of each line.
-fn round(nodes: u32, seed: u64, lines: &mut [Line]) {
-    lines.par_iter_mut().for_each(|Line { attack, parts }| {
-        parts.par_iter_mut().zip([false, true]).for_each(|(part, with_slow)| {
-            *part = std::mem::take(part).merge(run(nodes, seed, attack, with_slow));
-        });
-    });
+/// One run of each part of each mesh.
+fn round(nodes: u32, seed: u64, meshes: &mut [(Mesh, Vec<Line>)]) {
+    let parts = meshes.first().and_then(|(_, lines)| lines.first()).map_or(0, |line| line.parts.len());
+    let runs: Vec<(usize, usize)> =
+        (0..meshes.len()).flat_map(|mesh| (0..parts).map(move |part| (mesh, part))).collect();
+    let runs: Vec<_> = runs
+        .into_par_iter()
+        .map(|(mesh, part)| (mesh, part, run(nodes, seed, &meshes[mesh].0, part == 1)))
+        .collect();
+    for (mesh, place, rows) in runs {
+        for (line, row) in meshes[mesh].1.iter_mut().zip(rows) {
+            line.parts[place] = std::mem::take(&mut line.parts[place]).merge(row);
+        }
+    }
 }
 
 impl Cli {
+    /// What is to be run, and nothing found yet.
+    fn meshes(&self) -> Vec<(Mesh, Vec<Line>)> {
+        let chosen =
+            |attack: &Attack| self.only.is_empty() || self.only.iter().any(|name| name == attack.name);
+        let line = |attack| Line { attack, parts: vec![Part::default(); if self.no_slow { 1 } else { 2 }] };
+        let mut meshes = meshes();
+        meshes.iter_mut().for_each(|mesh| mesh.attacks.retain(chosen));
+        meshes.retain(|mesh| !mesh.attacks.is_empty());
+        let lines = |mesh: &Mesh| mesh.attacks.iter().cloned().map(line).collect();
+        meshes.into_iter().map(|mesh| (mesh.clone(), lines(&mesh))).collect()
+    }
+
     /// What makes the table of so many seeds.
     fn command(&self, seeds: u64) -> String {
         let mut command = format!(
@@ -109,22 +146,26 @@ impl Cli {
     }
 }
 
-fn run(nodes: u32, seed: u64, attack: &Attack, with_slow: bool) -> Part {
-    let scenario = attack.scenario(nodes, seed, with_slow);
+fn run(nodes: u32, seed: u64, mesh: &Mesh, with_slow: bool) -> Vec<Part> {
+    let scenario = mesh.scenario(nodes, seed, with_slow);
     let problems = scenario.problems();
-    assert!(problems.is_empty(), "{}: {problems:?}", attack.name);
+    assert!(problems.is_empty(), "{mesh}: {problems:?}");
     let outcome = model::run(&scenario, Options { threads: 1, ..Options::default() });
     let scores = Scores::of(&outcome).expect("nodes have observers");
     let checked = checkers::check(&scenario, &outcome);
-    let row: Row = scores.rows.into_iter().next().expect("there is one adversary");
-    Part {
+    let did_nothing =
+        checked.iter().any(|checked| !checked.ok && checked.name == checkers::FAULTS_TOOK_EFFECT);
+    let part = |row| Part {
         row,
         honest: u64::from(nodes) - outcome.adversary_nodes.len() as u64,
         false_quarantined: scores.false_quarantined.len() as u64,
         falsely_convicted: scores.falsely_convicted.len() as u64,
-        false_verdicts: scores.verdicts_false.into_iter().collect(),
-        failed: u64::from(
-            checked.iter().any(|checked| !checked.ok && checked.name == checkers::FAULTS_TOOK_EFFECT),
-        ),
-    }
+        false_verdicts: scores
+            .verdicts_false
+            .iter()
+            .map(|(kind, count)| ((*kind).to_owned(), *count))
+            .collect(),
+        failed: u64::from(did_nothing),
+    };
+    scores.rows.iter().cloned().map(part).collect()
 }
