@@ -1,6 +1,7 @@
 //! Each attack is found in a small mesh, and no longer is when nobody looks for it: a broken detector is noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use omnimesh_protocol::observer::AnomalyKind;
 use omnimesh_sim::checkers::{self, Checked};
@@ -12,12 +13,19 @@ use omnimesh_sim::scenario::{AdversaryKind, Check, Scenario};
 #[path = "../examples/detection/rows.rs"]
 mod rows;
 
-use rows::Attack;
+use rows::{Attack, Mesh};
 
 const NODES: u32 = 60;
 const SEED: u64 = 1;
 /// Of a few nodes one is a large part: what is wanted of many is told by the table of the docs.
 const LENIENT: Check = Check::Detection { precision_min: 0.8, recall_min: 0.5, false_quarantined_max: 0 };
+
+/// Each attack by itself, for long enough.
+fn alone() -> impl Iterator<Item = (Attack, Mesh)> {
+    let duration = Duration::from_secs(75);
+    let of = move |attack: Attack| (attack.clone(), Mesh { attacks: vec![attack], duration });
+    rows::meshes().into_iter().flat_map(|mesh| mesh.attacks).map(of)
+}
 
 fn run(scenario: &Scenario) -> (Scores, Checked, BTreeSet<AnomalyKind>) {
     let outcome = model::run(scenario, Options::default());
@@ -47,12 +55,12 @@ fn expected(attack: &Attack) -> &'static [AnomalyKind] {
 
 #[test]
 fn a_detector_that_is_broken_is_noticed() {
-    for attack in rows::attacks() {
+    for (attack, mesh) in alone() {
         println!(
             "{}: cargo test -p omnimesh-sim --test detection, {NODES} nodes, seed {SEED}; {}",
             attack.name, attack.remark
         );
-        let mut whole = attack.scenario(NODES, SEED, false);
+        let mut whole = mesh.scenario(NODES, SEED, false);
         whole.checks = vec![LENIENT];
         let (scores, check, kinds) = run(&whole);
         println!("  whole: {}", check.detail);
@@ -72,10 +80,10 @@ fn a_detector_that_is_broken_is_noticed() {
 
 #[test]
 fn slow_neighbours_are_told_as_far_away_and_not_as_withholding() {
-    let attack = rows::attacks().into_iter().find(|attack| attack.name == "never_forward").expect("a row");
+    let (_, mesh) = alone().find(|(attack, _)| attack.name == "never_forward").expect("a row");
     let mut told = BTreeMap::new();
     for seed in SEED..SEED + 6 {
-        let mut scenario = attack.scenario(NODES, seed, true);
+        let mut scenario = mesh.scenario(NODES, seed, true);
         scenario.checks = vec![LENIENT];
         let (scores, check, _) = run(&scenario);
         assert!(check.ok, "seed {seed}: {}", check.detail);
@@ -89,8 +97,8 @@ fn slow_neighbours_are_told_as_far_away_and_not_as_withholding() {
 
 #[test]
 fn without_observers_nothing_is_said_about_them() {
-    let attack = rows::attacks().into_iter().next().expect("there are attacks");
-    let mut scenario = attack.scenario(NODES, SEED, false);
+    let (_, mesh) = alone().next().expect("there are attacks");
+    let mut scenario = mesh.scenario(NODES, SEED, false);
     scenario.observer.enabled = Some(false);
     let outcome = model::run(&scenario, Options::default());
     assert_eq!(outcome.detection, None);
@@ -110,11 +118,9 @@ fn traces(scenario: &Scenario, threads: [usize; 2]) {
 
 #[test]
 fn what_observers_do_repeats_on_any_number_of_threads() {
-    for attack in rows::attacks()
-        .into_iter()
-        .filter(|attack| matches!(attack.name, "equivocate" | "slander" | "tamper"))
+    for (_, mesh) in alone().filter(|(attack, _)| matches!(attack.name, "equivocate" | "slander" | "tamper"))
     {
-        traces(&attack.scenario(40, SEED, true), [1, 3]);
+        traces(&mesh.scenario(40, SEED, true), [1, 3]);
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Mesh {
     pub(crate) attacks: Vec<Attack>,
     /// How long a run takes: the slowest verdict of a second seed and half as long again, and not so long that somebody who falls
     /// silent is missed for the run's end.
-    duration: Duration,
+    pub(crate) duration: Duration,
 }
 
 /// All that the simulator knows.
