@@ -21,7 +21,8 @@ use super::wants::Class;
 /// have nothing else to do. Default: guesses.
 const VOTE_FACTOR: u32 = 2000;
 const VOTE_FACTOR_IDLE: u32 = 1500;
-/// How many more are asked for the last tasks than have to agree, while there are so many idle slots for each task. Default: guesses.
+/// How many more are asked for the last tasks than have to agree, while so many workers for each of these have an idle slot. Default:
+/// guesses.
 const HEDGE: u8 = 2;
 const HEDGE_PART: usize = 8;
 /// Attempts that wait no longer than this are left where they are: they may have begun, and the news is on its way. Default:
@@ -164,9 +165,11 @@ impl State {
                     limit = limit.min(scaled(500, config.idle_factor));
                 }
                 if let Some(fastest) = active.votes.iter().map(|vote| vote.took).min() {
-                    // Others have done this very task: that says more than its like.
+                    // Others have done this very task: that says more than its like. But a liar answers at once, so not sooner than
+                    // its like usually take.
                     let per_mille = if is_idle { VOTE_FACTOR_IDLE } else { VOTE_FACTOR };
                     limit = fastest.max(config.tick).saturating_mul(per_mille) / 1000;
+                    limit = limit.max(scaled(500, 1000));
                 } else if times.len() < config.straggler_samples_min {
                     continue;
                 }
@@ -195,7 +198,8 @@ impl State {
             out.push(Output::Event(Event::Straggler { job, task, worker, after }));
         }
     }
-    /// The last tasks of jobs, while many slots are idle: more are asked than have to agree, before it is known that one of those asked
+
+    /// The last tasks of jobs, while many workers are idle: more are asked than have to agree, before it is known that one of those asked
     /// is slow or a liar. Later each would cost as long as the task takes.
     fn hedge(&mut self, now: Time) {
         let is_open = |active: &&Active| active.phase == Phase::Open;
