@@ -216,6 +216,10 @@ impl ComputeActor {
             }
             driver::Output::Refused { ticket, reason } => self.refuse(ticket, reason),
             driver::Output::Assign { to, assignments } => self.assign(to, assignments, ctx),
+            driver::Output::Ask { to, jobs } if to == self.me() => {
+                self.give_worker(worker::Input::Ask { from: to, jobs }, ctx);
+            }
+            driver::Output::Ask { to, jobs } => drop(self.send(&to, &Frame::Ask(jobs))),
             driver::Output::Cancel { to, attempts } if to == self.me() => {
                 self.give_worker(worker::Input::Cancel { from: to, attempts }, ctx);
             }

@@ -13,6 +13,8 @@
 //! | 3 | Results | worker | array of `[ attempt, key, hash, size, cpu_ms, wall_ms ]` · signature: bytes(64) |
 //! | 4 | Failed  | worker | array of `[ attempt, reason, text, [ hash ] ]` |
 //! | 5 | Cancel  | driver | array of attempt |
+//! | 6 | Ask     | driver | array of job |
+//! | 7 | Has     | worker | array of key · job |
 //!
 //! A part is `[ hash, size, from, to, align ]`, or null. Action and limits are those of a job. A frame of an unknown
 //! kind is dropped; every other fault is one of a broken or hostile peer.
@@ -35,6 +37,8 @@ use super::statement::{STATEMENTS_MAX, SignedResults, Statement};
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
 /// Most attempts in one frame.
 pub const BATCH_MAX: usize = STATEMENTS_MAX;
+/// Most jobs that one frame asks after.
+pub const ASK_MAX: usize = 16;
 /// Most missing blobs in one failure.
 pub const MISSING_MAX: usize = 256;
 /// More than a job can have: fan-in and inputs together.
@@ -111,6 +115,15 @@ pub enum Frame {
     Failed(Vec<Failure>),
     /// These need not be done any more.
     Cancel(Vec<AttemptId>),
+    /// What has been done of these jobs, or is being done, for whoever drove them before?
+    Ask(Vec<JobId>),
+    /// Of this job these have been done, or are being done.
+    Has {
+        /// Which.
+        job: JobId,
+        /// Tasks with their inputs.
+        keys: Vec<TaskKey>,
+    },
 }
 
 /// Why bytes are not a frame.
@@ -181,6 +194,15 @@ impl Frame {
                 head(&mut writer, 2, 5, attempts.len());
                 attempts.iter().for_each(|attempt| writer.unsigned(attempt.0));
             }
+            Frame::Ask(jobs) => {
+                head(&mut writer, 2, 6, jobs.len());
+                jobs.iter().for_each(|job| writer.bytes(job.as_bytes()));
+            }
+            Frame::Has { job, keys } => {
+                head(&mut writer, 3, 7, keys.len());
+                keys.iter().for_each(|key| writer.bytes(key.as_bytes()));
+                writer.bytes(job.as_bytes());
+            }
         }
         writer.bytes.into()
     }
@@ -197,8 +219,8 @@ impl Frame {
         let items = reader.array()?;
         let kind = reader.unsigned()?;
         let expected = match kind {
-            0..=2 | 4 | 5 => 2,
-            3 => 3,
+            0..=2 | 4..=6 => 2,
+            3 | 7 => 3,
             _ => return Err(DecodeError::UnknownKind(kind)),
         };
         if items != expected {
@@ -211,7 +233,12 @@ impl Frame {
             2 => Frame::Started(batch(&mut reader, attempt)?),
             3 => Frame::Results { items: batch(&mut reader, read_item)?, signature: reader.fixed_bytes()? },
             4 => Frame::Failed(batch(&mut reader, read_failure)?),
-            _ => Frame::Cancel(batch(&mut reader, attempt)?),
+            5 => Frame::Cancel(batch(&mut reader, attempt)?),
+            6 => match batch(&mut reader, JobId::read)? {
+                jobs if jobs.len() > ASK_MAX => return Err(Fault::TooManyFields.into()),
+                jobs => Frame::Ask(jobs),
+            },
+            _ => Frame::Has { keys: batch(&mut reader, TaskKey::read)?, job: JobId::read(&mut reader)? },
         };
         reader.finish()?;
         Ok(frame)

@@ -39,7 +39,7 @@ use super::job::{Limits, Quota};
 use super::ledger::{FailReason, Part, cut_detail};
 use super::placement::{HELD_MAX, Offer};
 use super::statement::{SignedResults, Statement};
-use super::wire::{Assignment, BATCH_MAX, Failure, Frame, MISSING_MAX, ResultItem};
+use super::wire::{ASK_MAX, Assignment, BATCH_MAX, Failure, Frame, MISSING_MAX, ResultItem};
 
 /// What a worker gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +146,13 @@ pub enum Input {
         /// What.
         attempts: Vec<AttemptId>,
     },
+    /// Somebody drives these jobs, and wants to know what was done of them for others.
+    Ask {
+        /// Who.
+        from: NodeId,
+        /// Which.
+        jobs: Vec<JobId>,
+    },
     /// Answers [`Output::Run`].
     Done {
         /// Which.
@@ -208,6 +215,15 @@ struct Task {
     askers: Vec<(NodeId, AttemptId)>,
 }
 
+/// A result that may be asked for again.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    job: JobId,
+    result: BlobRef,
+    cpu_ms: u64,
+    wall_ms: u64,
+}
+
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -235,7 +251,7 @@ pub struct State {
     queue: VecDeque<TaskKey>,
     /// Drivers that were refused for lack of room, and are to hear when there is some: who waits longest first.
     refused: VecDeque<NodeId>,
-    done: LruCache<TaskKey, (BlobRef, u64, u64)>,
+    done: LruCache<TaskKey, Remembered>,
     held: Vec<Hash>,
     memory: u64,
     running: u32,
@@ -300,6 +316,7 @@ impl State {
             Input::Cancel { from, attempts } => {
                 attempts.into_iter().for_each(|attempt| self.on_cancel(from, attempt, out));
             }
+            Input::Ask { from, jobs } => self.on_ask(from, &jobs, out),
             Input::Done { run, done } => self.on_done(now, run, done),
             Input::Held(held) => {
                 self.held = held;
@@ -342,7 +359,7 @@ impl State {
     fn on_assign(&mut self, from: NodeId, assignment: Assignment) {
         self.stats.assigned += 1;
         let attempt = assignment.attempt;
-        if let Some(&(result, cpu_ms, wall_ms)) = self.done.get(&assignment.key) {
+        if let Some(&Remembered { result, cpu_ms, wall_ms, .. }) = self.done.get(&assignment.key) {
             self.stats.shared += 1;
             let statement = Statement { key: assignment.key, result };
             let results = &mut self.drivers.entry(from).or_default().results;
@@ -446,6 +463,23 @@ impl State {
         }
     }
 
+    /// Says what runs of these jobs, and what was done of them, the newest first.
+    fn on_ask(&self, from: NodeId, jobs: &[JobId], out: &mut Outbox<Output>) {
+        let mut found: BTreeMap<JobId, Vec<TaskKey>> =
+            jobs.iter().take(ASK_MAX).map(|job| (*job, Vec::new())).collect();
+        let running = self.tasks.values().filter(|task| task.started.is_some());
+        let running = running.map(|task| (task.assignment.job, task.assignment.key));
+        let done = self.done.iter().map(|(key, remembered)| (remembered.job, *key));
+        for (job, key) in running.chain(done) {
+            if let Some(keys) = found.get_mut(&job).filter(|keys| keys.len() < BATCH_MAX) {
+                keys.push(key);
+            }
+        }
+        for (job, keys) in found.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            out.push(Output::Send { to: from, frame: Frame::Has { job, keys } });
+        }
+    }
+
     /// What waits for a driver that is gone is not begun; what runs goes on, for the next driver will ask for it.
     fn on_disconnected(&mut self, node: &NodeId) {
         self.drivers.remove(node);
@@ -494,7 +528,8 @@ impl State {
                     crate::time::nanos(task.started.map_or(Duration::ZERO, |started| now.since(started)));
                 // An eighth of it is the newest.
                 self.mean = Some(self.mean.map_or(took, |mean| mean / 8 * 7 + took / 8));
-                self.done.put(key, (result, cpu_ms, wall_ms));
+                let job = task.assignment.job;
+                self.done.put(key, Remembered { job, result, cpu_ms, wall_ms });
                 let statement = Statement { key, result };
                 for (driver, attempt) in task.askers {
                     let results = &mut self.drivers.entry(driver).or_default().results;

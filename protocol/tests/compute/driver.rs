@@ -12,7 +12,7 @@ use omnimesh_protocol::compute::ledger::{
 use omnimesh_protocol::compute::placement::Offer;
 use omnimesh_protocol::compute::statement::{SignedResults, Statement};
 use omnimesh_protocol::compute::wire::{Assignment, Failure, ResultItem};
-use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
+use omnimesh_protocol::compute::{BlobRef, JobId, TaskKey, TaskRef};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::Entry;
 use omnimesh_protocol::{Hash, Identity, NodeId, Outbox, Seq, Step, Time};
@@ -38,6 +38,8 @@ struct Bench {
     assigned: Vec<(NodeId, Assignment)>,
     tick: Option<Timer>,
     events: Vec<Event>,
+    /// Who was asked what it has done of which jobs.
+    asks: Vec<(NodeId, Vec<JobId>)>,
     /// Who has no slot that is free.
     busy: Option<NodeId>,
 }
@@ -57,6 +59,7 @@ impl Bench {
             assigned: Vec::new(),
             tick: None,
             events: Vec::new(),
+            asks: Vec::new(),
             busy: None,
         };
         bench.give(Input::Up(OTHER));
@@ -81,6 +84,7 @@ impl Bench {
                 }
                 Output::Timer { timer, .. } => self.tick = Some(timer),
                 Output::Event(event) => self.events.push(event),
+                Output::Ask { to, jobs } => self.asks.push((to, jobs)),
                 _ => {}
             }
         }
@@ -370,6 +374,43 @@ fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
     assert!(bench.asked(FIRST).is_empty(), "it has not taken half as long again as the others");
     bench.wait(Duration::from_millis(300));
     assert_eq!(bench.asked(FIRST).len(), 1);
+}
+
+#[test]
+fn what_was_done_for_another_driver_counts_again() {
+    let mut bench = Bench::new(5);
+    let job = bench.submit(chain(3));
+    let before = bench.asked(FIRST);
+    before.iter().for_each(|asked| bench.begin(asked));
+    bench.answer(&before[0], blob("right"));
+    bench.answer(&before[1], blob("right"));
+    // Its votes are gone with the job, and the workers have them.
+    bench.asks.clear();
+    bench.lose_and_take_back(job);
+    bench.write();
+    let workers: BTreeSet<_> = bench.workers.iter().map(Identity::id).collect();
+    assert_eq!(bench.asks, workers.iter().map(|worker| (*worker, vec![job])).collect::<Vec<_>>());
+    let again = bench.asked(FIRST);
+    assert_eq!(again.len(), 3);
+    let key = before[0].1.key;
+    let has = |from, keys| Input::Has { from, job, keys };
+    let idle = |worker: &NodeId| !again.iter().any(|(asked, _)| asked == worker);
+    let free: Vec<NodeId> = workers.iter().copied().filter(idle).collect();
+    // What is said of tasks that there are none of, and by who was asked already, changes nothing.
+    bench.give(has(free[0], vec![TaskKey::from_bytes([1; 32])]));
+    bench.give(has(again[0].0, vec![key]));
+    assert!(bench.asked(FIRST).is_empty());
+    bench.give(has(free[0], vec![key, key]));
+    bench.give(has(free[1], vec![key]));
+    let recalled = bench.asked(FIRST);
+    assert_eq!(recalled.iter().map(|(worker, _)| *worker).collect::<Vec<_>>(), free);
+    recalled.iter().for_each(|asked| bench.answer(asked, blob("right")));
+    assert!(bench.asked(FIRST).is_empty(), "one of three is missing, and three are at it");
+    bench.begin(&again[0]);
+    bench.answer(&again[0], blob("right"));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state(&job, FIRST), TaskState::Succeeded);
 }
 
 #[test]

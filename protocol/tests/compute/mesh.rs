@@ -272,6 +272,7 @@ impl Mesh {
                 driver::Output::Cancel { to, attempts } => {
                     self.send(node, self.places[&to], Frame::Cancel(attempts));
                 }
+                driver::Output::Ask { to, jobs } => self.send(node, self.places[&to], Frame::Ask(jobs)),
                 driver::Output::Keep { blob, holders } => {
                     let is_there = holders.iter().any(|holder| self.nodes[self.places[holder]].is_alive);
                     if is_there {
@@ -468,6 +469,8 @@ impl Mesh {
             Frame::Failed(failures) => self.drive(to, driver::Input::Failed { from: from_id, failures }),
             Frame::Assign(assignments) => self.work(to, worker::Input::Assign { from: from_id, assignments }),
             Frame::Cancel(attempts) => self.work(to, worker::Input::Cancel { from: from_id, attempts }),
+            Frame::Ask(jobs) => self.work(to, worker::Input::Ask { from: from_id, jobs }),
+            Frame::Has { job, keys } => self.drive(to, driver::Input::Has { from: from_id, job, keys }),
             Frame::Results { .. } => unreachable!(),
         }
     }
@@ -499,14 +502,16 @@ impl Mesh {
     /// Runs until the driver has seen the end of all jobs, on every living node, or the time is over.
     pub(crate) fn run_until_finished(&mut self, jobs: &[JobId], seconds: u64) -> Duration {
         let end = Time::from_millis(seconds * 1000);
+        let mut turns = 0_u64;
         while self.now < end {
             assert!(self.turn());
+            turns += 1;
             let is_done = |node: &Node| {
                 let is_finished =
                     |job| node.driver.ledger().job(job).is_some_and(|job: JobView<'_>| job.is_finished());
                 !node.is_alive || jobs.iter().all(is_finished)
             };
-            if self.next.is_multiple_of(64) && self.nodes.iter().all(is_done) {
+            if turns.is_multiple_of(64) && self.nodes.iter().all(is_done) {
                 return self.now.since(Time::ZERO);
             }
         }

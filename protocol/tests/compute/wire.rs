@@ -52,6 +52,8 @@ fn frames() -> Vec<Frame> {
         Frame::Results { items: vec![item, item], signature: [5; 64] },
         Frame::Failed(vec![failure]),
         Frame::Cancel(vec![AttemptId(1 << 40)]),
+        Frame::Ask(vec![JobId::from_bytes([3; 32]); 16]),
+        Frame::Has { job: JobId::from_bytes([3; 32]), keys: vec![TaskKey::from_bytes([4; 32]); 256] },
     ]
 }
 
@@ -83,7 +85,7 @@ fn frames_return() {
 #[test]
 fn unknown_kinds_are_nobodys_fault() {
     use omnimesh_protocol::compute::wire::DecodeError;
-    assert_eq!(Frame::decode(&[0x81, 0x06]), Err(DecodeError::UnknownKind(6)));
+    assert_eq!(Frame::decode(&[0x81, 0x08]), Err(DecodeError::UnknownKind(8)));
     assert!(matches!(Frame::decode(&[0x82, 0x05, 0x80]), Err(DecodeError::Malformed(_))), "an empty batch");
 }
 

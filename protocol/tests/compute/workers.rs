@@ -224,6 +224,25 @@ fn work_of_a_driver_that_dies_goes_on_and_is_there_for_the_next() {
 }
 
 #[test]
+fn the_next_driver_hears_what_was_done_and_what_runs() {
+    let mut bench = Bench::new(Config { slots: 1, ..Config::default() });
+    let run = runs(&bench.assign(A, 1, 1))[0];
+    bench.give(Input::Done { run, done: done() });
+    bench.assign(A, 2, 2);
+    bench.assign(A, 3, 3);
+    bench.give(Input::Disconnected(A));
+    let (job, other) = (JobId::from_bytes([7; 32]), JobId::from_bytes([8; 32]));
+    let answers = bench.give(Input::Ask { from: B, jobs: vec![job, other] });
+    let keys = [2, 1].map(|key| TaskKey::from_bytes([key; 32])).to_vec();
+    let has = Output::Send { to: B, frame: Frame::Has { job, keys } };
+    assert_eq!(
+        answers,
+        [has],
+        "what waited for the other one is not begun, and nothing is known of another job"
+    );
+}
+
+#[test]
 fn who_drains_takes_nothing_and_says_so() {
     let mut bench = Bench::new(Config::default());
     let outputs = bench.give(Input::Drain(true));

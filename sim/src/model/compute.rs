@@ -328,6 +328,7 @@ impl Node {
             Output::Append { ticket, payload } => self.append_operation(ticket, payload, ctx),
             Output::Assign { to, assignments } => self.send_frame(to, Frame::Assign(assignments), ctx),
             Output::Cancel { to, attempts } => self.send_frame(to, Frame::Cancel(attempts), ctx),
+            Output::Ask { to, jobs } => self.send_frame(to, Frame::Ask(jobs), ctx),
             Output::Keep { blob, holders } => {
                 let there = holders.iter().filter_map(|holder| ctx.shared.find(holder));
                 if there.filter(|holder| ctx.shared.up.contains(*holder)).count() > 0 {
@@ -416,6 +417,8 @@ impl Node {
             Frame::Failed(failures) => self.drive(driver::Input::Failed { from: id, failures }, ctx),
             Frame::Assign(assignments) => self.work(worker::Input::Assign { from: id, assignments }, ctx),
             Frame::Cancel(attempts) => self.work(worker::Input::Cancel { from: id, attempts }, ctx),
+            Frame::Ask(jobs) => self.work(worker::Input::Ask { from: id, jobs }, ctx),
+            Frame::Has { job, keys } => self.drive(driver::Input::Has { from: id, job, keys }, ctx),
             Frame::Results { .. } => {}
         }
     }

@@ -93,6 +93,8 @@ impl ComputeActor {
             },
             Frame::Failed(failures) => self.drive(driver::Input::Failed { from, failures }, ctx),
             Frame::Cancel(attempts) => self.work(worker::Input::Cancel { from, attempts }, ctx),
+            Frame::Ask(jobs) => self.work(worker::Input::Ask { from, jobs }, ctx),
+            Frame::Has { job, keys } => self.drive(driver::Input::Has { from, job, keys }, ctx),
         }
     }
 

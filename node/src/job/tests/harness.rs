@@ -168,7 +168,7 @@ impl Bench {
                     Output::Submitted { .. } | Output::Accepted { .. } | Output::Refused { .. } => {
                         self.answers.push(output);
                     }
-                    Output::Keep { .. } | Output::Finding(_) | Output::Replay => {}
+                    Output::Keep { .. } | Output::Finding(_) | Output::Replay | Output::Ask { .. } => {}
                 }
             }
             if inputs.is_empty() && self.driver.wants_flush() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::author::Ticket;
-use crate::compute::id::{AttemptId, BlobRef, JobId, TaskRef};
+use crate::compute::id::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
 use crate::compute::job::{JobSpec, Problem, Quota};
 use crate::compute::ledger::{Change, FailReason};
 use crate::compute::placement::{Offer, PoolConfig, Unplaced};
@@ -148,6 +148,15 @@ pub enum Input {
         /// What.
         offer: Offer,
     },
+    /// A worker has done, or is doing, these of a job.
+    Has {
+        /// Which worker.
+        from: NodeId,
+        /// Of which job.
+        job: JobId,
+        /// Tasks with their inputs.
+        keys: Vec<TaskKey>,
+    },
     /// A worker has begun.
     Started {
         /// Who.
@@ -223,6 +232,13 @@ pub enum Output {
         to: NodeId,
         /// What.
         assignments: Vec<Assignment>,
+    },
+    /// Ask a worker what it has done of jobs for others.
+    Ask {
+        /// Whom.
+        to: NodeId,
+        /// Of which.
+        jobs: Vec<JobId>,
     },
     /// Tell a worker that it need not go on.
     Cancel {

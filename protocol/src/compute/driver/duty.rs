@@ -7,6 +7,7 @@ use crate::machine::Outbox;
 use crate::time::Time;
 
 use super::api::{Event, Output};
+use super::place::ask;
 use super::run::Run;
 use super::state::{Appending, State};
 
@@ -87,6 +88,7 @@ impl State {
         let mut run = Run::new(view.plan(), view.dissenters());
         view.ready().for_each(|task| run.want(task, now));
         self.runs.insert(job, run);
+        self.pool.nodes().for_each(|worker| ask(worker, &[job], out));
         self.taking.remove(&job);
         out.push(Output::Event(Event::Driving(job)));
         self.check_end(job, out);

@@ -174,7 +174,7 @@ impl State {
                     continue;
                 }
                 let running = active.attempts.iter().filter(|attempt| attempt.started.is_some());
-                for attempt in running.filter(|attempt| !attempt.is_straggler) {
+                for attempt in running.filter(|attempt| !attempt.is_extra) {
                     let after = attempt.since(now);
                     if after > limit {
                         found.push((after, *job, *task, attempt.id, attempt.worker));
@@ -192,7 +192,7 @@ impl State {
             }
             active.copies += 1;
             if let Some(attempt) = active.attempts.iter_mut().find(|attempt| attempt.id == id) {
-                attempt.is_straggler = true;
+                attempt.is_extra = true;
             }
             run.settle(task, now);
             out.push(Output::Event(Event::Straggler { job, task, worker, after }));

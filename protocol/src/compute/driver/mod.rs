@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Every node has a driver and the whole [`ledger`](super::ledger); it is active for the jobs that it holds the lease
-//! of. What it knows beyond the ledger (attempts, votes, waits) dies with it; the next driver begins with what is READY, and
-//! workers answer from memory what they have done already.
+//! of. What it knows beyond the ledger (attempts, votes, waits) dies with it; the next driver begins with what is READY, asks all
+//! workers what they have done of the job ([`Output::Ask`]), and has it from them again.
 //!
 //! # Whose result counts
 //! A task with redundancy r is done by r different workers. A result counts when r have signed it. For each vote against the

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::compute::id::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
 use crate::compute::ledger::Part;
 use crate::compute::placement::{Unplaced, Wanted};
-use crate::compute::wire::{Assignment, BATCH_MAX, FRAME_BYTES_MAX};
+use crate::compute::wire::{ASK_MAX, Assignment, BATCH_MAX, FRAME_BYTES_MAX};
 use crate::id::NodeId;
 use crate::machine::Outbox;
 use crate::time::Time;
@@ -84,7 +84,7 @@ impl State {
                 continue;
             }
             if let Some(worker) = self.choose(now, job, task, slowness_max, explain, rng, out) {
-                self.assign(now, job, task, worker, out);
+                self.assign(now, job, task, worker, false, out);
                 return true;
             }
             if self.pool.free() == 0 {
@@ -206,7 +206,50 @@ impl State {
         None
     }
 
-    fn assign(&mut self, now: Time, job: JobId, task: TaskRef, worker: NodeId, out: &mut Outbox<Output>) {
+    /// A worker has done tasks of a job for who drove it before, or is at it: it is asked for them, also if others are by now. It
+    /// answers from memory, or when it is done.
+    pub(super) fn on_has(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        job: JobId,
+        keys: &[TaskKey],
+        rng: &mut impl Rng,
+        out: &mut Outbox<Output>,
+    ) {
+        if !self.pool.contains(&from) {
+            return;
+        }
+        for key in keys {
+            let (Some(view), Some(run)) = (self.ledger.job(&job), self.runs.get_mut(&job)) else { return };
+            let is_full = run.attempts >= self.config.job_attempts_max || run.banned.contains(&from);
+            let Some(task) = run.of_key(key, &view).filter(|_| !is_full) else { continue };
+            self.ensure_active(now, job, task, rng);
+            let active = self.runs.get_mut(&job).and_then(|run| run.active.get_mut(&task));
+            let extra = usize::from(self.config.voters_extra);
+            let is_wanted = |active: &&mut Active| {
+                active.key == *key
+                    && active.phase == Phase::Open
+                    && !active.has_asked(&from)
+                    && active.votes.len() + active.attempts.len() < usize::from(active.redundancy) + extra
+            };
+            if let Some(active) = active.filter(is_wanted) {
+                // Beside those that are needed, until it answers: it may not have done what it says.
+                active.copies += 1;
+                self.assign(now, job, task, from, true, out);
+            }
+        }
+    }
+
+    fn assign(
+        &mut self,
+        now: Time,
+        job: JobId,
+        task: TaskRef,
+        worker: NodeId,
+        is_recalled: bool,
+        out: &mut Outbox<Output>,
+    ) {
         let Some(view) = self.ledger.job(&job) else { return };
         let Some(run) = self.runs.get_mut(&job) else { return };
         let Some(active) = run.active.get_mut(&task) else { return };
@@ -219,7 +262,8 @@ impl State {
             worker,
             assigned: now,
             started: None,
-            is_straggler: false,
+            is_extra: is_recalled,
+            is_recalled,
         });
         let assignment = Assignment {
             attempt,
@@ -285,6 +329,13 @@ impl State {
                 attempt.started.get_or_insert(now);
             }
         }
+    }
+}
+
+/// Asks a worker what it has done of jobs for others.
+pub(super) fn ask(worker: NodeId, jobs: &[JobId], out: &mut Outbox<Output>) {
+    for jobs in jobs.chunks(ASK_MAX) {
+        out.push(Output::Ask { to: worker, jobs: jobs.to_vec() });
     }
 }
 

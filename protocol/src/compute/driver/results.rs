@@ -34,7 +34,7 @@ impl State {
         let place =
             active.attempts.iter().position(|attempt| attempt.id == id && attempt.worker == worker)?;
         let attempt = active.attempts.remove(place);
-        if attempt.is_straggler {
+        if attempt.is_extra {
             active.copies -= 1;
         }
         run.attempts -= 1;
@@ -99,13 +99,17 @@ impl State {
         }
         let Some((_, _, attempt)) = self.take_attempt(item.attempt, worker) else { return };
         let Some(run) = self.runs.get_mut(&job) else { return };
-        let time = attempt.since(now);
+        let time = if attempt.is_recalled { Duration::from_millis(item.wall_ms) } else { attempt.since(now) };
         let typical = run.typical(task);
         let Some(active) = run.active.get_mut(&task) else { return };
-        if active.restores.is_none() {
-            run.times[usize::from(task.task)].add(time);
+        if attempt.is_recalled {
+            self.pool.on_returned(now, worker);
+        } else {
+            if active.restores.is_none() {
+                run.times[usize::from(task.task)].add(time);
+            }
+            self.pool.on_success(now, worker, time, typical);
         }
-        self.pool.on_success(now, worker, time, typical);
         self.pool.on_holds(worker, result.hash);
         // Who has read a chunk of a blob does not hold the others.
         if let Some(longest) = active.blobs.first()
@@ -252,7 +256,7 @@ impl State {
                 .into_iter()
                 .partition(|attempt| keep_started && attempt.started.is_some());
         active.copies =
-            u8::try_from(kept.iter().filter(|attempt| attempt.is_straggler).count()).unwrap_or(u8::MAX);
+            u8::try_from(kept.iter().filter(|attempt| attempt.is_extra).count()).unwrap_or(u8::MAX);
         active.attempts = kept;
         for attempt in taken {
             run.attempts -= 1;
@@ -301,7 +305,7 @@ impl State {
             active.attempts.retain(|attempt| {
                 let is_kept = attempt.worker != worker;
                 if !is_kept {
-                    copies += u8::from(attempt.is_straggler);
+                    copies += u8::from(attempt.is_extra);
                     gone += 1;
                     self.attempts.remove(&attempt.id);
                     self.cancelled.entry(worker).or_default().push(attempt.id);

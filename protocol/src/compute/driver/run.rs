@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::compute::id::{AttemptId, BlobRef, TaskKey, TaskRef};
 use crate::compute::job::Plan;
-use crate::compute::ledger::{Commit, Part};
+use crate::compute::ledger::{Commit, JobView, Part};
 use crate::compute::placement::{Times, Unplaced};
 use crate::compute::statement::VerifiedResults;
 use crate::id::{Hash, NodeId};
@@ -41,6 +41,8 @@ pub(super) struct Run {
     /// Why the last task that could not be placed was not.
     pub(super) held: Option<(TaskRef, Unplaced)>,
     pub(super) attempts: usize,
+    /// The tasks that were ready when somebody first said what was done of the job before.
+    keys: Option<BTreeMap<TaskKey, TaskRef>>,
 }
 
 impl Run {
@@ -57,12 +59,23 @@ impl Run {
             blocked: BTreeMap::new(),
             held: None,
             attempts: 0,
+            keys: None,
         }
     }
 
     /// The median duration of a family.
     pub(super) fn typical(&self, task: TaskRef) -> Option<Duration> {
         self.times.get(usize::from(task.task))?.quantile(500)
+    }
+
+    /// The task with this key, of those that were ready when this was first asked.
+    pub(super) fn of_key(&mut self, key: &TaskKey, view: &JobView<'_>) -> Option<TaskRef> {
+        let keys = self.keys.get_or_insert_with(|| {
+            let job = view.id();
+            let key = |task| Some((TaskKey::of(&job, task, 0, &view.inputs(task)?), task));
+            view.ready().filter_map(key).collect()
+        });
+        keys.get(key).copied()
     }
 
     /// Lets those go on that wait for this task to make its output again, unless they wait for others as well.
@@ -151,7 +164,7 @@ pub(super) struct Active {
     pub(super) is_hedged: bool,
     /// The job asked for several workers: those after the first may come later, when it is known how long it takes.
     pub(super) may_wait: bool,
-    /// Additional attempts for stragglers, that were wanted so far and have not come back.
+    /// Attempts beside those that are needed that were wanted so far and have not come back.
     pub(super) copies: u8,
     pub(super) failures: u8,
     pub(super) losses: u16,
@@ -167,8 +180,11 @@ pub(super) struct Attempt {
     pub(super) worker: NodeId,
     pub(super) assigned: Time,
     pub(super) started: Option<Time>,
-    /// It was found to take long, and another one was asked for.
-    pub(super) is_straggler: bool,
+    /// It does not count among those that are needed: it takes long and another one was asked for, or its worker only says that it has
+    /// done it.
+    pub(super) is_extra: bool,
+    /// Its worker did it for another driver, or is at it: how long that takes is for the worker to say.
+    pub(super) is_recalled: bool,
 }
 
 impl Attempt {

@@ -18,6 +18,7 @@ use crate::projection::{EntryRef, Head, Projection, Replay};
 use crate::time::Time;
 
 use super::api::{Config, Event, Input, Output, Refusal, Timer};
+use super::place::ask;
 use super::run::{Phase, Run};
 
 /// Most dead members that are remembered. One that is forgotten keeps its jobs until its leases end. Default: guess.
@@ -192,7 +193,14 @@ impl State {
                 self.down.values_mut().for_each(|since| *since = since.or(step));
                 self.duties(now, out);
             }
-            Input::Offer { from, offer } => drop(self.pool.on_offer(now, from, offer)),
+            Input::Offer { from, offer } => {
+                let is_new = !self.pool.contains(&from);
+                if self.pool.on_offer(now, from, offer) && is_new {
+                    let jobs: Vec<JobId> = self.runs.keys().copied().collect();
+                    ask(from, &jobs, out);
+                }
+            }
+            Input::Has { from, job, keys } => self.on_has(now, from, job, &keys, rng, out),
             Input::Started { from, attempts } => self.on_started(now, from, &attempts),
             Input::Results { items, signed } => self.on_results(now, &items, &signed, rng, out),
             Input::Failed { from, failures } => {

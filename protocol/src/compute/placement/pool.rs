@@ -423,6 +423,11 @@ impl Pool {
         }
     }
 
+    /// The workers that are known.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.workers.keys().copied()
+    }
+
     /// How many workers are known.
     pub fn len(&self) -> usize {
         self.workers.len()
