@@ -378,7 +378,7 @@ fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
 
 #[test]
 fn what_was_done_for_another_driver_counts_again() {
-    let mut bench = Bench::new(5);
+    let mut bench = Bench::new(7);
     let job = bench.submit(chain(3));
     let before = bench.asked(FIRST);
     before.iter().for_each(|asked| bench.begin(asked));
@@ -403,7 +403,12 @@ fn what_was_done_for_another_driver_counts_again() {
     bench.give(has(free[0], vec![key, key]));
     bench.give(has(free[1], vec![key]));
     let recalled = bench.asked(FIRST);
-    assert_eq!(recalled.iter().map(|(worker, _)| *worker).collect::<Vec<_>>(), free);
+    assert_eq!(recalled.iter().map(|(worker, _)| *worker).collect::<Vec<_>>(), free[..2]);
+    // They only say so: who has no room after all is replaced all the same.
+    let (attempt, detail) = (again[2].1.attempt, "full".to_owned());
+    let failure = Failure { attempt, reason: FailReason::Busy, detail, missing: Vec::new() };
+    bench.give(Input::Failed { from: again[2].0, failures: vec![failure] });
+    assert_eq!(bench.asked(FIRST).len(), 1);
     recalled.iter().for_each(|asked| bench.answer(asked, blob("right")));
     assert!(bench.asked(FIRST).is_empty(), "one of three is missing, and three are at it");
     bench.begin(&again[0]);
