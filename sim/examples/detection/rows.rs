@@ -136,7 +136,8 @@ impl Mesh {
                 // Where nobody else has written often enough to be missed, a node takes itself for deaf.
                 AdversaryKind::Silence { .. } => scenario.workload.rate_per_s = 3.0 * RATE,
                 AdversaryKind::Fork { .. } => {
-                    let (start, end) = (Duration::from_secs(10), Duration::from_secs(60));
+                    let start = Duration::from_secs(10);
+                    let end = Duration::from_secs(60).min(self.duration);
                     scenario.log =
                         Some(Log { start, end, rate_per_s: 1.0, authors: Some(5), ..Log::default() });
                 }
