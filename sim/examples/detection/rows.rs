@@ -85,7 +85,7 @@ pub(crate) fn meshes() -> Vec<Mesh> {
     let slander = AdversaryKind::Slander { rate_per_s: 0.2 };
     let slander = attack("slander", slander, loud, FROM, "an accusation every 5 s");
     vec![
-        mesh(36, vec![equivocate, fork, slander]),
+        mesh(60, vec![equivocate, fork, slander]),
         mesh(75, vec![silence]),
         mesh(36, vec![tamper]),
         mesh(60, vec![eclipse]),
@@ -137,7 +137,9 @@ impl Mesh {
                 AdversaryKind::Silence { .. } => scenario.workload.rate_per_s = 3.0 * RATE,
                 AdversaryKind::Fork { .. } => {
                     let start = Duration::from_secs(10);
-                    let end = Duration::from_secs(60).min(self.duration);
+                    // So early that what is forged last is found.
+                    let end =
+                        Duration::from_secs(60).min(self.duration.saturating_sub(Duration::from_secs(15)));
                     scenario.log =
                         Some(Log { start, end, rate_per_s: 1.0, authors: Some(5), ..Log::default() });
                 }
