@@ -140,6 +140,35 @@ async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
     }
 }
 
+/// More than a driver has in mind to fetch: they come with their results.
+const SMALL: u16 = 5000;
+
+#[actix::test]
+async fn small_outputs_outlive_who_made_them() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let alice = start("small", 1, dirs[0].path(), Vec::new(), |config| config.compute.work = false).await;
+    let bob = start("small", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
+    let data: Vec<u8> = (0..SMALL).flat_map(|place| [place; 32]).flat_map(u16::to_le_bytes).collect();
+    let blob = alice.blobs().unwrap().put(&data[..], false).unwrap();
+    let text = "name = \"small\"\n[inputs.data]\nfile = \"data\"\n[task.hash]\noperation = \"hash\"\n\
+                for_each = { chunk_of = \"data\", bytes = 64 }\n";
+    let job = alice.submit(read_job(text, &[("data", blob)])).await.unwrap();
+    assert_eq!(ended(&alice, job).await, JobState::Succeeded);
+    bob.shutdown().await;
+    let outputs = outputs(&alice, job).await;
+    assert_eq!(outputs.len(), usize::from(SMALL));
+    let expected = data.chunks(64).map(|chunk| BlobRef::of(blake3::hash(chunk).as_bytes()));
+    assert!(expected.eq(outputs.iter().copied()));
+    let store = alice.blobs().unwrap();
+    let all_there = async {
+        while !outputs.iter().all(|output| store.whole(&output.hash) == Some(*output)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_there).await.expect("all outputs are here");
+    alice.shutdown().await;
+}
+
 const COLUMNS: &str = r#"
 name = "columns"
 [inputs.table]

@@ -11,6 +11,7 @@
 //! log, and a signature.
 
 mod answers;
+mod contents;
 mod entries;
 mod frames;
 mod keep;
@@ -31,9 +32,9 @@ use omnimesh_protocol::compute::statement::Evidence;
 use omnimesh_protocol::compute::wire::{BATCH_MAX, Frame};
 use omnimesh_protocol::compute::worker::{self, RunId};
 use omnimesh_protocol::observer;
-use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Step};
+use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::blob::BlobActor;
 use super::gossip::{self, lock};
@@ -49,8 +50,15 @@ use crate::store::log::LogStore;
 use crate::swarm::Inbound;
 
 use answers::Answer;
+use contents::Contents;
 pub(crate) use requests::{Begin, CancelJob, Look, Retry, Standing, Submit, WatchJobs};
 
+/// Results and commits are signed and written at most so often; so many small ones go together. Default: guess, less
+/// than a disk takes to be sure of them.
+const FLUSH_EVERY: Duration = Duration::from_millis(2);
+/// Inputs of tasks that are fetched at once, of all and of one task. Default: guess, less than the blob actor takes.
+const FETCHES: usize = 32;
+const FETCHES_OF_TASK: usize = 8;
 /// How often it is looked which step it is.
 const STEP_LOOK: Duration = Duration::from_millis(200);
 /// How often the ledger is kept, so that a start need not read the whole log.
@@ -99,12 +107,16 @@ pub(crate) struct ComputeActor {
     /// Blobs that are to be fetched and kept, and how many are being fetched.
     keeping: VecDeque<BlobRef>,
     keeps: usize,
+    contents: Contents,
+    /// Room for fetches of inputs.
+    fetches: Arc<Semaphore>,
     answers: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
     /// The submission that the driver is given just now.
     submitting: Option<Ticket>,
     step: Option<Step>,
     is_flushing: bool,
+    flushed: Time,
     unsaved: u64,
     inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
     /// Counts the machines, so that timers and answers for an earlier one are known.
@@ -143,11 +155,14 @@ impl ComputeActor {
             watchers: Vec::new(),
             keeping: VecDeque::new(),
             keeps: 0,
+            contents: Contents::default(),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
             answers: BTreeMap::new(),
             next_ticket: 0,
             submitting: None,
             step: None,
             is_flushing: false,
+            flushed: Time::ZERO,
             unsaved: 0,
             inbound: Arc::default(),
             life: 0,
@@ -201,7 +216,12 @@ impl ComputeActor {
         }
         if !self.is_flushing && (self.driver.wants_flush() || self.worker.wants_flush()) {
             self.is_flushing = true;
-            ctx.notify(Flush);
+            let wait = FLUSH_EVERY.saturating_sub(self.common.now().since(self.flushed));
+            if wait.is_zero() {
+                ctx.notify(Flush);
+            } else {
+                ctx.notify_later(Flush, wait);
+            }
         }
     }
 
@@ -228,7 +248,7 @@ impl ComputeActor {
                     self.send(&to, &Frame::Cancel(attempts.to_vec()));
                 }
             }
-            driver::Output::Keep { blob, .. } => self.keep(blob, ctx),
+            driver::Output::Keep { blob, .. } => self.keep_output(blob, ctx),
             driver::Output::Event(event) => self.on_event(&event, ctx),
             driver::Output::Finding(finding) => self.on_finding(&finding),
             driver::Output::Replay => self.replay(ctx),
@@ -252,7 +272,7 @@ impl ComputeActor {
                 None => {}
             },
             worker::Output::Send { to, frame } if to == self.me() => self.on_frame(to, frame, ctx),
-            worker::Output::Send { to, frame } => drop(self.send(&to, &frame)),
+            worker::Output::Send { to, frame } => self.send_of_worker(&to, &frame),
             worker::Output::Timer { at, timer } => {
                 let life = self.life;
                 ctx.run_later(self.common.until(at), move |actor, ctx| {
@@ -313,6 +333,7 @@ impl ComputeActor {
         // Dropping the answers tells those who wait.
         self.answers.clear();
         (self.keeping, self.keeps) = (VecDeque::new(), 0);
+        self.contents = Contents::default();
         (self.driver_out, self.worker_out) = (Outbox::new(), Outbox::new());
         self.driver = driver::State::new(self.settings.driver.clone(), self.me());
         self.driver.restore(ledger);
@@ -411,7 +432,7 @@ impl Handler<Flush> for ComputeActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
-        self.is_flushing = false;
+        (self.is_flushing, self.flushed) = (false, self.common.now());
         if self.worker.wants_flush() {
             self.work(worker::Input::Flush, ctx);
         }

@@ -120,6 +120,11 @@ fn length_of(size: u64, group: u64) -> u64 {
     size.saturating_sub(group.saturating_mul(GROUP_BYTES)).min(GROUP_BYTES)
 }
 
+/// Whether more threads would not make it quicker to read them.
+pub fn is_little(range: &Range<u64>) -> bool {
+    range.end.saturating_sub(range.start) <= GROUP_BYTES
+}
+
 /// The groups that hold these bytes.
 fn groups_in(blob: &BlobRef, range: &Range<u64>) -> Range<u64> {
     let first = range.start / GROUP_BYTES;
@@ -224,6 +229,7 @@ impl BlobStore {
             rest: Vec::new(),
             bytes: 0,
             is_durable: true,
+            is_done: false,
         })
     }
 
@@ -252,8 +258,8 @@ impl BlobStore {
         entry.is_some_and(|entry| groups_in(blob, range).all(|group| entry.groups.contains(group)))
     }
 
-    /// Bytes of a blob; `None` if they are not all here. What is read is checked, on all threads of the rayon pool in
-    /// which it is called.
+    /// Bytes of a blob; `None` if they are not all here. What is read is checked, if it is much on all threads of the rayon
+    /// pool in which it is called.
     ///
     /// # Errors
     /// If the disk fails, or they are not what they should be.
@@ -271,27 +277,38 @@ impl BlobStore {
         }
         let end = (groups.end * GROUP_BYTES).min(blob.size);
         let mut bytes = vec![0; place(end)];
-        let whole = bytes.par_chunks_mut(place(begin + GROUP_BYTES)).enumerate();
-        let whole = whole.map(|(number, room)| -> Result<bool, BlobError> {
+        let length = place(begin + GROUP_BYTES);
+        let fill = |(number, room): (usize, &mut [u8])| -> Result<bool, BlobError> {
             let content = self.group(&blob.hash, groups.start + number as u64)?;
             let Some(content) = content.filter(|content| content.len() == room.len()) else {
                 return Ok(false);
             };
             room.copy_from_slice(&content);
             Ok(true)
-        });
-        let is_whole = whole.try_reduce(|| true, |one, other| Ok(one && other))?;
+        };
+        let both = |one, other| Ok(one && other);
+        let is_whole = match is_little(&range) {
+            true => bytes
+                .chunks_mut(length)
+                .enumerate()
+                .map(fill)
+                .try_fold(true, |one, other| both(one, other?))?,
+            false => bytes.par_chunks_mut(length).enumerate().map(fill).try_reduce(|| true, both)?,
+        };
         Ok(is_whole.then(|| Bytes::from(bytes).slice(place(range.start)..place(range.end))))
     }
 
-    /// Checks a whole blob, on all threads of the rayon pool in which it is called; without holding it in memory. False
-    /// if it is not here.
+    /// Checks a whole blob, if it is large on all threads of the rayon pool in which it is called; without holding it in
+    /// memory. False if it is not here.
     ///
     /// # Errors
     /// If the disk fails, or it is not what it should be.
     pub fn check(&self, blob: &BlobRef) -> Result<bool, BlobError> {
         if self.whole(&blob.hash) != Some(*blob) {
             return Ok(false);
+        }
+        if is_little(&(0..blob.size)) {
+            return Ok(self.group(&blob.hash, 0)?.is_some());
         }
         let mut hasher = blake3::Hasher::new();
         let read = hasher.update_mmap_rayon(self.dir.join(blob.hash.to_string())).map(drop);
@@ -586,12 +603,13 @@ impl BlobStore {
     }
 
     fn write_outline(&self, outline: &Outline) -> io::Result<()> {
-        if groups_of(outline.blob().size) < 2 && !self.path(&outline.blob().hash, "part").exists() {
+        let blob = outline.blob();
+        if groups_of(blob.size) < 2 && !self.lock().entries.contains_key(&blob.hash) {
             return Ok(());
         }
-        let path = self.path(&outline.blob().hash, "outline");
+        let path = self.path(&blob.hash, "outline");
         let new = self.dir.join(format!("new-{}", self.next.fetch_add(1, Ordering::Relaxed)));
-        let mut bytes = outline.blob().size.to_le_bytes().to_vec();
+        let mut bytes = blob.size.to_le_bytes().to_vec();
         bytes.extend(outline.to_bytes());
         fs::write(&new, bytes)?;
         fs::rename(new, path)
@@ -653,6 +671,8 @@ pub struct Putting {
     rest: Vec<u8>,
     bytes: u64,
     is_durable: bool,
+    /// It has its name.
+    is_done: bool,
 }
 
 impl Putting {
@@ -709,6 +729,7 @@ impl Putting {
             store.delete(&mut inner, &gone);
             fs::rename(&self.path, store.dir.join(blob.hash.to_string()))
                 .map_err(|error| store.failed(error))?;
+            self.is_done = true;
             let entry = inner.entries.entry(blob.hash);
             let entry = entry.or_insert(Entry { size: 0, groups: Groups::All, is_pinned: false, fetches: 0 });
             (entry.size, entry.groups) = (blob.size, Groups::All);
@@ -726,8 +747,9 @@ impl Putting {
 
 impl Drop for Putting {
     fn drop(&mut self) {
-        // It has another name if all went well.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_done {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

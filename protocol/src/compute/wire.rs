@@ -15,6 +15,7 @@
 //! | 5 | Cancel  | driver | array of attempt |
 //! | 6 | Ask     | driver | array of job |
 //! | 7 | Has     | worker | array of key · job |
+//! | 8 | Contents | worker | array of bytes, at most 4,096 each: outputs of the results that follow |
 //!
 //! A part is `[ hash, size, from, to, align ]`, or null. Action and limits are those of a job. A frame of an unknown
 //! kind is dropped; every other fault is one of a broken or hostile peer.
@@ -37,6 +38,8 @@ use super::statement::{STATEMENTS_MAX, SignedResults, Statement};
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
 /// Most attempts in one frame.
 pub const BATCH_MAX: usize = STATEMENTS_MAX;
+/// The longest output that travels with its result. Default: guess; so many of them fit into a frame.
+pub const CONTENT_BYTES_MAX: usize = 4096;
 /// Most jobs that one frame asks after.
 pub const ASK_MAX: usize = 16;
 /// Most missing blobs in one failure.
@@ -124,6 +127,9 @@ pub enum Frame {
         /// Tasks with their inputs.
         keys: Vec<TaskKey>,
     },
+    /// Outputs of the results that come next: so many small ones need not be fetched one by one. Each names itself, by its
+    /// hash.
+    Contents(Vec<Bytes>),
 }
 
 /// Why bytes are not a frame.
@@ -203,6 +209,10 @@ impl Frame {
                 keys.iter().for_each(|key| writer.bytes(key.as_bytes()));
                 writer.bytes(job.as_bytes());
             }
+            Frame::Contents(contents) => {
+                head(&mut writer, 2, 8, contents.len());
+                contents.iter().for_each(|content| writer.bytes(content));
+            }
         }
         writer.bytes.into()
     }
@@ -219,7 +229,7 @@ impl Frame {
         let items = reader.array()?;
         let kind = reader.unsigned()?;
         let expected = match kind {
-            0..=2 | 4..=6 => 2,
+            0..=2 | 4..=6 | 8 => 2,
             3 | 7 => 3,
             _ => return Err(DecodeError::UnknownKind(kind)),
         };
@@ -238,7 +248,8 @@ impl Frame {
                 jobs if jobs.len() > ASK_MAX => return Err(Fault::TooManyFields.into()),
                 jobs => Frame::Ask(jobs),
             },
-            _ => Frame::Has { keys: batch(&mut reader, TaskKey::read)?, job: JobId::read(&mut reader)? },
+            7 => Frame::Has { keys: batch(&mut reader, TaskKey::read)?, job: JobId::read(&mut reader)? },
+            _ => Frame::Contents(batch(&mut reader, read_content)?),
         };
         reader.finish()?;
         Ok(frame)
@@ -261,6 +272,11 @@ fn read_item(reader: &mut Reader<'_>) -> Result<ResultItem, Fault> {
         cpu_ms: reader.unsigned()?,
         wall_ms: reader.unsigned()?,
     })
+}
+
+fn read_content(reader: &mut Reader<'_>) -> Result<Bytes, Fault> {
+    let content = reader.byte_string()?;
+    if content.len() > CONTENT_BYTES_MAX { Err(Fault::TooLarge) } else { Ok(Bytes::copy_from_slice(content)) }
 }
 
 fn read_failure(reader: &mut Reader<'_>) -> Result<Failure, Fault> {

@@ -471,6 +471,7 @@ impl Mesh {
             Frame::Cancel(attempts) => self.work(to, worker::Input::Cancel { from: from_id, attempts }),
             Frame::Ask(jobs) => self.work(to, worker::Input::Ask { from: from_id, jobs }),
             Frame::Has { job, keys } => self.drive(to, driver::Input::Has { from: from_id, job, keys }),
+            Frame::Contents(_) => {}
             Frame::Results { .. } => unreachable!(),
         }
     }

@@ -9,7 +9,7 @@ use omnimesh_protocol::compute::job::{Action, Align, Limits};
 use omnimesh_protocol::compute::ledger::{FailReason, Part};
 use omnimesh_protocol::compute::placement::Offer;
 use omnimesh_protocol::compute::statement::Statement;
-use omnimesh_protocol::compute::wire::{Assignment, Failure, Frame, ResultItem};
+use omnimesh_protocol::compute::wire::{Assignment, CONTENT_BYTES_MAX, Failure, Frame, ResultItem};
 use omnimesh_protocol::compute::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
 use omnimesh_protocol::registry::Value;
 use proptest::prelude::*;
@@ -54,6 +54,7 @@ fn frames() -> Vec<Frame> {
         Frame::Cancel(vec![AttemptId(1 << 40)]),
         Frame::Ask(vec![JobId::from_bytes([3; 32]); 16]),
         Frame::Has { job: JobId::from_bytes([3; 32]), keys: vec![TaskKey::from_bytes([4; 32]); 256] },
+        Frame::Contents(vec![Bytes::new(), Bytes::from(vec![1; CONTENT_BYTES_MAX])]),
     ]
 }
 
@@ -85,7 +86,12 @@ fn frames_return() {
 #[test]
 fn unknown_kinds_are_nobodys_fault() {
     use omnimesh_protocol::compute::wire::DecodeError;
-    assert_eq!(Frame::decode(&[0x81, 0x08]), Err(DecodeError::UnknownKind(8)));
+    assert_eq!(Frame::decode(&[0x81, 0x09]), Err(DecodeError::UnknownKind(9)));
+    let long = Frame::Contents(vec![Bytes::from(vec![1; CONTENT_BYTES_MAX + 1])]);
+    assert!(
+        matches!(Frame::decode(&long.encode()), Err(DecodeError::Malformed(_))),
+        "a content that is too long"
+    );
     assert!(matches!(Frame::decode(&[0x82, 0x05, 0x80]), Err(DecodeError::Malformed(_))), "an empty batch");
 }
 

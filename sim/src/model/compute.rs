@@ -419,6 +419,8 @@ impl Node {
             Frame::Cancel(attempts) => self.work(worker::Input::Cancel { from: id, attempts }, ctx),
             Frame::Ask(jobs) => self.work(worker::Input::Ask { from: id, jobs }, ctx),
             Frame::Has { job, keys } => self.drive(driver::Input::Has { from: id, job, keys }, ctx),
+            // Blobs are names here; what they hold takes time on the way and nothing else.
+            Frame::Contents(_) => {}
             Frame::Results { .. } => {}
         }
     }

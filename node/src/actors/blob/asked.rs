@@ -43,9 +43,9 @@ impl BlobActor {
         self.send(&node, Class::Control, &frame);
     }
 
-    pub(super) fn ask_again(&self, hash: Hash, ctx: &mut Context<Self>) {
+    pub(super) fn ask_again(&mut self, hash: Hash, ctx: &mut Context<Self>) {
         let life = self.life;
-        ctx.run_later(ASK_AGAIN, move |actor, ctx| {
+        let handle = ctx.run_later(ASK_AGAIN, move |actor, ctx| {
             if actor.life == life && actor.fetches.contains_key(&hash) {
                 let is_asked = |node: &NodeId| {
                     let wants = |(asked, what): &(NodeId, Asked)| asked == node && *what == Asked::Want(hash);
@@ -56,6 +56,9 @@ impl BlobActor {
                 actor.ask_again(hash, ctx);
             }
         });
+        if let Some(fetching) = self.fetches.get_mut(&hash) {
+            fetching.again = Some(handle);
+        }
     }
 
     /// What this peer was asked under this number.

@@ -36,6 +36,10 @@ pub(super) struct Fetching {
     is_beginning: bool,
     pub(super) run: Option<Run>,
     last_error: Option<FetchError>,
+    /// Its next timers, which end with it: an actor looks at each of its timers whenever it has something to do.
+    silence: Option<SpawnHandle>,
+    pub(super) again: Option<SpawnHandle>,
+    patience: Option<SpawnHandle>,
 }
 
 #[derive(Debug)]
@@ -62,18 +66,23 @@ impl BlobActor {
             return;
         }
         let silent: BTreeSet<NodeId> = self.peers.nodes().collect();
-        let fetching = Fetching { waiting: vec![waiting], silent: silent.clone(), ..Fetching::default() };
-        self.fetches.insert(hash, fetching);
-        silent.into_iter().for_each(|node| self.ask(node, Asked::Want(hash)));
         let life = self.life;
-        ctx.run_later(SILENCE, move |actor, ctx| {
+        let silence = ctx.run_later(SILENCE, move |actor, ctx| {
             if actor.life == life
                 && let Some(fetching) = actor.fetches.get_mut(&hash)
             {
-                fetching.is_settled = true;
+                (fetching.is_settled, fetching.silence) = (true, None);
                 actor.proceed(hash, ctx);
             }
         });
+        let fetching = Fetching {
+            waiting: vec![waiting],
+            silent: silent.clone(),
+            silence: Some(silence),
+            ..Fetching::default()
+        };
+        self.fetches.insert(hash, fetching);
+        silent.into_iter().for_each(|node| self.ask(node, Asked::Want(hash)));
         self.ask_again(hash, ctx);
         self.proceed(hash, ctx);
     }
@@ -110,7 +119,7 @@ impl BlobActor {
             if fetching.silent.is_empty() || fetching.is_settled || wants_part {
                 let error = fetching.last_error;
                 let error = error.map_or(GetError::NotFound(hash), |error| GetError::Fetch { hash, error });
-                self.end(hash, &Err(error));
+                self.end(hash, &Err(error), ctx);
             }
             return;
         };
@@ -121,7 +130,7 @@ impl BlobActor {
             move |store| store.begin_fetch(blob),
             move |actor, ctx, begun| match begun {
                 Ok((there, outline)) => actor.begin(blob, range, &there, outline.as_deref().cloned(), ctx),
-                Err(error) => actor.end(hash, &Err(error.into())),
+                Err(error) => actor.end(hash, &Err(error.into()), ctx),
             },
         );
     }
@@ -196,11 +205,16 @@ impl BlobActor {
                 }
                 Output::Timer { at, timer } => {
                     let life = self.life;
-                    ctx.run_later(self.common.until(at), move |actor, ctx| {
+                    let handle = ctx.run_later(self.common.until(at), move |actor, ctx| {
                         if actor.life == life {
                             actor.give(hash, Input::Timer(timer), ctx);
                         }
                     });
+                    let fetching = self.fetches.get_mut(&hash);
+                    // One of a length that was tried before it ends here.
+                    if let Some(last) = fetching.and_then(|fetching| fetching.patience.replace(handle)) {
+                        ctx.cancel_future(last);
+                    }
                 }
             }
         }
@@ -215,7 +229,7 @@ impl BlobActor {
     fn on_written(&mut self, hash: Hash, done: Result<(), BlobError>, ctx: &mut Context<Self>) {
         if let Err(error) = done {
             self.release(hash, ctx);
-            return self.end(hash, &Err(error.into()));
+            return self.end(hash, &Err(error.into()), ctx);
         }
         if let Some(run) = self.fetches.get_mut(&hash).and_then(|fetching| fetching.run.as_mut()) {
             run.writes = run.writes.saturating_sub(1);
@@ -233,7 +247,7 @@ impl BlobActor {
             move |store| store.end_fetch(&hash),
             move |actor, ctx, done| match done {
                 Ok(_) => actor.on_done(hash, ctx),
-                Err(error) => actor.end(hash, &Err(error.into())),
+                Err(error) => actor.end(hash, &Err(error.into()), ctx),
             },
         );
     }
@@ -259,7 +273,7 @@ impl BlobActor {
             if let Some(fetching) = self.fetches.get_mut(&hash) {
                 fetching.waiting = left;
             }
-            return self.end(hash, &Err(BlobError::Damaged { hash }.into()));
+            return self.end(hash, &Err(BlobError::Damaged { hash }.into()), ctx);
         }
         if let Some(fetching) = self.fetches.get_mut(&hash) {
             fetching.waiting = left;
@@ -292,9 +306,12 @@ impl BlobActor {
     }
 
     /// Answers all who wait.
-    fn end(&mut self, hash: Hash, result: &Result<BlobRef, GetError>) {
+    fn end(&mut self, hash: Hash, result: &Result<BlobRef, GetError>, ctx: &mut Context<Self>) {
         self.asked.retain(|_, (_, asked)| asked.hash() != hash);
         let Some(fetching) = self.fetches.remove(&hash) else { return };
+        for timer in [fetching.silence, fetching.again, fetching.patience].into_iter().flatten() {
+            ctx.cancel_future(timer);
+        }
         fetching.waiting.into_iter().for_each(|waiting| drop(waiting.answer.send(result.clone())));
     }
 

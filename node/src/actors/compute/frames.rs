@@ -95,6 +95,7 @@ impl ComputeActor {
             Frame::Cancel(attempts) => self.work(worker::Input::Cancel { from, attempts }, ctx),
             Frame::Ask(jobs) => self.work(worker::Input::Ask { from, jobs }, ctx),
             Frame::Has { job, keys } => self.drive(driver::Input::Has { from, job, keys }, ctx),
+            Frame::Contents(contents) => self.contents.came(contents),
         }
     }
 

@@ -59,7 +59,7 @@ impl ComputeActor {
                 actor.keeps -= 1;
                 match got {
                     Ok(_) => {
-                        actor.note_held(blob.hash, ctx);
+                        actor.note_held(&[blob.hash], ctx);
                         actor.drive(driver::Input::Holds(blob.hash), ctx);
                     }
                     Err(error) => tracing::debug!(%error, "a blob of a job is not kept here"),
@@ -70,11 +70,15 @@ impl ComputeActor {
     }
 
     /// Tells drivers what is here, so that they send tasks to where their inputs are.
-    pub(super) fn note_held(&mut self, hash: Hash, ctx: &mut Context<Self>) {
-        if self.held.contains(&hash) {
+    pub(super) fn note_held(&mut self, hashes: &[Hash], ctx: &mut Context<Self>) {
+        let last = hashes.len().saturating_sub(HELD)..;
+        let mut new =
+            hashes.get(last).unwrap_or(hashes).iter().filter(|hash| !self.held.contains(hash)).peekable();
+        if new.peek().is_none() {
             return;
         }
-        self.held.push_front(hash);
+        let new: Vec<Hash> = new.copied().collect();
+        new.into_iter().for_each(|hash| self.held.push_front(hash));
         self.held.truncate(HELD);
         let held = self.held.iter().copied().collect();
         self.give_worker(worker::Input::Held(held), ctx);

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+use futures::stream::{self, TryStreamExt};
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::job::{Align, cut_lines, window};
 use omnimesh_protocol::compute::ledger::{FailReason, Part};
 use omnimesh_protocol::compute::wire::Assignment;
 use omnimesh_protocol::compute::worker::{self, Done, RunId};
+use tokio::sync::Semaphore;
 
-use super::{ComputeActor, Running};
+use super::{ComputeActor, FETCHES_OF_TASK, Running};
 use crate::actors::blob::{BlobActor, Get, GetError};
 use crate::compute::ops::parquet;
 use crate::compute::{self, Cancel, Context as Operations, Input, OpError, RowGroups, Task};
-use crate::store::blob::BlobStore;
+use crate::store::blob::{BlobStore, is_little};
 
 /// How often it is looked which bytes of a Parquet file are missing: its end, its footer, its row groups; and again, if
 /// some of them had to make room for others meanwhile.
@@ -27,15 +29,15 @@ impl ComputeActor {
     /// Does a task; the worker hears what came of it.
     pub(super) fn run(&mut self, run: RunId, assignment: Assignment, ctx: &mut Context<Self>) {
         let Some(blobs) = self.blobs.upgrade() else { return };
-        let store = Arc::clone(&self.settings.blobs);
+        let from = Source { blobs, store: Arc::clone(&self.settings.blobs), room: Arc::clone(&self.fetches) };
         let fetched = async move {
-            let fetched = fetch(&blobs, &store, &assignment).await;
+            let fetched = fetch(&from, &assignment).await;
             (assignment, fetched)
         };
         let fetching =
             ctx.spawn(fetched.into_actor(self).map(move |(assignment, fetched), actor, ctx| match fetched {
                 Ok(()) => actor.execute(run, assignment, ctx),
-                Err(done) => actor.on_done(run, done, ctx),
+                Err(done) => actor.on_done(run, done, Vec::new(), ctx),
             }));
         self.running.insert(run, Running::Fetching(fetching));
     }
@@ -49,19 +51,21 @@ impl ComputeActor {
         let done = actix_rt::task::spawn_blocking(work);
         ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| {
             if actor.life == life {
-                let failed = |_| failed(FailReason::Unavailable, "the thread of the task was lost");
-                actor.on_done(run, done.unwrap_or_else(failed), ctx);
+                let lost = |_| failed(FailReason::Unavailable, "the thread of the task was lost");
+                let (done, output) = done.unwrap_or_else(|error| (lost(error), Vec::new()));
+                actor.on_done(run, done, output, ctx);
             }
         }));
     }
 
-    /// What a run came to.
-    fn on_done(&mut self, run: RunId, done: Done, ctx: &mut Context<Self>) {
+    /// What a run came to, and its output.
+    fn on_done(&mut self, run: RunId, done: Done, output: Vec<u8>, ctx: &mut Context<Self>) {
         if self.running.remove(&run).is_none() {
             return;
         }
         if let Done::Output { result, .. } = &done {
-            self.note_held(result.hash, ctx);
+            self.contents.made(result.hash, output);
+            self.note_held(&[result.hash], ctx);
         }
         self.work(worker::Input::Done { run, done }, ctx);
     }
@@ -75,40 +79,57 @@ fn missing(blob: &BlobRef, error: &GetError) -> Done {
     Done::Failed { reason: FailReason::BlobMissing, detail: error.to_string(), missing: vec![blob.hash] }
 }
 
-/// Has all that a task reads on this node's disk.
-async fn fetch(blobs: &Addr<BlobActor>, store: &Arc<BlobStore>, assignment: &Assignment) -> Result<(), Done> {
-    let get = async |blob: BlobRef, range: Range<u64>| {
-        if !store.has(&blob, &range) {
-            Get::part(blobs, blob, range).await.map_err(|error| missing(&blob, &error))?;
+/// Where inputs come from.
+struct Source {
+    blobs: Addr<BlobActor>,
+    store: Arc<BlobStore>,
+    room: Arc<Semaphore>,
+}
+
+impl Source {
+    /// Has these bytes of a blob on this node's disk.
+    async fn get(&self, blob: BlobRef, range: Range<u64>) -> Result<(), Done> {
+        if self.store.has(&blob, &range) {
+            return Ok(());
         }
-        Ok(())
-    };
-    if let Some(program) = assignment.action.program {
-        get(program, 0..program.size).await?;
+        // Never closed.
+        let _room = self.room.acquire().await;
+        Get::part(&self.blobs, blob, range).await.map(drop).map_err(|error| missing(&blob, &error))
     }
-    for part in assignment.parts.iter() {
+
+    async fn get_part(&self, part: &Part, memory: u64) -> Result<(), Done> {
         match part {
             Part::Blob { blob, from, to, align: Align::RowGroup } => {
-                let (blob, part, memory) = (*blob, *from..*to, assignment.limits.memory_bytes);
+                let (blob, part) = (*blob, *from..*to);
                 for _ in 0..SEEKS_MAX {
                     // A footer may be long: it is not read on the thread of the actors.
-                    let (store, part) = (Arc::clone(store), part.clone());
+                    let (store, part) = (Arc::clone(&self.store), part.clone());
                     let sought = move || seek(&store, &blob, &part, memory);
                     let lost = |_| failed(FailReason::Unavailable, "the thread of the task was lost");
                     match actix_rt::task::spawn_blocking(sought).await.map_err(lost)?? {
-                        Sought::Missing(range) => get(blob, range).await?,
+                        Sought::Missing(range) => self.get(blob, range).await?,
                         Sought::Here { .. } => break,
                     }
                 }
+                Ok(())
             }
             Part::Blob { blob, from, to, align } => {
                 let window = window(blob.size, *from, *to, *align);
-                get(*blob, window.from..window.to).await?;
+                self.get(*blob, window.from..window.to).await
             }
-            Part::Missing => {}
+            Part::Missing => Ok(()),
         }
     }
-    Ok(())
+}
+
+/// Has all that a task reads on this node's disk; some of it at a time.
+async fn fetch(from: &Source, assignment: &Assignment) -> Result<(), Done> {
+    if let Some(program) = assignment.action.program {
+        from.get(program, 0..program.size).await?;
+    }
+    let memory = assignment.limits.memory_bytes;
+    let parts = assignment.parts.iter().map(|part| Ok::<_, Done>(from.get_part(part, memory)));
+    stream::iter(parts).try_buffer_unordered(FETCHES_OF_TASK).try_collect().await
 }
 
 /// Where the row groups are that begin in a part of a Parquet file.
@@ -137,30 +158,53 @@ fn seek(store: &BlobStore, blob: &BlobRef, part: &Range<u64>, memory: u64) -> Re
     if store.has(blob, &bytes) { Ok(Sought::Here { footer, bytes }) } else { Ok(Sought::Missing(bytes)) }
 }
 
-/// Runs a task whose inputs are here, on a thread that may block.
+/// Runs a task whose inputs are here, on a thread that may block; gives its output, too.
 fn execute(
     operations: &Operations,
     store: &Arc<BlobStore>,
     assignment: &Assignment,
     cancel: &Cancel,
-) -> Done {
-    // On all threads: what is read is checked.
-    let task = match operations.pool.install(|| read(store, assignment)) {
+) -> (Done, Vec<u8>) {
+    // What is read is checked: if it is much, on all threads.
+    let task = match is_little(&(0..to_read(assignment))) {
+        true => read(store, assignment),
+        false => operations.pool.install(|| read(store, assignment)),
+    };
+    let task = match task {
         Ok(task) => task,
-        Err(done) => return done,
+        Err(done) => return (done, Vec::new()),
     };
     // Operations do not panic; if one does, it is that task's end and nobody else's.
     let output = catch_unwind(AssertUnwindSafe(|| compute::run(&task, operations, cancel)));
     let output = match output {
         Ok(Ok(output)) => output,
-        Ok(Err(OpError { reason, detail })) => return failed(reason, detail),
-        Err(_) => return failed(FailReason::Program, "the operation has panicked; please report this"),
+        Ok(Err(OpError { reason, detail })) => return (failed(reason, detail), Vec::new()),
+        Err(_) => {
+            let done = failed(FailReason::Program, "the operation has panicked; please report this");
+            return (done, Vec::new());
+        }
     };
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    match store.put_output(&output.bytes) {
+    let done = match store.put_output(&output.bytes) {
         Ok(result) => Done::Output { result, cpu_ms: ms(output.cpu), wall_ms: ms(output.wall) },
         Err(error) => failed(FailReason::Unavailable, format!("the output cannot be kept: {error}")),
-    }
+    };
+    (done, output.bytes)
+}
+
+/// How many bytes a task reads.
+fn to_read(assignment: &Assignment) -> u64 {
+    let program = assignment.action.program.map_or(0, |program| program.size);
+    let parts = assignment.parts.iter().map(|part| match part {
+        // Row groups are not as long as the part that they begin in.
+        Part::Blob { align: Align::RowGroup, .. } => u64::MAX,
+        Part::Blob { blob, from, to, align } => {
+            let window = window(blob.size, *from, *to, *align);
+            window.to.saturating_sub(window.from)
+        }
+        Part::Missing => 0,
+    });
+    parts.fold(program, u64::saturating_add)
 }
 
 fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {

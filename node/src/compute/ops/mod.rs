@@ -25,6 +25,8 @@ use super::task::{Cancel, Context, Input, OpError, Sink, Task};
 
 /// How much is done between two looks at the clock.
 const PIECE: usize = 16 << 20;
+/// Less is hashed sooner by one thread than by more: what the crate blake3 says of `update_rayon`.
+const PARALLEL: usize = 128 << 10;
 /// Pattern values between two looks at the clock.
 const PATTERNS: u64 = 1 << 16;
 
@@ -38,9 +40,13 @@ pub(super) fn hash(task: &Task, context: &Context, cancel: &Cancel, sink: &mut S
     for part in task.parts() {
         for piece in part.chunks(PIECE) {
             cancel.check()?;
-            context.pool.install(|| {
-                hasher.update_rayon(piece);
-            });
+            if piece.len() < PARALLEL {
+                hasher.update(piece);
+            } else {
+                context.pool.install(|| {
+                    hasher.update_rayon(piece);
+                });
+            }
         }
     }
     let hash = hasher.finalize();
