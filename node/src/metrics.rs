@@ -234,6 +234,7 @@ impl Writer<'_> {
             ("sent_iwant", stats.copies_sent_iwant),
             ("saved_by_idontwant", stats.copies_saved),
             ("saved_by_tree", stats.copies_lazy),
+            ("saved_by_trial", stats.copies_tried),
         ];
         self.counters("gossip_copies", "Whole messages on links", "what", copies)?;
         let received = [

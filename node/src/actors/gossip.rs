@@ -39,7 +39,7 @@ use crate::swarm::{Class, Inbound, Outbound};
 pub use requests::ChannelPeers;
 pub(crate) use requests::{
     AppScore, Begin, GetChannelPeers, GetScores, GetSnapshot, Hearing, PeerDown, PeerUp, Publish, Snapshot,
-    Subscribe,
+    Subscribe, Trial,
 };
 
 /// Frames are taken in together if they have come together, of so many reads at most: what they cause is then

@@ -15,7 +15,7 @@ use omnimesh_protocol::{MessageId, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
 
 use super::author::Utter;
-use super::gossip::{AppScore, Hearing};
+use super::gossip::{AppScore, Hearing, Trial};
 use super::swarm::Disconnect;
 use super::{Common, MAILBOX, Mailbox};
 use crate::audit::AuditLog;
@@ -120,6 +120,10 @@ impl ObserverActor {
                 observer::Output::AppScore { peer, score } => {
                     let links = self.common.links();
                     self.common.send(Mailbox::Gossip, &links.gossip, AppScore { peer, score });
+                }
+                observer::Output::Trial { peer, duration } => {
+                    let (links, until) = (self.common.links(), self.common.now() + duration);
+                    self.common.send(Mailbox::Gossip, &links.gossip, Trial { peer, until });
                 }
                 observer::Output::Publish(payload) => {
                     let channel = Channel::new(observer::accusation::CHANNEL).expect("a good name");

@@ -115,6 +115,14 @@ pub enum Input<P> {
         /// Finite; anything else counts as zero.
         score: f64,
     },
+    /// Send a peer nothing that others wrote until then, but tell it of all in IHAVE: what it gets from others it brings us, if
+    /// it forwards. Without effect if peers are not judged.
+    Trial {
+        /// The peer.
+        peer: P,
+        /// The end.
+        until: Time,
+    },
     /// A timer that we asked for.
     Timer(Timer),
 }

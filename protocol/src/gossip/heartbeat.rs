@@ -252,7 +252,7 @@ impl<P: PeerName> State<P> {
 
     // --- gossip --------------------------------------------------------------------------------------
 
-    /// Tells some of those outside the mesh what came lately.
+    /// Tells some of those outside the mesh what came lately, and all within it who are on trial.
     fn gossip(&mut self, batch: &mut Batch, rng: &mut impl Rng) {
         // A message that came after heartbeat n is told of in heartbeats n + 1 to n + history_gossip.
         let since = self.beat.saturating_sub(self.config.history_gossip);
@@ -278,6 +278,7 @@ impl<P: PeerName> State<P> {
         let part = (lazy.len() as f64 * self.config.gossip_factor) as usize;
         lazy.shuffle(rng);
         lazy.truncate(part.max(self.config.lazy_degree));
+        lazy.extend(topic.mesh.iter().copied().filter(|slot| self.is_on_trial(*slot)));
         lazy.sort_unstable();
         for slot in lazy {
             if ids.len() > self.config.ihave_ids_max {

@@ -233,6 +233,10 @@ impl<P: PeerName> State<P> {
                 has_lazy = true;
                 continue;
             }
+            if self.is_on_trial(slot) {
+                self.stats.copies_tried += 1;
+                continue;
+            }
             self.send(slot, Rpc::of_message(message.clone()), Class::Forwarded, out);
         }
         if has_lazy {

@@ -176,6 +176,7 @@ impl<P: PeerName> State<P> {
             Input::Publish { topic, data } => self.on_publish(&topic, data, rng, out),
             Input::Verdict { topic, id, verdict } => self.on_verdict(&topic, id, verdict, out),
             Input::AppScore { peer, score } => self.on_app_score(peer, score),
+            Input::Trial { peer, until } => self.on_trial(peer, until),
             Input::Timer(Timer::Heartbeat { beat }) => self.on_heartbeat(beat, rng, out),
             Input::Timer(Timer::Repair { token }) => self.on_repair_timer(token, rng, out),
             Input::Timer(Timer::Announce { token }) => self.on_announce_timer(token, out),
@@ -442,6 +443,18 @@ impl<P: PeerName> State<P> {
         if let Some(counters) = slot.and_then(|slot| self.peers.get_mut(slot).score.as_mut()) {
             counters.app = if score.is_finite() { score } else { 0.0 };
         }
+    }
+
+    fn on_trial(&mut self, peer: P, until: Time) {
+        let slot = self.peers.find(&peer);
+        if let Some(score) = slot.and_then(|slot| self.peers.get_mut(slot).score.as_mut()) {
+            score.tried_until = until;
+        }
+    }
+
+    /// It is told of messages only, so that it can show that it brings them.
+    fn is_on_trial(&self, slot: Slot) -> bool {
+        self.peers.get(slot).score.as_ref().is_some_and(|score| self.now < score.tried_until)
     }
 
     /// P7: counts offences.

@@ -26,6 +26,8 @@ pub(super) struct PeerScore {
     pub(super) retained_until: Time,
     /// Of no weight here: for the observer.
     pub(super) brought: Brought,
+    /// It is on trial until then.
+    pub(super) tried_until: Time,
     topics: SmallVec<[TopicCounters; 1]>,
 }
 

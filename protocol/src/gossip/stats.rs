@@ -33,6 +33,8 @@ pub struct Stats {
     pub copies_saved: u64,
     /// Copies saved because the link is lazy (tree mode).
     pub copies_lazy: u64,
+    /// Copies not sent to peers on trial, which were told of them instead.
+    pub copies_tried: u64,
     /// Ids told to us in IHAVE.
     pub ihave_received: u64,
     /// Ids we told in IHAVE.
@@ -127,6 +129,7 @@ add_fields!(
     copies_sent_iwant,
     copies_saved,
     copies_lazy,
+    copies_tried,
     ihave_received,
     ihave_sent,
     iwant_received,

@@ -296,6 +296,13 @@ pub enum Output<P> {
         /// How much.
         score: f64,
     },
+    /// Gossip is to push nothing to a peer for so long: then it has to get from others, and can bring, what there is.
+    Trial {
+        /// Who.
+        peer: P,
+        /// How long.
+        duration: Duration,
+    },
     /// Something that people should be told: the first of its kind, the tenth, the hundredth, and what is proved.
     Found(Finding),
     /// Publish this payload on channel [`accusation::CHANNEL`], in an envelope of its own.

@@ -346,6 +346,12 @@ impl Node {
                     self.relay(relay::Input::Gossip(gossip::Input::AppScore { peer, score }), ctx);
                 }
             }
+            Output::Trial { peer, duration } => {
+                if let Some(peer) = ctx.shared.find(&peer) {
+                    let until = self.local(ctx.now) + duration;
+                    self.relay(relay::Input::Gossip(gossip::Input::Trial { peer, until }), ctx);
+                }
+            }
             Output::Publish(payload) => self.publish_evidence(payload, ctx),
             Output::Put { key, value } => drop(self.saved.get_or_insert_default().insert(key, value)),
             Output::Delete { key } => drop(self.saved.get_or_insert_default().remove(&key)),

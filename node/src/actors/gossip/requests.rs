@@ -8,7 +8,7 @@ use libp2p::PeerId;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::pattern::CacheStats;
 use omnimesh_protocol::refusal::Refusal;
-use omnimesh_protocol::{NodeId, gossip, relay};
+use omnimesh_protocol::{NodeId, Time, gossip, relay};
 use tokio::sync::mpsc;
 
 use super::{Counters, GossipActor, Link, inbound_stream, lock};
@@ -93,6 +93,22 @@ impl Handler<AppScore> for GossipActor {
 
     fn handle(&mut self, AppScore { peer, score }: AppScore, ctx: &mut Self::Context) {
         self.give(ctx, relay::Input::Gossip(gossip::Input::AppScore { peer, score }));
+    }
+}
+
+/// Push nothing to a peer until then.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Trial {
+    pub(crate) peer: PeerId,
+    pub(crate) until: Time,
+}
+
+impl Handler<Trial> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, Trial { peer, until }: Trial, ctx: &mut Self::Context) {
+        self.give(ctx, relay::Input::Gossip(gossip::Input::Trial { peer, until }));
     }
 }
 

@@ -22,8 +22,11 @@ use std::time::Duration;
 use super::super::statistics::lower_median;
 use crate::time::Time;
 
-/// How long a window is at least. The router's heartbeat is a second; guess.
-pub const WINDOW: Duration = Duration::from_secs(20);
+/// How long a window is at least. Two of them, the second on trial, and one that was under way are over well within a minute;
+/// guess.
+pub const WINDOW: Duration = Duration::from_secs(12);
+/// How long a trial is that is not renewed: a window may be longer if little comes, but a part of it is enough.
+pub const TRIAL: Duration = Duration::from_secs(24);
 /// Messages in a window at least: of fewer, honest ones may have brought none.
 pub const MESSAGES_MIN: u64 = 40;
 /// After so long the window begins anew, whatever came.

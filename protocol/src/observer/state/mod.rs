@@ -71,6 +71,8 @@ struct Neighbour {
     whereabouts: Whereabouts,
     counts: Counts,
     share: Share,
+    /// It brought nothing in the last window, and was on trial since.
+    is_on_trial: bool,
     /// How long its last answers to the step protocol took.
     answers: Answers,
     /// Messages of others that it brought first since the last tick.

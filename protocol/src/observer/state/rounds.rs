@@ -119,12 +119,33 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         }
         match self.window.phase(now) {
             Phase::Open => return,
-            Phase::Stale => {}
+            Phase::Stale => self.neighbours.values_mut().for_each(|neighbour| neighbour.is_on_trial = false),
             Phase::Over => self.compare_neighbours(now, out),
         }
         self.window.begin(now);
         for neighbour in self.neighbours.values_mut() {
             neighbour.share.begin(neighbour.counts);
+        }
+    }
+
+    /// Who brings nothing may have got all of it from this node. So it is put on trial before anything is held against it, and stays
+    /// there as long as it brings nothing.
+    fn try_suspects(
+        &mut self,
+        peers: &[(P, Option<u64>)],
+        verdicts: &mut [Verdict],
+        out: &mut Outbox<Output<P>>,
+    ) {
+        for ((peer, _), verdict) in peers.iter().zip(verdicts) {
+            let Some(neighbour) = self.neighbours.get_mut(peer) else { continue };
+            let withholds = matches!(verdict, Verdict::Withholds { .. });
+            let was_tried = std::mem::replace(&mut neighbour.is_on_trial, withholds);
+            if withholds {
+                out.push(Output::Trial { peer: peer.clone(), duration: forwarding::TRIAL });
+            }
+            if withholds && !was_tried {
+                *verdict = Verdict::Unknown;
+            }
         }
     }
 
@@ -134,7 +155,8 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
         let median_ns = forwarding::median_answer(&answers);
         let of = |(peer, n): (&P, &super::Neighbour)| ((peer.clone(), answer(n)), n.share.end(n.counts));
         let (peers, shares): (Vec<_>, Vec<_>) = self.neighbours.iter().map(of).unzip();
-        let verdicts = forwarding::compare(&shares);
+        let mut verdicts = forwarding::compare(&shares);
+        self.try_suspects(&peers, &mut verdicts, out);
         let is_far = |answer_ns: Option<u64>| {
             median_ns.is_some_and(|median_ns| forwarding::is_far(answer_ns, median_ns))
         };
