@@ -87,7 +87,8 @@ impl Weight {
             AnomalyKind::ResultMismatch | AnomalyKind::StepDrift | AnomalyKind::Flood => {
                 Weight::Suspicion(2.0)
             }
-            AnomalyKind::NeverForwards => Weight::Suspicion(4.0),
+            // Nothing in two windows, in the second of them while it had to get it from others.
+            AnomalyKind::NeverForwards => Weight::Suspicion(8.0),
             AnomalyKind::Replay | AnomalyKind::StaleStep | AnomalyKind::FutureStep => Weight::Suspicion(1.0),
             AnomalyKind::Latency => Weight::Suspicion(0.5),
             // Who is silent has nothing to say, or cannot: membership finds out.

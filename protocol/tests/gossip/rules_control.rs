@@ -39,6 +39,26 @@ fn those_outside_the_mesh_are_told_three_times() {
 }
 
 #[test]
+fn who_is_on_trial_is_told_of_messages_and_sent_none() {
+    let mut bench = Bench::new(Config { lazy_degree: 0, gossip_factor: 0.0, ..passive() });
+    bench.subscribe("t");
+    bench.connect_all(1..=4, "t");
+    bench.graft_all([1, 2, 3], "t");
+    bench.handle(Input::Trial { peer: 2, until: bench.now + Duration::from_secs(5) });
+    let accepted = |bench: &mut Bench, data: &str| {
+        assert!(is_validated(&bench.send(1, "t", data)));
+        receivers(&bench.verdict("t", data, Verdict::Accept))
+    };
+    assert_eq!(accepted(&mut bench, "a"), [3]);
+    assert!(receivers(&bench.publish("t", "mine")).contains(&2), "what is our own comes from nobody else");
+    assert_eq!(told(&bench.beat()), [(2, 2)], "nobody else in the mesh");
+    assert_eq!(receivers(&bench.rpc(2, iwant(&[id("a")]))), [2], "it loses nothing");
+    bench.wait(Duration::from_secs(5));
+    assert_eq!(accepted(&mut bench, "b"), [2, 3]);
+    assert_eq!(bench.state.stats().copies_tried, 1);
+}
+
+#[test]
 fn gossip_goes_to_a_part_of_many() {
     let mut bench = Bench::new(Config { lazy_degree: 3, ..passive() });
     bench.subscribe("t");

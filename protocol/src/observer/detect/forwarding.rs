@@ -6,7 +6,12 @@
 //! more. Of those alone: with the median of all, nobody would be told where half of a mesh withholds. What it wrote
 //! itself, what was refused and what it sent again does not count.
 //!
-//! A neighbour that is far away brings nothing either: what it has, this node has long had, and told it so. If its answers to
+//! An honest neighbour may look the same: one that is near gets everything from this node first, and so has nothing to
+//! bring. So who brings nothing is put on trial before anything is held against it: for the next window it is sent nothing that
+//! others wrote, but told of it with the next heartbeat, so that it loses nothing. What it then gets from others it brings. Who
+//! brings nothing on trial either withholds, and stays on trial.
+//!
+//! A neighbour that is far away brings nothing in time even then: what it has, this node has long had and forgotten. If its answers to
 //! the step protocol take twice as long as those of the median neighbour, or do not come although those of most do, that
 //! is told as latency, of less weight ([`is_far`]). One answer says little: busy processors have a part in it. So of the last
 //! eight the quickest counts, as in the clock filter of NTP (RFC 5905, section 10). Anybody can answer late, so being far is
@@ -24,9 +29,9 @@ use crate::time::Time;
 
 /// How long a window is at least. Two of them, the second on trial, and one that was under way are over well within a minute;
 /// guess.
-pub const WINDOW: Duration = Duration::from_secs(12);
+pub const WINDOW: Duration = Duration::from_secs(10);
 /// How long a trial is that is not renewed: a window may be longer if little comes, but a part of it is enough.
-pub const TRIAL: Duration = Duration::from_secs(24);
+pub const TRIAL: Duration = Duration::from_secs(20);
 /// Messages in a window at least: of fewer, honest ones may have brought none.
 pub const MESSAGES_MIN: u64 = 40;
 /// After so long the window begins anew, whatever came.

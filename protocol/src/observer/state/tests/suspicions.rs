@@ -41,6 +41,45 @@ fn a_neighbour_that_brings_nothing_loses_its_place_and_the_others_do_not() {
     }
 }
 
+/// Eight neighbours, of which one brings nothing until it is on trial, and then if it can; when it was put on trial, and what is
+/// held against it.
+fn tried(brings_then: bool) -> (u64, Vec<(AnomalyKind, u64)>) {
+    let (mut bench, mut trial, mut brought) = (Bench::new(), None, 0);
+    for second in 1..=60_u64 {
+        bench.second(0);
+        (0..5).for_each(|_| drop(bench.verified(9, 1, 10)));
+        brought += if trial.is_some() && brings_then { 1 } else { 0 };
+        if second.is_multiple_of(5) {
+            let copies = |peer| if peer == 7 { brought } else { second * 4 };
+            let counts = (1..=8).map(|peer| Contribution {
+                peer,
+                copies: copies(peer),
+                told: 0,
+                expected: second * 5,
+            });
+            let outputs = bench.give(Input::Contributions(counts.collect()));
+            let tries: Vec<u32> = outputs
+                .into_iter()
+                .filter_map(|output| if let Output::Trial { peer, .. } = output { Some(peer) } else { None })
+                .collect();
+            assert!(tries.iter().all(|peer| *peer == 7), "{tries:?}");
+            if trial.is_none() && !tries.is_empty() {
+                trial = Some(second);
+                assert!(bench.kinds(7).is_empty(), "nothing is held against it yet");
+            }
+        }
+    }
+    (trial.unwrap(), bench.kinds(7))
+}
+
+#[test]
+fn who_brings_something_on_trial_is_let_go() {
+    let (at, kinds) = tried(true);
+    assert_eq!((at, &kinds[..]), (15, &[][..]));
+    let (at, kinds) = tried(false);
+    assert!(at == 15 && matches!(kinds[..], [(AnomalyKind::NeverForwards, _)]), "{at} {kinds:?}");
+}
+
 /// Eight neighbours for a minute, of which some bring nothing and answer late; what is held against these, at least once.
 fn kinds_of_late_ones(late: &[u32]) -> Vec<AnomalyKind> {
     let mut bench = Bench::new();
