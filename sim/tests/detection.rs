@@ -54,6 +54,13 @@ fn expected(attack: &Attack) -> &'static [AnomalyKind] {
 }
 
 #[test]
+fn every_adversary_has_a_row() {
+    let rows: Vec<_> = alone().map(|(attack, _)| attack.kind.name()).collect();
+    let missing: Vec<_> = AdversaryKind::NAMES.iter().filter(|name| !rows.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} are not in examples/detection/rows.rs");
+}
+
+#[test]
 fn a_detector_that_is_broken_is_noticed() {
     for (attack, mesh) in alone() {
         println!(

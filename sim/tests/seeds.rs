@@ -2,6 +2,7 @@
 //!
 //! `OMNIMESH_SIM_SEEDS=5000` runs more seeds; `OMNIMESH_SIM_SEED=17` runs one, and tells what it does.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use omnimesh_sim::checkers::{Checked, check};
@@ -16,6 +17,9 @@ use rand_core::SeedableRng;
 use rayon::prelude::*;
 
 const SEEDS: u64 = 1000;
+/// What needs a log is drawn by `log.rs`; who is accused by a liar is a matter of observers, in `detection.rs`.
+const ELSEWHERE: [&str; 7] =
+    ["crash_in_write", "lost_tail", "bit_flip", "slow_disk", "full_disk", "fork", "slander"];
 /// Faults and attacks end here; afterwards everything must come right again.
 const CALM_S: u64 = 24;
 
@@ -144,6 +148,17 @@ fn failures(scenario: &Scenario) -> Vec<String> {
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn every_kind_is_drawn() {
+    let drawn: Vec<Scenario> = (1..=SEEDS).map(scenario).collect();
+    let faults = drawn.iter().flat_map(|of| of.faults.iter().map(|fault| fault.kind.name()));
+    let adversaries = drawn.iter().flat_map(|of| of.adversaries.iter().map(|liar| liar.kind.name()));
+    let drawn: BTreeSet<&str> = faults.chain(adversaries).chain(ELSEWHERE).collect();
+    let missing: Vec<_> =
+        FaultKind::NAMES.iter().chain(AdversaryKind::NAMES).filter(|name| !drawn.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?} are never drawn: an arm, and a range that reaches it");
 }
 
 #[test]

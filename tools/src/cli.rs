@@ -293,12 +293,26 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use clap::CommandFactory;
 
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_the_docs() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let pages = root.join("docs").read_dir().unwrap().map(|page| page.unwrap().path());
+        let pages = pages.filter(|page| page.is_file()).chain([root.join("README.md")]);
+        let text: String = pages.map(|page| std::fs::read_to_string(page).unwrap()).collect();
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let said = format!("omnimesh {}", command.get_name());
+            assert!(text.contains(&said), "neither README.md nor a page under docs has `{said}`");
+        }
     }
 
     #[test]

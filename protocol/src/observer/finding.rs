@@ -328,6 +328,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_kind_is_in_the_docs() {
+        let page = include_str!("../../../docs/observer.md");
+        let seen = page.split("\n## ").find(|part| part.starts_with("What is seen")).expect("it is there");
+        let cells: Vec<&str> =
+            seen.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next()).collect();
+        for kind in AnomalyKind::ALL {
+            let name = format!("`{}`", kind.code());
+            assert!(cells.iter().any(|cell| cell.contains(&name)), "{name} has no row under What is seen");
+        }
+    }
+
+    #[test]
     fn codes_are_those_of_the_contract_and_found_again() {
         let contract = "bad_pattern bad_signature replay stale_step future_step equivocation flood silence latency \
                         malformed result_mismatch wrong_mesh";

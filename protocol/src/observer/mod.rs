@@ -100,6 +100,10 @@ pub struct Config {
 
 /// An address, a network or a key in `places`, or in quarantine.
 const PLACE: usize = 160;
+/// Bytes that are counted for an author; what is kept for one has to fit.
+const AUTHOR_BYTES: usize = 256;
+/// The same for a connected peer.
+const PEER_BYTES: usize = 1_024;
 /// Of everything, as many are remembered at least.
 const COUNT_MIN: usize = 64;
 
@@ -149,12 +153,10 @@ impl Config {
     pub fn bytes_max(&self) -> usize {
         const STORY: usize = 1_280;
         const SUBJECT: usize = 6 * 1_024;
-        const AUTHOR: usize = 256;
-        const PEER: usize = 1_024;
         self.messages_max.get() * STORY
             + self.subjects_max.get() * SUBJECT
-            + self.authors_max.get() * AUTHOR
-            + self.peers_max * PEER
+            + self.authors_max.get() * AUTHOR_BYTES
+            + self.peers_max * PEER_BYTES
             + self.evidence_bytes_max
             + self.equivocation.bytes_max
             + (2 * self.places.places_max.get() + self.places.keys_max.get()) * PLACE

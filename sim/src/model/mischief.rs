@@ -94,7 +94,15 @@ impl Act {
             AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
                 Some(GRAFT_EVERY)
             }
-            _ => None,
+            AdversaryKind::Tamper
+            | AdversaryKind::Replay { .. }
+            | AdversaryKind::Rush { .. }
+            | AdversaryKind::Freeze
+            | AdversaryKind::TwoFaced { .. }
+            | AdversaryKind::Silence { .. }
+            | AdversaryKind::NeverForward
+            | AdversaryKind::Censor { .. }
+            | AdversaryKind::CovertFlash => None,
         }
     }
 
@@ -327,10 +335,19 @@ impl Node {
             AdversaryKind::Outsider { .. } => self.intrude(ctx),
             AdversaryKind::Fork { .. } => self.fork(ctx),
             AdversaryKind::Slander { .. } => self.slander(ctx),
-            _ => {
+            AdversaryKind::Eclipse { .. } | AdversaryKind::Sybil { .. } | AdversaryKind::ColdBoot { .. } => {
                 let control = Control { graft: vec![ctx.shared.topic.clone()], ..Control::default() };
                 self.send_to_all(&Rpc::of_control(control), ctx)
             }
+            // They have no period, so nothing wakes them.
+            AdversaryKind::Tamper
+            | AdversaryKind::Rush { .. }
+            | AdversaryKind::Freeze
+            | AdversaryKind::TwoFaced { .. }
+            | AdversaryKind::Silence { .. }
+            | AdversaryKind::NeverForward
+            | AdversaryKind::Censor { .. }
+            | AdversaryKind::CovertFlash => 0,
         };
         let acts = self.mischief.as_mut().map(|mischief| &mut mischief.acts);
         if let Some(act) = acts.and_then(|acts| acts.get_mut(number as usize)) {

@@ -445,14 +445,20 @@ names! {
 impl FaultKind {
     /// Whether it needs a disk, and so a log.
     pub const fn is_on_disk(&self) -> bool {
-        matches!(
-            self,
+        match self {
             FaultKind::CrashInWrite { .. }
-                | FaultKind::LostTail { .. }
-                | FaultKind::BitFlip { .. }
-                | FaultKind::SlowDisk { .. }
-                | FaultKind::FullDisk
-        )
+            | FaultKind::LostTail { .. }
+            | FaultKind::BitFlip { .. }
+            | FaultKind::SlowDisk { .. }
+            | FaultKind::FullDisk => true,
+            FaultKind::Partition { .. }
+            | FaultKind::Crash { .. }
+            | FaultKind::Churn { .. }
+            | FaultKind::Degrade { .. }
+            | FaultKind::Slow { .. }
+            | FaultKind::ClockJump { .. }
+            | FaultKind::ClockDrift { .. } => false,
+        }
     }
 }
 
@@ -597,7 +603,23 @@ names! {
 impl AdversaryKind {
     /// Whether it lies about the time.
     pub const fn is_on_step(&self) -> bool {
-        matches!(self, AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. })
+        match self {
+            AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. } => true,
+            AdversaryKind::Tamper
+            | AdversaryKind::Replay { .. }
+            | AdversaryKind::Equivocate { .. }
+            | AdversaryKind::Flood { .. }
+            | AdversaryKind::Outsider { .. }
+            | AdversaryKind::Silence { .. }
+            | AdversaryKind::NeverForward
+            | AdversaryKind::Eclipse { .. }
+            | AdversaryKind::Censor { .. }
+            | AdversaryKind::Sybil { .. }
+            | AdversaryKind::ColdBoot { .. }
+            | AdversaryKind::CovertFlash
+            | AdversaryKind::Fork { .. }
+            | AdversaryKind::Slander { .. } => false,
+        }
     }
 }
 

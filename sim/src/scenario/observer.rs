@@ -96,9 +96,24 @@ impl AdversaryKind {
 
     /// Whether what they do is proved by what they have signed.
     pub const fn is_provable(&self) -> bool {
-        matches!(
-            self,
-            AdversaryKind::Equivocate { .. } | AdversaryKind::Fork { .. } | AdversaryKind::Slander { .. }
-        )
+        match self {
+            AdversaryKind::Equivocate { .. } | AdversaryKind::Fork { .. } | AdversaryKind::Slander { .. } => {
+                true
+            }
+            AdversaryKind::Tamper
+            | AdversaryKind::Replay { .. }
+            | AdversaryKind::Rush { .. }
+            | AdversaryKind::Freeze
+            | AdversaryKind::TwoFaced { .. }
+            | AdversaryKind::Flood { .. }
+            | AdversaryKind::Outsider { .. }
+            | AdversaryKind::Silence { .. }
+            | AdversaryKind::NeverForward
+            | AdversaryKind::Eclipse { .. }
+            | AdversaryKind::Censor { .. }
+            | AdversaryKind::Sybil { .. }
+            | AdversaryKind::ColdBoot { .. }
+            | AdversaryKind::CovertFlash => false,
+        }
     }
 }

@@ -50,7 +50,7 @@ pub fn hint(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{AdversaryKind, FaultKind, ScenarioFile, Topology};
+    use crate::scenario::{AdversaryKind, Check, FaultKind, ScenarioFile, Topology};
 
     #[test]
     fn all_are_valid_and_named_after_their_files() {
@@ -82,6 +82,20 @@ mod tests {
         let liars = [load("byzantine-third").adversaries, load("log-storm").adversaries].concat();
         let liars: Vec<_> = liars.iter().map(|adversary| adversary.kind.name()).collect();
         assert!(AdversaryKind::NAMES.iter().all(|name| liars.contains(name)), "{liars:?}");
+    }
+
+    #[test]
+    fn every_kind_has_a_row_in_the_docs() {
+        let page = include_str!("../../../docs/simulator.md");
+        for (title, names) in
+            [("Faults", FaultKind::NAMES), ("Adversaries", AdversaryKind::NAMES), ("Checks", Check::NAMES)]
+        {
+            let section =
+                page.split("\n## ").find(|section| section.starts_with(title)).expect("it is there");
+            for name in names {
+                assert!(section.contains(&format!("\n| `{name}` |")), "{name} has no row under {title}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnimesh_protocol::compute::job::{Limits, OPERATIONS, Params};
+use omnimesh_protocol::compute::job::{Limits, MERGES, OPERATIONS, Params, READS_ROW_GROUPS};
 use omnimesh_protocol::compute::ledger::FailReason;
 use omnimesh_protocol::registry::Value;
 use rand_core::{Rng, SeedableRng};
@@ -62,6 +62,17 @@ fn content(length: usize) -> Vec<u8> {
 
 #[test]
 fn every_operation_is_known() {
+    assert!(OPERATIONS.is_sorted(), "people look them up");
+    for operation in MERGES.iter().chain(READS_ROW_GROUPS) {
+        assert!(OPERATIONS.contains(operation), "{operation}");
+    }
+    let page = include_str!("../../../../docs/compute.md");
+    let table = page.split("\n## ").find(|part| part.starts_with("Operations\n")).unwrap();
+    for operation in OPERATIONS {
+        let mut cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next());
+        let has_row = cells.any(|cell| cell.contains(&format!("`{operation}`")));
+        assert!(has_row, "{operation} has no row in the table of docs/compute.md");
+    }
     for operation in OPERATIONS {
         if let Err(error) = outcome(&task(operation, &[], &[])) {
             assert!(!error.detail.contains("there is no operation"), "{operation}");

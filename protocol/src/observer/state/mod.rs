@@ -34,7 +34,10 @@ use super::quarantine::Quarantines;
 use super::records::{Note, Records};
 use super::statistics::Bucket;
 use super::trust::Weight;
-use super::{Config, Gate, Input, Ledger, MonitorInput, Output, PerformanceMonitor, Start, Timer};
+use super::{
+    AUTHOR_BYTES, Config, Gate, Input, Ledger, MonitorInput, Output, PEER_BYTES, PerformanceMonitor, Start,
+    Timer,
+};
 use crate::event::Event;
 use crate::id::{NodeId, Step};
 use crate::identity::Identity;
@@ -89,6 +92,15 @@ struct AuthorStats {
     pace: Pace,
     wrote: u64,
 }
+
+/// What a table takes for a row: its key, its value, and about so much of its own.
+const fn row_bytes<K, V>() -> usize {
+    size_of::<K>() + size_of::<V>() + 64
+}
+
+const _: () = assert!(row_bytes::<NodeId, AuthorStats>() <= AUTHOR_BYTES, "raise AUTHOR_BYTES");
+// The longest name that a peer has: libp2p's `PeerId`.
+const _: () = assert!(row_bytes::<[u8; 80], Neighbour>() <= PEER_BYTES, "raise PEER_BYTES");
 
 /// Who was accused of one kind lately.
 #[derive(Debug)]

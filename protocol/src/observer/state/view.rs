@@ -126,8 +126,8 @@ impl<P: Display + Clone + Ord + StdHash> State<P> {
     pub fn tables(&self) -> [(&'static str, usize); 9] {
         const PLACE: usize = 128;
         let places: usize = self.places.sizes().iter().sum();
-        let author = size_of::<NodeId>() + size_of::<super::AuthorStats>() + 64;
-        let neighbour = size_of::<P>() + size_of::<super::Neighbour>() + 64;
+        let author = super::row_bytes::<NodeId, super::AuthorStats>();
+        let neighbour = super::row_bytes::<P, super::Neighbour>();
         let sentences = self.quarantines.iter().count() + self.quarantines.pardons().count();
         [
             ("stories", self.ledger.bytes()),

@@ -223,6 +223,15 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_has_a_row_in_the_docs() {
+        let page = include_str!("../../../../docs/observer.md");
+        for metric in Metric::ALL {
+            let name = metric.code();
+            assert!(page.contains(&format!("\n| `{name}` |")), "{name} has no row under Telemetry");
+        }
+    }
+
+    #[test]
     fn a_short_peak_and_one_that_is_not_over_do_not_count() {
         let threshold = Metric::Cpu.default_threshold();
         let mut gauge = Gauge::default();

@@ -83,7 +83,13 @@ impl World<'_> {
             }
             FaultKind::SlowDisk { .. } => self.each(&who, now, |node, ctx| node.slow_disk(None, ctx)),
             FaultKind::FullDisk => self.each(&who, now, |node, ctx| node.full_disk(None, ctx)),
-            _ => {}
+            // Links are mended above; the others have no end, or end node by node.
+            FaultKind::Partition { .. }
+            | FaultKind::Degrade { .. }
+            | FaultKind::Crash { .. }
+            | FaultKind::Churn { .. }
+            | FaultKind::ClockJump { .. }
+            | FaultKind::BitFlip { .. } => {}
         }
     }
 

@@ -35,6 +35,8 @@ const OF_CHECKS: [&str; 9] = [
 ];
 /// How one says whom something hits.
 const WHO: [&str; 5] = ["all", "nodes", "count", "share", "regions"];
+/// Keys of all kinds.
+const OF_ALL: [&str; 3] = ["kind", "at_ms", "until_ms"];
 
 /// A fault. If it could not be read, that is noted, and a harmless one keeps its place in the list.
 pub(super) fn fault(section: Section<'_, '_>, regions: &[Region]) -> Fault {
@@ -52,7 +54,7 @@ fn read_fault(section: Section<'_, '_>, regions: &[Region]) -> Option<Fault> {
     let until = section.ms("until_ms");
     let who = who(&section, name, regions);
     let kind = fault_kind(&section, name);
-    section.finish_kind(name, &OF_FAULTS);
+    finish(section, name, &OF_FAULTS);
     Some(Fault { at: at?, until, who: who?, kind: kind? })
 }
 
@@ -109,7 +111,7 @@ fn read_adversary(section: Section<'_, '_>, regions: &[Region]) -> Option<Advers
     let until = section.ms("until_ms");
     let who = who(&section, name, regions);
     let kind = adversary_kind(&section, name);
-    section.finish_kind(name, &OF_ADVERSARIES);
+    finish(section, name, &OF_ADVERSARIES);
     Some(Adversary { at, until, who: who?, kind: kind? })
 }
 
@@ -190,8 +192,15 @@ pub(super) fn check(section: Section<'_, '_>, of_log: &[Check]) -> Option<Check>
         | Check::NoWrongResult
         | Check::EveryJobEnds => default,
     };
-    section.finish_kind(name, &OF_CHECKS);
+    finish(section, name, &OF_CHECKS);
     Some(check)
+}
+
+/// Notes the keys that do not belong here; `of_kinds` are those that only some kinds have.
+fn finish(section: Section<'_, '_>, kind: &'static str, of_kinds: &[&str]) {
+    let is_listed = |key: &str| OF_ALL.contains(&key) || WHO.contains(&key) || of_kinds.contains(&key);
+    debug_assert!(section.asks_only_for(is_listed), "a key of `{kind}` is in none of the lists");
+    section.finish_kind(kind, of_kinds);
 }
 
 fn kind_of(section: &Section<'_, '_>, names: &[&'static str]) -> Option<&'static str> {

@@ -96,6 +96,11 @@ impl<'a, 't> Section<'a, 't> {
         Some(self.table?.get(key)?.get_ref())
     }
 
+    /// Whether all keys that were asked for are such.
+    pub(super) fn asks_only_for(&self, is_such: impl Fn(&str) -> bool) -> bool {
+        self.asked.borrow().iter().all(|key| is_such(key))
+    }
+
     /// Notes the keys that nobody asked for.
     pub(super) fn finish(self) {
         self.finish_kind("", &[]);

@@ -196,11 +196,7 @@ impl Problems {
             let message = "is proved by signatures, which are not made";
             self.push(path, message, "set `crypto = \"real\"`, or `enabled = false` in `[observer]`");
         }
-        let lies_about_time = matches!(
-            adversary.kind,
-            AdversaryKind::Rush { .. } | AdversaryKind::Freeze | AdversaryKind::TwoFaced { .. }
-        );
-        if lies_about_time {
+        if adversary.kind.is_on_step() {
             self.needs_steps(scenario, path);
         }
     }
