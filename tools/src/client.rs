@@ -166,8 +166,9 @@ impl Client {
         let mut copied = 0;
         loop {
             let read = body.read(&mut part).map_err(|error| match error.downcast::<ureq::Error>() {
+                Ok(ureq::Error::Io(error)) => cut_short(path, copied, &error),
                 Ok(error) => self.transport_error(&error),
-                Err(error) => self.transport_error(&ureq::Error::Io(error)),
+                Err(error) => cut_short(path, copied, &error),
             })?;
             if read == 0 {
                 return Ok(copied);
@@ -359,6 +360,12 @@ pub(crate) fn segment(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// The node answered, and then no more: it has found that it cannot give the rest, or has ended.
+fn cut_short(path: &str, copied: u64, error: &io::Error) -> CliError {
+    CliError::new(Code::Failed, format!("the answer of {path} ended after {copied} bytes: {error}"))
+        .hint("ask again: what is good of it is kept; the node's log says what it lacks")
 }
 
 fn transport_error(base: &str, error: &ureq::Error) -> CliError {

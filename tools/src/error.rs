@@ -61,8 +61,14 @@ pub(crate) struct CliError {
     /// The cause.
     pub(crate) message: String,
     /// The remedy, if one can be named.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "text_or_none")]
     pub(crate) hint: Option<String>,
+}
+
+/// Scripts find the field in every error; it is empty if there is no remedy.
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
+fn text_or_none<S: serde::Serializer>(hint: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(hint.as_deref().unwrap_or_default())
 }
 
 impl CliError {
@@ -124,6 +130,14 @@ mod tests {
         ];
         assert_eq!(codes.map(Code::exit), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(Code::Interrupted.exit(), 130);
+    }
+
+    #[test]
+    fn every_error_has_the_fields_of_the_contract() {
+        let error = CliError::new(Code::NotFound, "no");
+        let expected = serde_json::json!({ "code": "not_found", "message": "no", "hint": "" });
+        assert_eq!(serde_json::to_value(&error).unwrap(), expected);
+        assert_eq!(serde_json::to_value(error.hint("look")).unwrap()["hint"], "look");
     }
 
     #[test]

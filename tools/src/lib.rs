@@ -52,13 +52,18 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if wants_json() {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let error = CliError::new(Code::Usage, message).hint("see `omnimesh help`");
+        let error = CliError::new(Code::Usage, what_is_wrong(&text)).hint("see `omnimesh help`");
         output::error(Format::Json, &error);
     } else {
         let _ = error.print();
     }
     ExitCode::from(Code::Usage.exit())
+}
+
+/// The first paragraph of what the grammar says, as one line: which arguments are missing stands on lines of their own.
+fn what_is_wrong(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Whether JSON was asked for on a command line that could not be understood.

@@ -40,8 +40,11 @@ pub(crate) use requests::{
     Reintroduce, SendControl, Summary,
 };
 
-/// How often the address book is kept, and Kademlia asked for peers.
+/// How often Kademlia is asked for peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often the address book is kept, if it has changed: a node that is killed soon after it has joined has to find the
+/// others again.
+const BOOK_KEPT: Duration = Duration::from_secs(2);
 /// Links that are waited for at most.
 const AWAITED_MAX: usize = 1024;
 
@@ -87,6 +90,8 @@ pub(crate) struct SwarmActor {
     receivers: Arc<Mutex<Option<Receivers>>>,
     admission: admission::State,
     dialer: dialer::State,
+    /// The address book as it was written last.
+    kept: Vec<BookEntry>,
     rng: ChaCha20Rng,
     peers: BTreeMap<PeerId, PeerInfo>,
     /// Refused, and about to be disconnected.
@@ -119,6 +124,7 @@ impl SwarmActor {
         let dialer = dialer::State::new(settings.dialer.clone(), settings.me, settings.bootstrap.clone());
         SwarmActor {
             common,
+            kept: settings.book.clone(),
             settings,
             network: None,
             receivers: Arc::default(),
@@ -297,8 +303,15 @@ impl SwarmActor {
         if let Some(network) = &self.network {
             let _ = network.bootstrap();
         }
+    }
+
+    fn keep_book(&mut self) {
         let Some(store) = self.settings.store.clone() else { return };
         let book = self.dialer.book();
+        if book == self.kept {
+            return;
+        }
+        self.kept.clone_from(&book);
         drop(actix_rt::task::spawn_blocking(move || {
             if let Err(error) = store.save_address_book(&book) {
                 tracing::warn!(%error, "the address book was not kept");
@@ -351,6 +364,7 @@ impl Actor for SwarmActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.run_interval(HOUSEKEEPING, |actor, _| actor.housekeeping());
+        ctx.run_interval(BOOK_KEPT, |actor, _| actor.keep_book());
         if self.network.is_some() {
             ctx.add_stream(arrivals(Arc::clone(&self.receivers)));
         }

@@ -272,9 +272,11 @@ impl From<GetError> for ApiError {
                 (ErrorCode::StorageFull, "`omnimesh blob list` shows what is pinned")
             }
             GetError::Store(BlobError::DiskFull) => (ErrorCode::StorageFull, "make room there and try again"),
-            GetError::Store(BlobError::Disk { .. } | BlobError::Damaged { .. }) => {
-                (ErrorCode::Internal, "the node's log tells more")
-            }
+            GetError::Store(BlobError::Damaged { .. }) => (
+                ErrorCode::NotFound,
+                "put it again with `omnimesh blob put`, or start a node that has it; the disk may be failing",
+            ),
+            GetError::Store(BlobError::Disk { .. }) => (ErrorCode::Internal, "the node's log tells more"),
             GetError::Busy => (ErrorCode::Overloaded, "try again in a moment"),
             GetError::NoStore => (ErrorCode::Refused, "start the node with a data directory"),
             GetError::Stopped => (ErrorCode::Stopping, ""),

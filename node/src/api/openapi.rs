@@ -9,6 +9,7 @@ use omnimesh_protocol::config::Part;
 use omnimesh_protocol::envelope::CHANNEL_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
+use self::durable::{query, whole, with_parameters};
 use super::error::status_of;
 use super::types::{AnomalyKind, ErrorCode};
 
@@ -113,7 +114,20 @@ fn node_paths() -> Value {
 fn trust_paths() -> Value {
     json!({
         "/api/v1/anomalies": {
-            "get": operation("anomalies", "What ought not to be, newest last", list("Anomaly"), BACKEND),
+            "get": with_parameters(
+                operation(
+                    "anomalies",
+                    "What ought not to be, newest last",
+                    list("Anomaly"),
+                    &[BACKEND, &[ErrorCode::BadRequest]].concat(),
+                ),
+                &[
+                    query("kind", "Only of this kind", &string()),
+                    query("accused", "Only against this peer", &string()),
+                    query("since", "Only what was seen in this step or later", &whole(0)),
+                    query("severity", "Only as bad as this, or worse: info, warning or critical", &string()),
+                ],
+            ),
         },
         "/api/v1/quarantine": {
             "get": operation("quarantines", "Who is shut out, and for how long", list("Quarantine"), BACKEND),

@@ -53,7 +53,7 @@ pub(super) const ROUTES: [Route; 60] = [
     get("/api/v1/members", |call| Box::pin(members(call))),
     get("/api/v1/peers", |call| Box::pin(peers(call))),
     get("/api/v1/step", |call| Box::pin(step(call))),
-    get("/api/v1/anomalies", |call| Box::pin(anomalies(call))),
+    get("/api/v1/anomalies", |call| Box::pin(observer::anomalies(call))),
     get("/api/v1/events", |call| Box::pin(events(call))),
     get("/api/v1/invite", |call| Box::pin(invite(call))),
     get("/api/v1/why/messages/{id}", |call| Box::pin(why_message(call))),
@@ -333,10 +333,6 @@ async fn peers(call: Call) -> Result<HttpResponse, ApiError> {
 
 async fn step(call: Call) -> Result<HttpResponse, ApiError> {
     call.json(call.shared.backend.step()).await
-}
-
-async fn anomalies(call: Call) -> Result<HttpResponse, ApiError> {
-    call.json(call.shared.backend.anomalies()).await
 }
 
 async fn invite(call: Call) -> Result<HttpResponse, ApiError> {

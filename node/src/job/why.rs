@@ -1,5 +1,7 @@
 //! Why a job, or a task of it, is not done, is slow, has failed or was cancelled: sentences, each with what to do.
 
+use std::collections::BTreeMap;
+
 use omnimesh_protocol::compute::TaskRef;
 use omnimesh_protocol::compute::job::{OnFailure, WhenMissing};
 use omnimesh_protocol::compute::ledger::{
@@ -67,6 +69,7 @@ fn why_running(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
     }
     why_driver(seen, view, reasons);
     let Some(progress) = progress else { return };
+    why_failing(seen, view, reasons);
     let counts = counts_text(&stats::counts(view, stats::running(Some(&progress)).len()));
     reasons.note(format!(
         "of its {} tasks {counts}; {} want a worker, {} attempts are under way",
@@ -98,6 +101,29 @@ fn why_running(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
             millis_text(family.times.max_ms)
         ));
     }
+}
+
+/// What most of the attempts that failed of late ended with: what is tried again and again is not placed for the lack of it.
+fn why_failing(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
+    let Some(history) = seen.history.job(&view.id()) else { return };
+    let events = history.events();
+    let failed = || events.iter().filter(|event| event.kind == EventKind::AttemptFailed);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    failed().filter_map(|event| event.reason).for_each(|reason| *counts.entry(reason).or_default() += 1);
+    let Some((code, count)) = counts.into_iter().max_by_key(|(_, count)| *count) else { return };
+    let Some(last) = failed().rfind(|event| event.reason == Some(code)) else { return };
+    let name = last.task.map_or_else(String::new, |task| format!(" {}", task_name(view.spec(), task)));
+    let at = last.worker.map_or_else(String::new, |worker| format!(" at {worker}"));
+    let detail = last.detail.as_deref().unwrap_or_default();
+    let remedy = match reason_of(code) {
+        Some(FailReason::BlobMissing) => {
+            "start the nodes that have it, or put it again with `omnimesh blob put` at any node"
+        }
+        Some(reason) => fail_remedy(reason),
+        None => "",
+    };
+    reasons
+        .add(format!("attempts end with {code}, {count} of late, the last of{name}{at}: {detail}"), remedy);
 }
 
 /// Who drives it, if that is not this node or nobody.

@@ -318,7 +318,9 @@ impl BlobStore {
                 self.forget_damaged(&blob.hash);
                 Err(BlobError::Damaged { hash: blob.hash })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.missing::<()>(&blob.hash).map(|_| false)
+            }
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -534,9 +536,27 @@ impl BlobStore {
                 self.forget_damaged(hash);
                 Err(BlobError::Damaged { hash: *hash })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing(hash),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// A file was not there: it went while it was looked for, and then nothing is the matter, or somebody else has deleted
+    /// it, and then it must not be said to be here any more.
+    fn missing<T>(&self, hash: &Hash) -> Result<Option<T>, BlobError> {
+        let is_gone = {
+            let inner = self.lock();
+            // Its name changes under the lock only.
+            inner.entries.get(hash).is_some_and(|entry| match entry.is_whole() {
+                true => !self.dir.join(hash.to_string()).exists(),
+                false => entry.here() > 0 && !self.path(hash, "part").exists(),
+            })
+        };
+        if !is_gone {
+            return Ok(None);
+        }
+        self.forget_damaged(hash);
+        Err(BlobError::Damaged { hash: *hash })
     }
 
     /// What is damaged is a part from now on; the next fetch looks which groups are good.
@@ -887,6 +907,25 @@ mod tests {
         store.begin_fetch(other).unwrap();
         assert!(!store.end_fetch(&other.hash).unwrap());
         assert_eq!(store.list().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_deletes_is_not_said_to_be_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), 10 << 20);
+        let bytes = content((1 << 20) + 7);
+        let [read, checked] = [&bytes[..], &bytes[7..]].map(|bytes| store.put(bytes, true).unwrap());
+        for blob in [read, checked] {
+            fs::remove_file(dir.path().join(BLOB_DIR).join(blob.hash.to_string())).unwrap();
+        }
+        assert!(matches!(store.group(&read.hash, 1), Err(BlobError::Damaged { .. })));
+        assert!(matches!(store.check(&checked), Err(BlobError::Damaged { .. })));
+        for blob in [read, checked] {
+            assert_eq!((store.whole(&blob.hash), store.held(&[blob.hash])), (None, Vec::new()));
+        }
+        // It is put back, or got again, as if it had never been here.
+        assert_eq!(store.put(&bytes[..], true).unwrap(), read);
+        assert_eq!(super::tests::read(&store, read).unwrap(), Some(bytes));
     }
 
     #[test]

@@ -224,6 +224,82 @@ fn what_is_wrong_has_its_line_its_value_and_a_remedy() {
 }
 
 #[test]
+fn parameters_that_an_operation_does_not_have_are_told() {
+    let job = |operation: &str, params: &str| {
+        format!(
+            "name = \"a\"\n[inputs.t]\nfile = \"big.txt\"\n[task.a]\noperation = \"{operation}\"\ninputs = [\"t\"]\n{params}\n"
+        )
+    };
+    let cases = [
+        (
+            "analyze",
+            "params = { collumns = [1] }",
+            7,
+            "task.a.params.collumns: operation analyze has no parameter `collumns`; it has: format, columns",
+        ),
+        ("analyze", "params = { columns = 1 }", 7, "task.a.params.columns: 1 does not fit; give a list"),
+        ("hash", "params = { hex = \"yes\" }", 7, "task.a.params.hex: is a string; give true or false"),
+        ("concat", "params = { hex = true }", 7, "operation concat has no parameter `hex`; remove it"),
+        ("encrypt", "", 4, "task.a.params.key: operation encrypt needs it; add params.key ="),
+        (
+            "pattern",
+            "params = { from = -1, count = 1 }",
+            7,
+            "task.a.params.from: -1 does not fit; give a whole number, 0 or more",
+        ),
+        ("pattern", "params = { from = 0 }", 7, "task.a.params.count: operation pattern needs it"),
+        (
+            "hash",
+            "fallback = { operation = \"decrypt\" }",
+            7,
+            "task.a.fallback.params.key: operation decrypt needs it",
+        ),
+    ];
+    for (operation, params, line, message) in cases {
+        let found = wrong(&job(operation, params));
+        let expected = format!("job.toml:{line}: ");
+        assert!(
+            found.len() == 1 && found[0].starts_with(&expected) && found[0].contains(message),
+            "{operation} {params}: {found:#?} is not {expected}{message}"
+        );
+    }
+    for (operation, params) in [
+        (
+            "analyze",
+            "params = { columns = [0, \"b\"], header = false, histogram = { from = 0, to = 1, bins = 4 } }",
+        ),
+        ("hash", "params.hex = true"),
+        ("pattern", "params = { from = 0, count = 3 }"),
+    ] {
+        read_toml(&job(operation, params)).unwrap();
+    }
+}
+
+#[test]
+fn faults_of_shape_and_of_sense_are_told_together() {
+    let text = "name = \"a b\"\nfoo = 1\n[task.a]\noperation = \"wasp\"\ninputs = [\"texts\"]\nredundancy = 300\n\
+        [task.b]\noperation = \"hash\"\ninputs = [\"b\"]\nlimits = { cpu = 0 }\n[task.c]\noperation = \"analyze_merge\"\ninputs = [\"d\"]\n";
+    let found = wrong(text);
+    let expected = [
+        "job.toml:1: name: `a b` is no name",
+        "job.toml:2: foo: `foo` means nothing",
+        "job.toml:4: task.a.operation: there is no operation `wasp`",
+        "job.toml:5: task.a.inputs.0: there is no input or task `texts`",
+        "job.toml:6: task.a.redundancy: 300 is out of range; give a number from 1 to 7",
+        "job.toml:7: task.b: tasks wait for one another: b -> b",
+        "job.toml:10: task.b.limits.cpu: 0 is out of range; give a number from 1 to 3600000",
+        "job.toml:13: task.c.inputs.0: there is no input or task `d`",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found} is not {expected}");
+    }
+    // What follows from a fault is not told beside it.
+    let found = wrong("name = 5\n[task.a]\ninputs = []\n");
+    assert_eq!(found.len(), 2, "{found:#?}");
+}
+
+#[test]
 fn cycles_name_their_tasks() {
     let text = "name = \"a\"\n[task.a]\noperation = \"concat\"\ninputs = \"c\"\n[task.b]\noperation = \"concat\"\ninputs = \"a\"\n\
         [task.c]\noperation = \"concat\"\nafter = \"b\"\n[task.d]\noperation = \"concat\"\ninputs = [\"c\"]\n";

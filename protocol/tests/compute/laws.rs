@@ -69,6 +69,33 @@ fn inputs(outputs: [u8; 2], merged: u8) -> [Hash; 4] {
     hashes
 }
 
+#[test]
+fn what_omits_a_skipped_output_still_reads_its_input() {
+    let ended = |reads_input: bool| {
+        let mut spec = spec();
+        spec.tasks.truncate(2);
+        if reads_input {
+            spec.tasks[1].sources.push(Source::Input(0));
+        }
+        let job = JobId::of(&author(0), &spec.encode());
+        let mut state = State::new();
+        let apply = |state: &mut State, seq: u64, operation: &Operation| {
+            let payload = operation.encode().unwrap();
+            state.apply(&entry(0, seq, 1, &payload), &mut Outbox::new());
+        };
+        apply(&mut state, 1, &Operation::Submit(spec.encode()));
+        let failed = [0, 1].map(|chunk| {
+            let task = TaskRef::new(0, chunk);
+            commit(task, state.job(&job).unwrap().inputs(task).unwrap(), None)
+        });
+        apply(&mut state, 2, &Operation::Commit { job, round: 0, commits: failed.to_vec() });
+        state.check_invariants();
+        state.job(&job).unwrap().task(TaskRef::new(1, 0)).unwrap()
+    };
+    assert_eq!(ended(false), TaskState::Skipped, "nothing is left to read");
+    assert_eq!(ended(true), TaskState::Ready);
+}
+
 fn commit(task: TaskRef, inputs: Hash, output: Option<u8>) -> Commit {
     let outcome = match output {
         Some(output) => Outcome::Succeeded(BlobRef::of(&[output])),

@@ -233,7 +233,11 @@ fn why_there_is_nobody() {
     };
     let mut empty = Pool::new(PoolConfig::default());
     assert_eq!(why(&mut empty, &wanted(&constraints)), Unplaced::NoWorkers);
+    // Who takes no work is not busy.
+    empty.on_offer(Time::ZERO, node(9), offer(0));
+    assert_eq!(why(&mut empty, &wanted(&constraints)), Unplaced::NoWorkers);
     let mut pool = pool(Strategy::PowerOfTwo, 2, 1);
+    pool.on_offer(Time::ZERO, node(9), offer(0));
     for (constraints, lacks) in [
         (
             Constraints { labels: [("gpu".to_owned(), "yes".to_owned())].into(), ..Constraints::default() },

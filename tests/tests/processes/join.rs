@@ -63,6 +63,28 @@ fn an_open_mesh_over_quic_alone() {
 }
 
 #[test]
+fn who_is_killed_soon_after_it_joined_finds_the_others_again() {
+    let lab = lab!();
+    let mut first = lab.node("first").open("demo").start();
+    first.wait_ready();
+    let spec = lab.node("second").open("demo").listen("/ip4/127.0.0.1/tcp/0");
+    let mut second = spec.clone().bootstrap(&first).start();
+    second.wait_ready();
+    let step = |node: &Node<'_>| Ok::<_, String>(node.view("step")?["step"].as_u64().unwrap_or(0));
+    let joined = step(&second).unwrap();
+    wait_for("four steps", SOON, || {
+        let now = step(&second)?;
+        check(now >= joined + 4, || format!("{now} is not {joined} + 4"))
+    });
+    // It comes back at another port, and is told nothing: neither knows where the other is but from its own book.
+    second.restart_with(|_| spec);
+    wait_for("the second node to find the first", SOON, || {
+        second.expect_sees(&first, "alive")?;
+        first.expect_sees(&second, "alive")
+    });
+}
+
+#[test]
 fn an_address_that_leads_nowhere_does_not_keep_others_waiting() {
     let lab = lab!();
     let mut first = lab.node("first").open("demo").start();

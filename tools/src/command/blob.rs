@@ -63,7 +63,7 @@ fn put(globals: &Globals, file: &Path, pin: bool) -> Result<(), CliError> {
     } else {
         let failed = |error: io::Error| {
             let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-            CliError::new(code, format!("cannot read {}: {error}", file.display()))
+            CliError::new(code, format!("cannot read {}: {error}", file.display())).hint("check the path")
         };
         let open = File::open(file).map_err(failed)?;
         if open.metadata().map_err(failed)?.is_dir() {

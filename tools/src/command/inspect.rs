@@ -154,18 +154,17 @@ pub(super) fn step(globals: &Globals) -> Result<(), CliError> {
 }
 
 pub(super) fn anomalies(globals: &Globals, args: &AnomaliesArgs) -> Result<(), CliError> {
-    let values: Vec<Value> = Client::new(globals)?.get("/api/v1/anomalies")?;
-    let is_text = |value: &Value, wanted: &Option<String>| wanted.as_deref().is_none_or(|text| value == text);
-    let levels = ["info", "warning", "critical"];
-    let level = |name: &str| levels.iter().position(|level| *level == name).unwrap_or(0);
-    let since = args.since.unwrap_or(0);
-    let least = args.severity.as_deref().map_or(0, level);
-    let values: Vec<Value> = values
-        .into_iter()
-        .filter(|value| is_text(&value["kind"], &args.kind) && is_text(&value["accused"], &args.accused))
-        .filter(|value| value["step"].as_u64().unwrap_or(0) >= since)
-        .filter(|value| level(value["severity"].as_str().unwrap_or_default()) >= least)
-        .collect();
+    let filters = [
+        ("kind", args.kind.clone()),
+        ("accused", args.accused.clone()),
+        ("since", args.since.map(|since| since.to_string())),
+        ("severity", args.severity.clone()),
+    ];
+    let filters =
+        filters.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment(value.as_ref()?))));
+    let filters = filters.collect::<Vec<_>>().join("&");
+    let path = if filters.is_empty() { String::new() } else { format!("?{filters}") };
+    let values: Vec<Value> = Client::new(globals)?.get(&format!("/api/v1/anomalies{path}"))?;
     let heads = ["step", "kind", "severity", "accused", "reporter", "detail"];
     output::list(globals.output, &values, &heads, |value| {
         let fields = ["step", "kind", "severity", "accused", "reporter", "detail"];

@@ -136,7 +136,7 @@ fn a_job_that_is_wrong_goes_nowhere() {
     assert!(missing.stderr.contains("job.toml:4: inputs.text.file: cannot read"), "{}", missing.stderr);
     assert!(missing.stderr.contains("\"code\":\"config_invalid\""), "{}", missing.stderr);
     assert_eq!(run(home.path(), &["job", "submit", "/nowhere/job.toml"]).code, 6);
-    let quota = "name = \"q\"\n[task.a]\noperation = \"pattern\"\nlimits = { cpu = \"99d\" }\n[task.b]\noperation=\"hash\"\nfor_each={ chunk_of=\"i\", bytes = 1 }\n[inputs.i]\nblob = \"".to_owned()
+    let quota = "name = \"q\"\n[task.a]\noperation = \"concat\"\nlimits = { cpu = \"99d\" }\n[task.b]\noperation=\"hash\"\nfor_each={ chunk_of=\"i\", bytes = 1 }\n[inputs.i]\nblob = \"".to_owned()
         + &Hash::of(b"x").to_string() + "\"\nsize = 99999999\n";
     let refused = run_with_input(home.path(), &["job", "submit", "-"], quota.as_bytes());
     assert_eq!(refused.code, 9, "{}", refused.stderr);

@@ -13,6 +13,7 @@ use omnimesh_protocol::compute::blob::{GROUP_BYTES, groups_of};
 use super::Call;
 use super::query::Query;
 use crate::actors::blob::GetError;
+use crate::api::backend::Backend;
 use crate::api::error::ApiError;
 use crate::api::types::{Blob, BlobPut, ErrorCode};
 use crate::store::blob::{BlobError, BlobStore, Putting};
@@ -66,23 +67,44 @@ pub(super) async fn get(call: Call) -> Result<HttpResponse, ApiError> {
     }
     // Not `wait`: a large one takes its time.
     let blob = call.shared.backend.blob_get(hash).await?;
-    let store = call.shared.backend.blob_store()?;
+    let backend = Arc::clone(&call.shared.backend);
+    // The first group before the answer begins: what cannot be had at all is an error with a reason.
+    let first = if blob.size == 0 { None } else { Some(group(&*backend, blob, 0).await?) };
     response.no_chunking(blob.size);
-    Ok(response.streaming(stream::try_unfold((store, blob, 0), next_group)))
+    let first = stream::iter(first.map(Ok));
+    Ok(response.streaming(first.chain(stream::try_unfold((backend, blob, 1), next_group))))
 }
 
-type Place = (Arc<BlobStore>, BlobRef, u64);
+type Place = (Arc<dyn Backend>, BlobRef, u64);
 
 /// An error ends the connection before the answer's end, so that a part is never taken for the whole.
-async fn next_group((store, blob, group): Place) -> Result<Option<(Bytes, Place)>, std::io::Error> {
-    if group >= groups_of(blob.size) || group.saturating_mul(GROUP_BYTES) >= blob.size {
+async fn next_group((backend, blob, place): Place) -> Result<Option<(Bytes, Place)>, std::io::Error> {
+    if place >= groups_of(blob.size) || place.saturating_mul(GROUP_BYTES) >= blob.size {
         return Ok(None);
     }
-    let from = Arc::clone(&store);
-    let read = actix_rt::task::spawn_blocking(move || from.group(&blob.hash, group)).await;
-    let bytes = read.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?;
-    let bytes = bytes.ok_or_else(|| std::io::Error::other("the blob was deleted meanwhile"))?;
-    Ok(Some((bytes, (store, blob, group + 1))))
+    let bytes = group(&*backend, blob, place).await.map_err(std::io::Error::other)?;
+    Ok(Some((bytes, (backend, blob, place + 1))))
+}
+
+/// A group of a blob that is here. If it turns out damaged or gone, it is got from other nodes.
+async fn group(backend: &dyn Backend, blob: BlobRef, group: u64) -> Result<Bytes, GetError> {
+    let store = backend.blob_store()?;
+    let damaged = GetError::Store(BlobError::Damaged { hash: blob.hash });
+    for is_last in [false, true] {
+        let from = Arc::clone(&store);
+        let read = actix_rt::task::spawn_blocking(move || from.group(&blob.hash, group)).await;
+        match read.map_err(|_| GetError::Stopped)? {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) | Err(BlobError::Damaged { .. }) if is_last => break,
+            Ok(None) | Err(BlobError::Damaged { .. }) => match backend.blob_get(blob.hash).await {
+                Ok(_) => {}
+                Err(GetError::NotFound(_)) => break,
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(damaged)
 }
 
 pub(super) async fn pin(call: Call) -> Result<HttpResponse, ApiError> {

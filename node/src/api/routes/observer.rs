@@ -1,11 +1,48 @@
-//! Alerts, the monitor, and why a node is in its step.
+//! Anomalies, alerts, the monitor, and why a node is in its step.
 
 use actix_web::HttpResponse;
+use libp2p::PeerId;
 use omnimesh_protocol::Step;
+use omnimesh_protocol::observer::AnomalyKind;
 
 use super::Call;
+use super::query::Query;
 use crate::api::error::ApiError;
-use crate::api::types::{AckRequest, ErrorCode};
+use crate::api::types::{AckRequest, ErrorCode, Severity};
+
+/// What ought not to be; the parameters say which of it. One that cannot be meant is refused, or who mistypes it takes the
+/// empty list for peace.
+pub(super) async fn anomalies(call: Call) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(&call, &["kind", "accused", "since", "severity"])?;
+    let bad = |message: String, hint: String| ApiError::new(ErrorCode::BadRequest, message, hint);
+    let kind = query.text("kind")?.map(|text| {
+        AnomalyKind::from_code(text).ok_or_else(|| {
+            let known: Vec<_> = AnomalyKind::ALL.iter().map(|kind| kind.code()).collect();
+            bad(format!("there is no kind {text:?}"), format!("known: {}", known.join(", ")))
+        })
+    });
+    let accused = query.text("accused")?.map(|text| {
+        text.parse::<PeerId>().map(|peer| peer.to_string()).map_err(|_| {
+            let hint = "`omnimesh members` and `omnimesh peers` list those that this node knows".to_owned();
+            bad(format!("{text:?} is not the id of a peer"), hint)
+        })
+    });
+    let severity = query.text("severity")?.map(|text| {
+        serde_json::from_value::<Severity>(text.into()).map_err(|_| {
+            bad(format!("there is no severity {text:?}"), "known: info, warning, critical".to_owned())
+        })
+    });
+    let (kind, accused, severity) = (kind.transpose()?, accused.transpose()?, severity.transpose()?);
+    let since = query.read::<u64>("since")?.map_or(Step(0), Step);
+    let mut found = call.wait(call.shared.backend.anomalies()).await?;
+    found.retain(|anomaly| {
+        kind.is_none_or(|kind| anomaly.kind == kind)
+            && accused.as_ref().is_none_or(|accused| anomaly.accused == *accused)
+            && severity.is_none_or(|severity| anomaly.severity >= severity)
+            && anomaly.step >= since
+    });
+    Ok(HttpResponse::Ok().json(found))
+}
 
 pub(super) async fn alerts(call: Call) -> Result<HttpResponse, ApiError> {
     call.json(call.shared.backend.alerts()).await

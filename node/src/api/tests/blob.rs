@@ -11,12 +11,19 @@ use super::support::*;
 use crate::actors::blob::GetError;
 use crate::api::backend::{Answer, BlobBackend};
 use crate::api::types::{Blob, BlobPut};
-use crate::store::blob::BlobStore;
+use crate::store::blob::{BLOB_DIR, BlobStore};
 
 /// Blobs in a directory of their own, and nobody who has others.
 pub(super) struct Blobs {
     store: Arc<BlobStore>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Blobs {
+    /// Writes something else over the blob that is there.
+    fn damage(&self) {
+        std::fs::write(self.dir.path().join(BLOB_DIR).join(known().hash.to_string()), b"other").unwrap();
+    }
 }
 
 impl Default for Blobs {
@@ -24,7 +31,7 @@ impl Default for Blobs {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(BlobStore::open(dir.path(), 8 << 20).unwrap());
         assert_eq!(store.put(&b"known"[..], true).unwrap(), known());
-        Blobs { store, _dir: dir }
+        Blobs { store, dir }
     }
 }
 
@@ -68,6 +75,22 @@ async fn content_comes_back_by_its_hash() {
     let removed = rig.send(&rig.request("DELETE", &path, &[], "")).await;
     assert_eq!((removed.status, removed.json()["here_bytes"].clone()), (200, json!(2_500_000)));
     assert_eq!(rig.get(&path).await.status, 404);
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_disk_is_an_error_with_a_reason() {
+    let rig = Rig::start();
+    let path = format!("/api/v1/blobs/{}", known().hash);
+    rig.backend.blobs.damage();
+    for message in ["is damaged on disk", "no connected node has"] {
+        let reply = rig.get(&path).await;
+        assert_eq!(
+            (reply.status, reply.json()["error"]["code"].clone()),
+            (404, json!("not_found")),
+            "{reply:?}"
+        );
+        assert!(reply.body.contains(message), "{reply:?}");
+    }
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ async fn what_is_wrong_with_a_job_is_told_at_once_with_lines() {
     let reply = rig.send(&post(&request(&text, 25))).await;
     let detail = reply.assert_error(400, ErrorCode::InvalidJob);
     let lines: Vec<_> = detail.problems.iter().map(|problem| problem.line).collect();
-    assert_eq!(lines, [10], "names first: {detail:?}");
+    assert_eq!(lines, [6, 10], "all of it: {detail:?}");
     assert!(
         detail.message.contains("job.toml:10: task.all.inputs.0: there is no input or task `parts`"),
         "{detail:?}"

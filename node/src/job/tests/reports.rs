@@ -206,6 +206,27 @@ fn why_names_what_holds_a_job_up() {
 }
 
 #[test]
+fn why_names_what_attempts_fail_of_while_they_are_tried_again() {
+    let mut bench = Bench::new(2);
+    let job = bench.submit(word_count(4, 1));
+    let mut failed = 0;
+    bench.work(|_, given| match given.task.task {
+        2 if failed < 6 => {
+            failed += 1;
+            Act::Fail(FailReason::KeyMissing, "there is no key k at this node")
+        }
+        _ => Act::Keep,
+    });
+    let why = why(&bench, &job, None);
+    assert_eq!(why.state, "RUNNING");
+    let text = said(&why);
+    assert!(failed > 1, "it is tried again");
+    let expected = format!("attempts end with key_missing, {failed} of late, the last of check at");
+    assert!(text.contains(&expected), "{text}");
+    assert!(text.contains("there is no key k at this node") && text.contains("=> put the key"), "{text}");
+}
+
+#[test]
 fn why_names_what_went_wrong() {
     let mut bench = Bench::new(2);
     let mut spec = word_count(4, 1);

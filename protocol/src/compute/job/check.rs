@@ -124,8 +124,12 @@ impl Checker<'_> {
     /// A number that has to be in a range.
     fn range(&mut self, path: String, value: u64, least: u64, most: u64, code: ProblemCode) {
         if value < least || value > most {
+            // No quota lets through what is too little.
+            let code = if value < least { ProblemCode::BadValue } else { code };
             let remedy = if code == ProblemCode::Quota {
                 format!("ask for at most {most}, or have the quota raised in the node's configuration")
+            } else if most == u64::MAX {
+                format!("give {least} or more")
             } else {
                 format!("give a number from {least} to {most}")
             };
@@ -373,6 +377,12 @@ fn cycle_through(graph: &DiGraph<u16, ()>, start: NodeIndex) -> Vec<u16> {
 }
 
 impl TaskSpec {
+    /// True if it reads an input of the job, or a chunk of one.
+    pub fn reads_input(&self) -> bool {
+        matches!(self.each, Some(Each::Chunk { .. }))
+            || self.sources.iter().any(|source| matches!(source, Source::Input(_)))
+    }
+
     /// The tasks that it reads from or waits for, some of them twice.
     pub fn waits_for(&self) -> impl Iterator<Item = u16> + '_ {
         let sources = self.sources.iter().filter_map(|source| match *source {

@@ -20,6 +20,7 @@
 mod check;
 mod codec;
 mod limits;
+mod params;
 mod plan;
 mod read;
 mod slice;

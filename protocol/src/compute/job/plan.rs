@@ -82,11 +82,21 @@ impl Plan {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn new(spec: &JobSpec, quota: &Quota) -> Result<Self, Vec<Problem>> {
-        let problems = check::check(spec, quota);
+        let mut problems = check::check(spec, quota);
+        // Only tasks that are there can be put into an order.
+        let is_told =
+            |problem: &Problem| matches!(problem.code, ProblemCode::UnknownName | ProblemCode::Cycle);
+        let order = if problems.iter().any(is_told) {
+            Vec::new()
+        } else {
+            check::order(spec).unwrap_or_else(|cycle| {
+                problems.push(cycle_problem(spec, &cycle));
+                Vec::new()
+            })
+        };
         if !problems.is_empty() {
             return Err(problems);
         }
-        let order = check::order(spec).map_err(|cycle| vec![cycle_problem(spec, &cycle)])?;
         let mut families = vec![Family::default(); spec.tasks.len()];
         let (mut total, mut transfer) = (0_u64, 0_u64);
         for &place in &order {

@@ -8,7 +8,8 @@ use crate::id::Hash;
 use crate::registry::Value;
 
 use super::check::{Problem, ProblemCode};
-use super::limits::Quota;
+use super::limits::{Quota, REDUNDANCY_MAX, RETRIES_MAX};
+use super::params;
 use super::plan::Plan;
 use super::spec::{
     Action, Align, Constraints, Each, InputSpec, JobSpec, Limits, OnFailure, OutputSpec, Params, Retry,
@@ -94,15 +95,18 @@ pub fn read(
     })?;
     let mut reader = Reader { files, faults: Vec::new(), lines: BTreeMap::new() };
     let spec = reader.job(&root, nonce);
-    if !reader.faults.is_empty() {
-        return Err(problems(reader.faults));
-    }
-    match Plan::new(&spec, quota) {
-        Ok(plan) => Ok((spec, plan)),
-        Err(found) => Err(problems(
-            found.into_iter().map(|problem| Fault { line: reader.line_of(&problem.path), problem }).collect(),
-        )),
-    }
+    let found = match Plan::new(&spec, quota) {
+        Ok(plan) if reader.faults.is_empty() => return Ok((spec, plan)),
+        Ok(_) => Vec::new(),
+        Err(found) => found,
+    };
+    let found: Vec<_> = found
+        .into_iter()
+        .filter(|problem| !reader.follows(problem))
+        .map(|problem| Fault { line: reader.line_of(&problem.path), problem })
+        .collect();
+    reader.faults.extend(found);
+    Err(problems(reader.faults))
 }
 
 struct Reader<'a, F> {
@@ -148,6 +152,22 @@ impl<F: Files> Reader<'_, F> {
                 None => return 1,
             }
         }
+    }
+
+    /// True for a problem of what could not be read, which says nothing new.
+    fn follows(&self, problem: &Problem) -> bool {
+        let is_in = |path: &str, of: &str| {
+            path.strip_prefix(of)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || of.is_empty())
+        };
+        self.faults.iter().map(|fault| fault.problem.path.as_str()).any(|path| {
+            let is_same = is_in(&problem.path, path)
+                || (is_in(path, &problem.path) && problem.code != ProblemCode::Cycle);
+            // What it reads is missing, as that could not be read.
+            let reads = problem.code == ProblemCode::Missing
+                && problem.path.strip_suffix("inputs").is_some_and(|task| path.starts_with(task));
+            is_same || reads
+        })
     }
 
     fn fault(&mut self, line: u32, code: ProblemCode, path: &str, message: String, remedy: &str) {
@@ -208,6 +228,19 @@ impl<F: Files> Reader<'_, F> {
             return None;
         };
         self.unsigned(&table.path(key), node.line, value)
+    }
+
+    /// The same from a small range.
+    fn small(&mut self, table: &mut Table<'_>, key: &'static str, least: u8, most: u8) -> Option<u8> {
+        let value = self.count(table, key)?;
+        let small = u8::try_from(value).ok().filter(|small| (least..=most).contains(small));
+        if small.is_none() {
+            let path = table.path(key);
+            let (message, remedy) =
+                (format!("{value} is out of range"), format!("give a number from {least} to {most}"));
+            self.fault(self.line_of(&path), ProblemCode::BadValue, &path, message, &remedy);
+        }
+        small
     }
 
     fn unsigned(&mut self, path: &str, line: u32, value: i64) -> Option<u64> {
@@ -279,7 +312,7 @@ impl<F: Files> Reader<'_, F> {
             spec.deadline_s = ms.div_ceil(1000);
         }
         spec.spot_check_per_mille = self.share(&mut table, "spot_check").unwrap_or(0);
-        let redundancy = self.count(&mut table, "redundancy").unwrap_or(1);
+        let redundancy = self.small(&mut table, "redundancy", 1, REDUNDANCY_MAX).unwrap_or(1);
         if let Some(inputs) = table.take("inputs").and_then(|node| self.table("inputs", node)) {
             for (name, node) in inputs.pairs {
                 let blob = self.input(&inputs.path(name), node);
@@ -365,7 +398,7 @@ impl<F: Files> Reader<'_, F> {
         }
     }
 
-    fn task(&mut self, path: &str, name: &str, node: &Node, spec: &JobSpec, redundancy: u64) -> TaskSpec {
+    fn task(&mut self, path: &str, name: &str, node: &Node, spec: &JobSpec, redundancy: u8) -> TaskSpec {
         let mut task = TaskSpec::new(name, "");
         let Some(mut table) = self.table(path, node) else { return task };
         task.action = self.action(&mut table, spec);
@@ -389,9 +422,7 @@ impl<F: Files> Reader<'_, F> {
         if let Some(node) = table.take("retry") {
             task.retry = self.retry(&join(path, "retry"), node);
         }
-        let redundancy = self.count(&mut table, "redundancy").unwrap_or(redundancy);
-        // What does not fit is out of range as well.
-        task.redundancy = u8::try_from(redundancy).unwrap_or(u8::MAX);
+        task.redundancy = self.small(&mut table, "redundancy", 1, REDUNDANCY_MAX).unwrap_or(redundancy);
         if let Some(node) = table.take("needs") {
             task.constraints = self.constraints(&join(path, "needs"), node);
         }
@@ -448,9 +479,14 @@ impl<F: Files> Reader<'_, F> {
         });
         let mut params = Params::new();
         let path = table.path("params");
-        if let Some(pairs) = table.take("params").and_then(|node| self.table(&path, node)) {
-            for (name, node) in pairs.pairs {
-                let path = pairs.path(name);
+        let pairs = match table.take("params") {
+            None => Some((table.line, &[][..])),
+            Some(node) => self.table(&path, node).map(|table| (table.line, table.pairs)),
+        };
+        if let Some((line, pairs)) = pairs {
+            self.faults.extend(params::faults(&operation, &path, line, pairs));
+            for (name, node) in pairs {
+                let path = join(&path, name);
                 match value(node).map(|value| value.encode()) {
                     Some(Ok(encoded)) => drop(params.insert(name.clone(), encoded)),
                     Some(Err(fault)) => {
@@ -552,8 +588,8 @@ impl<F: Files> Reader<'_, F> {
     fn retry(&mut self, path: &str, node: &Node) -> Retry {
         let mut retry = Retry::default();
         let Some(mut table) = self.table(path, node) else { return retry };
-        if let Some(max) = self.count(&mut table, "max") {
-            retry.max = u8::try_from(max).unwrap_or(u8::MAX);
+        if let Some(max) = self.small(&mut table, "max", 0, RETRIES_MAX) {
+            retry.max = max;
         }
         if let Some(backoff) = self.quantity(&mut table, "backoff", &TIME) {
             retry.backoff_ms = backoff;

@@ -243,7 +243,8 @@ impl JobCell {
                 }
             }
         }
-        if absent > 0 && (of.when_missing == WhenMissing::Skip || present == 0) {
+        let has_nothing = present == 0 && !of.reads_input();
+        if absent > 0 && (of.when_missing == WhenMissing::Skip || has_nothing) {
             return Seen { state: TaskState::Skipped, ..Seen::default() };
         }
         let inputs = inputs(view, spec, plan, task);

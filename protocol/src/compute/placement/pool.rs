@@ -631,19 +631,22 @@ impl Pool {
 
     /// Why nobody can do it now. Looks at all workers.
     pub fn why_not(&self, now: Time, wanted: &Wanted<'_>) -> Unplaced {
-        if self.workers.is_empty() {
+        // Who takes no work at all is no worker that is busy.
+        let working = || self.workers.iter().filter(|(_, worker)| worker.offer.slots > 0);
+        let workers = working().count();
+        if workers == 0 {
             return Unplaced::NoWorkers;
         }
         let mut missing = String::new();
         let mut matching = Vec::new();
-        for (node, worker) in &self.workers {
+        for (node, worker) in working() {
             match lacks(&worker.offer, wanted) {
                 Some(what) => missing = what,
                 None => matching.push((node, worker)),
             }
         }
         if matching.is_empty() {
-            return Unplaced::NoMatch { workers: self.workers.len(), lacks: missing };
+            return Unplaced::NoMatch { workers, lacks: missing };
         }
         let all = matching.len();
         matching.retain(|(node, _)| !(wanted.excluded)(node));

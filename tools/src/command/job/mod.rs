@@ -196,6 +196,9 @@ fn logs(globals: &Globals, args: &LogsArgs) -> Result<(), CliError> {
     if log.events_forgotten > 0 {
         output::tell(&format!("{} earlier events are forgotten", log.events_forgotten));
     }
+    if globals.output == Format::Json && !args.follow {
+        return output::document(&value["events"]);
+    }
     let mut last = 0;
     for (value, event) in value["events"].as_array().into_iter().flatten().zip(&log.events) {
         print_event(is_json, value, event)?;

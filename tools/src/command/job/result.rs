@@ -29,7 +29,8 @@ pub(super) fn result(globals: &Globals, args: &ResultArgs) -> Result<(), CliErro
     }
     let blobs = blobs(&client, &detail, output)?;
     let Some(to) = &args.out else {
-        return output::content(|out| copy(&client, &blobs, out)).map(|_| ());
+        output::content(|out| copy(&client, &blobs, out))?;
+        return whole(output, &detail);
     };
     if fs::symlink_metadata(to).is_ok() {
         let message = format!("{} is there already", to.display());
@@ -40,7 +41,22 @@ pub(super) fn result(globals: &Globals, args: &ResultArgs) -> Result<(), CliErro
     let item = json!({ "job": detail.summary.id, "output": output.name, "file": file, "size": size, "blobs": blobs });
     output::record(globals.output, &item, || {
         vec![("output", output.name.clone()), ("file", file.clone()), ("size", size.to_string())]
-    })
+    })?;
+    whole(output, &detail)
+}
+
+/// What was skipped is not in what was written, and nobody could tell that from an empty output.
+fn whole(output: &JobOutput, detail: &JobDetail) -> Result<(), CliError> {
+    let skipped = output.chunks.saturating_sub(output.done);
+    if skipped == 0 {
+        return Ok(());
+    }
+    let message = format!("{skipped} of {} chunks of {} were skipped", output.chunks, output.name);
+    let hint = format!(
+        "`omnimesh job tasks {} --name {} --state skipped` lists them",
+        detail.summary.id, output.task
+    );
+    Err(CliError::new(Code::PartlyDone, message).hint(hint))
 }
 
 fn choose<'a>(detail: &'a JobDetail, name: Option<&str>) -> Result<&'a JobOutput, CliError> {

@@ -71,8 +71,15 @@ fn told(globals: &Globals, value: &Value) -> Result<(), CliError> {
 fn read_file(file: &Path) -> Result<(String, String, PathBuf), CliError> {
     let name = file.display().to_string();
     let failed = |error: io::Error| {
-        let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-        CliError::new(code, format!("cannot read {name}: {error}"))
+        let code = match error.kind() {
+            io::ErrorKind::NotFound => Code::NotFound,
+            io::ErrorKind::InvalidData => {
+                return CliError::new(Code::ConfigInvalid, format!("{name} is no text: {error}"))
+                    .hint("save it as UTF-8");
+            }
+            _ => Code::Failed,
+        };
+        CliError::new(code, format!("cannot read {name}: {error}")).hint("check the path")
     };
     let mut text = String::new();
     let is_stdin = file == Path::new("-");
