@@ -58,7 +58,7 @@ pub(crate) use requests::{Begin, CancelJob, Look, Retry, Standing, Submit, Watch
 const FLUSH_EVERY: Duration = Duration::from_millis(2);
 /// Inputs of tasks that are fetched at once, of all and of one task. Default: guess, less than the blob actor takes.
 const FETCHES: usize = 32;
-const FETCHES_OF_TASK: usize = 8;
+const FETCHES_OF_TASK: usize = 16;
 /// How often it is looked which step it is.
 const STEP_LOOK: Duration = Duration::from_millis(200);
 /// How often the ledger is kept, so that a start need not read the whole log.

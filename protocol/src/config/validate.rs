@@ -370,7 +370,13 @@ impl Check {
         if let Some(url) = &observer.webhook_url {
             let rest = url.strip_prefix("http://").unwrap_or_default();
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            if host.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            // `[::1]` has colons and no port.
+            let port =
+                host.rsplit_once(':').filter(|(name, _)| !name.starts_with('[') || name.ends_with(']'));
+            let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+            let has_bad_port = port.is_some_and(|(name, port)| name.is_empty() || !is_port(port));
+            if host.is_empty() || has_bad_port || url.contains(|c: char| c.is_whitespace() || c.is_control())
+            {
                 self.fail(
                     "observer.webhook_url",
                     format!("{url:?}"),
@@ -555,10 +561,15 @@ mod tests {
         assert_eq!(places(|c| c.observer.thresholds = vec!["disk".into()]), ["observer.thresholds"]);
         assert_eq!(places(|c| c.observer.probe_interval_ms = 5), ["observer.probe_interval_ms"]);
         assert!(places(|c| c.observer.probe_interval_ms = 0).is_empty());
-        for bad in ["https://a/b", "alerts.example", "http://", "http:///x", "http://a b"] {
+        let ports = ["http://a:99999/b", "http://a:0", "http://a:", "http://:80", "http://[::1]:x/"];
+        for bad in
+            ["https://a/b", "alerts.example", "http://", "http:///x", "http://a b"].into_iter().chain(ports)
+        {
             assert_eq!(places(|c| c.observer.webhook_url = Some(bad.into())), ["observer.webhook_url"]);
         }
-        assert!(places(|c| c.observer.webhook_url = Some("http://a:9093/api/v2/alerts".into())).is_empty());
+        for good in ["http://a:9093/api/v2/alerts", "http://a", "http://[::1]/b", "http://[::1]:80/b"] {
+            assert!(places(|c| c.observer.webhook_url = Some(good.into())).is_empty(), "{good}");
+        }
         assert_eq!(places(|c| c.log.level = "loud".into()), ["log.level"]);
         assert!(places(|c| c.log.level = "info,omnimesh_node=debug".into()).is_empty());
         // All problems at once.

@@ -103,6 +103,8 @@ fn json_says_the_same() {
     let value: toml::Value = toml::from_str(JOB).unwrap();
     let json = serde_json::to_string_pretty(&value).unwrap();
     let (mut spec, _) = read("job.json", &json, Format::Json, &files(), 7, &Quota::default()).unwrap();
+    let marked = read("job.json", &format!("\u{feff}{json}"), Format::Json, &files(), 7, &Quota::default());
+    assert_eq!(marked.unwrap().0, spec, "some editors begin a file with a mark");
     let (mut expected, _) = read_toml(JOB).unwrap();
     // toml::Value does not keep the order of tables.
     let sort = |spec: &mut JobSpec| {

@@ -323,7 +323,8 @@ impl BlobActor {
         let (_, bytes_max) = self.store.bytes();
         let held = held.into_iter().find(|held| held.hash == hash && held.size <= bytes_max);
         let Some(Held { size, groups, .. }) = held else {
-            return self.proceed(hash, ctx);
+            self.proceed(hash, ctx);
+            return self.look_who_is_left(hash, ctx);
         };
         fetching.held.insert(from, (size, groups.clone()));
         match &fetching.run {
@@ -331,6 +332,15 @@ impl BlobActor {
                 self.give(hash, Input::Has { peer: from, groups }, ctx);
             }
             _ => self.proceed(hash, ctx),
+        }
+    }
+
+    /// If all have answered and nobody has it, it need not be waited for.
+    fn look_who_is_left(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let has_nobody = self.fetches.get(&hash).is_some_and(|fetching| fetching.held.is_empty());
+        let is_asked = |(_, what): &(NodeId, Asked)| *what == Asked::Want(hash);
+        if has_nobody && !self.asked.values().any(is_asked) {
+            self.give(hash, Input::Denied, ctx);
         }
     }
 
@@ -344,6 +354,7 @@ impl BlobActor {
             }
             self.give(hash, Input::Gone(node), ctx);
             self.proceed(hash, ctx);
+            self.look_who_is_left(hash, ctx);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use futures::stream::{self, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::job::{Align, cut_lines, window};
 use omnimesh_protocol::compute::ledger::{FailReason, Part};
@@ -122,14 +122,28 @@ impl Source {
     }
 }
 
-/// Has all that a task reads on this node's disk; some of it at a time.
+/// Has all that a task reads on this node's disk, some of it at a time; or says all that is missing, so that it is made again
+/// at once and not one after the other.
 async fn fetch(from: &Source, assignment: &Assignment) -> Result<(), Done> {
     if let Some(program) = assignment.action.program {
         from.get(program, 0..program.size).await?;
     }
     let memory = assignment.limits.memory_bytes;
-    let parts = assignment.parts.iter().map(|part| Ok::<_, Done>(from.get_part(part, memory)));
-    stream::iter(parts).try_buffer_unordered(FETCHES_OF_TASK).try_collect().await
+    let parts = assignment.parts.iter().map(|part| from.get_part(part, memory));
+    let parts = stream::iter(parts).buffer_unordered(FETCHES_OF_TASK);
+    parts.fold(Ok(()), |all, part| std::future::ready(both(all, part))).await
+}
+
+/// What two failures come to: what the first says, and all that is missing.
+fn both(one: Result<(), Done>, other: Result<(), Done>) -> Result<(), Done> {
+    let (mut first, second) = match (one, other) {
+        (Err(first), Err(second)) => (first, second),
+        (one, other) => return one.and(other),
+    };
+    if let (Done::Failed { missing, .. }, Done::Failed { missing: more, .. }) = (&mut first, second) {
+        missing.extend(more);
+    }
+    Err(first)
 }
 
 /// Where the row groups are that begin in a part of a Parquet file.
@@ -270,4 +284,23 @@ fn bytes_of(store: &BlobStore, blob: &BlobRef, range: std::ops::Range<u64>) -> R
 
 fn gone(blob: &BlobRef, detail: String) -> Done {
     Done::Failed { reason: FailReason::BlobMissing, detail, missing: vec![blob.hash] }
+}
+
+#[cfg(test)]
+mod tests {
+    use omnimesh_protocol::Hash;
+
+    use super::*;
+
+    #[test]
+    fn all_that_is_missing_is_told() {
+        let lacks = |name: &[u8]| missing(&BlobRef::of(name), &GetError::NotFound(Hash::of(name)));
+        let parts =
+            [Ok(()), Err(lacks(b"a")), Ok(()), Err(lacks(b"b")), Err(failed(FailReason::Unavailable, "c"))];
+        let Err(Done::Failed { reason, missing, .. }) = parts.into_iter().fold(Ok(()), both) else {
+            panic!("two are missing")
+        };
+        assert_eq!(reason, FailReason::BlobMissing);
+        assert_eq!(missing, [Hash::of(b"a"), Hash::of(b"b")]);
+    }
 }

@@ -469,7 +469,9 @@ fn report(partial: &Partial) -> serde_json::Value {
         .columns
         .iter()
         .map(|(place, column)| {
-            let quantile = |per_mille| column.quantiles.at(per_mille);
+            let (min, max) = (column.low.first().copied(), column.high.first().copied());
+            // The middle of a bucket may lie beyond the numbers in it.
+            let quantile = |per_mille| Some(column.quantiles.at(per_mille)?.max(min?).min(max?));
             #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
             let variance = (column.count > 1).then(|| column.squares / (column.count - 1) as f64);
             let fences = quantile(250).zip(quantile(750)).map(|(q1, q3)| {
@@ -480,12 +482,21 @@ fn report(partial: &Partial) -> serde_json::Value {
                 let few = |values: &[f64], is_out: &dyn Fn(f64) -> bool| {
                     values.iter().copied().filter(|value| is_out(*value)).collect::<Vec<_>>()
                 };
+                let lowest = few(&column.low, &|value| value < low);
+                let highest = few(&column.high, &|value| value > high);
+                // Few are known one by one, many by their buckets.
+                let count = |few: &[f64], many: u64| {
+                    let few = few.len() as u64;
+                    if few < EXTREMES as u64 { few } else { many.max(few) }
+                };
+                let below = count(&lowest, column.quantiles.below(low));
+                let above = count(&highest, column.quantiles.above(high));
                 serde_json::json!({
                     "below": low,
                     "above": high,
-                    "count": column.quantiles.outside(low, high),
-                    "lowest": few(&column.low, &|value| value < low),
-                    "highest": few(&column.high, &|value| value > high),
+                    "count": below.saturating_add(above),
+                    "lowest": lowest,
+                    "highest": highest,
                 })
             });
             serde_json::json!({
@@ -497,8 +508,8 @@ fn report(partial: &Partial) -> serde_json::Value {
                 "mean": (column.count > 0).then_some(column.mean),
                 "variance": variance,
                 "standard_deviation": variance.map(f64::sqrt),
-                "min": column.low.first(),
-                "max": column.high.first(),
+                "min": min,
+                "max": max,
                 "quantiles": {
                     "p01": quantile(10), "p05": quantile(50), "p25": quantile(250), "p50": quantile(500),
                     "p75": quantile(750), "p95": quantile(950), "p99": quantile(990),

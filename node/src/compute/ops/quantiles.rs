@@ -75,10 +75,19 @@ impl Quantiles {
         None
     }
 
-    /// How many are below or above a range, by the middles of their buckets.
-    pub(super) fn outside(&self, low: f64, high: f64) -> u64 {
-        let is_outside = |bucket: i32| middle(bucket) < low || middle(bucket) > high;
-        self.counts.iter().filter(|(bucket, _)| is_outside(**bucket)).map(|(_, count)| count).sum()
+    /// How many are below a number, by the middles of their buckets.
+    pub(super) fn below(&self, low: f64) -> u64 {
+        self.sum(|middle| middle < low)
+    }
+
+    /// How many are above a number, by the middles of their buckets.
+    pub(super) fn above(&self, high: f64) -> u64 {
+        self.sum(|middle| middle > high)
+    }
+
+    fn sum(&self, is_wanted: impl Fn(f64) -> bool) -> u64 {
+        let wanted = self.counts.iter().filter(|(bucket, _)| is_wanted(middle(**bucket)));
+        wanted.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 }
 

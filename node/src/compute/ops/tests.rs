@@ -200,6 +200,24 @@ fn statistics_are_those_of_the_plain_formulas() {
 }
 
 #[test]
+fn numbers_that_are_told_exactly_do_not_contradict_those_that_are_not() {
+    let analyzed = |text: &str| {
+        let params = [("report", Value::Bool(true)), ("columns", Value::List(vec!["size".into()]))];
+        report(&outcome(&task("analyze", &params, &[text.as_bytes()])).unwrap())["columns"][0].take()
+    };
+    let column = analyzed(&format!("size\n{}", "7\n".repeat(100)));
+    for name in ["p01", "p50", "p99"] {
+        assert_eq!(column["quantiles"][name], 7.0, "{name}: nothing is above the largest");
+    }
+    assert_eq!(column["outliers"]["count"], 0);
+    // One is beyond the upper fence (5.527), the middle of its bucket (5.516) is not.
+    let few: String = (0..99).map(|place| format!("{}\n", 3.0 + f64::from(place % 3) * 0.5)).collect();
+    let column = analyzed(&format!("size\n{few}5.53\n"));
+    let told = column["outliers"]["highest"].as_array().unwrap().len() as u64;
+    assert_eq!((column["outliers"]["count"].as_u64(), told), (Some(told), 1), "{}", column["outliers"]);
+}
+
+#[test]
 fn parts_make_the_same_as_the_whole_and_threads_make_no_difference() {
     let (text, _) = table(150_000);
     let columns = ("columns", Value::List(vec![Value::Integer(1)]));

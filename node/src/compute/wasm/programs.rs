@@ -38,7 +38,8 @@ fn bad_program(detail: impl Into<String>) -> OpError {
 
 /// The first line of an error, and no more of it than people read.
 fn short(error: &impl std::fmt::Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().chars().take(160).collect()
+    // With its cause, if it has one.
+    format!("{error:#}").lines().next().unwrap_or_default().chars().take(160).collect()
 }
 
 impl Programs {

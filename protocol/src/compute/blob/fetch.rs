@@ -33,8 +33,10 @@ pub struct FetchConfig {
     pub holders_max: usize,
     /// A holder that has not answered for so long is not asked again. Default 10 s (guess).
     pub patience: Duration,
-    /// Without any holder for so long, it fails. Default 10 s (guess).
+    /// Without any holder for so long, it fails. Default 10 s (guess): one that has it may be on its way.
     pub give_up: Duration,
+    /// Without any holder for so long, and when all who are connected have said that they do not have it. Default 1 s (guess).
+    pub denied: Duration,
 }
 
 impl Default for FetchConfig {
@@ -44,6 +46,7 @@ impl Default for FetchConfig {
             holders_max: 8,
             patience: Duration::from_secs(10),
             give_up: Duration::from_secs(10),
+            denied: Duration::from_secs(1),
         }
     }
 }
@@ -58,6 +61,8 @@ pub enum Input {
         /// What.
         groups: Groups,
     },
+    /// All peers have been asked, and none has any of it.
+    Denied,
     /// A peer cannot be asked any more.
     Gone(NodeId),
     /// Answers [`Output::AskOutline`].
@@ -176,6 +181,7 @@ impl Fetch {
         // One group needs no outline: the name of the blob is its hash.
         let outline = outline.filter(|outline| outline.blob() == blob);
         let outline = outline.or_else(|| Outline::new(blob, Vec::new()).ok());
+        let give_up = config.give_up;
         let mut fetch = Fetch {
             config,
             blob,
@@ -188,7 +194,7 @@ impl Fetch {
             alone_since: Some(now),
             has_ended: false,
         };
-        fetch.proceed(now, out);
+        fetch.proceed(now, give_up, out);
         if !fetch.has_ended {
             out.push(Output::Timer { at: now + fetch.config.patience / 2, timer: Timer::Patience });
         }
@@ -210,6 +216,7 @@ impl Fetch {
         if self.has_ended {
             return;
         }
+        let mut give_up = self.config.give_up;
         match input {
             Input::Has { peer, groups } => {
                 if !self.shunned.contains(&peer) {
@@ -219,6 +226,8 @@ impl Fetch {
                     holder.groups = groups;
                 }
             }
+            Input::Denied if self.holders.is_empty() => give_up = self.config.denied,
+            Input::Denied => {}
             Input::Gone(peer) => self.drop_holder(&peer),
             Input::Outline { peer, values } => self.on_outline(peer, values, out),
             Input::Group { peer, group, bytes } => self.on_group(peer, group, bytes, out),
@@ -227,7 +236,7 @@ impl Fetch {
                 out.push(Output::Timer { at: now + self.config.patience / 2, timer: Timer::Patience });
             }
         }
-        self.proceed(now, out);
+        self.proceed(now, give_up, out);
     }
 
     fn drop_holder(&mut self, peer: &NodeId) {
@@ -294,8 +303,8 @@ impl Fetch {
         }
     }
 
-    /// Asks for what can be asked for.
-    fn proceed(&mut self, now: Time, out: &mut Outbox<Output>) {
+    /// Asks for what can be asked for; fails if there was nobody to ask for so long.
+    fn proceed(&mut self, now: Time, give_up: Duration, out: &mut Outbox<Output>) {
         if self.missing.is_empty() {
             self.has_ended = true;
             return out.push(Output::Done);
@@ -316,7 +325,7 @@ impl Fetch {
             return;
         }
         let since = *self.alone_since.get_or_insert(now);
-        if now.since(since) >= self.config.give_up {
+        if now.since(since) >= give_up {
             self.has_ended = true;
             let missing = self.missing.len() as u64;
             out.push(Output::Failed(FetchError::NoHolders { missing }));
@@ -489,5 +498,26 @@ mod tests {
             fetch.handle(Time::from_millis(second * 1000), Input::Timer(Timer::Patience), &mut out);
         }
         assert!(out.as_slice().contains(&Output::Failed(FetchError::NoHolders { missing: 1 })));
+    }
+
+    #[test]
+    fn it_gives_up_sooner_when_all_say_that_they_have_not() {
+        let ends = |ms: &[u64], holder: Option<NodeId>| {
+            let (mut out, bytes) = (Outbox::new(), content(100));
+            let blob = BlobRef::of(&bytes);
+            let none = Groups::none(blob.size);
+            let mut fetch =
+                Fetch::new(FetchConfig::default(), Time::ZERO, blob, 0..100, &none, None, &mut out);
+            if let Some(peer) = holder {
+                fetch.handle(Time::ZERO, Input::Has { peer, groups: Groups::All }, &mut out);
+            }
+            for ms in ms {
+                fetch.handle(Time::from_millis(*ms), Input::Denied, &mut out);
+            }
+            out.as_slice().contains(&Output::Failed(FetchError::NoHolders { missing: 1 }))
+        };
+        assert!(!ends(&[10, 999], None), "one that has it may have been on its way");
+        assert!(ends(&[10, 1000], None));
+        assert!(!ends(&[10, 2000], Some(peer(1))), "it has been asked");
     }
 }

@@ -119,6 +119,8 @@ fn deeper(depth: usize, line: u32) -> Result<usize, SyntaxError> {
 }
 
 pub(super) fn read_json(text: &str) -> Result<Node, SyntaxError> {
+    // Some editors begin a file with it; TOML allows it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::new(text);
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| json_error(&error, 0))?;
     json_value(raw.get(), text, &lines, DEPTH_MAX)
