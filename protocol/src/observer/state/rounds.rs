@@ -22,7 +22,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// What a message of somebody else is worth to who brings it first.
 const GOOD_PER_FIRST: f64 = 0.02;
 /// What it is worth to have brought one's part in a window.
-const GOOD_PER_WINDOW: f64 = 0.5;
+const GOOD_PER_WINDOW: f64 = 0.25;
 /// Changes of a score that are not worth telling.
 const SCORE_STEP: f64 = 0.5;
 
