@@ -5,20 +5,27 @@
 //!   blobs/HASH.part      the groups that are there, each in its place
 //!   blobs/HASH.outline   size ‖ chaining values of the groups
 //!   blobs/HASH.pin       it stays until somebody takes the pin back
+//!   blobs/pack-N         small outputs of tasks, many in a file (`pack.rs`)
 //!   blobs/new-N          being put; gone after a crash
 //! ```
 //!
 //! Nothing is given out that is not what its name says: every group is checked against the outline when it is read. A
 //! blob that turns out damaged loses the damaged group, and can be fetched again.
 //!
-//! **Bounds.** The directory holds at most so many bytes, outlines aside; what was used longest ago goes first, what is
+//! **Bounds.** The directory holds at most so many bytes, outlines aside, and so many blobs; what was used longest ago goes first, what is
 //! pinned or being fetched stays. What is fetched in part counts with its whole length.
 //!
 //! Methods block for the disk.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+mod fetch;
+mod pack;
+mod put;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -34,8 +41,13 @@ use omnimesh_protocol::compute::blob::{
 };
 use rayon::prelude::*;
 
+use pack::{Packs, Place};
+pub use put::Putting;
+
 /// The directory in the data directory.
 pub const BLOB_DIR: &str = "blobs";
+/// Blobs that are known at once: each takes some 200 bytes of memory. Default: guess.
+const BLOBS_MAX: usize = 1 << 19;
 /// Outlines that are kept in memory. Default: guess; the others are read again.
 const OUTLINES_KEPT: usize = 64;
 /// Groups that are kept in memory, as they were read and checked last: many small tasks read the same one. Default: guess.
@@ -91,6 +103,7 @@ struct Inner {
     books: Cache,
     entries: BTreeMap<Hash, Entry>,
     outlines: lru::LruCache<Hash, Arc<Outline>>,
+    packs: Packs,
 }
 
 #[derive(Debug)]
@@ -100,9 +113,37 @@ struct Entry {
     is_pinned: bool,
     /// How often it is being fetched.
     fetches: u32,
+    /// Where it is, if it is whole and has no file of its own.
+    packed: Option<Place>,
+}
+
+impl Inner {
+    fn remove_packed(&mut self, place: Place) {
+        if let Err(error) = self.packs.remove(place) {
+            tracing::warn!(%error, "a blob could not be deleted; it will be back after a restart");
+        }
+        self.tidy();
+    }
+
+    /// Has half empty packs given up.
+    fn tidy(&mut self) {
+        let moved = self.packs.tidy().unwrap_or_else(|error| {
+            tracing::warn!(%error, "blobs could not be put together; they stay where they are");
+            Vec::new()
+        });
+        for (hash, place) in moved {
+            if let Some(packed) = self.entries.get_mut(&hash).and_then(|entry| entry.packed.as_mut()) {
+                *packed = place;
+            }
+        }
+    }
 }
 
 impl Entry {
+    fn new(size: u64, groups: Groups) -> Self {
+        Entry { size, groups, is_pinned: false, fetches: 0, packed: None }
+    }
+
     fn is_whole(&self) -> bool {
         self.groups == Groups::All
     }
@@ -140,9 +181,10 @@ impl BlobStore {
     pub fn open(data_dir: &Path, bytes_max: u64) -> Result<Self, BlobError> {
         let dir = data_dir.join(BLOB_DIR);
         let inner = Inner {
-            books: Cache::new(bytes_max),
+            books: Cache::new(bytes_max, BLOBS_MAX),
             entries: BTreeMap::new(),
             outlines: lru::LruCache::new(OUTLINES_KEPT.try_into().expect("not zero")),
+            packs: Packs::new(&dir),
         };
         let recent = Mutex::new(lru::LruCache::new(GROUPS_KEPT.try_into().expect("not zero")));
         let store = BlobStore { dir, inner: Mutex::new(inner), recent, next: AtomicU64::new(0) };
@@ -152,7 +194,9 @@ impl BlobStore {
 
     fn load(&self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
+        let mut inner = self.lock();
         let mut found = Vec::new();
+        let mut pins = BTreeSet::<Hash>::new();
         for file in fs::read_dir(&self.dir)? {
             let file = file?;
             let name = file.file_name();
@@ -161,76 +205,54 @@ impl BlobStore {
                 fs::remove_file(file.path())?;
             } else if let Ok(hash) = name.parse::<Hash>() {
                 let data = file.metadata()?;
-                found.push((data.modified()?, hash, data.len(), Groups::All));
+                found.push((data.modified()?, hash, Entry::new(data.len(), Groups::All)));
             } else if let Some(hash) = name.strip_suffix(".part").and_then(|name| name.parse().ok()) {
                 match self.read_outline_file(&hash) {
                     Some(outline) => {
                         let size = outline.blob().size;
-                        found.push((file.metadata()?.modified()?, hash, size, Groups::none(size)));
+                        found.push((
+                            file.metadata()?.modified()?,
+                            hash,
+                            Entry::new(size, Groups::none(size)),
+                        ));
                     }
                     None => fs::remove_file(file.path())?,
                 }
+            } else if let Some(hash) = name.strip_suffix(".pin").and_then(|name| name.parse().ok()) {
+                pins.insert(hash);
+            } else if let Some(number) = pack::number_of(name) {
+                let packed = inner.packs.load(number)?.into_iter().map(|found| {
+                    let entry = Entry::new(found.place.size(), Groups::All);
+                    (found.modified, found.hash, Entry { packed: Some(found.place), ..entry })
+                });
+                found.extend(packed);
             }
         }
-        found.sort_by_key(|(modified, hash, ..)| (*modified, *hash));
-        let mut inner = self.lock();
-        for (_, hash, size, groups) in found {
-            let is_pinned = self.path(&hash, "pin").exists();
-            let gone = match inner.books.insert(BlobRef { hash, size }, u32::from(is_pinned)) {
+        // Stable: those of a pack stay in their order.
+        found.sort_by_key(|(modified, hash, entry)| (*modified, entry.packed.is_none().then_some(*hash)));
+        for (_, hash, mut entry) in found {
+            entry.is_pinned = pins.contains(&hash);
+            let pins = u32::from(entry.is_pinned);
+            let gone = match inner.books.insert(BlobRef { hash, size: entry.size }, pins) {
                 Ok(gone) => gone,
                 Err(_) => vec![hash],
             };
-            inner.entries.insert(hash, Entry { size, groups, is_pinned, fetches: 0 });
+            // It is there twice if a crash came in between.
+            match (inner.entries.get(&hash).map(Entry::is_whole), entry.packed) {
+                (Some(true), Some(place)) => inner.remove_packed(place),
+                (Some(true), None) if entry.is_whole() => remove(&self.whole_path(&hash)),
+                (Some(true), None) => remove(&self.path(&hash, "part")),
+                (there, _) => {
+                    if there.is_some() {
+                        remove(&self.path(&hash, "part"));
+                    }
+                    inner.entries.insert(hash, entry);
+                }
+            }
             self.delete(&mut inner, &gone);
         }
+        inner.tidy();
         Ok(())
-    }
-
-    /// Takes content in, and keeps it pinned if that is wanted.
-    ///
-    /// # Errors
-    /// If there is no room for it, it cannot be read, or the disk fails. Nothing of it is kept then.
-    pub fn put(self: &Arc<Self>, mut content: impl Read, is_pinned: bool) -> Result<BlobRef, BlobError> {
-        let mut putting = self.begin_put()?;
-        let mut group = vec![0; usize::try_from(GROUP_BYTES).expect("1 MiB fits")];
-        loop {
-            let length = read_full(&mut content, &mut group).map_err(|error| self.failed(error))?;
-            if length == 0 {
-                return putting.finish(is_pinned);
-            }
-            putting.write(&group[..length])?;
-        }
-    }
-
-    /// Takes the output of a task in. After a power cut it may be gone or damaged, which is noticed; then the task is
-    /// done again.
-    ///
-    /// # Errors
-    /// If there is no room for it, or the disk fails.
-    pub fn put_output(self: &Arc<Self>, output: &[u8]) -> Result<BlobRef, BlobError> {
-        let mut putting = self.begin_put()?;
-        putting.is_durable = false;
-        putting.write(output)?;
-        putting.finish(false)
-    }
-
-    /// The same for content that comes bit by bit.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn begin_put(self: &Arc<Self>) -> Result<Putting, BlobError> {
-        let path = self.dir.join(format!("new-{}", self.next.fetch_add(1, Ordering::Relaxed)));
-        let file = File::create(&path).map_err(|error| self.failed(error))?;
-        Ok(Putting {
-            store: Arc::clone(self),
-            path,
-            file,
-            outline: OutlineBuilder::new(),
-            rest: Vec::new(),
-            bytes: 0,
-            is_durable: true,
-            is_done: false,
-        })
     }
 
     /// What is here of these.
@@ -311,7 +333,7 @@ impl BlobStore {
             return Ok(self.group(&blob.hash, 0)?.is_some());
         }
         let mut hasher = blake3::Hasher::new();
-        let read = hasher.update_mmap_rayon(self.dir.join(blob.hash.to_string())).map(drop);
+        let read = hasher.update_mmap_rayon(self.whole_path(&blob.hash)).map(drop);
         match read {
             Ok(()) if hasher.finalize().as_bytes() == blob.hash.as_bytes() => Ok(true),
             Ok(()) => {
@@ -391,130 +413,18 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Makes room for a blob that is to be fetched, and says which groups of it are here: those that are what they
-    /// should be. It stays until [`BlobStore::end_fetch`].
-    ///
-    /// # Errors
-    /// If there is no room, or the disk fails.
-    pub fn begin_fetch(&self, blob: BlobRef) -> Result<(Groups, Option<Arc<Outline>>), BlobError> {
-        let outline = self.outline(&blob.hash)?.filter(|outline| outline.blob() == blob);
-        // What came since the start was checked when it came.
-        let is_known = self.lock().entries.get(&blob.hash).is_some_and(|entry| entry.here() > 0);
-        let outlined = outline.as_deref().filter(|_| !is_known);
-        let there = outlined.map(|outline| self.check_part(outline)).transpose()?;
-        let mut inner = self.lock();
-        if inner.entries.get(&blob.hash).is_some_and(|entry| entry.size != blob.size) {
-            // Somebody had told another length.
-            inner.books.remove(&blob.hash);
-            self.delete(&mut inner, &[blob.hash]);
-        }
-        let gone = inner.books.insert(blob, 1)?;
-        self.delete(&mut inner, &gone);
-        let size = blob.size;
-        let entry = inner.entries.entry(blob.hash).or_insert_with(|| Entry {
-            size,
-            groups: Groups::none(size),
-            is_pinned: false,
-            fetches: 0,
-        });
-        entry.fetches += 1;
-        if let Some(there) = there
-            && !entry.is_whole()
-        {
-            entry.groups = there;
-        }
-        Ok((entry.groups.clone(), outline))
-    }
-
-    /// The groups of a part that are what they should be.
-    fn check_part(&self, outline: &Outline) -> Result<Groups, BlobError> {
-        let blob = outline.blob();
-        let mut there = Groups::none(blob.size);
-        let Ok(file) = File::open(self.path(&blob.hash, "part")) else { return Ok(there) };
-        for group in 0..groups_of(blob.size) {
-            if let Some(bytes) = read_group(&file, blob.size, group).map_err(|error| self.failed(error))?
-                && outline.is_group(group, &bytes)
-            {
-                there.add(group);
-            }
-        }
-        Ok(there)
-    }
-
-    /// Keeps the outline of a blob that is being fetched.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn put_outline(&self, outline: Outline) -> Result<(), BlobError> {
-        let hash = outline.blob().hash;
-        self.write_outline(&outline).map_err(|error| self.failed(error))?;
-        self.lock().outlines.put(hash, Arc::new(outline));
-        Ok(())
-    }
-
-    /// Keeps a group of a blob that is being fetched; it was checked.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn put_group(&self, hash: &Hash, group: u64, bytes: &[u8]) -> Result<(), BlobError> {
-        let path = self.path(hash, "part");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        file.and_then(|file| file.write_all_at(bytes, group.saturating_mul(GROUP_BYTES)))
-            .map_err(|error| self.failed(error))?;
-        let mut inner = self.lock();
-        if let Some(entry) = inner.entries.get_mut(hash) {
-            entry.groups.add(group);
-        }
-        Ok(())
-    }
-
-    /// A fetch is over: if all groups are here, the blob is whole from now on. Says whether it is.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn end_fetch(&self, hash: &Hash) -> Result<bool, BlobError> {
-        let mut inner = self.lock();
-        let Some(entry) = inner.entries.get_mut(hash) else { return Ok(false) };
-        entry.fetches = entry.fetches.saturating_sub(1);
-        let is_all = (0..groups_of(entry.size)).all(|group| entry.groups.contains(group));
-        let is_new = is_all && !entry.is_whole();
-        let is_empty = !is_all && entry.here() == 0 && entry.fetches == 0;
-        let done = match is_new {
-            true => self.make_whole(hash, entry.size),
-            false => Ok(()),
-        };
-        if done.is_ok() && is_all {
-            entry.groups = Groups::All;
-        }
-        // Its pin was taken when it began.
-        inner.books.unpin(hash)?;
-        if is_empty {
-            inner.books.remove(hash);
-            self.delete(&mut inner, &[*hash]);
-        }
-        done.map_err(|error| self.failed(error))?;
-        Ok(is_all)
-    }
-
-    fn make_whole(&self, hash: &Hash, size: u64) -> io::Result<()> {
-        let part = self.path(hash, "part");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&part)?;
-        file.set_len(size)?;
-        // Not synced: what a power cut damages is noticed when it is read, and fetched again.
-        fs::rename(part, self.dir.join(hash.to_string()))
-    }
-
     /// A group, if it is here.
     ///
     /// # Errors
     /// If the disk fails, or it is not what it should be.
     pub fn group(&self, hash: &Hash, group: u64) -> Result<Option<Bytes>, BlobError> {
-        let (size, name) = {
+        let (size, path) = {
             let mut inner = self.lock();
             let Some(entry) = inner.entries.get(hash).filter(|entry| entry.groups.contains(group)) else {
                 return Ok(None);
             };
-            let found = (entry.size, if entry.is_whole() { None } else { Some("part") });
+            let path = if entry.is_whole() { self.whole_path(hash) } else { self.path(hash, "part") };
+            let found = (entry.size, path);
             inner.books.touch(hash);
             found
         };
@@ -525,8 +435,10 @@ impl BlobStore {
             return Ok(Some(bytes.clone()));
         }
         let Some(outline) = self.outline(hash)? else { return Ok(None) };
-        let path = name.map_or_else(|| self.dir.join(hash.to_string()), |suffix| self.path(hash, suffix));
-        let read = File::open(path).and_then(|file| read_group(&file, size, group));
+        let read = match self.read_packed(hash) {
+            Some(read) => read,
+            None => File::open(path).and_then(|file| read_group(&file, size, group)),
+        };
         match read {
             Ok(Some(bytes)) if outline.is_group(group, &bytes) => {
                 self.recent().put((*hash, group), bytes.clone());
@@ -541,6 +453,19 @@ impl BlobStore {
         }
     }
 
+    /// What is read of a pack; `None` if the blob is in none.
+    fn read_packed(&self, hash: &Hash) -> Option<io::Result<Option<Bytes>>> {
+        let inner = self.lock();
+        // A pack that goes is changed under the lock only.
+        let read = inner.packs.read(inner.entries.get(hash)?.packed?);
+        Some(match read {
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound) => {
+                Ok(None)
+            }
+            read => read.map(Some),
+        })
+    }
+
     /// A file was not there: it went while it was looked for, and then nothing is the matter, or somebody else has deleted
     /// it, and then it must not be said to be here any more.
     fn missing<T>(&self, hash: &Hash) -> Result<Option<T>, BlobError> {
@@ -548,7 +473,7 @@ impl BlobStore {
             let inner = self.lock();
             // Its name changes under the lock only.
             inner.entries.get(hash).is_some_and(|entry| match entry.is_whole() {
-                true => !self.dir.join(hash.to_string()).exists(),
+                true => entry.packed.is_none() && !self.whole_path(hash).exists(),
                 false => entry.here() > 0 && !self.path(hash, "part").exists(),
             })
         };
@@ -563,9 +488,11 @@ impl BlobStore {
     fn forget_damaged(&self, hash: &Hash) {
         let mut inner = self.lock();
         let Some(entry) = inner.entries.get_mut(hash) else { return };
-        let moved =
-            !entry.is_whole() || fs::rename(self.dir.join(hash.to_string()), self.path(hash, "part")).is_ok();
+        let packed = entry.packed.take();
+        let is_file = entry.is_whole() && packed.is_none();
+        let moved = !is_file || fs::rename(self.whole_path(hash), self.path(hash, "part")).is_ok();
         entry.groups = Groups::none(entry.size);
+        packed.into_iter().for_each(|place| inner.remove_packed(place));
         tracing::error!(%hash, moved, "a blob is damaged on disk; what is good of it is kept, the rest can be fetched again");
     }
 
@@ -600,7 +527,7 @@ impl BlobStore {
 
     /// Makes the outline of a whole blob anew.
     fn make_outline(&self, hash: &Hash) -> Result<Option<Outline>, BlobError> {
-        let Ok(mut file) = File::open(self.dir.join(hash.to_string())) else { return Ok(None) };
+        let Ok(mut file) = File::open(self.whole_path(hash)) else { return Ok(None) };
         let mut builder = OutlineBuilder::new();
         let mut group = vec![0; usize::try_from(GROUP_BYTES).expect("1 MiB fits")];
         loop {
@@ -642,21 +569,38 @@ impl BlobStore {
         Outline::from_bytes(BlobRef { hash: *hash, size: u64::from_le_bytes(*size) }, values).ok()
     }
 
+    /// Enters a blob into the books, pinned so many times; what has to go for it goes.
+    fn make_room(&self, inner: &mut Inner, blob: BlobRef, pins: u32) -> Result<(), CacheError> {
+        if inner.entries.get(&blob.hash).is_some_and(|entry| entry.size != blob.size) {
+            // Somebody had told another length, or what was written on disk is damaged.
+            inner.books.remove(&blob.hash);
+            self.delete(inner, &[blob.hash]);
+        }
+        let gone = inner.books.insert(blob, pins)?;
+        self.delete(inner, &gone);
+        Ok(())
+    }
+
     fn delete(&self, inner: &mut Inner, gone: &[Hash]) {
         for hash in gone {
-            inner.entries.remove(hash);
             inner.outlines.pop(hash);
-            let whole = self.dir.join(hash.to_string());
-            let beside = ["part", "outline", "pin"].map(|suffix| self.path(hash, suffix));
-            for path in std::iter::once(whole).chain(beside) {
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        tracing::warn!(path = %path.display(), %error, "a blob's file could not be deleted");
+            match inner.entries.remove(hash) {
+                Some(Entry { packed: Some(place), is_pinned, .. }) => {
+                    inner.remove_packed(place);
+                    if is_pinned {
+                        remove(&self.path(hash, "pin"));
                     }
-                    _ => {}
+                }
+                _ => {
+                    remove(&self.whole_path(hash));
+                    ["part", "outline", "pin"].iter().for_each(|suffix| remove(&self.path(hash, suffix)));
                 }
             }
         }
+    }
+
+    fn whole_path(&self, hash: &Hash) -> PathBuf {
+        self.dir.join(hash.to_string())
     }
 
     fn path(&self, hash: &Hash, suffix: &str) -> PathBuf {
@@ -680,96 +624,12 @@ impl BlobStore {
     }
 }
 
-/// Content on its way in. Dropped before its end, nothing of it is kept.
-#[derive(Debug)]
-pub struct Putting {
-    store: Arc<BlobStore>,
-    path: PathBuf,
-    file: File,
-    outline: OutlineBuilder,
-    /// Less than a group.
-    rest: Vec<u8>,
-    bytes: u64,
-    is_durable: bool,
-    /// It has its name.
-    is_done: bool,
-}
-
-impl Putting {
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    /// If there are more than there can be room for, or the disk fails.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.bytes += bytes.len() as u64;
-        let (max, pinned) = {
-            let inner = self.store.lock();
-            (inner.books.bytes_max(), inner.books.pinned())
-        };
-        if self.bytes > max.saturating_sub(pinned) {
-            return Err(CacheError::Full { wanted: self.bytes, pinned, max }.into());
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "a blob's file could not be deleted");
         }
-        self.file.write_all(bytes).map_err(|error| self.store.failed(error))?;
-        let group = usize::try_from(GROUP_BYTES).expect("1 MiB fits");
-        let mut bytes = bytes;
-        while self.rest.len() + bytes.len() >= group {
-            let (now, later) = bytes.split_at(group - self.rest.len());
-            if self.rest.is_empty() {
-                self.outline.push(now);
-            } else {
-                self.rest.extend_from_slice(now);
-                self.outline.push(&self.rest);
-                self.rest.clear();
-            }
-            bytes = later;
-        }
-        self.rest.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    /// That was all: it is a blob from now on, and on disk.
-    ///
-    /// # Errors
-    /// If there is no room for it, or the disk fails.
-    pub fn finish(mut self, is_pinned: bool) -> Result<BlobRef, BlobError> {
-        let store = Arc::clone(&self.store);
-        let mut outline = std::mem::take(&mut self.outline);
-        if !self.rest.is_empty() {
-            outline.push(&self.rest);
-        }
-        let outline = outline.finish();
-        let blob = outline.blob();
-        if self.is_durable {
-            self.file.sync_all().map_err(|error| store.failed(error))?;
-        }
-        store.write_outline(&outline).map_err(|error| store.failed(error))?;
-        {
-            let mut inner = store.lock();
-            let gone = inner.books.insert(blob, 0)?;
-            store.delete(&mut inner, &gone);
-            fs::rename(&self.path, store.dir.join(blob.hash.to_string()))
-                .map_err(|error| store.failed(error))?;
-            self.is_done = true;
-            let entry = inner.entries.entry(blob.hash);
-            let entry = entry.or_insert(Entry { size: 0, groups: Groups::All, is_pinned: false, fetches: 0 });
-            (entry.size, entry.groups) = (blob.size, Groups::All);
-            inner.outlines.put(blob.hash, Arc::new(outline));
-            if self.is_durable {
-                File::open(&store.dir).and_then(|dir| dir.sync_all()).map_err(|error| store.failed(error))?;
-            }
-        }
-        if is_pinned {
-            store.pin(&blob.hash)?;
-        }
-        Ok(blob)
-    }
-}
-
-impl Drop for Putting {
-    fn drop(&mut self) {
-        if !self.is_done {
-            let _ = fs::remove_file(&self.path);
-        }
+        _ => {}
     }
 }
 
@@ -795,154 +655,5 @@ fn read_group(file: &File, size: u64, group: u64) -> io::Result<Option<Bytes>> {
         Ok(()) => Ok(Some(bytes.into())),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn content(length: usize) -> Vec<u8> {
-        (0..length).map(|place| u8::try_from(place * 131 % 241).unwrap()).collect()
-    }
-
-    fn open(dir: &Path, bytes_max: u64) -> Arc<BlobStore> {
-        Arc::new(BlobStore::open(dir, bytes_max).unwrap())
-    }
-
-    fn read(store: &BlobStore, blob: BlobRef) -> Result<Option<Vec<u8>>, BlobError> {
-        let mut bytes = Vec::new();
-        for group in 0..groups_of(blob.size) {
-            match store.group(&blob.hash, group)? {
-                Some(group) => bytes.extend_from_slice(&group),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(bytes))
-    }
-
-    #[test]
-    fn what_was_put_is_read_after_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let all: Vec<_> = [0, 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 77].map(content).into();
-        let mut blobs = Vec::new();
-        {
-            let store = open(dir.path(), 10 << 20);
-            for bytes in &all {
-                let blob = store.put(&bytes[..], false).unwrap();
-                assert_eq!(blob, BlobRef::of(bytes));
-                assert_eq!(store.put(&bytes[..], false).unwrap(), blob, "twice is once");
-                blobs.push(blob);
-            }
-            store.pin(&blobs[2].hash).unwrap();
-        }
-        fs::write(dir.path().join(BLOB_DIR).join("new-9"), b"cut short").unwrap();
-        let store = open(dir.path(), 10 << 20);
-        for (blob, bytes) in blobs.iter().zip(&all) {
-            assert_eq!(read(&store, *blob).unwrap().as_ref(), Some(bytes));
-            assert_eq!(store.whole(&blob.hash), Some(*blob));
-        }
-        let pinned: Vec<_> = store.list().into_iter().filter(|view| view.is_pinned).collect();
-        assert_eq!(pinned, [BlobView { blob: blobs[2], here: 1 << 20, is_pinned: true }]);
-        assert!(!dir.path().join(BLOB_DIR).join("new-9").exists());
-        // With less room the oldest go, and the pinned one stays.
-        drop(store);
-        let store = open(dir.path(), (4 << 20) + 77);
-        assert!(store.whole(&blobs[2].hash).is_some());
-        assert!(store.bytes().0 <= (4 << 20) + 77);
-    }
-
-    #[test]
-    fn there_is_never_more_than_there_is_room_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path(), 100);
-        let old = store.put(&content(60)[..], false).unwrap();
-        let new = store.put(&content(61)[..], true).unwrap();
-        assert_eq!((store.whole(&old.hash), store.whole(&new.hash)), (None, Some(new)));
-        let Err(BlobError::Cache(CacheError::Full { pinned: 61, .. })) = store.put(&content(62)[..], false)
-        else {
-            panic!("there is no room")
-        };
-        assert_eq!(fs::read_dir(dir.path().join(BLOB_DIR)).unwrap().count(), 2, "a blob and its pin");
-        store.unpin(&new.hash).unwrap();
-        store.remove(&new.hash).unwrap();
-        assert!(matches!(store.remove(&new.hash), Err(BlobError::Cache(CacheError::Unknown))));
-        assert_eq!(fs::read_dir(dir.path().join(BLOB_DIR)).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_fetch_that_was_cut_short_goes_on_with_what_is_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let bytes = content((4 << 20) + 9);
-        let outline = Outline::of(&bytes);
-        let blob = outline.blob();
-        let groups: Vec<_> = bytes.chunks(1 << 20).collect();
-        {
-            let store = open(dir.path(), 10 << 20);
-            assert_eq!(store.begin_fetch(blob).unwrap(), (Groups::none(blob.size), None));
-            store.put_outline(outline.clone()).unwrap();
-            for group in [1, 4, 2] {
-                store.put_group(&blob.hash, group as u64, groups[group]).unwrap();
-            }
-            assert_eq!(store.group(&blob.hash, 4).unwrap().as_deref(), Some(groups[4]));
-            assert_eq!(store.group(&blob.hash, 0).unwrap(), None);
-        }
-        // A group is not what was written.
-        let part = OpenOptions::new()
-            .write(true)
-            .open(dir.path().join(BLOB_DIR).join(format!("{}.part", blob.hash)));
-        part.unwrap().write_all_at(b"else", (1 << 20) + 5).unwrap();
-        let store = open(dir.path(), 10 << 20);
-        let (there, known) = store.begin_fetch(blob).unwrap();
-        let has: Vec<_> = (0..5).filter(|group| there.contains(*group)).collect();
-        assert_eq!((has, known.as_deref()), (vec![2, 4], Some(&outline)));
-        for group in [0, 1, 3] {
-            store.put_group(&blob.hash, group as u64, groups[group]).unwrap();
-        }
-        assert!(store.end_fetch(&blob.hash).unwrap());
-        assert_eq!(store.whole(&blob.hash), Some(blob));
-        assert_eq!(read(&store, blob).unwrap(), Some(bytes));
-        // One that came to nothing leaves nothing.
-        let other = BlobRef::of(b"somewhere");
-        store.begin_fetch(other).unwrap();
-        assert!(!store.end_fetch(&other.hash).unwrap());
-        assert_eq!(store.list().len(), 1);
-    }
-
-    #[test]
-    fn a_file_that_somebody_else_deletes_is_not_said_to_be_here() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path(), 10 << 20);
-        let bytes = content((1 << 20) + 7);
-        let [read, checked] = [&bytes[..], &bytes[7..]].map(|bytes| store.put(bytes, true).unwrap());
-        for blob in [read, checked] {
-            fs::remove_file(dir.path().join(BLOB_DIR).join(blob.hash.to_string())).unwrap();
-        }
-        assert!(matches!(store.group(&read.hash, 1), Err(BlobError::Damaged { .. })));
-        assert!(matches!(store.check(&checked), Err(BlobError::Damaged { .. })));
-        for blob in [read, checked] {
-            assert_eq!((store.whole(&blob.hash), store.held(&[blob.hash])), (None, Vec::new()));
-        }
-        // It is put back, or got again, as if it had never been here.
-        assert_eq!(store.put(&bytes[..], true).unwrap(), read);
-        assert_eq!(super::tests::read(&store, read).unwrap(), Some(bytes));
-    }
-
-    #[test]
-    fn what_is_damaged_on_disk_is_not_given_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let bytes = content(3 << 20);
-        let store = open(dir.path(), 10 << 20);
-        let blob = store.put(&bytes[..], false).unwrap();
-        let file = dir.path().join(BLOB_DIR).join(blob.hash.to_string());
-        OpenOptions::new().write(true).open(file).unwrap().write_all_at(b"else", (1 << 20) + 5).unwrap();
-        assert!(store.group(&blob.hash, 0).unwrap().is_some());
-        assert!(matches!(store.group(&blob.hash, 1), Err(BlobError::Damaged { .. })));
-        assert_eq!((store.whole(&blob.hash), store.group(&blob.hash, 1).unwrap()), (None, None));
-        let (there, _) = store.begin_fetch(blob).unwrap();
-        assert_eq!((0..3).filter(|group| there.contains(*group)).collect::<Vec<_>>(), [0, 2]);
-        store.put_group(&blob.hash, 1, &bytes[1 << 20..2 << 20]).unwrap();
-        assert!(store.end_fetch(&blob.hash).unwrap());
-        assert_eq!(read(&store, blob).unwrap(), Some(bytes));
     }
 }

@@ -36,6 +36,7 @@ struct Kept {
 #[derive(Clone, Debug)]
 pub struct Cache {
     bytes_max: u64,
+    count_max: usize,
     bytes: u64,
     pinned: u64,
     blobs: BTreeMap<Hash, Kept>,
@@ -45,9 +46,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Empty books for a store of so many bytes.
-    pub fn new(bytes_max: u64) -> Self {
-        Cache { bytes_max, bytes: 0, pinned: 0, blobs: BTreeMap::new(), order: BTreeSet::new(), clock: 0 }
+    /// Empty books for a store of so many bytes, in so many blobs. What is pinned is bound by its bytes alone.
+    pub fn new(bytes_max: u64, count_max: usize) -> Self {
+        let (blobs, order) = Default::default();
+        Cache { bytes_max, count_max, bytes: 0, pinned: 0, blobs, order, clock: 0 }
     }
 
     /// Bytes that are kept.
@@ -109,7 +111,7 @@ impl Cache {
             return Err(CacheError::Full { wanted: blob.size, pinned: self.pinned, max: self.bytes_max });
         }
         let mut gone = Vec::new();
-        while self.bytes.saturating_add(blob.size) > self.bytes_max {
+        while self.bytes.saturating_add(blob.size) > self.bytes_max || self.blobs.len() >= self.count_max {
             let Some((_, hash)) = self.order.pop_first() else { break };
             if let Some(kept) = self.blobs.remove(&hash) {
                 self.bytes -= kept.size;
@@ -186,6 +188,7 @@ impl Cache {
         assert_eq!(self.pinned, pinned.clone().map(|kept| kept.size).sum::<u64>());
         assert_eq!(self.order.len() + pinned.count(), self.blobs.len());
         assert!(self.bytes <= self.bytes_max, "never more than there is room for");
+        assert!(self.order.is_empty() || self.blobs.len() <= self.count_max);
     }
 }
 
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_goes_and_the_pinned_stays() {
-        let mut cache = Cache::new(60);
+        let mut cache = Cache::new(60, 9);
         for n in [10, 20, 30] {
             assert_eq!(cache.insert(blob(n), 0), Ok(Vec::new()));
         }
@@ -219,7 +222,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_books_are_right(operations in proptest::collection::vec((0_u8..5, 1_u8..12), 0..200)) {
-            let mut cache = Cache::new(40);
+            let mut cache = Cache::new(40, 5);
             for (operation, n) in operations {
                 let hash = blob(n).hash;
                 match operation {
