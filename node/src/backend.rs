@@ -59,13 +59,8 @@ impl NodeBackend {
         let links = inner.links()?;
         let (counts, _) = links.membership.send(membership::GetCounts).await.map_err(stopped)?;
         let summary = links.swarm.send(swarm::GetSummary).await.map_err(stopped)?;
-        let sizes = MonitorInput {
-            members_alive: counts.alive + counts.suspect,
-            members_known: counts.alive + counts.suspect + counts.dead,
-            peers: summary.peers,
-            degree: inner.config.gossip.mesh_n,
-            is_synchronised: inner.clock.step(inner.common.now()).is_some(),
-        };
+        let (degree, step) = (inner.config.gossip.mesh_n, inner.clock.step(inner.common.now()));
+        let sizes = MonitorInput::new(&counts, summary.peers, degree, step.is_some());
         links.observer.send(Sizes(sizes)).await.map_err(stopped)?;
         links.observer.send(GetMetrics).await.map_err(stopped)
     }

@@ -255,13 +255,7 @@ async fn ask(
     let (counts, _) = links.membership.upgrade()?.send(membership::GetCounts).await.ok()?;
     let peers = links.swarm.upgrade()?.send(swarm::GetSummary).await.ok()?.peers;
     let step = links.sync.upgrade()?.send(sync::GetStats).await.ok()?;
-    let sizes = MonitorInput {
-        members_alive: counts.alive + counts.suspect,
-        members_known: counts.alive + counts.suspect + counts.dead,
-        peers,
-        degree,
-        is_synchronised: clock.step(common.now()).is_some(),
-    };
+    let sizes = MonitorInput::new(&counts, peers, degree, clock.step(common.now()).is_some());
     let observer = links.observer.upgrade()?;
     observer.send(Sizes(sizes)).await.ok()?;
     let network = observer.send(GetMetrics).await.ok()?;

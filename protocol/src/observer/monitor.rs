@@ -9,6 +9,7 @@
 //! fault against all that were judged in the last ten seconds).
 
 use crate::event::Event;
+use crate::membership::Counts;
 use crate::time::Time;
 
 const BUCKETS: usize = 10;
@@ -30,6 +31,20 @@ pub struct MonitorInput {
     pub degree: usize,
     /// True if the node has a step.
     pub is_synchronised: bool,
+}
+
+impl MonitorInput {
+    /// By what membership counts.
+    pub fn new(members: &Counts, peers: usize, degree: usize, is_synchronised: bool) -> Self {
+        let members_alive = members.alive + members.suspect;
+        MonitorInput {
+            members_alive,
+            members_known: members_alive + members.dead,
+            peers,
+            degree,
+            is_synchronised,
+        }
+    }
 }
 
 /// How long messages took, in milliseconds.

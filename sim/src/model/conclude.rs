@@ -38,6 +38,44 @@ pub(super) struct Ended {
     pub(super) buffered: (u64, Offences),
 }
 
+/// What nodes are at the end.
+struct Nodes {
+    record: Record,
+    /// Of what each has seen.
+    trace: blake3::Hasher,
+    mesh_links: Vec<(u32, u32)>,
+    /// How many honest nodes have so many neighbours in the mesh.
+    degrees: Vec<u32>,
+}
+
+impl Nodes {
+    fn read(shared: &Shared, shards: &mut [Shard]) -> Self {
+        let scenario = &shared.scenario;
+        let mut record = Record::new(scenario.faults.len(), scenario.adversaries.len());
+        let mut trace = blake3::Hasher::new();
+        let (mut mesh_links, mut degrees) = (Vec::new(), Vec::new());
+        for shard in shards {
+            record.merge(std::mem::take(&mut shard.sink.record));
+            for (me, node) in (shard.sink.nodes.0..).zip(&shard.nodes) {
+                trace.update(&mix(node.trace() ^ mix(u64::from(me))).to_le_bytes());
+                let Some(relay) = node.relay_state() else { continue };
+                let peers = relay.gossip().mesh_peers(&shared.topic);
+                if !shared.dishonest.contains(me) {
+                    record.add_stats(relay);
+                    if degrees.len() <= peers.len() {
+                        degrees.resize(peers.len() + 1, 0);
+                    }
+                    degrees[peers.len()] += 1;
+                }
+                if scenario.network.nodes as usize <= MESH_LINKS_NODES_MAX {
+                    mesh_links.extend(peers.into_iter().map(|peer| (me, peer)));
+                }
+            }
+        }
+        Nodes { record, trace, mesh_links, degrees }
+    }
+}
+
 pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>) -> Outcome {
     let scenario = &shared.scenario;
     let nodes = scenario.network.nodes;
@@ -45,45 +83,11 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
     let (buffered_max, buffered_at) = ended.buffered;
     let seen = Seen { buffered_max, buffered_at, away: ended.away.clone() };
     let log = facts(shared, &mut shards, &seen);
-    let mut record = Record::new(scenario.faults.len(), scenario.adversaries.len());
-    let mut hasher = blake3::Hasher::new();
-    let (mut mesh_links, mut degrees) = (Vec::new(), Vec::new());
-    for shard in &mut shards {
-        record.merge(std::mem::take(&mut shard.sink.record));
-        for (me, node) in (shard.sink.nodes.0..).zip(&shard.nodes) {
-            hasher.update(&mix(node.trace() ^ mix(u64::from(me))).to_le_bytes());
-            let Some(relay) = node.relay_state() else { continue };
-            let is_honest = !shared.dishonest.contains(me);
-            if is_honest {
-                record.add_stats(relay);
-            }
-            let peers = relay.gossip().mesh_peers(&shared.topic);
-            if is_honest {
-                if degrees.len() <= peers.len() {
-                    degrees.resize(peers.len() + 1, 0);
-                }
-                degrees[peers.len()] += 1;
-            }
-            if nodes as usize <= MESH_LINKS_NODES_MAX {
-                mesh_links.extend(peers.into_iter().map(|peer| (me, peer)));
-            }
-        }
-    }
+    let Nodes { mut record, trace: mut hasher, mesh_links, degrees } = Nodes::read(shared, &mut shards);
     let told =
         tell(std::mem::take(&mut record.deliveries), &ended.sent, &shared.dishonest, &ended.away, nodes);
     hasher.update(&record.events.to_le_bytes());
-    let (mut quarantines, mut false_quarantines): (Vec<(u32, Duration)>, Vec<_>) = (Vec::new(), Vec::new());
-    let mut shut_out: Vec<(u32, u32, u64)> =
-        record.shut_out.iter().chain(&record.convicted).copied().collect();
-    shut_out.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
-    for (who, whom, at) in &shut_out {
-        let at = Duration::from_nanos(*at);
-        if !shared.dishonest.contains(*whom) {
-            false_quarantines.push((*who, *whom, at));
-        } else if quarantines.iter().all(|(known, _)| known != whom) {
-            quarantines.push((*whom, at));
-        }
-    }
+    let quarantines = Quarantines::of(shared, &record);
     let compute = super::compute_facts::facts(shared, &shards, &mut record, &ended.away);
     let detection = shared.observer.as_ref().map(|_| detection(shared, &shards, &mut record, &ended.who));
     let adversaries = scenario.adversaries.iter().enumerate().map(|(number, adversary)| Effect {
@@ -109,8 +113,8 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         first_forged: record.forged.offence(),
         steps_fell: record.steps_fell.count,
         first_step_fell: record.steps_fell.offence(),
-        false_quarantines,
-        quarantines,
+        false_quarantines: quarantines.wrong,
+        quarantines: quarantines.right,
         gossip: record.gossip,
         traffic: record.traffic,
         refusals: Refusal::ALL.iter().map(|reason| reason.code()).zip(record.refusals).collect(),
@@ -133,6 +137,32 @@ pub(super) fn conclude(mut ended: Ended, shared: &Shared, mut shards: Vec<Shard>
         checkpoints: ended.checkpoints,
         trace_hash: *hasher.finalize().as_bytes(),
         cost: Cost { wall: ended.wall, peak_rss_bytes: peak_bytes(), threads: shards.len() },
+    }
+}
+
+/// Who was shut out, and when.
+#[derive(Default)]
+struct Quarantines {
+    /// Those who misbehave: when anybody did first.
+    right: Vec<(u32, Duration)>,
+    /// The others: by whom.
+    wrong: Vec<(u32, u32, Duration)>,
+}
+
+impl Quarantines {
+    fn of(shared: &Shared, record: &Record) -> Self {
+        let mut told: Vec<_> = record.shut_out.iter().chain(&record.convicted).copied().collect();
+        told.sort_unstable_by_key(|(who, whom, at)| (*at, *whom, *who));
+        let mut quarantines = Quarantines::default();
+        for (who, whom, at) in told {
+            let at = Duration::from_nanos(at);
+            if !shared.dishonest.contains(whom) {
+                quarantines.wrong.push((who, whom, at));
+            } else if quarantines.right.iter().all(|(known, _)| *known != whom) {
+                quarantines.right.push((whom, at));
+            }
+        }
+        quarantines
     }
 }
 

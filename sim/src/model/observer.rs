@@ -18,6 +18,7 @@ use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope, Kind};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::gossip::Contribution;
+use omnimesh_protocol::membership::Counts;
 use omnimesh_protocol::observer::detect::drift::Reading;
 use omnimesh_protocol::observer::detect::{equivocation, flood};
 use omnimesh_protocol::observer::statistics::Rate;
@@ -275,13 +276,9 @@ impl Node {
         let counts = machines.membership.as_ref().map(|membership| membership.counts());
         // Without membership, what it would know.
         let nodes = ctx.shared.scenario.network.nodes as usize;
-        let sizes = MonitorInput {
-            members_alive: counts.map_or(nodes, |counts| counts.alive + counts.suspect),
-            members_known: counts.map_or(nodes, |counts| counts.alive + counts.suspect + counts.dead),
-            peers,
-            degree: ctx.shared.gossip.mesh_degree,
-            is_synchronised: self.mesh_step(ctx).is_some(),
-        };
+        let counts = counts.unwrap_or_else(|| Counts { alive: nodes, ..Counts::default() });
+        let degree = ctx.shared.gossip.mesh_degree;
+        let sizes = MonitorInput::new(&counts, peers, degree, self.mesh_step(ctx).is_some());
         self.observe(Input::Sizes(sizes), ctx);
         if machines_without_clock(ctx.shared) {
             self.observe(Input::Skew(Some(Duration::ZERO)), ctx);

@@ -62,12 +62,10 @@ pub(super) struct Shared {
     pub(super) known: KnownMessages,
     /// What happens from then to then, in nanoseconds, is recorded.
     pub(super) watched: Range<u64>,
-    /// From when those who withhold do, and which adversaries of the scenario they are.
     withholding: HashMap<u32, (u64, usize)>,
     ids: Vec<NodeId>,
     /// By id; only where nodes name each other by it.
     places: HashMap<NodeId, u32>,
-    /// Of those that share an address: the first of them.
     addresses: HashMap<u32, u32>,
 }
 
@@ -96,44 +94,13 @@ impl Shared {
             members_max: (network.nodes as usize * 2).max(16),
             ..membership::Config::default()
         });
-        let log = scenario.log.as_ref().map(|of_scenario| {
-            let checkpoints = scenario
-                .checkpoints
-                .clone()
-                .unwrap_or_else(|| CheckpointsConfig { every_steps: 0, ..CheckpointsConfig::default() });
-            LogSettings::new(log::Config {
-                message_bytes_max: validate.message_bytes_max,
-                step_window_future: validate.step_window_future,
-                bundle_payloads_max: node.bundle_payloads_max,
-                bundle_bytes_max: node.bundle_bytes_max,
-                authors_max: node.authors_max.max(scenario.network.nodes as usize),
-                interval: of_scenario.interval,
-                checkpoint_steps: checkpoints.every_steps,
-                checkpoint_delay_steps: checkpoints.delay_steps,
-                checkpoint_signers: checkpoints.signers,
-                checkpoint_bytes_max: checkpoints.bytes_max,
-                keep_steps: checkpoints.keep_steps,
-                keep_bytes: checkpoints.keep_bytes,
-                ..log::Config::default()
-            })
-        });
+        let log = log_settings(scenario, &node, &validate);
         let observer = scenario.has_observer().then(|| ObserverSettings::new(&scenario.observer));
         let compute =
             scenario.compute.as_ref().map(|compute| ComputeSettings::new(scenario, compute, plan, &ids));
-        let named = membership.is_some() || log.is_some() || observer.is_some() || compute.is_some();
+        let has_observer = observer.is_some();
+        let named = membership.is_some() || log.is_some() || has_observer || compute.is_some();
         let places = if named { ids.iter().copied().zip(0..).collect() } else { HashMap::new() };
-        let mut withholding = HashMap::new();
-        for (number, (adversary, who)) in scenario.adversaries.iter().zip(&plan.adversaries).enumerate() {
-            if observer.is_some() && matches!(adversary.kind.witnesses(), Witnesses::Neighbours(_)) {
-                withholding.extend(who.iter().map(|node| (*node, (nanos(adversary.at), number))));
-            }
-        }
-        let mut addresses = HashMap::new();
-        for (adversary, who) in scenario.adversaries.iter().zip(&plan.adversaries) {
-            if let (AdversaryKind::Sybil { .. }, Some(first)) = (&adversary.kind, who.first()) {
-                addresses.extend(who.iter().map(|node| (*node, *first)));
-            }
-        }
         Shared {
             seed: scenario.seed,
             mesh,
@@ -154,10 +121,10 @@ impl Shared {
             victims: plan.victims.clone(),
             known: HashMap::new(),
             watched: 0..0,
-            withholding,
+            withholding: if has_observer { withholding(scenario, plan) } else { HashMap::new() },
             ids,
             places,
-            addresses,
+            addresses: addresses(scenario, plan),
             scenario: scenario.clone(),
         }
     }
@@ -223,4 +190,49 @@ fn validate_config(node: &NodeConfig, scenario: &Scenario) -> validate::Config {
             authors_max: count(node.authors_max.max(scenario.network.nodes as usize)),
         },
     }
+}
+
+fn log_settings(scenario: &Scenario, node: &NodeConfig, validate: &validate::Config) -> Option<LogSettings> {
+    let of_scenario = scenario.log.as_ref()?;
+    let checkpoints = scenario
+        .checkpoints
+        .clone()
+        .unwrap_or_else(|| CheckpointsConfig { every_steps: 0, ..CheckpointsConfig::default() });
+    Some(LogSettings::new(log::Config {
+        message_bytes_max: validate.message_bytes_max,
+        step_window_future: validate.step_window_future,
+        bundle_payloads_max: node.bundle_payloads_max,
+        bundle_bytes_max: node.bundle_bytes_max,
+        authors_max: node.authors_max.max(scenario.network.nodes as usize),
+        interval: of_scenario.interval,
+        checkpoint_steps: checkpoints.every_steps,
+        checkpoint_delay_steps: checkpoints.delay_steps,
+        checkpoint_signers: checkpoints.signers,
+        checkpoint_bytes_max: checkpoints.bytes_max,
+        keep_steps: checkpoints.keep_steps,
+        keep_bytes: checkpoints.keep_bytes,
+        ..log::Config::default()
+    }))
+}
+
+/// From when those who withhold do, and which adversaries of the scenario they are.
+fn withholding(scenario: &Scenario, plan: &Plan) -> HashMap<u32, (u64, usize)> {
+    let mut withholding = HashMap::new();
+    for (number, (adversary, who)) in scenario.adversaries.iter().zip(&plan.adversaries).enumerate() {
+        if matches!(adversary.kind.witnesses(), Witnesses::Neighbours(_)) {
+            withholding.extend(who.iter().map(|node| (*node, (nanos(adversary.at), number))));
+        }
+    }
+    withholding
+}
+
+/// Of those that share an address: the first of them.
+fn addresses(scenario: &Scenario, plan: &Plan) -> HashMap<u32, u32> {
+    let mut addresses = HashMap::new();
+    for (adversary, who) in scenario.adversaries.iter().zip(&plan.adversaries) {
+        if let (AdversaryKind::Sybil { .. }, Some(first)) = (&adversary.kind, who.first()) {
+            addresses.extend(who.iter().map(|node| (*node, *first)));
+        }
+    }
+    addresses
 }
