@@ -140,6 +140,44 @@ async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
     }
 }
 
+#[actix::test]
+async fn when_who_keeps_the_inputs_is_gone_another_does() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let alice = start("keepers", 1, dirs[0].path(), Vec::new(), |config| config.compute.work = false).await;
+    let bob = start("keepers", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
+    let carol = start("keepers", 3, dirs[2].path(), alice.bootstrap_addresses(), |_| ()).await;
+    for node in [&alice, &bob, &carol] {
+        let both = async {
+            while node.metrics().await.unwrap().peers < 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, both).await.expect("all are connected");
+    }
+    let blob = alice.blobs().unwrap().put(&[7_u8; 100_000][..], false).unwrap();
+    // Nobody has the label: nobody reads the input.
+    let text = "name = \"wait\"\n[inputs.data]\nfile = \"data\"\n[task.hash]\noperation = \"hash\"\ninputs = [\"data\"]\n\
+                needs = { labels = { site = \"lab\" } }\n";
+    alice.submit(read_job(text, &[("data", blob)])).await.unwrap();
+    let has = |node: &MeshNode| node.blobs().unwrap().whole(&blob.hash).is_some();
+    let until = async |is_so: &dyn Fn() -> bool| {
+        let so = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, so).await.expect("another node keeps the input");
+    };
+    until(&|| has(&bob) || has(&carol)).await;
+    let (keeper, other) = if has(&bob) { (bob, carol) } else { (carol, bob) };
+    assert!(!has(&other), "there is one copy");
+    keeper.shutdown().await;
+    until(&|| has(&other)).await;
+    for node in [alice, other] {
+        node.shutdown().await;
+    }
+}
+
 /// More than a driver has in mind to fetch: they come with their results.
 const SMALL: u16 = 5000;
 

@@ -17,7 +17,7 @@ const KEEPING_MAX: usize = 4096;
 const KEEPS_AT_ONCE: usize = 8;
 
 impl ComputeActor {
-    /// Keeps the inputs of a job, if this node is among the first that would take it over.
+    /// Keeps the inputs of a job, if this node is among the first that would take it over, of those that it is connected to.
     pub(super) fn copy_inputs(&mut self, job: &JobId, ctx: &mut Context<Self>) {
         let Some(view) = self.driver.ledger().job(job) else { return };
         let (me, submitter) = (self.me(), view.submitter());

@@ -52,6 +52,9 @@ impl Handler<PeerDown> for ComputeActor {
         if let Some(node) = self.peers.down(peer) {
             self.work(worker::Input::Disconnected(node), ctx);
             self.drive(driver::Input::Gone(node), ctx);
+            // It may have kept inputs.
+            let unfinished: Vec<JobId> = self.driver.ledger().unfinished().collect();
+            unfinished.iter().for_each(|job| self.copy_inputs(job, ctx));
         }
     }
 }
