@@ -65,6 +65,10 @@ fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
     let svg = nodes[1].run(&["job", "graph", id]);
     assert!(svg.says(&["</svg>"]).stdout.starts_with("<?xml"));
     nodes[0].run(&["job", "logs", id]).says(&["READY -> RUNNING", "job_state", "RUNNING -> SUCCEEDED"]);
+    for other in ["--follow", "--output=json"] {
+        let both = nodes[0].run(&["job", "logs", id, "--format", "md", other]);
+        both.expect(2, &["--format md is a report in Markdown", other.split('=').next().unwrap()]);
+    }
     nodes[0].run(&["job", "logs", id, "--format", "md"]).says(&["# Job `statistics`", "## Bottleneck"]);
     nodes[0].run(&["why", "job", id]).says(&["tasks have ended", "longest chain"]);
     nodes[0].run(&["why", "job", id, "part/1"]).says(&["SUCCEEDED", "made its result"]);

@@ -158,6 +158,11 @@ fn one_condition_is_one_alert_and_one_resolution_and_stands_in_the_audit_log() {
 fn check_audit(lab: &Lab, node: &Node<'_>, incident: &str) {
     let shown = node.run(&["audit", "show", "--output", "ndjson"]);
     let entries = shown.expect(0, &[]).lines();
+    let nothing = node.run(&["audit", "show", "--kind", "incidents", "--output", "json"]);
+    assert_eq!(
+        nothing.expect(0, &["no entry is of kind \"incidents\"", "config, incident,"]).json(),
+        json!([])
+    );
     let of = |kind: &str| -> Vec<String> {
         let of_kind = entries.iter().filter(|entry| entry["kind"] == kind);
         of_kind.map(|entry| entry["detail"].as_str().unwrap().to_owned()).collect()

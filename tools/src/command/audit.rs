@@ -1,5 +1,6 @@
 //! `audit`: what a node and its operators did, read and checked from its file. Needs no running node.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use omnimesh_node::audit::{AUDIT_FILE, read_file};
@@ -19,6 +20,12 @@ pub(super) fn run(globals: &Globals, what: &AuditCommand) -> Result<(), CliError
             let log = Log::read(globals, file)?;
             let is_wanted = |entry: &&Value| kind.as_ref().is_none_or(|kind| entry["kind"] == *kind);
             let entries: Vec<&Value> = log.entries.iter().filter(is_wanted).collect();
+            if let (Some(kind), true) = (kind, entries.is_empty()) {
+                let kinds: BTreeSet<&str> =
+                    log.entries.iter().filter_map(|entry| entry["kind"].as_str()).collect();
+                let kinds = Vec::from_iter(kinds).join(", ");
+                output::tell(&format!("no entry is of kind {kind:?}; those in this log are {kinds}"));
+            }
             let heads = ["entry", "time", "step", "kind", "by", "detail"];
             output::list(globals.output, &entries, &heads, |entry| {
                 let fields = ["index", "time", "step", "kind", "actor", "detail"];

@@ -176,9 +176,15 @@ fn graph(globals: &Globals, id: &str, out: Option<&Path>) -> Result<(), CliError
 }
 
 fn logs(globals: &Globals, args: &LogsArgs) -> Result<(), CliError> {
+    if args.format == LogFormat::Md && (args.follow || globals.output.is_json()) {
+        let other =
+            if args.follow { "--follow shows events as they happen" } else { "--output asks for JSON" };
+        return Err(CliError::new(Code::Usage, format!("--format md is a report in Markdown, and {other}"))
+            .hint("leave one of the two out; --format json is the report as JSON"));
+    }
     let client = Client::new(globals)?;
     let base = path(&args.id)?;
-    if args.format == LogFormat::Md && !args.follow {
+    if args.format == LogFormat::Md {
         return output::text(&client.text(&format!("{base}/log?format=md"))?);
     }
     // The stream first: what happens between the two comes twice, and has a number.
