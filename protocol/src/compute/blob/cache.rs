@@ -188,7 +188,6 @@ impl Cache {
         assert_eq!(self.pinned, pinned.clone().map(|kept| kept.size).sum::<u64>());
         assert_eq!(self.order.len() + pinned.count(), self.blobs.len());
         assert!(self.bytes <= self.bytes_max, "never more than there is room for");
-        assert!(self.order.is_empty() || self.blobs.len() <= self.count_max);
     }
 }
 
@@ -216,6 +215,24 @@ mod tests {
         assert_eq!(cache.len(), 2);
         cache.unpin(&blob(20).hash).unwrap();
         assert_eq!(cache.insert(blob(41), 0), Ok(vec![blob(20).hash, blob(31).hash]));
+        cache.check_invariants();
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many_but_for_the_pinned() {
+        let mut cache = Cache::new(100, 3);
+        for n in 1..=9 {
+            let gone = cache.insert(blob(n), 0).unwrap();
+            assert_eq!(gone, Vec::from_iter((n > 3).then(|| blob(n - 3).hash)));
+        }
+        [7, 8].iter().for_each(|n| cache.pin(&blob(*n).hash).unwrap());
+        assert_eq!(cache.insert(blob(10), 0), Ok(vec![blob(9).hash]));
+        assert_eq!(cache.insert(blob(11), 1), Ok(vec![blob(10).hash]));
+        assert_eq!(cache.insert(blob(12), 1), Ok(Vec::new()));
+        // What is not pinned any more goes with the next.
+        cache.unpin(&blob(7).hash).unwrap();
+        assert_eq!(cache.insert(blob(13), 1), Ok(vec![blob(7).hash]));
+        assert_eq!(cache.len(), 4);
         cache.check_invariants();
     }
 
