@@ -29,19 +29,26 @@ fn read_job(text: &str, files: &[(&str, BlobRef)]) -> JobSpec {
 /// Waits until a node sees the end of a job. Its ledger says it; nothing else tells it to a program that watches from
 /// outside without a gap.
 async fn ended(node: &MeshNode, job: JobId) -> JobState {
-    let ended = async {
-        loop {
-            let state = node.look_at_jobs(move |seen| {
-                let view = seen.driver.ledger().job(&job)?;
-                view.is_finished().then(|| view.state())
-            });
-            if let Some(state) = state.await.unwrap() {
-                return state;
-            }
+    let mut state = None;
+    until("the job ends", async || {
+        let look = node.look_at_jobs(move |seen| {
+            let view = seen.driver.ledger().job(&job)?;
+            view.is_finished().then(|| view.state())
+        });
+        state = look.await.unwrap();
+        state.is_some()
+    })
+    .await;
+    state.unwrap()
+}
+
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let so = async {
+        while !is_so().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, ended).await.expect("the job ends")
+    tokio::time::timeout(PATIENCE, so).await.expect(what);
 }
 
 async fn outputs(node: &MeshNode, job: JobId) -> Vec<BlobRef> {
@@ -147,12 +154,7 @@ async fn when_who_keeps_the_inputs_is_gone_another_does() {
     let bob = start("keepers", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
     let carol = start("keepers", 3, dirs[2].path(), alice.bootstrap_addresses(), |_| ()).await;
     for node in [&alice, &bob, &carol] {
-        let both = async {
-            while node.metrics().await.unwrap().peers < 2 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, both).await.expect("all are connected");
+        until("all are connected", async || node.metrics().await.unwrap().peers == 2).await;
     }
     let blob = alice.blobs().unwrap().put(&[7_u8; 100_000][..], false).unwrap();
     // Nobody has the label: nobody reads the input.
@@ -160,19 +162,11 @@ async fn when_who_keeps_the_inputs_is_gone_another_does() {
                 needs = { labels = { site = \"lab\" } }\n";
     alice.submit(read_job(text, &[("data", blob)])).await.unwrap();
     let has = |node: &MeshNode| node.blobs().unwrap().whole(&blob.hash).is_some();
-    let until = async |is_so: &dyn Fn() -> bool| {
-        let so = async {
-            while !is_so() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, so).await.expect("another node keeps the input");
-    };
-    until(&|| has(&bob) || has(&carol)).await;
+    until("one keeps the input", async || has(&bob) || has(&carol)).await;
     let (keeper, other) = if has(&bob) { (bob, carol) } else { (carol, bob) };
     assert!(!has(&other), "there is one copy");
     keeper.shutdown().await;
-    until(&|| has(&other)).await;
+    until("the other keeps it", async || has(&other)).await;
     for node in [alice, other] {
         node.shutdown().await;
     }
@@ -198,12 +192,8 @@ async fn small_outputs_outlive_who_made_them() {
     let expected = data.chunks(64).map(|chunk| BlobRef::of(blake3::hash(chunk).as_bytes()));
     assert!(expected.eq(outputs.iter().copied()));
     let store = alice.blobs().unwrap();
-    let all_there = async {
-        while !outputs.iter().all(|output| store.whole(&output.hash) == Some(*output)) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, all_there).await.expect("all outputs are here");
+    let is_here = |output: &BlobRef| store.whole(&output.hash) == Some(*output);
+    until("all outputs are here", async || outputs.iter().all(is_here)).await;
     alice.shutdown().await;
 }
 
