@@ -232,7 +232,8 @@ impl BlobStore {
         found.sort_by_key(|(modified, hash, entry)| (*modified, entry.packed.is_none().then_some(*hash)));
         for (_, hash, mut entry) in found {
             entry.is_pinned = pins.contains(&hash);
-            let pins = u32::from(entry.is_pinned);
+            // What is there twice is pinned once.
+            let pins = u32::from(entry.is_pinned && !inner.entries.contains_key(&hash));
             let gone = match inner.books.insert(BlobRef { hash, size: entry.size }, pins) {
                 Ok(gone) => gone,
                 Err(_) => vec![hash],

@@ -89,7 +89,9 @@ pub(super) struct Found {
 
 /// The number of a pack, by the name of its file.
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?.parse().ok()
+    // Others, such as `pack-07`, are not ours.
+    let number: u32 = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (name == format!("{PREFIX}{number}")).then_some(number.into())
 }
 
 impl Packs {

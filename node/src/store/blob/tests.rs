@@ -169,6 +169,9 @@ fn small_outputs_share_a_file() {
     store.pin(&blobs[3].hash).unwrap();
     store.remove(&blobs[4].hash).unwrap();
     drop(store);
+    for other in ["pack-", "pack-07", "pack-+7", "pack-18446744073709551615"] {
+        fs::write(dir.path().join(BLOB_DIR).join(other), b"not ours").unwrap();
+    }
     let store = open(dir.path(), 10 << 20);
     for (place, (blob, bytes)) in blobs.iter().zip(&all).enumerate() {
         assert_eq!(store.view(&blob.hash).map(|view| view.is_pinned), (place != 4).then_some(place == 3));
