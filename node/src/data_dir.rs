@@ -112,7 +112,11 @@ impl DataDirError {
             DataDirError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on that disk".to_owned())
             }
-            DataDirError::Io { .. } | DataDirError::Randomness(_) => None,
+            DataDirError::Io { source, path, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some(format!("give the owner of this process the right to {}", path.display()))
+            }
+            DataDirError::Io { .. } => Some("check that path, and the disk that it is on".to_owned()),
+            DataDirError::Randomness(_) => None,
             DataDirError::InUse { .. } => {
                 Some("stop that node first, or give this one its own with --data-dir".to_owned())
             }
@@ -329,9 +333,13 @@ pub fn read_secret(path: &Path) -> Result<Option<Zeroizing<String>>, DataDirErro
     if mode & 0o077 != 0 {
         return Err(DataDirError::Exposed { path: path.to_owned(), mode });
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|source| io_error("read", path, source))?;
-    Ok(Some(text))
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|source| io_error("read", path, source))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| DataDirError::Damaged {
+        path: path.to_owned(),
+        detail: "it is binary, not text".to_owned(),
+    })?;
+    Ok(Some(Zeroizing::new(text.to_owned())))
 }
 
 /// Writes a file that only its owner may read, as a whole or not at all.

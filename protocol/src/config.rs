@@ -459,7 +459,8 @@ pub struct ComputeConfig {
     pub breaker_open_ms: u64,
     /// And for how long at most: it doubles with each failure after that. Default 2 min: guess.
     pub breaker_open_ms_max: u64,
-    /// How many other nodes keep the inputs of a job, so that it outlives the node it was submitted to. Default 1.
+    /// How many other nodes keep the inputs of a job, so that it outlives the node it was submitted to. Default 2: three have them, as
+    /// HDFS has it.
     pub input_copies: usize,
     /// Jobs submitted here that have not ended; more are refused. Default 256: guess.
     pub jobs_max: usize,
@@ -499,7 +500,7 @@ impl Default for ComputeConfig {
             breaker_failure_per_mille: 500,
             breaker_open_ms: 5000,
             breaker_open_ms_max: 120_000,
-            input_copies: 1,
+            input_copies: 2,
             jobs_max: 256,
             job_tasks_max: quota.tasks_max,
             job_input_bytes_max: quota.input_bytes_max,

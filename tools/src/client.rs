@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omnimesh_node::api::types::{ErrorBody, ErrorCode};
-use omnimesh_node::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, read_secret};
+use omnimesh_node::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, read_secret};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
@@ -173,8 +173,12 @@ impl Client {
             if read == 0 {
                 return Ok(copied);
             }
-            into.write_all(part.get(..read).unwrap_or_default())
-                .map_err(|error| CliError::new(Code::Failed, format!("cannot write the copy: {error}")))?;
+            into.write_all(part.get(..read).unwrap_or_default()).map_err(|error| match error.kind() {
+                // Who reads standard output has seen enough.
+                io::ErrorKind::BrokenPipe => error.into(),
+                _ => CliError::new(Code::Failed, format!("cannot write the copy: {error}"))
+                    .hint("look at the disk that it is written to: its room, its health"),
+            })?;
             copied += read as u64;
         }
     }
@@ -258,7 +262,7 @@ impl Client {
                 error.hint("no token was sent: name its file with --token-file or OMNIMESH_TOKEN_FILE")
             }
             _ if detail.hint.is_empty() => error,
-            _ => error.hint(detail.hint),
+            _ => error.hint(as_commands(&detail.hint)),
         }
     }
 
@@ -293,6 +297,28 @@ pub(crate) fn exit_of_code(code: ErrorCode) -> Code {
         ErrorCode::NotReady | ErrorCode::Stopping => Code::Unreachable,
         _ => Code::Failed,
     }
+}
+
+/// The node's hints are for whoever asks it over HTTP. What they say of paths and headers, said with commands and flags.
+const COMMANDS: [(&str, &str); 10] = [
+    ("`/readyz` answers 200 once it is ready", "`omnimesh status --wait` ends once it is ready"),
+    ("`/readyz` answers 200 once the node is ready", "`omnimesh status --wait` ends once the node is ready"),
+    ("`/api/v1/log/heads`", "`omnimesh log heads`"),
+    ("`/api/v1/registry`", "`omnimesh registry list`"),
+    ("`/api/v1/jobs`", "`omnimesh job list`"),
+    ("`/api/v1/status`", "`omnimesh status`"),
+    ("`/api/v1/members`", "`omnimesh members`"),
+    ("`/api/v1/openapi.json`", "`omnimesh help`"),
+    ("a PATCH with null", "`omnimesh registry update` with null"),
+    (
+        "send `Authorization: Bearer <token>` with the token in the file `api-token` of the node's data directory",
+        "name the file with its token with --token-file or OMNIMESH_TOKEN_FILE: it is `api-token` in the node's data directory",
+    ),
+];
+
+/// A hint of the node, for who uses the command line.
+pub(crate) fn as_commands(hint: &str) -> String {
+    COMMANDS.iter().fold(hint.to_owned(), |hint, (of_http, command)| hint.replace(of_http, command))
 }
 
 /// One server-sent event.
@@ -446,9 +472,14 @@ fn read_address(dir: &Path) -> Result<String, CliError> {
 }
 
 fn read_token(file: &Path) -> Result<Zeroizing<String>, CliError> {
-    read_secret(file)?.ok_or_else(|| {
-        CliError::new(Code::Unauthorized, format!("there is no token file {}", file.display()))
-            .hint("copy the file api-token from the node's data directory, or correct --token-file")
+    let remedy = "copy the file api-token from the node's data directory, or correct --token-file";
+    let token = read_secret(file).map_err(|error| match error {
+        // Not the hint for a file that is the node's own.
+        DataDirError::Damaged { .. } => CliError::new(Code::Unauthorized, error.to_string()).hint(remedy),
+        error => error.into(),
+    })?;
+    token.ok_or_else(|| {
+        CliError::new(Code::Unauthorized, format!("there is no token file {}", file.display())).hint(remedy)
     })
 }
 
@@ -509,6 +540,21 @@ mod tests {
             fs::write(temp.path().join(API_ADDRESS_FILE), file).unwrap();
             assert_eq!(read_address(temp.path()).unwrap(), asked);
         }
+    }
+
+    #[test]
+    fn hints_name_commands_and_no_paths() {
+        let hint = "it may have expired; `/api/v1/registry` lists the entries";
+        assert_eq!(as_commands(hint), "it may have expired; `omnimesh registry list` lists the entries");
+        for (of_http, command) in COMMANDS {
+            let hint = as_commands(of_http);
+            assert_eq!(hint, command);
+            assert!(
+                !hint.contains("/api/") && !hint.contains("/readyz") && !hint.contains("Bearer"),
+                "{hint}"
+            );
+        }
+        assert_eq!(as_commands("make room"), "make room");
     }
 
     #[test]

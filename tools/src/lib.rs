@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod command;
 mod error;
+mod files;
 mod logging;
 mod output;
 mod settings;

@@ -5,7 +5,6 @@
 //! is a value of the wrong type.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use config::{Map, Source, Value, ValueKind};
@@ -17,7 +16,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::cli::Globals;
 use crate::error::{CliError, Code};
+use crate::files;
 
+/// Longest configuration file: with all settings and what there is to say about them it is a fiftieth of that.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What stands before the names of environment variables.
 const PREFIX: &str = "OMNIMESH_";
 /// Variables that are flags, not settings.
@@ -65,7 +67,11 @@ impl Flags {
 pub(crate) fn load(globals: &Globals, flags: &Flags) -> Result<Settings, CliError> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-    load_from(globals.config.as_deref(), environment, flags)
+    load_from(globals.config.as_deref(), environment, flags).map_err(|error| match error.code {
+        // Nothing else is looked for.
+        Code::NotFound => error.hint("check --config and OMNIMESH_CONFIG"),
+        _ => error,
+    })
 }
 
 /// Loads a file over what is built in, and nothing else.
@@ -153,13 +159,7 @@ impl Schema {
     }
 
     fn file(&self, path: &Path) -> Result<Layer, CliError> {
-        let text = fs::read_to_string(path).map_err(|error| {
-            CliError::new(
-                Code::ConfigInvalid,
-                format!("cannot read the configuration {}: {error}", path.display()),
-            )
-            .hint("check --config and OMNIMESH_CONFIG")
-        })?;
+        let text = files::text(path, FILE_BYTES_MAX, "no configuration is so long: name another file")?;
         self.parse(&text, &path.display().to_string())
     }
 
@@ -168,6 +168,7 @@ impl Schema {
         let root = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_at(span.start));
             CliError::new(Code::ConfigInvalid, format!("{name}:{line}: {}", error.message()))
+                .hint("correct that line: a file has lines such as [log] and level = \"info\"; `omnimesh config show` prints a whole one")
         })?;
         let mut layer = Layer::default();
         for (section, values) in root.get_ref() {
@@ -275,20 +276,33 @@ fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
 ///
 /// Each is tried alone, because the error of the whole names neither place nor choices well.
 fn deserialize_error(error: &config::ConfigError, root: &Value) -> CliError {
-    let (mut lines, mut usage) = (Vec::new(), true);
+    let (mut lines, mut hints, mut usage) = (Vec::new(), Vec::new(), true);
+    let defaults = Schema::new().defaults;
     for (key, value) in leaves(root) {
         let Some((section, name)) = key.split_once('.') else { continue };
         let alone = serde_json::json!({ section: { name: to_json(value) } });
         if let Err(error) = serde_json::from_value::<Config>(alone) {
             let origin = value.origin().unwrap_or_default();
             usage &= blame(origin) == Code::Usage;
-            lines.push(format!("{key}: {error} ({origin})"));
+            lines.push(format!("{key}: {} ({origin})", with_value(&error.to_string(), section, value)));
+            hints.push(usual(&key, defaults.get(&key).unwrap_or(&Json::Null)));
         }
     }
     if lines.is_empty() {
         return CliError::new(Code::ConfigInvalid, error.to_string());
     }
     CliError::new(if usage { Code::Usage } else { Code::ConfigInvalid }, lines.join("\n"))
+        .hint(hints.join("\n"))
+}
+
+/// What is wrong with a value, and the value, unless that is said already or might be a secret.
+fn with_value(error: &str, section: &str, value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) if section != "mesh" && !error.contains(text.as_str()) => {
+            format!("{error}: {text:?}")
+        }
+        _ => error.to_owned(),
+    }
 }
 
 fn invalid_error(
@@ -319,7 +333,15 @@ fn wrong_type(place: &str, key: &str, default: &Json) -> CliError {
         Json::Array(_) => "a list of strings",
         _ => "a string",
     };
-    CliError::new(Code::ConfigInvalid, format!("{place}: {key} must be {expected}"))
+    CliError::new(Code::ConfigInvalid, format!("{place}: {key} must be {expected}")).hint(usual(key, default))
+}
+
+/// What a setting is that nobody has set: an example, too.
+fn usual(key: &str, default: &Json) -> String {
+    match default {
+        Json::Null => format!("it is not set unless you do: leave {key} out, or correct it"),
+        default => format!("write it as {default}, which is what {key} is unless set"),
+    }
 }
 
 fn fits(default: &Json, kind: &ValueKind) -> bool {
@@ -385,6 +407,8 @@ fn json_kind(value: &Json) -> ValueKind {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn load(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, CliError> {
@@ -491,7 +515,11 @@ mod tests {
                 "[log]\nformat = \"xml\"",
                 "log.format: unknown variant `xml`, expected `text` or `json` (file ",
             ),
-            ("[api]\nlisten = \"here\"", "api.listen: invalid socket address"),
+            ("[api]\nlisten = \"here\"", "api.listen: invalid socket address syntax: \"here\" (file "),
+            ("[api]\nlisten = \"here\"", "write it as \"127.0.0.1:7412\""),
+            ("[node]\n\ncache_size = \"8\"", "which is what node.cache_size is unless set"),
+            ("[mesh]\nsecret = 1234", "leave mesh.secret out, or correct it"),
+            ("[node\n", "`omnimesh config show` prints a whole one"),
             ("[network]\nallow = [\"me\"]", "network.allow: not the peer id"),
             ("[node\n", "node.toml:1: "),
         ] {

@@ -86,7 +86,7 @@ pub(crate) fn compare(args: &ComputeArgs) -> Outcome<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if has(Part::Blob) {
-            rows.push(node::blob(args.compute_mib << 20, args.compute_rounds).await?);
+            rows.extend(node::blob(args.compute_mib << 20, args.compute_rounds).await?);
         }
         if has(Part::Tasks) {
             for nodes in &args.compute_nodes {

@@ -165,20 +165,29 @@ async fn done(node: &mut Process, order: Order) -> Outcome<f64> {
     }
 }
 
-/// A blob from one node to another against a bare stream; MB/s.
+/// A blob from one node to another against a bare stream, which goes nowhere, and against one that goes from a file into another,
+/// as a blob does; MB/s.
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-pub(super) async fn blob(bytes: u64, rounds: usize) -> Outcome<Row> {
+pub(super) async fn blob(bytes: u64, rounds: usize) -> Outcome<[Row; 2]> {
     eprintln!("a blob of {} MiB from node to node", bytes >> 20);
     let dir = tempfile::tempdir()?;
     let mut nodes = mesh(dir.path(), 2).await?;
-    let mut stream = stream::Pair::start().await?;
-    let mut turns = Vec::new();
+    let files = dir.path().join("stream");
+    std::fs::create_dir(&files)?;
+    let mut to_nowhere = stream::Pair::start(None).await?;
+    let mut to_file = stream::Pair::start(Some(&files)).await?;
+    let (mut nowhere, mut file) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let blob = put(&mut nodes[0], bytes, round as u64).await?;
-        let took = done(&mut nodes[1], Order::Get(blob)).await?;
-        turns.push((bytes as f64 / took / 1e6, stream.rate(bytes).await? / 1e6));
+        let ours = bytes as f64 / done(&mut nodes[1], Order::Get(blob)).await? / 1e6;
+        nowhere.push((ours, to_nowhere.rate(bytes).await? / 1e6));
+        file.push((ours, to_file.rate(bytes).await? / 1e6));
     }
-    Ok(Row::of(format!("blob of {} MiB, MB/s", bytes >> 20), "a libp2p stream", &turns))
+    let what = format!("blob of {} MiB, MB/s", bytes >> 20);
+    Ok([
+        Row::of(what.clone(), "a libp2p stream that goes nowhere", &nowhere),
+        Row::of(what, "a libp2p stream from a file into a file", &file),
+    ])
 }
 
 /// Small tasks against Dask with as many workers; tasks per second.

@@ -198,7 +198,7 @@ struct Turn {
 pub(crate) fn compare(args: &ReplicateArgs) -> Outcome<Vec<Replicate>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut stream = stream::Pair::start().await?;
+        let mut stream = stream::Pair::start(None).await?;
         let mut all = Vec::new();
         for &bundle in &args.replicate_bundles {
             for &bytes in &args.replicate_bytes {

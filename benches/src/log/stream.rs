@@ -1,5 +1,9 @@
-//! Bytes on one stream of stock libp2p: TCP, Noise and Yamux with their defaults, one process at each end.
+//! Bytes on one stream of stock libp2p: TCP, Noise and Yamux with their defaults, one process at each end. They come from
+//! memory and go nowhere, or from a file into a file.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -17,6 +21,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// One end.
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
+    /// What is sent is a file in this directory, and each stream that is read becomes one.
+    #[arg(long)]
+    files: Option<PathBuf>,
     /// The other end; whoever has none listens.
     to: Option<Multiaddr>,
 }
@@ -37,10 +44,15 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    pub(crate) async fn start() -> Outcome<Self> {
-        let mut receiver = Process::start(["stream"])?;
+    /// With a directory: from a file there into another one.
+    pub(crate) async fn start(files: Option<&Path>) -> Outcome<Self> {
+        let files = files.map(|dir| dir.to_str().ok_or("a path that is no text")).transpose()?;
+        let args: Vec<&str> =
+            ["stream"].into_iter().chain(files.into_iter().flat_map(|dir| ["--files", dir])).collect();
+        let mut receiver = Process::start(args.iter().copied())?;
         let Reply::Listening(address) = receiver.reply().await? else { return Err("no address".into()) };
-        Ok(Pair { _receiver: receiver, sender: Process::start(["stream", &address])? })
+        let sender = Process::start(args.into_iter().chain([address.as_str()]))?;
+        Ok(Pair { _receiver: receiver, sender })
     }
 
     /// Bytes per second of a stream that carries so many.
@@ -70,13 +82,15 @@ async fn end(args: &StreamArgs) -> Outcome<()> {
         let mut streams = control.accept(PROTOCOL)?;
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
         let me = *swarm.local_peer_id();
+        let files = args.files.clone();
         tokio::spawn(async move {
-            while let Some((_, mut stream)) = streams.next().await {
+            for number in 0_u64.. {
+                let Some((_, stream)) = streams.next().await else { return };
+                let file = files.as_ref().map(|dir| dir.join(format!("received-{number}")));
                 tokio::spawn(async move {
-                    let mut buffer = vec![0; CHUNK_BYTES];
-                    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
-                    // What has been read to its end is answered by closing.
-                    let _ = stream.close().await;
+                    if let Err(error) = receive(stream, file).await {
+                        eprintln!("error: {error}");
+                    }
                 });
             }
         });
@@ -96,12 +110,17 @@ async fn end(args: &StreamArgs) -> Outcome<()> {
     tokio::spawn(async move { while swarm.next().await.is_some() {} });
     while let Some(bytes) = orders.recv().await {
         let mut stream = control.open_stream(peer, PROTOCOL).await?;
-        let chunk = vec![7; CHUNK_BYTES];
+        let mut chunk = vec![7; CHUNK_BYTES];
+        let mut file = args.files.as_deref().map(|dir| written(dir, bytes)).transpose()?;
         let began = Instant::now();
         let mut left = bytes;
         while left > 0 {
             let now = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-            stream.write_all(chunk.get(..now).unwrap_or_default()).await?;
+            let now_sent = chunk.get_mut(..now).unwrap_or_default();
+            if let Some(file) = &mut file {
+                file.read_exact(now_sent)?;
+            }
+            stream.write_all(now_sent).await?;
             left -= now as u64;
         }
         stream.close().await?;
@@ -110,6 +129,30 @@ async fn end(args: &StreamArgs) -> Outcome<()> {
         say(&Reply::Carried { us: u64::try_from(began.elapsed().as_micros())? })?;
     }
     Ok(())
+}
+
+/// Reads a stream to its end, into a file if there is one.
+async fn receive(mut stream: libp2p::Stream, file: Option<PathBuf>) -> Outcome<()> {
+    let mut file = file.map(File::create_new).transpose()?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        let Some(got @ [_, ..]) = buffer.get(..read) else { break };
+        if let Some(file) = &mut file {
+            file.write_all(got)?;
+        }
+    }
+    // What has been read to its end is answered by closing.
+    Ok(stream.close().await?)
+}
+
+/// A file of so many bytes, which is in the page cache, as what a node has just taken in is.
+fn written(dir: &Path, bytes: u64) -> Outcome<File> {
+    let path = dir.join(format!("sent-{bytes}"));
+    if !path.exists() {
+        std::io::copy(&mut std::io::repeat(7).take(bytes), &mut File::create_new(&path)?)?;
+    }
+    Ok(File::open(path)?)
 }
 
 fn peer_of(address: &Multiaddr) -> Outcome<PeerId> {

@@ -19,7 +19,7 @@ mod serve;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -28,9 +28,9 @@ use omnimesh_protocol::compute::blob::wire::{DecodeError, Frame};
 use omnimesh_protocol::compute::blob::{FetchError, Outline, Pace};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::{Hash, NodeId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::gossip::{self, lock};
+use super::inbox::Inbox;
 use super::members::Streams;
 use super::{Common, MAILBOX, Mailbox};
 use crate::store::blob::{BlobError, BlobStore};
@@ -90,7 +90,7 @@ pub(crate) struct BlobActor {
     next_id: u64,
     serving: BTreeMap<NodeId, usize>,
     pace: Pace,
-    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+    inbox: Inbox,
     /// Counts the machines, so that answers to an earlier one are known.
     life: u64,
 }
@@ -106,7 +106,7 @@ impl BlobActor {
             next_id: 0,
             serving: BTreeMap::new(),
             pace,
-            inbound: Arc::default(),
+            inbox: Inbox::default(),
             life: 0,
         }
     }
@@ -189,9 +189,7 @@ impl Actor for BlobActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        if lock(&self.inbound).is_some() {
-            ctx.add_stream(gossip::inbound_stream(Arc::clone(&self.inbound)));
-        }
+        self.inbox.listen(ctx);
     }
 }
 

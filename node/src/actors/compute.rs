@@ -19,7 +19,7 @@ mod requests;
 mod task;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::WeakAddr;
@@ -34,10 +34,10 @@ use omnimesh_protocol::compute::worker::{self, RunId};
 use omnimesh_protocol::observer;
 use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::blob::BlobActor;
-use super::gossip::{self, lock};
+use super::inbox::Inbox;
 use super::log::{Change, LogActor, Watch};
 use super::members::Streams;
 use super::{Common, MAILBOX};
@@ -118,7 +118,7 @@ pub(crate) struct ComputeActor {
     is_flushing: bool,
     flushed: Time,
     unsaved: u64,
-    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+    inbox: Inbox,
     /// Counts the machines, so that timers and answers for an earlier one are known.
     life: u64,
 }
@@ -164,7 +164,7 @@ impl ComputeActor {
             is_flushing: false,
             flushed: Time::ZERO,
             unsaved: 0,
-            inbound: Arc::default(),
+            inbox: Inbox::default(),
             life: 0,
         }
     }
@@ -381,9 +381,7 @@ impl Actor for ComputeActor {
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.run_interval(SNAPSHOT_EVERY, |actor, _| actor.save());
         ctx.run_interval(STEP_LOOK, Self::look_at_step);
-        if lock(&self.inbound).is_some() {
-            ctx.add_stream(gossip::inbound_stream(Arc::clone(&self.inbound)));
-        }
+        self.inbox.listen(ctx);
         let Some(log) = self.log.upgrade() else { return };
         let watch = log.send(Watch);
         ctx.wait(watch.into_actor(self).map(|feed, _, ctx| {

@@ -4,13 +4,10 @@ mod requests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::task::Poll;
 use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, stream};
 use libp2p::PeerId;
 use omnimesh_protocol::config::Part;
 use omnimesh_protocol::config::budget::AUTHOR_BYTES;
@@ -22,10 +19,10 @@ use omnimesh_protocol::relay::{self, Unchecked};
 use omnimesh_protocol::validate::{self, Unverified, Validator};
 use omnimesh_protocol::{Mesh, MessageId, NodeId, Outbox, Seq, Step};
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::mpsc;
 
 use super::author::{Answer, BroadcastError, Published};
 use super::early::Early;
+use super::inbox::Inbox;
 use super::observer::Remind;
 use super::swarm::Disconnect;
 use super::verify::{self, Checked, Verifier};
@@ -42,9 +39,6 @@ pub(crate) use requests::{
     Subscribe, Trial,
 };
 
-/// Frames are taken in together if they have come together, of so many reads at most: what they cause is then
-/// done once, and the batch to verify is as large as it can be without waiting.
-const READS_MAX: usize = 64;
 /// Frames below this length are copied. Source: guess, a quarter of the longest buffer that several frames share.
 const SHORT_FRAME_BYTES: usize = 16 << 10;
 /// What a message for a subscriber takes beside its payload.
@@ -93,7 +87,7 @@ pub(crate) struct GossipActor {
     subscribers: BTreeMap<Channel, Vec<FeedSender<Message>>>,
     /// Who waits for the router to take an own envelope.
     publishing: Option<(Envelope, Vec<Answer>)>,
-    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+    inbox: Inbox,
     verifier: Verifier,
     /// The last message that was encoded: it goes to several peers.
     encoded: Option<(MessageId, Bytes)>,
@@ -134,7 +128,7 @@ impl GossipActor {
             early: Early::default(),
             subscribers: BTreeMap::new(),
             publishing: None,
-            inbound: Arc::default(),
+            inbox: Inbox::default(),
             verifier,
             encoded: None,
             buffer: BytesMut::new(),
@@ -472,10 +466,7 @@ impl Actor for GossipActor {
         ctx.set_mailbox_capacity(MAILBOX);
         // Results first: they make room. Both outlive a restart of the actor.
         ctx.add_stream(self.verifier.results());
-        let inbound = Arc::clone(&self.inbound);
-        if lock(&inbound).is_some() {
-            ctx.add_stream(inbound_stream(inbound));
-        }
+        self.inbox.listen(ctx);
         ctx.run_interval(Duration::from_secs(1), |actor, ctx| {
             actor.counters.frames_early_shed += actor.early.forget_old(actor.common.now());
             actor.forget_gone_subscribers(ctx);
@@ -489,23 +480,6 @@ impl Actor for GossipActor {
             self.carry_out(ctx);
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-pub(super) fn inbound_stream(
-    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
-) -> impl Stream<Item = Vec<Inbound>> {
-    stream::poll_fn(move |cx| {
-        let mut arrived = Vec::new();
-        match &mut *lock(&inbound) {
-            Some(receiver) => receiver.poll_recv_many(cx, &mut arrived, READS_MAX),
-            None => Poll::Ready(0),
-        }
-        .map(|count| (count > 0).then_some(arrived))
-    })
 }
 
 impl Supervised for GossipActor {

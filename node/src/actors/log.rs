@@ -29,11 +29,12 @@ use omnimesh_protocol::validate::Unverified;
 use omnimesh_protocol::{Identity, Mesh, NodeId, Outbox, Step, observer, projection};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::early::Early;
-use super::gossip::{self, lock};
-use super::{Common, MAILBOX, Mailbox};
+use super::gossip;
+use super::inbox::Inbox;
+use super::{Common, MAILBOX, Mailbox, lock};
 use crate::clock::SharedClock;
 use crate::feed::FeedSender;
 use crate::memory::Priority;
@@ -119,7 +120,7 @@ pub(crate) struct LogActor {
     waiting: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
     is_flush_due: bool,
-    inbound: Arc<Mutex<Option<mpsc::Receiver<Inbound>>>>,
+    inbox: Inbox,
     watchers: Vec<FeedSender<Change>>,
     /// Applied, and not told to the watchers yet: what was written together is told together.
     applied: (Vec<Entry>, usize),
@@ -164,7 +165,7 @@ impl LogActor {
             waiting: BTreeMap::new(),
             next_ticket: 0,
             is_flush_due: false,
-            inbound: Arc::default(),
+            inbox: Inbox::default(),
             watchers: Vec::new(),
             applied: Default::default(),
             reports: VecDeque::new(),
@@ -549,9 +550,7 @@ impl Actor for LogActor {
             let used = stats.waiting_bytes.saturating_add(stats.write_bytes);
             actor.common.memory().part(Part::Log).report(used, Priority::Log, stats.shed);
         });
-        if lock(&self.inbound).is_some() {
-            ctx.add_stream(gossip::inbound_stream(Arc::clone(&self.inbound)));
-        }
+        self.inbox.listen(ctx);
         if self.common.is_linked() {
             self.carry_out(ctx);
         }

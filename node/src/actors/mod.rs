@@ -21,6 +21,7 @@ pub(crate) mod blob;
 pub(crate) mod compute;
 mod early;
 pub(crate) mod gossip;
+mod inbox;
 pub(crate) mod log;
 pub(crate) mod members;
 pub(crate) mod membership;
@@ -37,7 +38,7 @@ pub(crate) mod verify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix::WeakAddr;
@@ -342,11 +343,11 @@ impl Common {
 
     /// Why no bootstrap address answers, if that is so.
     pub(crate) fn bootstrap_trouble(&self) -> Option<String> {
-        self.bootstrap_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.bootstrap_trouble).clone()
     }
 
     pub(crate) fn set_bootstrap_trouble(&self, trouble: Option<String>) {
-        *self.bootstrap_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *lock(&self.bootstrap_trouble) = trouble;
     }
 
     /// The node's memory, by part.
@@ -408,4 +409,9 @@ pub(crate) fn rng() -> ChaCha20Rng {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).expect("the operating system gives random bytes");
     ChaCha20Rng::from_seed(seed)
+}
+
+/// What nobody leaves half done: what a panic left behind is used on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@ mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use omnimesh_protocol::{NodeId, Time, admission};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, membership};
+use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, lock, membership};
 use crate::store::Store;
 use crate::swarm::{Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer};
 
@@ -346,7 +346,7 @@ pub(crate) fn own_addresses(listening: &[Multiaddr], external: &[Multiaddr]) -> 
 
 fn arrivals(receivers: Arc<Mutex<Option<Receivers>>>) -> impl Stream<Item = Arrival> {
     stream::poll_fn(move |cx| {
-        let mut guard = receivers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&receivers);
         let Some(Receivers { events, control }) = &mut *guard else { return Poll::Ready(None) };
         // Events first: a frame may come from a peer whose connection is still to be told.
         match events.poll_recv(cx) {

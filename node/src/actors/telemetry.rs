@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -20,7 +20,7 @@ use omnimesh_protocol::observer::{MonitorInput, NetworkMetrics, probe};
 use omnimesh_protocol::{Outbox, Time, step};
 
 use super::observer::{GetMetrics, Sizes};
-use super::{Common, MAILBOX, membership, prober, swarm, sync};
+use super::{Common, MAILBOX, lock, membership, prober, swarm, sync};
 use crate::audit::AuditLog;
 use crate::clock::{SharedClock, wall_ms};
 use crate::process::{Figures, Reader};
@@ -260,7 +260,7 @@ async fn ask(
     observer.send(Sizes(sizes)).await.ok()?;
     let network = observer.send(GetMetrics).await.ok()?;
     let probes = links.prober.upgrade()?.send(prober::GetSummary).await.ok()?;
-    let read = move || reader.lock().unwrap_or_else(PoisonError::into_inner).read();
+    let read = move || lock(&reader).read();
     let figures = actix_rt::task::spawn_blocking(read).await.ok()?;
     Some(Sample { network, probes, step, sizes, figures })
 }

@@ -13,7 +13,7 @@
 //! unless [`Verifier::restart`] forgets it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures::{Stream, stream};
 use omnimesh_protocol::MessageId;
@@ -21,6 +21,8 @@ use omnimesh_protocol::relay::Unchecked;
 use omnimesh_protocol::validate::{Unverified, Verified};
 use rayon::prelude::*;
 use tokio::sync::mpsc;
+
+use super::lock;
 
 /// So few are checked on the spot if none is under way: sooner than a thread of the pool wakes up.
 const LONE: usize = 1;
@@ -137,7 +139,7 @@ impl Verifier {
     /// The batches that are done. Outlives a restart.
     pub(super) fn results(&self) -> impl Stream<Item = Checked> + use<> {
         let receiver = Arc::clone(&self.receiver);
-        stream::poll_fn(move |cx| receiver.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(cx))
+        stream::poll_fn(move |cx| lock(&receiver).poll_recv(cx))
     }
 
     /// Forgets what waits and what is under way.

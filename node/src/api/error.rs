@@ -1,5 +1,6 @@
 //! Errors as the client sees them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,15 +12,35 @@ use omnimesh_protocol::compute::driver::Refusal;
 use omnimesh_protocol::compute::job::{ProblemCode, Problems};
 use omnimesh_protocol::envelope::ChannelError;
 use omnimesh_protocol::log::{AppendError, StoreError};
-use omnimesh_protocol::registry::{Fault, WriteError};
+use omnimesh_protocol::registry::{
+    FIELDS_MAX, Fault, OPERATION_BYTES_MAX, VALUE_BYTES_MAX, VALUE_DEPTH_MAX, WriteError,
+};
 
 use super::backend::{BackendError, NotReady, PublishError};
-use super::types::{ErrorBody, ErrorCode, ErrorDetail, JobProblem};
+use super::types::{ErrorBody, ErrorCode, ErrorDetail, FieldError, JobProblem, ValueError};
 use crate::actors::blob::GetError;
 use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
 use crate::job::{FindError, JobError, document};
 use crate::store::blob::BlobError;
+
+/// Most characters of what a client has sent that an error says again.
+pub(super) const QUOTED_CHARS_MAX: usize = 80;
+/// Most characters of a message that others make of what a client has sent.
+pub(super) const MESSAGE_CHARS_MAX: usize = 400;
+
+/// What a client has sent, for a message: in quotes, and cut if it is long.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", cut(text, QUOTED_CHARS_MAX))
+}
+
+/// The beginning of a text, if it is longer than that.
+pub(super) fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+    }
+}
 
 /// An error answer: a code, which fixes the status, the cause and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +68,14 @@ impl ApiError {
     /// Tells the client when to try again.
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Tells the client where in the body it is, by the keys that lead there.
+    pub(super) fn at(mut self, keys: &str) -> Self {
+        if !keys.is_empty() {
+            self.message = format!("`{}`: {}", cut(keys, QUOTED_CHARS_MAX), self.message);
+        }
         self
     }
 
@@ -166,7 +195,11 @@ impl From<PublishError> for ApiError {
                 format!("split the payload, or raise `{setting}` on every node of the mesh"),
             ),
             PublishError::NotReady(error) => error.into(),
-            PublishError::Refused(_) => ApiError::new(ErrorCode::Refused, message, ""),
+            PublishError::Refused(_) => ApiError::new(
+                ErrorCode::Refused,
+                message,
+                "`/api/v1/status` tells how the node stands, and its log more",
+            ),
             PublishError::Backend(error) => error.into(),
         }
     }
@@ -190,7 +223,7 @@ impl From<LogError> for ApiError {
                 "split the entry, or raise `gossip.message_bytes_max` on every node of the mesh",
             ),
             LogError::Append(AppendError::Reserved(_)) => {
-                ApiError::new(ErrorCode::InvalidChannel, message, "")
+                ApiError::new(ErrorCode::InvalidChannel, message, "for example `news` or `room-1.door`")
             }
             LogError::Append(AppendError::Busy) => again(ErrorCode::Overloaded, "try again in a moment"),
             LogError::Append(AppendError::NotSynchronised | AppendError::Behind) => {
@@ -248,12 +281,59 @@ impl From<Fault> for ApiError {
         };
         let hint = match fault {
             Fault::BadName => {
-                "kinds and relations: 1 to 32 of a-z 0-9 _ -, beginning with a letter; names of entries: 1 to 128 bytes; \
-                 names of fields: 1 to 64"
+                "kinds and relations: 1 to 32 of a-z 0-9 _ -, beginning with a letter; names of entries: \
+                               1 to 128 bytes; names of fields: 1 to 64"
+                    .to_owned()
             }
-            _ => "",
+            Fault::TooLarge => format!(
+                "an operation has at most {OPERATION_BYTES_MAX} bytes, a value in it {VALUE_BYTES_MAX}; put more into a blob, \
+                 and its hash into the registry"
+            ),
+            Fault::TooDeep => format!("at most {VALUE_DEPTH_MAX} lists and maps stand in one another"),
+            Fault::BadNumber => INTEGERS.to_owned(),
+            Fault::TooManyFields => {
+                format!("an entry has at most {FIELDS_MAX} fields; a PATCH with null removes one")
+            }
+            Fault::TooFarAhead => {
+                "try again once the mesh has come near the step of the write before".to_owned()
+            }
+            _ => "`/api/v1/openapi.json` describes what is taken".to_owned(),
         };
         ApiError::new(code, fault.to_string(), hint)
+    }
+}
+
+/// What to do about an integer that is too large.
+const INTEGERS: &str = "integers are from -9223372036854775808 to 9223372036854775807; write more as text, or as a float, such \
+                        as 1e30";
+
+/// What to do about bytes that are written wrongly.
+const BASE64: &str = "use the alphabet A-Z a-z 0-9 + / and pad with =, such as {\"base64\": \"/w==\"}; a map whose only key is \
+                      `base64` means bytes";
+
+impl From<FieldError> for ApiError {
+    fn from(error: FieldError) -> Self {
+        let message = error.to_string();
+        let of = match error {
+            FieldError::Name(_) => Fault::BadName.into(),
+            FieldError::TooMany(_) => Fault::TooManyFields.into(),
+            FieldError::Value { error, .. } => ApiError::from(error),
+        };
+        ApiError { message, ..of }
+    }
+}
+
+impl From<ValueError> for ApiError {
+    fn from(error: ValueError) -> Self {
+        let message = error.to_string();
+        let of = match error {
+            ValueError::Base64(_) => ApiError::new(ErrorCode::BadRequest, "", BASE64),
+            ValueError::Integer(_) => Fault::BadNumber.into(),
+            ValueError::TooLarge { .. } => Fault::TooLarge.into(),
+            ValueError::TooDeep => Fault::TooDeep.into(),
+            ValueError::Other(fault) => fault.into(),
+        };
+        ApiError { message, ..of }
     }
 }
 
@@ -279,7 +359,7 @@ impl From<GetError> for ApiError {
             GetError::Store(BlobError::Disk { .. }) => (ErrorCode::Internal, "the node's log tells more"),
             GetError::Busy => (ErrorCode::Overloaded, "try again in a moment"),
             GetError::NoStore => (ErrorCode::Refused, "start the node with a data directory"),
-            GetError::Stopped => (ErrorCode::Stopping, ""),
+            GetError::Stopped => (ErrorCode::Stopping, "start it again"),
         };
         ApiError::new(code, message, hint)
     }
@@ -339,6 +419,6 @@ impl From<FindError> for ApiError {
             ),
             FindError::Ambiguous { .. } => (ErrorCode::BadRequest, "give more of the id"),
         };
-        ApiError::new(code, error.to_string(), hint)
+        ApiError::new(code, cut(&error.to_string(), MESSAGE_CHARS_MAX), hint)
     }
 }

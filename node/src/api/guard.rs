@@ -42,7 +42,7 @@ pub(super) async fn guard<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let Some(shared) = request.app_data::<web::Data<Shared>>().cloned() else {
-        let error = ApiError::new(ErrorCode::Internal, "the API has no state", "");
+        let error = ApiError::new(ErrorCode::Internal, "the API has no state", "a bug, please report");
         return Ok(request.into_response(error.error_response()));
     };
     // The server below times only the first head of a connection. So that nobody can hold a connection by sending

@@ -211,16 +211,25 @@ const BACKEND: &[ErrorCode] = &[
     ErrorCode::Timeout,
 ];
 
+/// What can go wrong with every request.
+const EVERYWHERE: &[ErrorCode] = &[
+    ErrorCode::BadRequest,
+    ErrorCode::Unauthorized,
+    ErrorCode::ForbiddenHost,
+    ErrorCode::ForbiddenOrigin,
+    ErrorCode::MethodNotAllowed,
+];
+
 fn operation(id: &str, summary: &str, ok: Value, errors: &[ErrorCode]) -> Value {
     let mut responses = Map::new();
     responses.insert("200".to_owned(), ok);
-    let everywhere = [ErrorCode::Unauthorized, ErrorCode::ForbiddenHost, ErrorCode::ForbiddenOrigin];
     let mut by_status = std::collections::BTreeMap::<String, Vec<String>>::new();
-    for code in everywhere.iter().chain(errors) {
-        by_status
-            .entry(status_of(*code).as_str().to_owned())
-            .or_default()
-            .push(format!("`{}`", name_of(*code)));
+    for code in EVERYWHERE.iter().chain(errors) {
+        let names = by_status.entry(status_of(*code).as_str().to_owned()).or_default();
+        let name = format!("`{}`", name_of(*code));
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
     for (status, codes) in by_status {
         let mut response = answer("application/json", &reference("Error"));
@@ -230,10 +239,11 @@ fn operation(id: &str, summary: &str, ok: Value, errors: &[ErrorCode]) -> Value 
     json!({ "operationId": id, "summary": summary, "responses": responses })
 }
 
-/// An operation that needs no token.
+/// An operation that needs no token, and does not look at parameters.
 fn open(mut operation: Value) -> Value {
     operation["security"] = json!([]);
     if let Some(responses) = operation["responses"].as_object_mut() {
+        responses.remove("400");
         responses.remove("401");
     }
     operation
@@ -362,6 +372,9 @@ fn one_of(names: &[&str]) -> Value {
 
 fn nullable(mut schema: Value) -> Value {
     schema["type"] = json!([schema["type"], "null"]);
+    if let Some(names) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        names.push(Value::Null);
+    }
     schema
 }
 
@@ -501,18 +514,11 @@ fn kind() -> Value {
     one_of(&kinds)
 }
 
-/// A kind, or null.
-fn kind_or_null() -> Value {
-    let mut names: Vec<Value> = AnomalyKind::ALL.iter().map(|kind| kind.code().into()).collect();
-    names.push(Value::Null);
-    json!({ "type": ["string", "null"], "enum": names })
-}
-
 fn quarantine() -> Value {
     object(
         &[
             ("peer_id", string()),
-            ("kind", kind_or_null()),
+            ("kind", nullable(kind())),
             ("evidence", nullable(string())),
             ("since", count()),
             ("until", nullable(count())),
@@ -522,7 +528,7 @@ fn quarantine() -> Value {
 }
 
 fn trust_change() -> Value {
-    object(&[("ago_ms", count()), ("trust", number()), ("cause", kind_or_null())], &[])
+    object(&[("ago_ms", count()), ("trust", number()), ("cause", nullable(kind()))], &[])
 }
 
 fn why_peer() -> Value {
@@ -539,7 +545,7 @@ fn why_peer() -> Value {
             ("doubt", number()),
             ("findings", of("Anomaly")),
             ("history", of("TrustChange")),
-            ("quarantine", json!({ "type": ["object", "null"] })),
+            ("quarantine", nullable(quarantine())),
             ("way_back", strings()),
         ],
         &[],

@@ -2,7 +2,7 @@
 
 mod blob;
 pub(super) mod job;
-mod log;
+pub(super) mod log;
 mod observer;
 mod query;
 mod registry;
@@ -19,10 +19,11 @@ use omnimesh_protocol::id::{MessageId, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::query::Query;
 use super::backend::Answer;
-use super::error::ApiError;
+use super::error::{ApiError, MESSAGE_CHARS_MAX, QUOTED_CHARS_MAX, cut, quoted};
 use super::sse::{self, Slot};
-use super::types::{ErrorCode, Health, InviteView, PublishRequest};
+use super::types::{ErrorCode, Health, InviteView, PublishRequest, ValueError, object, unfit_integer};
 use super::{Shared, openapi};
 
 /// The media type of `/metrics`.
@@ -31,13 +32,25 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What a body with a payload looks like.
 const DATA: &str = "{\"data\": \"text\"} or {\"data_base64\": \"…\"}";
 
+/// What to do about a body that does not come.
+const SEND_AT_ONCE: &str = "send as many bytes as `Content-Length` says, without a pause; what is between client and node may be slow";
+
 /// A method on a path.
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
     /// Whether it is answered without the token.
     pub(super) is_open: bool,
+    /// What may follow the `?`.
+    pub(super) parameters: &'static [&'static str],
     handler: Handler,
+}
+
+impl Route {
+    const fn with(mut self, parameters: &'static [&'static str]) -> Self {
+        self.parameters = parameters;
+        self
+    }
 }
 
 type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError>>;
@@ -45,15 +58,15 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<HttpResponse, ApiError
 /// Everything there is. `HEAD` is answered wherever `GET` is.
 #[rustfmt::skip]
 pub(super) const ROUTES: [Route; 60] = [
-    Route { method: Method::GET, path: "/livez", is_open: true, handler: |call| Box::pin(livez(call)) },
-    Route { method: Method::GET, path: "/readyz", is_open: true, handler: |call| Box::pin(readyz(call)) },
-    Route { method: Method::GET, path: "/metrics", is_open: true, handler: |call| Box::pin(metrics(call)) },
+    Route { method: Method::GET, path: "/livez", is_open: true, parameters: &[], handler: |call| Box::pin(livez(call)) },
+    Route { method: Method::GET, path: "/readyz", is_open: true, parameters: &[], handler: |call| Box::pin(readyz(call)) },
+    Route { method: Method::GET, path: "/metrics", is_open: true, parameters: &[], handler: |call| Box::pin(metrics(call)) },
     get("/api/v1/openapi.json", |call| Box::pin(openapi_document(call))),
     get("/api/v1/status", |call| Box::pin(status(call))),
     get("/api/v1/members", |call| Box::pin(members(call))),
     get("/api/v1/peers", |call| Box::pin(peers(call))),
     get("/api/v1/step", |call| Box::pin(step(call))),
-    get("/api/v1/anomalies", |call| Box::pin(observer::anomalies(call))),
+    get("/api/v1/anomalies", |call| Box::pin(observer::anomalies(call))).with(&["kind", "accused", "since", "severity"]),
     get("/api/v1/events", |call| Box::pin(events(call))),
     get("/api/v1/invite", |call| Box::pin(invite(call))),
     get("/api/v1/why/messages/{id}", |call| Box::pin(why_message(call))),
@@ -69,7 +82,7 @@ pub(super) const ROUTES: [Route; 60] = [
     get("/api/v1/channels/{name}/events", |call| Box::pin(subscribe(call))),
     route(Method::POST, "/api/v1/log/entries", |call| Box::pin(log::append(call))),
     route(Method::POST, "/api/v1/log/batches", |call| Box::pin(log::append_batch(call))),
-    get("/api/v1/log/entries", |call| Box::pin(log::entries(call))),
+    get("/api/v1/log/entries", |call| Box::pin(log::entries(call))).with(&["author", "from", "limit"]),
     get("/api/v1/log/events", |call| Box::pin(log::events(call))),
     get("/api/v1/log/heads", |call| Box::pin(log::heads(call))),
     get("/api/v1/log/gaps", |call| Box::pin(log::gaps(call))),
@@ -77,38 +90,38 @@ pub(super) const ROUTES: [Route; 60] = [
     get("/api/v1/log/proofs", |call| Box::pin(log::proofs(call))),
     get("/api/v1/log/backup", |call| Box::pin(log::backup(call))),
     get("/api/v1/blobs", |call| Box::pin(blob::list(call))),
-    route(Method::POST, "/api/v1/blobs", |call| Box::pin(blob::put(call))),
+    route(Method::POST, "/api/v1/blobs", |call| Box::pin(blob::put(call))).with(&["pin"]),
     get("/api/v1/blobs/{hash}", |call| Box::pin(blob::get(call))),
     route(Method::DELETE, "/api/v1/blobs/{hash}", |call| Box::pin(blob::remove(call))),
     route(Method::PUT, "/api/v1/blobs/{hash}/pin", |call| Box::pin(blob::pin(call))),
     route(Method::DELETE, "/api/v1/blobs/{hash}/pin", |call| Box::pin(blob::unpin(call))),
-    get("/api/v1/jobs", |call| Box::pin(job::list(call))),
-    route(Method::POST, "/api/v1/jobs", |call| Box::pin(job::submit(call))),
+    get("/api/v1/jobs", |call| Box::pin(job::list(call))).with(&["prefix", "state", "limit"]),
+    route(Method::POST, "/api/v1/jobs", |call| Box::pin(job::submit(call))).with(&["check"]),
     get("/api/v1/jobs/events", |call| Box::pin(job::all_events(call))),
     get("/api/v1/jobs/{id}", |call| Box::pin(job::show(call))),
-    get("/api/v1/jobs/{id}/tasks", |call| Box::pin(job::tasks(call))),
+    get("/api/v1/jobs/{id}/tasks", |call| Box::pin(job::tasks(call))).with(&["state", "name", "from", "limit"]),
     get("/api/v1/jobs/{id}/graph", |call| Box::pin(job::graph(call))),
-    get("/api/v1/jobs/{id}/log", |call| Box::pin(job::log(call))),
+    get("/api/v1/jobs/{id}/log", |call| Box::pin(job::log(call))).with(&["format"]),
     get("/api/v1/jobs/{id}/events", |call| Box::pin(job::events(call))),
     route(Method::POST, "/api/v1/jobs/{id}/cancel", |call| Box::pin(job::cancel(call))),
     route(Method::POST, "/api/v1/jobs/{id}/retry", |call| Box::pin(job::retry(call))),
-    get("/api/v1/why/jobs/{id}", |call| Box::pin(job::why(call))),
+    get("/api/v1/why/jobs/{id}", |call| Box::pin(job::why(call))).with(&["task"]),
     get("/api/v1/workers", |call| Box::pin(job::workers(call))),
-    get("/api/v1/registry", |call| Box::pin(registry::list(call))),
-    get("/api/v1/registry/search", |call| Box::pin(registry::search(call))),
+    get("/api/v1/registry", |call| Box::pin(registry::list(call))).with(&["kind", "prefix", "where", "after", "limit"]),
+    get("/api/v1/registry/search", |call| Box::pin(registry::search(call))).with(&["q", "kind", "limit"]),
     get("/api/v1/registry/events", |call| Box::pin(registry::events(call))),
     route(Method::POST, "/api/v1/registry/links", |call| Box::pin(registry::link(call))),
-    route(Method::DELETE, "/api/v1/registry/links", |call| Box::pin(registry::unlink(call))),
+    route(Method::DELETE, "/api/v1/registry/links", |call| Box::pin(registry::unlink(call))).with(&["from", "relation", "to", "replicas"]),
     get("/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::get(call))),
     route(Method::PUT, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::put(call))),
     route(Method::PATCH, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::update(call))),
-    route(Method::DELETE, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::delete(call))),
-    get("/api/v1/registry/{kind}/{name}/links", |call| Box::pin(registry::links(call))),
-    get("/api/v1/registry/{kind}/{name}/walk", |call| Box::pin(registry::walk(call))),
+    route(Method::DELETE, "/api/v1/registry/{kind}/{name}", |call| Box::pin(registry::delete(call))).with(&["replicas"]),
+    get("/api/v1/registry/{kind}/{name}/links", |call| Box::pin(registry::links(call))).with(&["relation", "direction"]),
+    get("/api/v1/registry/{kind}/{name}/walk", |call| Box::pin(registry::walk(call))).with(&["relation", "direction", "depth", "limit"]),
 ];
 
 const fn route(method: Method, path: &'static str, handler: Handler) -> Route {
-    Route { method, path, is_open: false, handler }
+    Route { method, path, is_open: false, parameters: &[], handler }
 }
 
 const fn get(path: &'static str, handler: Handler) -> Route {
@@ -124,12 +137,13 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     for (path, routes) in paths {
         let mut resource = web::resource(path);
         let mut allowed = Vec::new();
-        for Route { method, is_open, handler, .. } in routes {
+        for Route { method, is_open, parameters, handler, .. } in routes {
             let methods = if method == Method::GET { vec![method, Method::HEAD] } else { vec![method] };
             for method in methods {
                 resource = resource.route(web::method(method.clone()).to(
                     move |shared: web::Data<Shared>, request: HttpRequest, payload: web::Payload| {
-                        answer(is_open, handler, Call { shared, request, payload })
+                        let call = Call { shared, request, payload, query: Query::default() };
+                        answer(is_open, parameters, handler, call)
                     },
                 ));
                 allowed.push(method);
@@ -155,14 +169,25 @@ pub(super) async fn not_found() -> Result<HttpResponse, ApiError> {
     ))
 }
 
-async fn answer(is_open: bool, handler: Handler, call: Call) -> Result<HttpResponse, ApiError> {
-    if !is_open && !call.shared.carries_token(call.request.headers()) {
+async fn answer(
+    is_open: bool,
+    parameters: &[&str],
+    handler: Handler,
+    mut call: Call,
+) -> Result<HttpResponse, ApiError> {
+    if is_open {
+        // Whoever probes or scrapes may add what it likes.
+        return handler(call).await;
+    }
+    if !call.shared.carries_token(call.request.headers()) {
         return Err(ApiError::new(
             ErrorCode::Unauthorized,
             "the API token is missing or wrong",
             "send `Authorization: Bearer <token>` with the token in the file `api-token` of the node's data directory",
         ));
     }
+    query::check_path(call.request.uri().path())?;
+    call.query = Query::of(call.request.query_string(), parameters)?;
     handler(call).await
 }
 
@@ -171,6 +196,7 @@ struct Call {
     shared: web::Data<Shared>,
     request: HttpRequest,
     payload: web::Payload,
+    query: Query,
 }
 
 impl Call {
@@ -232,11 +258,7 @@ impl Call {
     /// The body, as the JSON document that it must be; `like` shows one.
     async fn document<T: DeserializeOwned>(&mut self, like: &str) -> Result<T, ApiError> {
         check_media_type(self.request.headers())?;
-        let body = self.body().await?;
-        serde_json::from_slice(&body).map_err(|error| {
-            let message = format!("the body is not what is expected: {error}");
-            ApiError::new(ErrorCode::InvalidJson, message, format!("send {like}"))
-        })
+        read_document(&self.body().await?, like)
     }
 
     /// The body, whole, within the limits of size and time.
@@ -246,8 +268,25 @@ impl Call {
         let read = read_body(self.request.headers(), &mut self.payload, bytes_max);
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let message = format!("the body did not arrive within {limit:?}");
-            Err(ApiError::new(ErrorCode::RequestTimeout, message, ""))
+            Err(ApiError::new(ErrorCode::RequestTimeout, message, SEND_AT_ONCE))
         })
+    }
+}
+
+fn read_document<T: DeserializeOwned>(body: &[u8], like: &str) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = object(&mut json).and_then(|document| json.end().map(|()| document));
+    let document = read.map_err(|error| {
+        let said = error.to_string();
+        let message = format!("the body is not what is expected: {}", cut(&said, MESSAGE_CHARS_MAX));
+        ApiError::new(ErrorCode::InvalidJson, message, format!("send {like}"))
+    })?;
+    match std::str::from_utf8(body).ok().and_then(unfit_integer) {
+        None => Ok(document),
+        Some((keys, integer)) => {
+            let integer = cut(integer, QUOTED_CHARS_MAX).into_owned();
+            Err(ApiError::from(ValueError::Integer(integer)).at(&keys))
+        }
     }
 }
 
@@ -271,7 +310,7 @@ async fn read_body(
     let mut body = Vec::new();
     while let Some(part) = payload.next().await {
         let part = part.map_err(|error| {
-            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"), "")
+            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"), SEND_AT_ONCE)
         })?;
         if body.len().saturating_add(part.len()) > bytes_max {
             return Err(too_large());
@@ -344,7 +383,7 @@ async fn why_message(call: Call) -> Result<HttpResponse, ApiError> {
     let id: MessageId = call.part("id").parse().map_err(|error| {
         ApiError::new(
             ErrorCode::BadRequest,
-            format!("the message id is {error}"),
+            format!("the message id {} is {error}", quoted(call.part("id"))),
             "`publish` and `subscribe` print the ids of messages",
         )
     })?;
@@ -363,7 +402,7 @@ async fn why_peer(call: Call) -> Result<HttpResponse, ApiError> {
         Some(why) => Ok(HttpResponse::Ok().json(why)),
         None => Err(ApiError::new(
             ErrorCode::BadRequest,
-            "that is not the id of a peer",
+            format!("{} is not the id of a peer", quoted(call.part("id"))),
             "`members` and `peers` list those that this node knows",
         )),
     }
@@ -375,7 +414,7 @@ async fn quarantines(call: Call) -> Result<HttpResponse, ApiError> {
 
 async fn lift(call: Call) -> Result<HttpResponse, ApiError> {
     let peer: NodeId = call.part("peer").parse().map_err(|error| {
-        let message = format!("the id of the peer is none: {error}");
+        let message = format!("{} is {error}", quoted(call.part("peer")));
         ApiError::new(ErrorCode::BadRequest, message, "`quarantine list` shows who is in quarantine")
     })?;
     match call.wait(call.shared.backend.lift(peer)).await? {

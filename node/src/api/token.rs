@@ -132,7 +132,7 @@ mod tests {
             assert!(matches!(error, DataDirError::Damaged { .. }), "{text:?}: {error}");
         }
         fs::write(&path, [0xff; 40]).unwrap();
-        assert!(matches!(ApiToken::read(&path), Err(DataDirError::Io { .. })));
+        assert!(matches!(ApiToken::read(&path), Err(DataDirError::Damaged { .. })));
     }
 
     #[test]

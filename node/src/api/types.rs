@@ -13,6 +13,7 @@ mod log;
 mod memory;
 mod observer;
 mod registry;
+mod strict;
 mod value;
 
 use std::fmt;
@@ -39,14 +40,17 @@ pub use log::{
 };
 pub use memory::MemoryPart;
 pub use observer::{
-    AckRequest, AlertView, DoubtView, Level, MetricView, Monitor, Probes, StepEventView, WhyStep,
+    ACK_CHARS_MAX, AckRequest, AlertView, DoubtView, Level, MetricView, Monitor, Probes, StepEventView,
+    WhyStep,
 };
 pub use registry::{
-    AsOfView, EntryView, HitView, LinkName, LinkOfEntry, LinkRequest, ReachedView, RegistryChange,
-    RegistryEntry, RegistryEvent, RegistryFound, RegistryLinks, RegistryPage, RegistryWalk,
+    AsOfView, EntryView, FieldError, HitView, LinkName, LinkOfEntry, LinkRequest, ReachedView,
+    RegistryChange, RegistryEntry, RegistryEvent, RegistryFound, RegistryLinks, RegistryPage, RegistryWalk,
     RegistryWriteRequest, RegistryWritten, VersionView, WriteView,
 };
-pub use value::{from_json, to_json};
+pub(in crate::api) use strict::object;
+pub use value::{ValueError, from_json, read_value, to_json};
+pub(in crate::api) use value::{encode, unfit_integer};
 
 /// What a node is and where it stands: `GET /api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -629,7 +633,7 @@ fn payload_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Payload, D
         data: Option<String>,
         data_base64: Option<String>,
     }
-    let Strict { data, data_base64 } = Strict::deserialize(deserializer)?;
+    let Strict { data, data_base64 } = object(deserializer)?;
     PayloadWire { data, data_base64 }.decode().map_err(serde::de::Error::custom)
 }
 

@@ -179,7 +179,7 @@ pub struct Output {
     pub bytes: Vec<u8>,
     /// How long it took, on this thread.
     pub wall: Duration,
-    /// What it took of the CPU limit, as far as that is known.
+    /// Its processor time: of a program as the system tells it, of a built-in operation as long as it took.
     pub cpu: Duration,
 }
 

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use omnimesh_protocol::author::RESERVE_BLOCK;
 use omnimesh_protocol::config::{Config, InvalidConfig, Part};
 use omnimesh_protocol::gossip::Config as RouterConfig;
 use omnimesh_protocol::{Identity, Mesh, Seq};
@@ -19,7 +20,7 @@ use crate::api::token::ApiToken;
 use crate::api::{self, ApiMetrics, ServeError, Timeouts};
 use crate::audit::{AuditLog, Retention};
 use crate::backend::NodeBackend;
-use crate::clock::{Epoch, SharedClock};
+use crate::clock::{Epoch, SharedClock, wall_ns};
 use crate::data_dir::{API_ADDRESS_FILE, API_TOKEN_FILE, DataDirError, write_atomic};
 use crate::memory::Memory;
 use crate::metrics::Latest;
@@ -45,7 +46,7 @@ pub struct NodeOptions {
     pub mesh: Mesh,
     /// True if the identity was made just now. Any other may have written entries that this data directory does not
     /// hold, because it is a copy or was restored: the node then asks its peers for the end of its own log before it
-    /// writes.
+    /// writes, and numbers its messages from the wall clock on.
     pub is_new: bool,
 }
 
@@ -228,7 +229,7 @@ impl Kept {
         let (log, opened) =
             LogStore::open_within(dir, options.mesh.id(), bytes_max, memory.part(Part::Store).limit())?;
         Ok(Kept {
-            seq: store.seq_reserved()?,
+            seq: store.seq_reserved()?.max(if options.is_new { Seq(1) } else { seq_by_clock(wall_ns()) }),
             mark: store.step_mark()?,
             offset: store.clock_offset()?,
             book: store.address_book()?.unwrap_or_default(),
@@ -243,6 +244,13 @@ impl Kept {
             blobs: Some(Arc::new(BlobStore::open(dir, options.config.compute.blob_bytes)?)),
         })
     }
+}
+
+/// A sequence number above all that a key can have used before, whatever became of what was kept on disk: what was restored, or
+/// copied, knows only those it had reserved by then. As many numbers for each second as are reserved at once; a node that
+/// used more than that on average, or whose clock was put back, has only what it kept.
+fn seq_by_clock(wall_ns: u64) -> Seq {
+    Seq((wall_ns / 1_000_000_000).saturating_mul(RESERVE_BLOCK))
 }
 
 /// The settings of the network, with the streams of what this node keeps.

@@ -81,6 +81,19 @@ impl Operation {
     /// [`Fault::TooLarge`], [`Fault::TooManyFields`], or [`Fault::Malformed`] for a time-to-live of zero, a null in a
     /// put, or an update of nothing.
     pub fn encode(&self) -> Result<Vec<u8>, Fault> {
+        let bytes = self.write()?.bytes;
+        if bytes.len() > OPERATION_BYTES_MAX { Err(Fault::TooLarge) } else { Ok(bytes) }
+    }
+
+    /// How many bytes [`Operation::encode`] gives, or would give if it were not too many.
+    ///
+    /// # Errors
+    /// As [`Operation::encode`], but for [`Fault::TooLarge`].
+    pub fn bytes(&self) -> Result<usize, Fault> {
+        Ok(self.write()?.bytes.len())
+    }
+
+    fn write(&self) -> Result<Writer, Fault> {
         let mut writer = Writer::default();
         match &self.action {
             Action::Put { key, ttl, fields } => self.write_fields(&mut writer, PUT, key, *ttl, fields)?,
@@ -95,10 +108,7 @@ impl Operation {
             Action::Link(link) => self.write_link(&mut writer, LINK, link),
             Action::Unlink(link) => self.write_link(&mut writer, UNLINK, link),
         }
-        if writer.bytes.len() > OPERATION_BYTES_MAX {
-            return Err(Fault::TooLarge);
-        }
-        Ok(writer.bytes)
+        Ok(writer)
     }
 
     fn write_fields(

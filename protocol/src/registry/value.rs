@@ -49,6 +49,16 @@ impl Value {
         Ok(Encoded::new(&writer.bytes))
     }
 
+    /// How many bytes [`Value::encode`] gives, or would give if they were not too many.
+    ///
+    /// # Errors
+    /// As [`Value::encode`], but for [`Fault::TooLarge`].
+    pub fn bytes(&self) -> Result<usize, Fault> {
+        let mut writer = Writer::default();
+        self.write(&mut writer, VALUE_DEPTH_MAX)?;
+        Ok(writer.bytes.len())
+    }
+
     fn write(&self, writer: &mut Writer, depth_left: usize) -> Result<(), Fault> {
         match self {
             Value::Null => writer.null(),
@@ -274,6 +284,7 @@ mod tests {
             VALUE_BYTES_MAX
         );
         assert_eq!(bytes(VALUE_BYTES_MAX - 2), Err(Fault::TooLarge));
+        assert_eq!(Value::Bytes(vec![0; VALUE_BYTES_MAX]).bytes(), Ok(VALUE_BYTES_MAX + 3));
         for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(Value::Float(number).encode(), Err(Fault::BadNumber));
         }

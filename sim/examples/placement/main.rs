@@ -36,6 +36,9 @@ struct Cli {
     /// Rounds: runs of each row.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
+    /// How much tasks differ: the standard deviation of the logarithm of their time, which is normal; 0: all take as long.
+    #[arg(long, default_value_t = 0.2, value_parser = sigma)]
+    sigma: f64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
@@ -53,6 +56,11 @@ struct Cli {
 fn strategy(text: &str) -> Result<Strategy, String> {
     let found = Strategy::ALL.into_iter().find(|strategy| strategy.code() == text);
     found.ok_or_else(|| format!("use one of: {}", Strategy::ALL.map(Strategy::code).join(", ")))
+}
+
+fn sigma(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (0.0..=2.0).contains(value));
+    value.ok_or_else(|| "use a number from 0 to 2".to_owned())
 }
 
 /// What is wrong with the mesh of a table.
@@ -177,7 +185,7 @@ fn scenario(cli: &Cli, condition: &Condition, strategy: Strategy, seed: u64) -> 
     (scenario.seed, scenario.network.nodes) = (seed, cli.workers);
     if let Some(compute) = &mut scenario.compute {
         (compute.strategy, compute.tasks) = (strategy, cli.tasks.div_ceil(JOBS));
-        compute.jobs = JOBS;
+        (compute.jobs, compute.service_sigma) = (JOBS, cli.sigma);
         compute.submitters = compute.submitters.min(cli.workers / 4).max(1);
         compute.ledgers = compute.ledgers.map(|ledgers| ledgers.min(cli.workers));
     }
@@ -213,10 +221,10 @@ fn head(cli: &Cli, done: u64) -> String {
         "# How long jobs take with each strategy of placement\n\
          \n\
          <!-- Written by: cargo run --release -p omnimesh-sim --example placement -- --workers {workers} --tasks {tasks} \
-         --seeds {done} --first-seed {first} --strategies {strategies} --conditions {conditions} -->\n\
+         --sigma {sigma} --seeds {done} --first-seed {first} --strategies {strategies} --conditions {conditions} -->\n\
          \n\
          {workers} workers with two slots do {JOBS} jobs of {each} tasks, maps and a reduce, each task by three workers; a task takes \
-         four seconds on average (log-normal, σ = 0.5). Each row is of {seeds}. In virtual time, with the driver and the worker of \
+         four seconds on average (log-normal, σ = {sigma}). Each row is of {seeds}. In virtual time, with the driver and the worker of \
          the node; [simulator.md](simulator.md) says what is modelled.\n\
          \n\
          The *ratio* is the time from the first submission to the end of the last job, divided by what no schedule beats: the work \
@@ -227,6 +235,7 @@ fn head(cli: &Cli, done: u64) -> String {
          runs each task was committed once, no wrong result was accepted, every job ended, and what was to go wrong did.\n",
         workers = cli.workers,
         tasks = cli.tasks,
+        sigma = cli.sigma,
         first = cli.first_seed,
         strategies = strategies.join(","),
         conditions = cli.conditions.join(","),

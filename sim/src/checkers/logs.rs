@@ -274,8 +274,9 @@ pub(super) fn only_written(outcome: &Outcome) -> Verdict {
     }
     // How often each was asked to write what: two deletions of one thing read alike.
     let mut asked: BTreeMap<(u32, u64), u32> = BTreeMap::new();
-    for append in &facts.appends {
-        *asked.entry((append.author, append.data)).or_default() += 1;
+    let appends = facts.appends.iter().map(|append| (append.author, append.data));
+    for entry in appends.chain(facts.operations.iter().copied()) {
+        *asked.entry(entry).or_default() += 1;
     }
     let mut seen = 0_u64;
     for log in facts.logs.iter().filter(|log| outcome.adversary_nodes.binary_search(&log.author).is_err()) {

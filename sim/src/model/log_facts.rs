@@ -86,6 +86,7 @@ fn take_appends(shards: &mut [Shard], facts: &mut LogFacts) {
     let mut answers = BTreeMap::new();
     for shard in shards {
         asked.append(&mut shard.sink.record.asked);
+        facts.operations.append(&mut shard.sink.record.operations);
         for answered in std::mem::take(&mut shard.sink.record.answered) {
             let answer = match answered.result {
                 Ok(appended) => Answer::Acknowledged {

@@ -69,6 +69,8 @@ pub(super) struct Record {
     /// What happened in the span that is watched.
     pub(crate) happenings: Vec<Happening>,
     pub(super) asked: Vec<Asked>,
+    /// Entries that drivers of jobs had nodes append: the node, and the hash of what it says.
+    pub(super) operations: Vec<(u32, u64)>,
     pub(super) answered: Vec<Answered>,
     pub(crate) served_unwritten: Offences,
     /// Adversaries that told two records for one place.

@@ -11,6 +11,8 @@ use super::Offence;
 pub struct LogFacts {
     /// What honest nodes were asked to append, in order of time.
     pub appends: Vec<Append>,
+    /// What their drivers of jobs had them append besides: who, and the entry's content as in [`Append::data`].
+    pub operations: Vec<(u32, u64)>,
     /// Distinct contents of logs: nodes with the same log of an author name the same one.
     pub logs: Vec<AuthorLog>,
     /// Checkpoints that honest nodes have sealed, by step.

@@ -99,8 +99,8 @@ pub struct Disk {
     pub slow_share: f64,
     /// On which everything takes so many times as long.
     pub slow_factor: f64,
-    /// In this time a node reads all that it has stored once and compares it with what was written, as
-    /// `omnimesh log verify` does; zero: never, and damage is found at a start or when somebody asks for the record.
+    /// In this time a node reads all that it has stored once and compares it with what was written;
+    /// zero: never, and damage is found at a start or when somebody asks for the record.
     pub verify: Duration,
 }
 

@@ -171,5 +171,7 @@ fn what_nobody_knows() {
     node.wait_ready();
     node.run(&["why", "message", &"ab".repeat(20)]).expect(6, &["knows nothing of that message"]);
     node.run(&["why", "message", "abc"]).expect(2, &["40 hexadecimal digits"]);
-    node.run(&["why", "peer", "12D3KooWabc"]).expect(6, &["knows no peer"]);
+    let stranger = "12D3KooWPr3ExxPYYPG3jKD39h7CPCABgnfNC97dvNdNYcCJ9Dww";
+    node.run(&["why", "peer", stranger]).expect(6, &["knows no peer"]);
+    node.run(&["why", "peer", "12D3KooWabc"]).expect(2, &["is not the id of a peer", "omnimesh peers"]);
 }

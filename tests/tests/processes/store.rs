@@ -329,6 +329,7 @@ fn an_old_copy_of_a_node_contradicts_nobody() {
     let mut nodes = mesh(&lab, 2);
     let mut original = nodes.pop().unwrap();
     let keeper = nodes.pop().unwrap();
+    let subscriber = keeper.subscribe("news");
     let texts = |what: &str| -> Vec<String> { (0..5).map(|number| format!("{what} {number}")).collect() };
     wait_for("entries", SOON, || original.client().append(&texts("old"), 1).map(drop));
     original.signal("TERM");
@@ -341,6 +342,7 @@ fn an_old_copy_of_a_node_contradicts_nobody() {
         let (taken, refused) = original.client().append(&texts("new"), 1)?;
         check(taken.len() == 5, || format!("{refused:?}"))
     });
+    publish(&original, "new");
     wait_for("the keeper to have them", SOON, || {
         check(keeper.view("log/status")?["entries"] == 10, || "not yet".to_owned())
     });
@@ -350,6 +352,17 @@ fn an_old_copy_of_a_node_contradicts_nobody() {
     assert_eq!(copy.peer_id(), original.peer_id());
     let appended = wait_for("the copy to go on", SOON, || copy.try_json(&["log", "append", "after"]));
     assert_eq!(appended["seq"], 11);
+    publish(&copy, "after");
+    subscriber.wait_for("after 4");
     wait_for("equal logs", SOON, || equal(&[keeper.client(), copy.client()]));
     assert_eq!(keeper.json(&["log", "proofs"]), json!([]));
+    assert_eq!(keeper.json(&["quarantine", "list"]), json!([]));
+}
+
+/// Some messages, each with a number of its own.
+fn publish(node: &Node<'_>, what: &str) {
+    for number in 0..5 {
+        let text = format!("{what} {number}");
+        wait_for("somebody to get a message", SOON, || node.try_json(&["publish", "news", &text]));
+    }
 }

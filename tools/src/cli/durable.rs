@@ -50,7 +50,7 @@ pub(crate) struct ReadArgs {
     /// At most so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
-    /// Only entries of this category: log, registry
+    /// Only entries of this category: log for what is appended, registry and job for what those commands write
     #[arg(long, value_name = "NAME")]
     pub(crate) category: Option<String>,
     /// Go on with entries as they arrive

@@ -7,7 +7,7 @@ use super::inspect::typed;
 use crate::cli::{AlertsCommand, Globals};
 use crate::client::Client;
 use crate::error::CliError;
-use crate::output::{self, Format};
+use crate::output::{self, Format, printable};
 
 pub(super) fn run(globals: &Globals, what: &AlertsCommand) -> Result<(), CliError> {
     let client = Client::new(globals)?;
@@ -24,8 +24,14 @@ pub(super) fn run(globals: &Globals, what: &AlertsCommand) -> Result<(), CliErro
         AlertsCommand::Ack { id, by } => {
             let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
             let by = by.clone().or_else(user).unwrap_or_else(|| "an operator".to_owned());
-            let value: Value = client.post(&format!("/api/v1/alerts/{id}/ack"), &AckRequest { by })?;
+            let value: Value =
+                client.post(&format!("/api/v1/alerts/{id}/ack"), &AckRequest { by: by.clone() })?;
             let alert: AlertView = typed(&value)?;
+            if let Some(first) = alert.acknowledged_by.as_ref().filter(|first| **first != by) {
+                output::tell(&printable(&format!(
+                    "{first:?} takes care of alert {id} already, and {by:?} was not noted"
+                )));
+            }
             output::record(globals.output, &value, || HEADS.into_iter().zip(row(&alert)).collect())
         }
     }

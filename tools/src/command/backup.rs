@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cli::{BackupArgs, Globals, RestoreArgs};
 use crate::client::Client;
 use crate::error::{CliError, Code};
+use crate::files;
 use crate::output;
 use crate::settings::{self, Flags};
 
@@ -51,9 +52,7 @@ fn exists(to: &Path) -> CliError {
 }
 
 fn copy(client: &Client, part: &Path, to: &Path) -> Result<u64, CliError> {
-    let failed = |error: std::io::Error| {
-        CliError::new(Code::Failed, format!("cannot write {}: {error}", part.display()))
-    };
+    let failed = |error: std::io::Error| files::cannot_write(part, &error);
     let mut open = OpenOptions::new();
     let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(part).map_err(failed)?;
     let bytes = client.download("/api/v1/log/backup", &mut file)?;
@@ -75,7 +74,7 @@ pub(super) fn restore(globals: &Globals, args: &RestoreArgs) -> Result<(), CliEr
     let config = settings::load(globals, &Flags::new(globals))?.config;
     if let Some(pid) = data_dir::holder(&dir) {
         let message = format!("a node runs in the data directory {} (pid {pid})", dir.display());
-        return Err(CliError::new(Code::Refused, message).hint("stop it first, or name another --data-dir"));
+        return Err(CliError::new(Code::Failed, message).hint("stop it first, or name another --data-dir"));
     }
     if !args.file.is_file() {
         let message = format!("there is no file {}", args.file.display());

@@ -11,7 +11,7 @@ use super::inspect::{passed_on, typed};
 use crate::cli::{BlobCommand, GetArgs, Globals};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
-use crate::output;
+use crate::{files, output};
 
 pub(super) fn run(globals: &Globals, what: &BlobCommand) -> Result<(), CliError> {
     match what {
@@ -61,10 +61,7 @@ fn put(globals: &Globals, file: &Path, pin: bool) -> Result<(), CliError> {
     let value: Value = if file == Path::new("-") {
         client.upload(&path, io::stdin().lock())?
     } else {
-        let failed = |error: io::Error| {
-            let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-            CliError::new(code, format!("cannot read {}: {error}", file.display())).hint("check the path")
-        };
+        let failed = |error: io::Error| files::cannot_read(&file.display().to_string(), &error);
         let open = File::open(file).map_err(failed)?;
         if open.metadata().map_err(failed)?.is_dir() {
             return Err(CliError::new(Code::Usage, format!("{} is a directory", file.display()))
@@ -102,8 +99,7 @@ fn get(globals: &Globals, args: &GetArgs) -> Result<(), CliError> {
 }
 
 fn copy(client: &Client, hash: &str, part: &Path, to: &Path) -> Result<u64, CliError> {
-    let failed =
-        |error: io::Error| CliError::new(Code::Failed, format!("cannot write {}: {error}", to.display()));
+    let failed = |error: io::Error| files::cannot_write(to, &error);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(part).map_err(failed)?;
     let size = client.download(&path(hash), &mut file)?;
     file.sync_all().and_then(|()| fs::rename(part, to)).map_err(failed)?;

@@ -8,10 +8,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use omnimesh_node::api::types::Status;
+use omnimesh_node::audit::AUDIT_FILE;
 use omnimesh_node::data_dir::{self, API_ADDRESS_FILE};
+use omnimesh_node::store::{STORE_FILE, Store, StoreError};
 use omnimesh_protocol::config::Config;
+use omnimesh_protocol::observer::audit::{self, Damage, ENTRY_BYTES_MAX, Wrong};
 use serde::Serialize;
 
+use super::audit::read as audit_bytes;
+use super::start::store_unusable;
 use crate::cli::Globals;
 use crate::client::Client;
 use crate::error::{CliError, Code};
@@ -74,6 +79,8 @@ pub(super) fn run(globals: &Globals) -> Result<(), CliError> {
     checks.push(directory(&dir));
     checks.push(identity(&dir));
     checks.push(mesh(&dir));
+    checks.push(store(&dir, holder.as_deref()));
+    checks.push(audit_log(&dir));
     match &holder {
         Some(pid) => checks.push(Check::ok("ports", format!("not tried: a node runs here (pid {pid})"))),
         None => ports(&config, &mut checks),
@@ -98,7 +105,8 @@ fn report(globals: &Globals, checks: &[Check]) -> Result<(), CliError> {
     })?;
     match checks.iter().filter(|check| check.verdict == Verdict::Fail).count() {
         0 => Ok(()),
-        n => Err(CliError::new(Code::Failed, format!("{n} of {} checks failed", checks.len()))),
+        n => Err(CliError::new(Code::Failed, format!("{n} of {} checks failed", checks.len()))
+            .hint("each of them names its remedy")),
     }
 }
 
@@ -147,6 +155,79 @@ fn mesh(dir: &Path) -> Check {
         Ok(Some(stored)) => Check::ok("mesh", format!("{} (id {})", stored.mesh.name(), stored.mesh.id())),
         Ok(None) => Check::ok("mesh", "will be founded or joined at the first start"),
         Err(error) => Check::fail("mesh", error.into()),
+    }
+}
+
+/// Whether the node's store can be opened as `start` opens it. That writes, so a copy is opened.
+fn store(dir: &Path, holder: Option<&str>) -> Check {
+    let name = "store";
+    let path = dir.join(STORE_FILE);
+    if !path.exists() {
+        return Check::ok(name, "will be made at the first start");
+    }
+    if let Some(pid) = holder {
+        return Check::ok(name, format!("not tried: a node runs here (pid {pid})"));
+    }
+    let scratch = dir.join(".doctor-store");
+    let _ = fs::remove_dir_all(&scratch);
+    let tried = fs::create_dir(&scratch)
+        .and_then(|()| fs::copy(&path, scratch.join(STORE_FILE)))
+        .map(|_| Store::open(&scratch).map(drop));
+    let _ = fs::remove_dir_all(&scratch);
+    match tried {
+        Ok(Ok(())) => Check::ok(name, path.display().to_string()),
+        Ok(Err(error)) => Check::fail(name, store_unusable(&of_original(error, &path))),
+        Err(error) => {
+            let error = CliError::new(Code::Failed, format!("cannot copy {}: {error}", path.display()));
+            Check::fail(name, error.hint("give its owner the right to read it, and make room on the disk"))
+        }
+    }
+}
+
+/// What is wrong with a copy is wrong with what it was made of.
+fn of_original(error: StoreError, original: &Path) -> StoreError {
+    let path = original.display().to_string();
+    match error {
+        StoreError::Open { reason, .. } => StoreError::Open { path, reason },
+        StoreError::Damaged { reason, .. } => StoreError::Damaged { path, reason },
+        error @ StoreError::Access { .. } => error,
+    }
+}
+
+/// Whether the audit log is what the node wrote. A node starts with a damaged one, too, and sets it aside.
+fn audit_log(dir: &Path) -> Check {
+    let name = "audit log";
+    let path = dir.join(AUDIT_FILE);
+    let Ok(Some(identity)) = data_dir::read_identity(dir) else {
+        return Check::ok(name, "not checked: there is no identity to check it with");
+    };
+    if !path.exists() {
+        return Check::ok(name, "will be begun at the first start");
+    }
+    let bytes = match audit_bytes(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Check::fail(name, error),
+    };
+    match audit::verify(&bytes, &identity.id(), |_| {}) {
+        Ok(summary) => Check::ok(name, format!("{} entries, as the node wrote them", summary.entries)),
+        // Also of a node that runs, and is writing it.
+        Err(Damage { index, from, what: Wrong::CutOff, .. })
+            if bytes.len().saturating_sub(from) < ENTRY_BYTES_MAX =>
+        {
+            Check::warn(
+                name,
+                format!("{}: entry {index} is cut off at byte {from}, as by a crash", path.display()),
+                "a node takes it away when it starts, and says so in the next entry",
+            )
+        }
+        Err(damage) => Check::warn(
+            name,
+            format!("{} is not what the node wrote: {damage}", path.display()),
+            format!(
+                "find out who changed it; the node sets it aside as {AUDIT_FILE}.damaged-<time> when it starts, and begins another; \
+                 `omnimesh audit show` prints the entries before the damage"
+            ),
+        ),
     }
 }
 

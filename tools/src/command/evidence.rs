@@ -1,7 +1,5 @@
 //! `evidence`: what proves something to anybody, without a node.
 
-use std::fs;
-use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 
@@ -18,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{EvidenceCommand, Globals};
 use crate::error::{CliError, Code};
+use crate::files;
 use crate::output;
 use crate::settings::{self, Flags};
 
@@ -137,16 +136,10 @@ fn show_result(globals: &Globals, evidence: &statement::Evidence) -> Result<(), 
 }
 
 fn read(file: &Path) -> Result<Bytes, CliError> {
-    let failed = |error: io::Error| {
-        let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-        CliError::new(code, format!("cannot read {}: {error}", file.display()))
-    };
+    // In hex it is twice as long.
     let bytes_max = 2 * proof_bytes_max(MESSAGE_BYTES_MAX) as u64;
-    if fs::metadata(file).map_err(failed)?.len() > bytes_max {
-        let message = format!("{} proves nothing: it is longer than any proof", file.display());
-        return Err(CliError::new(Code::Failed, message));
-    }
-    let bytes = fs::read(file).map_err(failed)?;
+    let remedy = "no proof is so long: name a file that `omnimesh log proofs --out DIR` wrote";
+    let bytes = files::bytes(file, bytes_max, remedy)?;
     // As `/api/v1/log/proofs` has it.
     let is_text =
         !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace());

@@ -11,6 +11,7 @@ use omnimesh_node::api::types::{
     InviteView, Member, MemberState, MemoryPart, Outcome, Peer, Standing, Status, StepView, WhyMessage,
     WhyRecord, WhyStep,
 };
+use omnimesh_protocol::{NodeId, Step};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ pub(super) fn status(globals: &Globals, args: &StatusArgs) -> Result<(), CliErro
     let value = if args.wait { wait_ready(globals)? } else { read_status(globals)? };
     let status: Status = typed(&value)?;
     output::record(globals.output, &value, || {
-        let ready = match (status.ready, status.not_ready_reason) {
+        let ready = match (status.ready, &status.not_ready_reason) {
             (true, _) => "yes".to_owned(),
             (false, Some(reason)) => format!("no: {reason}"),
             (false, None) => "no".to_owned(),
@@ -53,10 +54,7 @@ pub(super) fn status(globals: &Globals, args: &StatusArgs) -> Result<(), CliErro
             ("peer id", status.peer_id.to_string()),
             ("mesh", format!("{} (id {})", status.mesh_name, status.mesh_id)),
             ("ready", ready),
-            (
-                "step",
-                format!("{} (phase {}, {} ms each)", status.step, status.phase, status.step_interval_ms),
-            ),
+            ("step", step_of(&status)),
             ("members", status.members.to_string()),
             ("peers", status.peers.to_string()),
             ("verified delivery", status.verified_delivery),
@@ -71,6 +69,14 @@ pub(super) fn status(globals: &Globals, args: &StatusArgs) -> Result<(), CliErro
             ("version", status.version),
         ]
     })
+}
+
+/// The step, if the node has one: before it has heard of the mesh's, it counts none.
+fn step_of(status: &Status) -> String {
+    if !status.ready && status.step == Step(0) {
+        return "-".to_owned();
+    }
+    format!("{} (phase {}, {} ms each)", status.step, status.phase, status.step_interval_ms)
 }
 
 /// What is held of the budget, and what was shed for want of room.
@@ -141,11 +147,14 @@ pub(super) fn peers(globals: &Globals) -> Result<(), CliError> {
 pub(super) fn step(globals: &Globals) -> Result<(), CliError> {
     let value: Value = Client::new(globals)?.get("/api/v1/step")?;
     let view: StepView = typed(&value)?;
+    // A clock that nobody has told anything stands at the beginning; one that runs does not stay there for a millisecond.
+    let has_time = view.step > Step(0) || view.mesh_time_ms > 0;
+    let if_any = |text: String| if has_time { text } else { "-".to_owned() };
     output::record(globals.output, &value, || {
         vec![
-            ("step", view.step.to_string()),
-            ("phase", view.phase.to_string()),
-            ("mesh time", format!("{} ms", view.mesh_time_ms)),
+            ("step", if_any(view.step.to_string())),
+            ("phase", if_any(view.phase.to_string())),
+            ("mesh time", if_any(format!("{} ms", view.mesh_time_ms))),
             ("offset", millis(Some(view.offset_ms))),
             ("skew", millis(Some(view.skew_ms))),
             ("samples", view.samples.to_string()),
@@ -295,12 +304,16 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
         let items: Vec<Value> = client.get(path)?;
         Ok(items.into_iter().filter(|item| item[field] == id).collect())
     };
-    // Who is no peer id is not known by any list either.
+    // Not every peer is a node of ours with an id of that sort, so that the lists are asked first.
     let known = with("/api/v1/members", "peer_id")?.pop();
     let connection = with("/api/v1/peers", "peer_id")?.pop();
     let anomalies = with("/api/v1/anomalies", "accused")?;
     let is_quarantined = !with("/api/v1/quarantine", "peer_id")?.is_empty();
     if known.is_none() && connection.is_none() && anomalies.is_empty() && !is_quarantined {
+        if let Err(error) = id.parse::<NodeId>() {
+            return Err(CliError::new(Code::Usage, format!("{id:?} is not the id of a peer: {error}"))
+                .hint("`omnimesh members` and `omnimesh peers` list those that this node knows"));
+        }
         return Err(CliError::new(Code::NotFound, format!("this node knows no peer {id:?}"))
             .hint("`omnimesh members` and `omnimesh peers` list those it knows"));
     }
@@ -314,38 +327,7 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
     if globals.output.is_json() {
         return output::record(globals.output, &why, Vec::new);
     }
-    output::record(Format::Table, &why, || {
-        let member = why.member.as_ref().map_or_else(
-            || "not a known member".to_owned(),
-            |member| {
-                format!("{}, last seen {} ms ago", output::cell(member.get("state")), member["last_seen_ms"])
-            },
-        );
-        let connection = why.connection.as_ref().map_or_else(
-            || "none".to_owned(),
-            |peer| {
-                let score = peer["score"].as_f64().unwrap_or_default();
-                format!("{}, score {score:.2}", output::cell(peer.get("direction")))
-            },
-        );
-        vec![
-            ("peer", why.peer_id.clone()),
-            ("member", member),
-            ("connection", connection),
-            ("standing", why.why.standing.clone()),
-            ("trust", format!("{:.2} (a stranger has 0.50)", why.why.trust)),
-            (
-                "made of",
-                format!(
-                    "good {:.2}, suspicion {:.2}, fault {:.2}",
-                    why.why.good, why.why.suspicion, why.why.fault
-                ),
-            ),
-            ("gossip is told", format!("{:.2}", why.why.score)),
-            ("own doubt", format!("{:.2}", why.why.doubt)),
-            ("anomalies", why.anomalies.len().to_string()),
-        ]
-    })?;
+    output::record(Format::Table, &why, || in_brief(&why))?;
     for way in &why.why.way_back {
         output::text(&format!("way back: {way}"))?;
     }
@@ -358,16 +340,44 @@ fn why_peer(globals: &Globals, client: &Client, id: &str) -> Result<(), CliError
         return Ok(());
     }
     output::text("")?;
-    output::list(
-        Format::Table,
-        &why.anomalies,
-        &["step", "kind", "severity", "reporter", "detail"],
-        |anomaly| {
-            ["step", "kind", "severity", "reporter", "detail"]
-                .map(|field| output::cell(anomaly.get(field)))
-                .to_vec()
+    let columns = ["step", "kind", "severity", "reporter", "detail"];
+    output::list(Format::Table, &why.anomalies, &columns, |anomaly| {
+        columns.map(|field| output::cell(anomaly.get(field))).to_vec()
+    })
+}
+
+/// What is known of a peer, a line each.
+fn in_brief(why: &WhyPeer) -> Vec<(&'static str, String)> {
+    let member = why.member.as_ref().map_or_else(
+        || "not a known member".to_owned(),
+        |member| {
+            format!("{}, last seen {} ms ago", output::cell(member.get("state")), member["last_seen_ms"])
         },
-    )
+    );
+    let connection = why.connection.as_ref().map_or_else(
+        || "none".to_owned(),
+        |peer| {
+            let score = peer["score"].as_f64().unwrap_or_default();
+            format!("{}, score {score:.2}", output::cell(peer.get("direction")))
+        },
+    );
+    vec![
+        ("peer", why.peer_id.clone()),
+        ("member", member),
+        ("connection", connection),
+        ("standing", why.why.standing.clone()),
+        ("trust", format!("{:.2} (a stranger has 0.50)", why.why.trust)),
+        (
+            "made of",
+            format!(
+                "good {:.2}, suspicion {:.2}, fault {:.2}",
+                why.why.good, why.why.suspicion, why.why.fault
+            ),
+        ),
+        ("gossip is told", format!("{:.2}", why.why.score)),
+        ("own doubt", format!("{:.2}", why.why.doubt)),
+        ("anomalies", why.anomalies.len().to_string()),
+    ]
 }
 
 /// Prints a list of the node: as it is, or as a table.

@@ -1,9 +1,9 @@
 //! `log`: durable messages.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fs;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -19,10 +19,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::inspect::{passed_on, typed};
-use super::message::read_stdin;
+use super::message::{STDIN_BYTES_MAX, read_stdin};
 use crate::cli::{AppendArgs, Globals, LogCommand, ReadArgs};
-use crate::client::{Client, EventStream, exit_of_code, segment};
+use crate::client::{Client, EventStream, as_commands, exit_of_code, segment};
 use crate::error::{CliError, Code};
+use crate::files;
 use crate::output::{self, Format, printable};
 
 /// Entries of one request to read.
@@ -31,8 +32,12 @@ const PAGE: u64 = 500;
 const BATCH: usize = 512;
 /// Bytes of JSON of one request to append, beyond the first entry: below the node's `api.body_bytes_max`.
 const BATCH_BYTES: usize = 96 << 10;
+/// Of the categories that there are, so many are named.
+const CATEGORIES_NAMED: usize = 8;
 /// Lines that wait to be sent.
 const LINES_WAITING: usize = 2048;
+/// Longest line that is an entry: as much as can be published at once.
+const ENTRY_BYTES_MAX: u64 = STDIN_BYTES_MAX;
 
 pub(super) fn run(globals: &Globals, what: &LogCommand) -> Result<(), CliError> {
     match what {
@@ -116,7 +121,7 @@ fn append_lines(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
     let (mut done, mut fewest) = (0_u64, usize::MAX);
     let mut held = None;
     loop {
-        let (batch, rest) = next_batch(held.take(), &lines)?;
+        let (batch, rest) = next_batch(held.take(), &lines).map_err(|error| partly(error, done))?;
         held = rest;
         if batch.is_empty() {
             break;
@@ -132,7 +137,8 @@ fn append_lines(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
                     acknowledge(globals.output, &value, &appended)?;
                 }
                 BatchResult::Failed { error } => {
-                    let failed = CliError::new(exit_of_code(error.code), error.message).hint(error.hint);
+                    let hint = as_commands(&error.hint);
+                    let failed = CliError::new(exit_of_code(error.code), error.message).hint(hint);
                     return Err(partly(failed, done));
                 }
             }
@@ -156,11 +162,13 @@ fn partly(error: CliError, done: u64) -> CliError {
     CliError { code: Code::PartlyDone, message, hint: error.hint }
 }
 
-fn read_lines() -> Receiver<io::Result<Vec<u8>>> {
+fn read_lines() -> Receiver<Line> {
     let (sender, receiver) = sync_channel(LINES_WAITING);
     thread::spawn(move || {
-        for line in io::stdin().lock().split(b'\n') {
-            if sender.send(line).is_err() {
+        let mut input = io::stdin().lock();
+        while let Some(line) = next_line(&mut input) {
+            let is_last = line.is_err();
+            if sender.send(line).is_err() || is_last {
                 return;
             }
         }
@@ -168,31 +176,54 @@ fn read_lines() -> Receiver<io::Result<Vec<u8>>> {
     receiver
 }
 
-type Line = io::Result<Vec<u8>>;
+type Line = Result<Vec<u8>, CliError>;
 
-/// What one request takes of what has been read, after waiting for the first line; and the line that found no more room.
+/// The next line without its end; `None` after the last. Nothing is read of one that is longer than any entry.
+fn next_line(input: &mut impl BufRead) -> Option<Line> {
+    let mut line = Vec::new();
+    if let Err(error) = input.take(ENTRY_BYTES_MAX + 1).read_until(b'\n', &mut line) {
+        return Some(Err(files::cannot_read("standard input", &error)));
+    }
+    if line.is_empty() {
+        return None;
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    if line.len() as u64 > ENTRY_BYTES_MAX {
+        let message = format!(
+            "a line of standard input has more than {ENTRY_BYTES_MAX} bytes, which no mesh takes as one entry"
+        );
+        return Some(Err(CliError::new(Code::Refused, message)
+            .hint("split it into lines: a node's limit is gossip.message_bytes_max, by default 65536")));
+    }
+    Some(Ok(line))
+}
+
+/// A line as an entry to append, or why it is none.
+type Held = Result<PublishRequest, CliError>;
+
+/// What one request takes of what has been read, after waiting for the first line; and the line that found no more room, or
+/// could not be read: what came before it is appended.
 fn next_batch(
-    held: Option<PublishRequest>,
+    held: Option<Held>,
     lines: &Receiver<Line>,
-) -> Result<(Vec<PublishRequest>, Option<PublishRequest>), CliError> {
-    let entry = |line: Line| match line {
-        Ok(line) => Ok(PublishRequest { payload: Payload::from(line) }),
-        Err(error) => Err(CliError::new(Code::Failed, format!("cannot read standard input: {error}"))),
-    };
-    let first = match held {
-        Some(held) => Some(held),
-        None => lines.recv().ok().map(entry).transpose()?,
-    };
-    let Some(first) = first else { return Ok((Vec::new(), None)) };
+) -> Result<(Vec<PublishRequest>, Option<Held>), CliError> {
+    let entry = |line: Line| line.map(|line| PublishRequest { payload: Payload::from(line) });
+    let Some(first) = held.or_else(|| lines.recv().ok().map(entry)) else { return Ok((Vec::new(), None)) };
+    let first = first?;
     let mut bytes = json_bytes(&first);
     let mut batch = vec![first];
     while batch.len() < BATCH
         && let Ok(line) = lines.try_recv()
     {
-        let next = entry(line)?;
+        let next = match entry(line) {
+            Ok(next) => next,
+            error => return Ok((batch, Some(error))),
+        };
         bytes += json_bytes(&next);
         if bytes > BATCH_BYTES {
-            return Ok((batch, Some(next)));
+            return Ok((batch, Some(Ok(next))));
         }
         batch.push(next);
     }
@@ -232,6 +263,8 @@ struct Reader<'a> {
     left: u64,
     /// The last entry of each author that was seen.
     seen: BTreeMap<NodeId, Seq>,
+    /// The categories of entries that were passed over, a few of them.
+    others: BTreeSet<String>,
     printed: Vec<Value>,
 }
 
@@ -239,7 +272,8 @@ impl<'a> Reader<'a> {
     fn new(globals: &'a Globals, args: &'a ReadArgs) -> Result<Self, CliError> {
         let client = Client::new(globals)?;
         let left = args.limit.unwrap_or(u64::MAX);
-        Ok(Reader { globals, args, client, left, seen: BTreeMap::new(), printed: Vec::new() })
+        let (seen, others) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Reader { globals, args, client, left, seen, others, printed: Vec::new() })
     }
 
     fn run(mut self) -> Result<(), CliError> {
@@ -271,10 +305,25 @@ impl<'a> Reader<'a> {
         if let Some(news) = news {
             return self.follow(news);
         }
+        self.tell_if_none();
         match self.globals.output {
             Format::Json if !self.args.follow => output::document(&self.printed),
             _ => Ok(()),
         }
+    }
+
+    /// A category is any name, so that one that is misspelt is no error.
+    fn tell_if_none(&self) {
+        let Some(category) =
+            self.args.category.as_ref().filter(|_| self.left == self.args.limit.unwrap_or(u64::MAX))
+        else {
+            return;
+        };
+        let others = match self.others.iter().map(|other| printable(other)).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "there is no entry".to_owned(),
+            others => format!("those that were read are of {others}"),
+        };
+        output::tell(&format!("no entry is of category {category:?}; {others}"));
     }
 
     fn cursor(&self, author: NodeId, from: Option<Seq>) -> Result<Cursor, CliError> {
@@ -313,6 +362,7 @@ impl<'a> Reader<'a> {
                 self.show(&entry, value)?;
             }
             if cursor.entries.is_empty()
+                && self.left > 0
                 && let Some(next) = cursor.next
             {
                 self.fill(cursor, Some(next))?;
@@ -325,6 +375,9 @@ impl<'a> Reader<'a> {
     fn show(&mut self, entry: &LogEntry, value: Value) -> Result<(), CliError> {
         self.seen.insert(entry.author, entry.seq);
         if self.args.category.as_ref().is_some_and(|category| *category != entry.category) {
+            if self.others.len() < CATEGORIES_NAMED {
+                self.others.insert(entry.category.clone());
+            }
             return Ok(());
         }
         self.left -= 1;
@@ -508,21 +561,20 @@ fn proofs(globals: &Globals, out: Option<&Path>) -> Result<(), CliError> {
         });
     };
     let proofs: Vec<LogProof> = Client::new(globals)?.get("/api/v1/log/proofs")?;
-    let failed =
-        |error: io::Error| CliError::new(Code::Failed, format!("cannot write {}: {error}", dir.display()));
+    let failed = |error: io::Error| files::cannot_write(dir, &error);
     fs::create_dir_all(dir).map_err(failed)?;
-    let mut files = Vec::new();
+    let mut written = Vec::new();
     for proof in &proofs {
         let bytes = HEXLOWER.decode(proof.proof.as_bytes()).map_err(|error| {
             CliError::new(Code::Failed, format!("the node sent a proof that is not hex: {error}"))
         })?;
         let file = dir.join(format!("{}.proof", proof.author));
         fs::write(&file, bytes).map_err(failed)?;
-        files.push(serde_json::json!({
+        written.push(serde_json::json!({
             "author": proof.author, "fork": proof.fork, "id": proof.id, "file": file.display().to_string(),
         }));
     }
-    output::list(globals.output, &files, &["author", "fork", "file"], |file| {
+    output::list(globals.output, &written, &["author", "fork", "file"], |file| {
         ["author", "fork", "file"].map(|name| output::cell(file.get(name))).to_vec()
     })
 }
@@ -575,6 +627,29 @@ mod tests {
         assert_eq!(head_row(&head(3, None))[1..], ["3", &hash, "1", "no"]);
         assert_eq!(head_row(&head(3, Some(4)))[1..], ["3", &hash, "1", "yes, at entry 4"]);
         assert_eq!(head_row(&head(0, Some(1)))[1..], ["-", "-", "-", "yes, at entry 1"]);
+    }
+
+    #[test]
+    fn lines_have_an_end() {
+        let lines = |mut input: &[u8]| -> Vec<_> {
+            std::iter::from_fn(|| next_line(&mut input)).map(Result::unwrap).collect()
+        };
+        assert_eq!(lines(b"a\n\nc"), [&b"a"[..], b"", b"c"]);
+        assert_eq!(lines(b"a\n"), [b"a"]);
+        assert!(lines(b"").is_empty());
+        let mut endless = io::BufReader::new(io::repeat(b'x'));
+        let error = next_line(&mut endless).unwrap().unwrap_err();
+        assert!(error.code == Code::Refused && error.message.contains("16777216 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_came_before_a_line_that_is_none_is_appended() {
+        let (sender, lines) = sync_channel(LINES_WAITING);
+        sender.send(Ok(b"a".to_vec())).unwrap();
+        sender.send(Err(CliError::new(Code::Refused, "too long"))).unwrap();
+        let (batch, held) = next_batch(None, &lines).unwrap();
+        assert_eq!(batch.len(), 1);
+        assert_eq!(next_batch(held, &lines).unwrap_err().message, "too long");
     }
 
     #[test]

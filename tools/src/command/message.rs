@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use omnimesh_node::api::types::{Lagged, Message, Payload, PublishRequest, Published};
+use omnimesh_protocol::envelope::Channel;
 use serde_json::Value;
 
 use super::inspect::typed;
@@ -13,7 +14,7 @@ use crate::error::{CliError, Code};
 use crate::output::{self, Format, millis, printable};
 
 /// Most bytes taken from standard input: beyond the largest message that can be configured.
-const STDIN_BYTES_MAX: u64 = 16 << 20;
+pub(super) const STDIN_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) fn publish(globals: &Globals, args: &PublishArgs) -> Result<(), CliError> {
     let path = path(&args.channel, "messages")?;
@@ -58,10 +59,15 @@ pub(super) fn subscribe(globals: &Globals, args: &SubscribeArgs) -> Result<(), C
 }
 
 /// Where a channel's messages go or come from. The node judges the name, but for an empty one, which would be
-/// another path.
+/// another path, and for what it would name as it stands in the path, and not as it was typed.
 fn path(channel: &str, what: &str) -> Result<String, CliError> {
     if channel.is_empty() {
         return Err(CliError::new(Code::Usage, "the channel name is empty").hint("for example: news"));
+    }
+    if channel.contains(['/', '%', '+']) {
+        Channel::new(channel).map_err(|error| {
+            CliError::new(Code::Usage, error.to_string()).hint("for example `news` or `room-1.door`")
+        })?;
     }
     Ok(format!("/api/v1/channels/{}/{what}", segment(channel)))
 }

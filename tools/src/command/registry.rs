@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use omnimesh_node::api::types::{
-    EntryView, HitView, Lagged, LinkOfEntry, LinkRequest, ReachedView, RegistryEntry, RegistryEvent,
-    RegistryFound, RegistryLinks, RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten,
+    AsOfView, EntryView, HitView, Lagged, LinkOfEntry, LinkRequest, ReachedView, RegistryEntry,
+    RegistryEvent, RegistryFound, RegistryLinks, RegistryPage, RegistryWalk, RegistryWriteRequest,
+    RegistryWritten, read_value,
 };
 use serde_json::Value;
 
@@ -22,11 +23,11 @@ pub(super) fn run(globals: &Globals, what: &RegistryCommand) -> Result<(), CliEr
     let client = Client::new(globals)?;
     match what {
         RegistryCommand::Put(args) => {
-            let answer = client.put(&path(&args.key)?, &request(args)?)?;
+            let answer = client.put(&path(&args.key)?, &request(args, Nulls::Refused)?)?;
             written(globals, &answer, args.replicas)
         }
         RegistryCommand::Update(args) => {
-            let answer = client.patch(&path(&args.key)?, &request(args)?)?;
+            let answer = client.patch(&path(&args.key)?, &request(args, Nulls::Remove)?)?;
             written(globals, &answer, args.replicas)
         }
         RegistryCommand::Delete { key, replicas } => {
@@ -74,19 +75,48 @@ fn query(pairs: &[(&str, String)]) -> String {
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-fn request(args: &PutArgs) -> Result<RegistryWriteRequest, CliError> {
+/// What a field is that is null.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nulls {
+    /// Removed, in an update.
+    Remove,
+    /// Wrong, in a whole entry.
+    Refused,
+}
+
+fn request(args: &PutArgs, nulls: Nulls) -> Result<RegistryWriteRequest, CliError> {
     let mut fields = BTreeMap::new();
     for text in &args.fields {
         let Some((name, value)) = text.split_once('=') else {
             let message = format!("{text:?} is not a field and its value");
             return Err(CliError::new(Code::Usage, message).hint("write FIELD=VALUE, for example size=7"));
         };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        let value = field(name, value)?;
+        if value.is_null() && nulls == Nulls::Refused {
+            let message = format!(
+                "the field {name:?} is null, which only `registry update` takes: there it removes the field"
+            );
+            return Err(CliError::new(Code::Usage, message)
+                .hint(format!("leave the field out, or write '{name}=\"null\"' if it is a text")));
+        }
         if fields.insert(name.to_owned(), value).is_some() {
-            return Err(CliError::new(Code::Usage, format!("the field {name:?} is given twice")));
+            return Err(CliError::new(Code::Usage, format!("the field {name:?} is given twice"))
+                .hint("give each field once; a list is written as FIELD=[1,2]"));
         }
     }
     Ok(RegistryWriteRequest { fields, ttl: args.ttl, replicas: args.replicas })
+}
+
+/// A value as it was typed: JSON, or text.
+fn field(name: &str, text: &str) -> Result<Value, CliError> {
+    read_value(text).map_err(|error| {
+        CliError::new(Code::Usage, format!("the field {name:?}: {error}"))
+            .hint("write it as text, in quotes of its own, or with a point or an exponent as a float, which is less exact")
+    })
+}
+
+fn tell_as_of(as_of: &AsOfView) {
+    output::tell(&format!("as of step {}, {} authors, heads {}", as_of.step, as_of.authors, as_of.heads));
 }
 
 fn written(globals: &Globals, answer: &Value, replicas: usize) -> Result<(), CliError> {
@@ -174,7 +204,7 @@ fn list(globals: &Globals, client: &Client, args: &ListArgs) -> Result<(), CliEr
         let expires = entry.expires_step.map_or_else(|| "-".to_owned(), |step| step.to_string());
         vec![entry.key.clone(), entry.updated.step.to_string(), expires, fields_of(entry)]
     })?;
-    output::tell(&format!("as of step {}, {} authors, heads {}", as_of.step, as_of.authors, as_of.heads));
+    tell_as_of(&as_of);
     Ok(())
 }
 
@@ -222,22 +252,31 @@ fn links(globals: &Globals, client: &Client, args: &WayArgs) -> Result<(), CliEr
     if globals.output == Format::Json {
         return output::document(&value);
     }
-    let RegistryLinks { links, .. } = typed(&value)?;
+    let RegistryLinks { as_of, links } = typed(&value)?;
     let heads = ["from", "relation", "to", "step", "whole"];
     output::list(globals.output, &links, &heads, |view: &LinkOfEntry| {
         let whole = if view.whole { "yes" } else { "no" };
         let link = &view.link;
         let step = view.created.step.to_string();
         vec![link.from.clone(), link.relation.clone(), link.to.clone(), step, whole.to_owned()]
-    })
+    })?;
+    if globals.output == Format::Table {
+        tell_as_of(&as_of);
+    }
+    Ok(())
 }
 
 fn walk(globals: &Globals, client: &Client, args: &WalkArgs) -> Result<(), CliError> {
     let mut pairs = way(&args.way);
     pairs.extend(args.depth.map(|depth| ("depth", depth.to_string())));
     pairs.extend(args.limit.map(|limit| ("limit", limit.to_string())));
-    let value: Value = client.get(&format!("{}/walk{}", path(&args.way.key)?, query(&pairs)))?;
-    let RegistryWalk { reached, cut_short, .. } = typed(&value)?;
+    let path = path(&args.way.key)?;
+    let value: Value = client.get(&format!("{path}/walk{}", query(&pairs)))?;
+    let RegistryWalk { as_of, reached, cut_short } = typed(&value)?;
+    if reached.is_empty() {
+        // From an entry that is not there nothing is reached either: that is an error, and not an answer.
+        client.get::<Value>(&path)?;
+    }
     if cut_short {
         output::tell("warning: a limit ended the walk; there may be more");
     }
@@ -247,7 +286,11 @@ fn walk(globals: &Globals, client: &Client, args: &WalkArgs) -> Result<(), CliEr
     output::list(globals.output, &reached, &["depth", "key", "via", "fields"], |reached: &ReachedView| {
         let via = format!("{} {} {}", reached.via.from, reached.via.relation, reached.via.to);
         vec![reached.depth.to_string(), reached.entry.key.clone(), via, fields_of(&reached.entry)]
-    })
+    })?;
+    if globals.output == Format::Table {
+        tell_as_of(&as_of);
+    }
+    Ok(())
 }
 
 fn watch(globals: &Globals, client: &Client) -> Result<(), CliError> {
@@ -280,4 +323,30 @@ fn line_of(event: &RegistryEvent) -> String {
         (None, None) => event.key.clone().unwrap_or_default(),
     };
     format!("{:8}  {what}", event.change.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_that_would_become_a_float_is_refused() {
+        assert_eq!(field("x", "9223372036854775807").unwrap(), 9_223_372_036_854_775_807_u64);
+        assert!(field("x", "18446744073709551616.0").unwrap().is_f64());
+        assert_eq!(field("x", "18446744073709551616 x").unwrap(), "18446744073709551616 x");
+        for too_large in ["18446744073709551616", r#"{"a": [1, 99999999999999999999]}"#] {
+            let error = field("x", too_large).unwrap_err();
+            assert!(error.code == Code::Usage && error.message.contains("does not fit 64 bits"), "{error}");
+            assert!(error.message.contains("\"x\"") && error.hint.is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn null_is_for_updates() {
+        let args =
+            PutArgs { key: "a/x".to_owned(), fields: vec!["x=null".to_owned()], ttl: None, replicas: 0 };
+        let error = request(&args, Nulls::Refused).unwrap_err();
+        assert!(error.code == Code::Usage && error.message.contains("`registry update`"), "{error}");
+        assert!(request(&args, Nulls::Remove).unwrap().fields["x"].is_null());
+    }
 }

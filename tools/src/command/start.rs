@@ -1,6 +1,5 @@
 //! `start`: one node in the foreground.
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::thread;
@@ -17,10 +16,12 @@ use crate::cli::{Globals, StartArgs};
 use crate::error::{CliError, Code};
 use crate::settings::{self, Flags};
 use crate::signals::{Stop, stopped};
-use crate::{logging, output};
+use crate::{files, logging, output};
 
 /// How long the node may take to say goodbye.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// Longest invite: many times what one with as many addresses as it may have takes.
+const INVITE_BYTES_MAX: u64 = 64 << 10;
 
 pub(super) fn run(globals: &Globals, args: &StartArgs) -> Result<(), CliError> {
     let mut flags = Flags::new(globals);
@@ -106,15 +107,8 @@ fn not_started(error: &StartError) -> CliError {
         StartError::Log(OpenError::Newer { .. }) => {
             (Code::Refused, "start the program that wrote it, or a later one; this one does not touch it")
         }
-        StartError::Store(StoreError::Damaged { .. }) => (
-            Code::Failed,
-            "put the file back from a copy, or move it away: the node then starts without it, and peers refuse what it publishes \
-             until they have forgotten the numbers that it used before (what it appends is not concerned)",
-        ),
-        StartError::Store(_)
-        | StartError::Log(OpenError::Failed { .. })
-        | StartError::LogStore(_)
-        | StartError::Blobs(_) => {
+        StartError::Store(error) => return store_unusable(error),
+        StartError::Log(OpenError::Failed { .. }) | StartError::LogStore(_) | StartError::Blobs(_) => {
             (Code::Failed, "look at the disk of the data directory: its room, its rights, its health")
         }
         StartError::DataDir(error) => {
@@ -124,6 +118,21 @@ fn not_started(error: &StartError) -> CliError {
         _ => return CliError::new(Code::Failed, error.to_string()),
     };
     CliError::new(code, error.to_string()).hint(hint)
+}
+
+/// Why the node's store cannot be used, and what to do. One whose head is damaged is not seen to be a store at all.
+pub(super) fn store_unusable(error: &StoreError) -> CliError {
+    let hint = match error {
+        StoreError::Damaged { path, .. } | StoreError::Open { path, .. } => format!(
+            "see that the owner of the data directory may read and write {path}; if it may, the file is damaged: put it back from a \
+             copy, or move it away: the node then starts without it, and peers refuse what it publishes until they have forgotten \
+             the numbers that it used before (what it appends is not concerned)"
+        ),
+        StoreError::Access { .. } => {
+            "look at the disk of the data directory: its room, its rights, its health".to_owned()
+        }
+    };
+    CliError::new(Code::Failed, error.to_string()).hint(hint)
 }
 
 async fn wait_for_stop(exit_on_stdin_close: bool) -> Result<Stop, CliError> {
@@ -218,17 +227,18 @@ fn reachable(addresses: &[String]) -> Option<&String> {
 /// An invite from a file, from standard input (`-`), or given itself.
 fn read_invite(source: &Path) -> Result<Invite, CliError> {
     let given = source.to_string_lossy();
+    let remedy = "save there what `omnimesh invite` prints on a node of the mesh, or give - to read it from standard input";
     let text = if given == "-" {
-        let mut text = String::new();
-        io::stdin().lock().take(1 << 16).read_to_string(&mut text).map(|_| text)
+        files::text_from("standard input", io::stdin().lock(), INVITE_BYTES_MAX, remedy)
     } else if given.starts_with("omnimesh1-") && !source.exists() {
         Ok(given.into_owned())
     } else {
-        fs::read_to_string(source)
+        files::text(source, INVITE_BYTES_MAX, remedy)
     };
     let text = text.map_err(|error| {
-        CliError::new(Code::Usage, format!("cannot read the invite {}: {error}", source.display()))
-            .hint("save there what `omnimesh invite` prints on a node of the mesh, or give - to read it from standard input")
+        // What is no text is a damaged invite.
+        let code = if error.code == Code::ConfigInvalid { Code::Usage } else { error.code };
+        CliError::new(code, format!("no invite: {}", error.message)).hint(remedy)
     })?;
     Invite::decode(&text).map_err(|error| {
         CliError::new(Code::Usage, error.to_string())
@@ -243,6 +253,7 @@ fn wanted_mesh(config: &MeshConfig, invite: Option<Invite>) -> Result<Option<Sto
         Some(file) => {
             let text = read_secret(file)?.ok_or_else(|| {
                 CliError::new(Code::ConfigInvalid, format!("there is no mesh.secret_file {}", file.display()))
+                    .hint("write the secret of the mesh there, 64 hexadecimal digits, with mode 600; or correct mesh.secret_file")
             })?;
             Some(SecretHex::new(text.trim()))
         }
@@ -286,6 +297,8 @@ fn other_mesh(name: &str, stored: &Mesh, dir: &DataDir) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn invite(name: &str) -> Invite {
@@ -301,7 +314,10 @@ mod tests {
         assert_eq!(read_invite(Path::new(&invite("b").encode())).unwrap(), invite("b"));
         fs::write(&file, "hello").unwrap();
         assert_eq!(read_invite(&file).unwrap_err().code, Code::Usage);
-        assert_eq!(read_invite(Path::new("/nowhere")).unwrap_err().code, Code::Usage);
+        let missing = read_invite(Path::new("/nowhere")).unwrap_err();
+        assert!(missing.code == Code::NotFound && missing.hint.unwrap().contains("`omnimesh invite`"));
+        let endless = read_invite(Path::new("/dev/zero")).unwrap_err();
+        assert!(endless.code == Code::Refused && endless.message.contains("65536"), "{endless}");
     }
 
     #[test]
@@ -321,6 +337,9 @@ mod tests {
         let file = temp.path().join("secret");
         fs::write(&file, format!("{}\n", "ab".repeat(32))).unwrap();
         let config = MeshConfig { secret_file: Some(file.clone()), ..MeshConfig::default() };
+        let missing = MeshConfig { secret_file: Some(temp.path().join("none")), ..MeshConfig::default() };
+        let missing = wanted_mesh(&missing, None).unwrap_err();
+        assert!(missing.code == Code::ConfigInvalid && missing.hint.is_some(), "{missing}");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(wanted_mesh(&config, None).unwrap_err().code, Code::Refused);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

@@ -331,10 +331,64 @@ fn why_peer_gathers_what_the_node_knows() {
         "peer_id": id, "standing": "suspected", "trust": 0.4, "score": 0.0, "good": 0.0, "suspicion": 1.0,
         "fault": 0.0, "doubt": 0.0, "findings": [], "history": [], "quarantine": null, "way_back": [],
     });
-    let answers = [&empty, &empty, &anomalies, &empty, &why, &empty, &empty, &empty, &empty];
-    let (home, _api) = node(answers.iter().map(|answer| json("200 OK", answer)).collect());
+    let answers = [&empty, &empty, &anomalies, &empty, &why].into_iter().chain([&empty; 8]);
+    let (home, _api) = node(answers.map(|answer| json("200 OK", answer)).collect());
     let why = run(home.path(), &["why", "peer", &id]);
     assert_eq!(why.code, 0, "{}", why.stderr);
     assert!(why.stdout.contains("seen before") && !why.stdout.contains("not this one"), "{}", why.stdout);
-    assert_eq!(run(home.path(), &["why", "peer", "stranger"]).code, 6);
+    assert_eq!(run(home.path(), &["why", "peer", "stranger"]).code, 2);
+    let stranger = Identity::from_seed(&[9; 32]).id().to_string();
+    assert_eq!(run(home.path(), &["why", "peer", &stranger]).code, 6);
+}
+
+#[test]
+fn a_channel_is_named_as_it_was_typed() {
+    let (home, _api) = node(vec![]);
+    for arguments in [["publish", "a/b", "x"].as_slice(), &["subscribe", "a/b"]] {
+        let run = run(home.path(), arguments);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        assert!(run.stderr.contains("a/b") && !run.stderr.contains("%2F"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_clock_that_nobody_has_set_shows_no_step() {
+    let step = |step: u64, mesh_time_ms: u64| {
+        json(
+            "200 OK",
+            &serde_json::json!({
+                "step": step, "phase": 0, "mesh_time_ms": mesh_time_ms, "offset_ms": 0.0, "skew_ms": 0.0, "samples": 0,
+            }),
+        )
+    };
+    let (home, _api) = node(vec![step(0, 0), step(0, 12)]);
+    assert!(run(home.path(), &["step"]).stdout.starts_with("step       -\nphase      -\nmesh time  -\n"));
+    assert!(run(home.path(), &["step"]).stdout.starts_with("step       0\nphase      0\nmesh time  12 ms\n"));
+}
+
+#[test]
+fn a_blob_goes_to_who_reads_some_of_it() {
+    let content = "x".repeat(4 << 20);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", content.len());
+    let (home, _api) = node(vec![head + &content]);
+    let mut child = omnimesh(home.path(), &["blob", "get", &"ab".repeat(32)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let run: Run = child.wait_with_output().unwrap().into();
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn who_takes_care_already_is_said() {
+    let alert = serde_json::json!({
+        "id": 3, "metric": "disk", "stage": "acknowledged", "level": "warning", "worst": "warning", "value": 1.0,
+        "detail": "disk", "opened_ms": 1, "acknowledged_ms": 2, "acknowledged_by": "ann", "resolved_ms": null,
+    });
+    let (home, _api) = node(vec![json("200 OK", &alert), json("200 OK", &alert)]);
+    let second = run(home.path(), &["alerts", "ack", "3", "--by", "bob"]);
+    assert!(second.stderr.contains("\"ann\" takes care of alert 3 already"), "{}", second.stderr);
+    assert_eq!(run(home.path(), &["alerts", "ack", "3", "--by", "ann"]).stderr, "");
 }

@@ -97,6 +97,36 @@ fn entries_of_all_authors_come_in_the_order_of_steps() {
     assert_eq!(steps(&[]), [1, 2, 4, 5, 6]);
     assert_eq!(steps(&["--category", "log"]), [1, 2, 4, 6]);
     assert_eq!(steps(&["--limit", "2"]), [1, 2]);
+    let (home, _api) = node(answers());
+    let none = run(home.path(), &["log", "read", "--category", "regisrty"]);
+    assert_eq!((none.code, none.stdout.as_str()), (0, ""));
+    let says = "no entry is of category \"regisrty\"; those that were read are of log, registry";
+    assert!(none.stderr.contains(says), "{}", none.stderr);
+}
+
+#[test]
+fn a_walk_says_of_when_it_is_and_needs_a_place_to_begin() {
+    let nothing = json!({"as_of": as_of(), "reached": [], "cut_short": false});
+    let alone = json!({"as_of": as_of(), "entry": entry("a/x")});
+    let missing = error("404 Not Found", "not_found", "there is no a/y");
+    let links = json!({"as_of": as_of(), "links": []});
+    let answers = vec![
+        json("200 OK", &nothing),
+        json("200 OK", &alone),
+        json("200 OK", &nothing),
+        missing,
+        json("200 OK", &links),
+    ];
+    let (home, _api) = node(answers);
+    for (arguments, code) in [
+        (["registry", "walk", "a/x"], 0),
+        (["registry", "walk", "a/y"], 6),
+        (["registry", "links", "a/x"], 0),
+    ] {
+        let run = run(home.path(), &arguments);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert_eq!(run.stderr.contains("as of step 9, 1 authors"), code == 0, "{}", run.stderr);
+    }
 }
 
 #[test]

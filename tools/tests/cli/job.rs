@@ -157,6 +157,16 @@ fn what_the_node_finds_wrong_has_its_exit_code() {
 }
 
 #[test]
+fn a_graph_is_svg_or_a_document_with_it() {
+    let svg = "<svg>\n</svg>";
+    let page = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{svg}", svg.len());
+    let (home, _api) = node(vec![page.clone(), page]);
+    assert_eq!(run(home.path(), &["job", "graph", "abab"]).stdout, format!("{svg}\n"));
+    let graph = run(home.path(), &["job", "graph", "abab", "-o", "json"]);
+    assert_eq!((graph.code, graph.json()), (0, json!({ "svg": svg })));
+}
+
+#[test]
 fn a_job_that_fails_fails_its_wait() {
     let (home, _api) = node(vec![
         answer("200 OK", &summary("RUNNING", 0)),

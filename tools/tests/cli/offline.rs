@@ -78,6 +78,115 @@ fn a_data_directory_has_one_user() {
 }
 
 #[test]
+fn what_never_ends_is_not_read() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(run(home.path(), &["key", "new"]).code, 0);
+    for arguments in [
+        &["evidence", "verify", "/dev/zero"][..],
+        &["config", "check", "/dev/zero"],
+        &["start", "--config", "/dev/zero"],
+        &["start", "--invite", "/dev/zero"],
+    ] {
+        let run = run(home.path(), arguments);
+        assert_eq!(run.code, 9, "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains("/dev/zero has more than "), "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains("\nhint: "), "{arguments:?}: {}", run.stderr);
+    }
+    let audit = run(home.path(), &["audit", "verify", "--file", "/dev/zero"]);
+    assert_eq!((audit.code, audit.stderr.contains("entry 0 at bytes 0 to 4")), (1, true), "{}", audit.stderr);
+}
+
+#[test]
+fn what_is_not_there_is_not_found_and_has_a_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["evidence", "verify", "nofile"][..],
+        &["config", "check", "nofile"],
+        &["start", "--config", "nofile"],
+        &["start", "--invite", "nofile"],
+        &["audit", "verify"],
+        &["job", "submit", "nofile"],
+    ] {
+        let run = run(home.path(), &[arguments, &["-o", "json"]].concat());
+        let error: serde_json::Value = serde_json::from_str(&run.stderr).unwrap();
+        assert_eq!((run.code, error["error"]["code"].as_str()), (6, Some("not_found")), "{arguments:?}");
+        assert_ne!(error["error"]["hint"], "", "{arguments:?}");
+        let names_config = error["error"]["hint"].as_str().unwrap().contains("--config");
+        assert_eq!(names_config, arguments[0] == "start" && arguments[1] == "--config", "{error}");
+    }
+    let audit = run(home.path(), &["audit", "verify"]);
+    assert!(audit.stderr.contains(".local/share/omnimesh"), "{}", audit.stderr);
+}
+
+#[test]
+fn an_address_that_is_none_is_named_with_a_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    let run = run(home.path(), &["start", "--api", "127.0.0.1:1x"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let says = "api.listen: invalid socket address syntax: \"127.0.0.1:1x\" (flag --api)";
+    assert!(
+        run.stderr.contains(says) && run.stderr.contains("hint: write it as \"127.0.0.1:7412\""),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn binary_secrets_are_damaged_and_have_a_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    let secret = |name: &str| {
+        let path = home.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    secret(".local/share/omnimesh/identity");
+    let identity = run(home.path(), &["key", "show"]);
+    assert!(identity.stderr.contains("identity is damaged: it is binary"), "{}", identity.stderr);
+    assert!(identity.code == 1 && identity.stderr.contains("hint: restore"), "{}", identity.stderr);
+    let arguments = ["status", "--api-url", "127.0.0.1:1", "--token-file", &secret("token")];
+    let token = run(home.path(), &arguments);
+    assert!(token.code == 5 && token.stderr.contains("hint: copy the file api-token"), "{}", token.stderr);
+}
+
+#[test]
+fn the_doctor_finds_damaged_files() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(run(home.path(), &["key", "new"]).code, 0);
+    let data = home.path().join(".local/share/omnimesh");
+    drop(omnimesh_node::store::Store::open(&data).unwrap());
+    let check = |name: &str| {
+        let output = omnimesh(home.path(), &["doctor", "--output", "json"])
+            .env("OMNIMESH_NETWORK__LISTEN", "/ip4/127.0.0.1/tcp/0")
+            .env("OMNIMESH_API__LISTEN", "127.0.0.1:0")
+            .output()
+            .unwrap();
+        let run: crate::common::Run = output.into();
+        let checks = run.json();
+        let check = checks.as_array().unwrap().iter().find(|check| check["check"] == name).unwrap().clone();
+        let text = |field: &str| check[field].as_str().unwrap_or_default().to_owned();
+        (run.code, text("verdict"), text("detail"), text("remedy"))
+    };
+    let whole = fs::read(data.join("node.redb")).unwrap();
+    assert_eq!(check("store").1, "ok");
+    assert_eq!(fs::read(data.join("node.redb")).unwrap(), whole, "only a copy was opened");
+    fs::write(data.join("audit.log"), b"not a log at all").unwrap();
+    let (code, verdict, detail, remedy) = check("audit log");
+    assert_eq!((code, verdict.as_str()), (0, "warn"), "{detail}");
+    assert!(detail.contains("audit.log") && !remedy.is_empty(), "{detail} {remedy}");
+    fs::write(data.join("node.redb"), b"not a store at all").unwrap();
+    let (code, verdict, detail, remedy) = check("store");
+    assert_eq!((code, verdict.as_str()), (1, "fail"), "{detail}");
+    let path = data.join("node.redb").display().to_string();
+    assert!(
+        detail.contains(&path) && remedy.contains(&path) && remedy.contains("move it away"),
+        "{detail} {remedy}"
+    );
+    assert!(!data.join(".doctor-store").exists());
+}
+
+#[test]
 fn another_mesh_than_the_stored_one_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join("data");

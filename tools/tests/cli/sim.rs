@@ -74,9 +74,34 @@ fn a_scenario_that_cannot_be_is_refused_with_its_line() {
     assert_eq!(flag.code, 3);
     assert!(flag.stderr.contains("--nodes 1: network.nodes = 1: 1 node is no mesh"), "{}", flag.stderr);
     let unknown = sim(home.path(), &["run", "quikstart"]);
-    assert_eq!(unknown.code, 3);
+    assert_eq!(unknown.code, 6);
+    let endless = sim(home.path(), &["run", "/dev/zero"]);
+    assert_eq!(
+        (endless.code, endless.stderr.contains("more than 1048576 bytes")),
+        (9, true),
+        "{}",
+        endless.stderr
+    );
     assert!(unknown.stderr.contains("did you mean the shipped scenario `quickstart`?"), "{}", unknown.stderr);
     assert!(bad.stdout.is_empty() && flag.stdout.is_empty() && unknown.stdout.is_empty());
+}
+
+#[test]
+fn more_threads_than_the_machine_has_a_use_for_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().to_string();
+    for arguments in [
+        &["run", "SMALL", "--threads", "100000"][..],
+        &["verify", "SMALL", "--threads", "2,100000"],
+        &["compare", "SMALL", "SMALL", "--threads", "100000"],
+        &["rerun", "SMALL", "--threads", "100000"],
+        &["sweep", "SMALL", "--jobs", "100000"],
+    ] {
+        let refused = sim(home.path(), arguments);
+        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.stderr);
+        let hint = format!("the machine has {cores} cores");
+        assert!(refused.stderr.contains("100000") && refused.stderr.contains(&hint), "{}", refused.stderr);
+    }
 }
 
 #[test]
@@ -146,6 +171,7 @@ fn runs_are_set_side_by_side() {
     assert!(row.unwrap()["difference_percent"].as_f64().unwrap() > 15.0);
     assert_eq!(sim(home, &["compare", &a, &b]).code, 0);
     assert_eq!(sim(home, &["compare", &a]).code, 2);
+    assert_eq!(sim(home, &["compare", &a, "nodir"]).code, 6);
     assert_eq!(sim(home, &["compare", &a, home.to_str().unwrap()]).code, 6);
 }
 

@@ -1,7 +1,6 @@
 //! What the other actors, and the node, ask of blobs.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use actix::prelude::*;
 use omnimesh_protocol::Hash;
@@ -10,7 +9,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::asked::Asked;
 use super::{BlobActor, GetError, Waiting};
-use crate::actors::gossip::{inbound_stream, lock};
 use crate::actors::members::{PeerDown, PeerUp};
 use crate::swarm::Inbound;
 
@@ -23,8 +21,8 @@ impl Handler<Begin> for BlobActor {
     type Result = ();
 
     fn handle(&mut self, Begin(receiver): Begin, ctx: &mut Self::Context) {
-        *lock(&self.inbound) = Some(receiver);
-        ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
+        self.inbox.open(receiver);
+        self.inbox.listen(ctx);
     }
 }
 

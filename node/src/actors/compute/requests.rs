@@ -1,7 +1,5 @@
 //! What the other actors, and the node, ask of compute.
 
-use std::sync::Arc;
-
 use actix::prelude::*;
 use omnimesh_protocol::NodeId;
 use omnimesh_protocol::compute::JobId;
@@ -12,7 +10,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ComputeActor;
 use super::answers::Answer;
-use crate::actors::gossip::{inbound_stream, lock};
 use crate::actors::members::{PeerDown, PeerUp};
 use crate::feed::{Feed, FeedLimits};
 use crate::job::{JobError, JobEvent, Seen};
@@ -27,8 +24,8 @@ impl Handler<Begin> for ComputeActor {
     type Result = ();
 
     fn handle(&mut self, Begin(receiver): Begin, ctx: &mut Self::Context) {
-        *lock(&self.inbound) = Some(receiver);
-        ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
+        self.inbox.open(receiver);
+        self.inbox.listen(ctx);
         self.introduce(ctx);
     }
 }

@@ -1,7 +1,6 @@
 //! What the other actors, and the node, ask of gossip.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use actix::prelude::*;
 use libp2p::PeerId;
@@ -11,7 +10,7 @@ use omnimesh_protocol::refusal::Refusal;
 use omnimesh_protocol::{NodeId, Time, gossip, relay};
 use tokio::sync::mpsc;
 
-use super::{Counters, GossipActor, Link, inbound_stream, lock};
+use super::{Counters, GossipActor, Link};
 use crate::actors::author::Answer;
 use crate::actors::verify;
 use crate::feed::{Feed, FeedLimits};
@@ -27,8 +26,8 @@ impl Handler<Begin> for GossipActor {
     type Result = ();
 
     fn handle(&mut self, Begin(receiver): Begin, ctx: &mut Self::Context) {
-        *lock(&self.inbound) = Some(receiver);
-        ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
+        self.inbox.open(receiver);
+        self.inbox.listen(ctx);
         self.carry_out(ctx);
         self.subscribe_own(ctx);
     }

@@ -1,7 +1,5 @@
 //! What the other actors, and the node, ask of the log.
 
-use std::sync::Arc;
-
 use actix::prelude::*;
 use bytes::Bytes;
 use libp2p::PeerId;
@@ -13,7 +11,7 @@ use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Change, LogActor, LogError};
-use crate::actors::gossip::{Hearing, inbound_stream, lock};
+use crate::actors::gossip::Hearing;
 use crate::actors::members::{PeerDown, PeerUp};
 use crate::feed::{Feed, FeedLimits};
 use crate::store::log::Damage;
@@ -28,8 +26,8 @@ impl Handler<Begin> for LogActor {
     type Result = ();
 
     fn handle(&mut self, Begin(receiver): Begin, ctx: &mut Self::Context) {
-        *lock(&self.inbound) = Some(receiver);
-        ctx.add_stream(inbound_stream(Arc::clone(&self.inbound)));
+        self.inbox.open(receiver);
+        self.inbox.listen(ctx);
         self.carry_out(ctx);
         for damage in std::mem::take(&mut self.settings.damage) {
             // The logs that the machine began with are cut already.

@@ -1,7 +1,7 @@
 //! What the other actors, and the node, ask of the swarm.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use actix::prelude::*;
 use libp2p::{Multiaddr, PeerId};
@@ -11,6 +11,7 @@ use omnimesh_protocol::{NodeId, Time};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{AWAITED_MAX, PeerInfo, Receivers, SwarmActor, arrivals};
+use crate::actors::lock;
 use crate::swarm::{Class, Event, Inbound, NetworkHandle, Started, peer};
 
 /// All actors are linked and the network runs: begin.
@@ -38,7 +39,7 @@ impl Handler<Begin> for SwarmActor {
         let Begin { handle, events, control, listening } = begin;
         self.network = Some(handle);
         self.listening = listening;
-        *self.receivers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Receivers { events, control });
+        *lock(&self.receivers) = Some(Receivers { events, control });
         ctx.add_stream(arrivals(Arc::clone(&self.receivers)));
         self.begin_machines(ctx);
     }

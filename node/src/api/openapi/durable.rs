@@ -1,11 +1,13 @@
 //! The log and the registry in the OpenAPI document.
 
+use omnimesh_protocol::registry::{PAGE_MAX, WALK_DEPTH_MAX, WALK_ENTRIES_MAX};
 use serde_json::{Map, Value, json};
 
 use super::{
     BACKEND, answer, base64, boolean, count, list, nullable, number, object, ok, one_of, operation,
     parameter, reference, stream, string, with_body,
 };
+use crate::api::routes::log::ENTRIES_MAX;
 use crate::api::types::ErrorCode;
 
 /// What can go wrong with a body.
@@ -47,6 +49,15 @@ fn hash() -> Value {
     super::hex(64)
 }
 
+/// How many there may be at most.
+pub(super) fn limit(max: usize) -> Value {
+    within(1, max)
+}
+
+pub(super) fn within(minimum: u64, maximum: usize) -> Value {
+    json!({ "type": "integer", "minimum": minimum, "maximum": maximum })
+}
+
 pub(super) fn whole(minimum: u64) -> Value {
     json!({ "type": "integer", "minimum": minimum })
 }
@@ -84,7 +95,7 @@ fn log_paths() -> Value {
         &[
             query("author", "Whose log; this node's own unless given", &string()),
             query("from", "The first entry; unless given the first that is here", &whole(1)),
-            query("limit", "At most so many; unless given 100, and at most 1000", &whole(1)),
+            query("limit", "At most so many; unless given 100", &limit(ENTRIES_MAX)),
         ],
     );
     let simple = |id, summary, ok| operation(id, summary, ok, &errors(&[&[ErrorCode::Refused]]));
@@ -128,7 +139,7 @@ fn registry_paths() -> Value {
                 "Only those with this `field=value` (the value is JSON; what is none is text), or `field`",
             ),
             query("after", "Only those after this key: `next` of the page before", &string()),
-            query("limit", "At most so many; unless given 100, and at most 1000", &whole(1)),
+            query("limit", "At most so many; unless given 100", &limit(PAGE_MAX)),
         ],
     );
     let link = operation("registryLink", "Makes a link", ok("RegistryWritten"), &errors(&[BODY, WRITE]));
@@ -166,7 +177,7 @@ fn registry_paths() -> Value {
         &[
             required(query("q", "Words", &string())),
             query("kind", "Only entries of this kind", &string()),
-            query("limit", "At most so many; unless given 100, and at most 1000", &whole(1)),
+            query("limit", "At most so many; unless given 100", &limit(PAGE_MAX)),
         ],
     );
     json!({
@@ -200,8 +211,8 @@ fn entry_paths() -> Value {
         ),
     ];
     let depth = [
-        query("depth", "At most so many links away; unless given, and at most, 32", &whole(0)),
-        query("limit", "At most so many entries; unless given 1000, and at most 10000", &whole(1)),
+        query("depth", "At most so many links away; unless given 32", &within(0, WALK_DEPTH_MAX)),
+        query("limit", "At most so many entries; unless given 1000", &limit(WALK_ENTRIES_MAX)),
     ];
     json!({
         "/api/v1/registry/{kind}/{name}": {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::durable::{errors, query, whole, with_parameters};
+use super::durable::{errors, limit, query, with_parameters, within};
 use super::{
     answer, boolean, count, hex, list, nullable, number, object, ok, one_of, operation, parameter, reference,
     stream, string, strings, with_body,
@@ -54,7 +54,7 @@ fn all_paths() -> Value {
         &[
             query("prefix", "Only those whose id begins with this", &string()),
             queries("state", "Only those in one of these states", &JOB_STATES),
-            query("limit", &format!("At most so many; unless given 100, and at most {JOBS_MAX}"), &whole(1)),
+            query("limit", "At most so many; unless given 100", &limit(JOBS_MAX)),
         ],
     );
     let submit = operation(
@@ -102,8 +102,8 @@ fn one_path() -> Value {
         &[
             queries("state", "Only those in one of these states", &TASK_STATES),
             query("name", "Only those that this task of the file makes", &string()),
-            query("from", "Where to begin: `next` of the page before", &whole(0)),
-            query("limit", &format!("At most so many; unless given 100, and at most {TASKS_MAX}"), &whole(1)),
+            query("from", "Where to begin: `next` of the page before", &within(0, u32::MAX as usize)),
+            query("limit", "At most so many; unless given 100", &limit(TASKS_MAX)),
         ],
     );
     let graph = operation(

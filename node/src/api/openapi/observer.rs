@@ -7,6 +7,7 @@ use super::{
     BACKEND, ErrorCode, count, list, nullable, number, object, ok, one_of, operation, parameter, reference,
     string, strings, with_body,
 };
+use crate::api::types::ACK_CHARS_MAX;
 
 pub(super) fn add_paths(paths: &mut Map<String, Value>) {
     let mut add = |path: &str, item: Value| paths.insert(path.to_owned(), item);
@@ -56,10 +57,11 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
     let of = |schema: &str| json!({ "type": "array", "items": reference(schema) });
     add("Probes", probes());
     add("Alert", alert());
+    let by = json!({ "type": "string", "minLength": 1, "maxLength": ACK_CHARS_MAX });
     add(
         "AckRequest",
         json!({
-            "type": "object", "required": ["by"], "properties": { "by": string() }, "additionalProperties": false,
+            "type": "object", "required": ["by"], "properties": { "by": by }, "additionalProperties": false,
         }),
     );
     add("Metric", metric());

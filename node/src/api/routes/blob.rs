@@ -10,11 +10,10 @@ use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::{GROUP_BYTES, groups_of};
 
-use super::Call;
-use super::query::Query;
+use super::{Call, SEND_AT_ONCE};
 use crate::actors::blob::GetError;
 use crate::api::backend::Backend;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, quoted};
 use crate::api::types::{Blob, BlobPut, ErrorCode};
 use crate::store::blob::{BlobError, BlobStore, Putting};
 
@@ -28,7 +27,7 @@ pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
 
 /// The body is the content, of any media type.
 pub(super) async fn put(mut call: Call) -> Result<HttpResponse, ApiError> {
-    let is_pinned = Query::of(&call, &["pin"])?.read("pin")?.unwrap_or(true);
+    let is_pinned = call.query.read("pin")?.unwrap_or(true);
     let store = call.shared.backend.blob_store()?;
     let mut putting = block(move || store.begin_put()).await?;
     let mut piece = BytesMut::new();
@@ -37,11 +36,11 @@ pub(super) async fn put(mut call: Call) -> Result<HttpResponse, ApiError> {
         // The content may take as long as it likes, but it has to come.
         let part = tokio::time::timeout(limit, call.payload.next()).await.map_err(|_| {
             let message = format!("nothing of the body arrived within {limit:?}");
-            ApiError::new(ErrorCode::RequestTimeout, message, "")
+            ApiError::new(ErrorCode::RequestTimeout, message, SEND_AT_ONCE)
         })?;
         let Some(part) = part else { break };
         let part = part.map_err(|error| {
-            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"), "")
+            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"), SEND_AT_ONCE)
         })?;
         piece.extend_from_slice(&part);
         if piece.len() >= PIECE_BYTES {
@@ -131,14 +130,17 @@ async fn change(
         change(&store, &hash)?;
         Ok(store.view(&hash).or(before))
     });
-    let view =
-        view.await?.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "there is no such blob here", ""))?;
+    let view = view.await?.ok_or_else(|| {
+        let message = format!("there is no blob {hash} here");
+        ApiError::new(ErrorCode::NotFound, message, "`omnimesh blob list` shows what is here")
+    })?;
     Ok(HttpResponse::Ok().json(Blob::from(view)))
 }
 
 fn hash(call: &Call) -> Result<Hash, ApiError> {
     call.part("hash").parse().map_err(|error| {
-        let message = format!("the hash of a blob is 64 hexadecimal digits; this one is none: {error}");
+        let message =
+            format!("the hash of a blob is 64 hexadecimal digits; {} is {error}", quoted(call.part("hash")));
         ApiError::new(
             ErrorCode::BadRequest,
             message,

@@ -11,9 +11,8 @@ use omnimesh_protocol::compute::JobId;
 use omnimesh_protocol::compute::job::{self, Format, JobSpec, Plan};
 use omnimesh_protocol::compute::ledger::{JobView, TaskState};
 
-use super::query::Query;
 use super::{Call, Shared, sse};
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, quoted};
 use crate::api::types::{
     CancelRequest, ErrorCode, JobAccepted, JobEventView, JobFormat, JobRequest, JobSummary,
 };
@@ -85,7 +84,7 @@ async fn id(call: &Call) -> Result<JobId, ApiError> {
 }
 
 pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["prefix", "state", "limit"])?;
+    let query = &call.query;
     let limit = query.limit(JOBS_DEFAULT, JOBS_MAX)?;
     let prefix = query.text("prefix")?.unwrap_or_default().to_owned();
     let states: Vec<String> = query.all("state").map(str::to_ascii_uppercase).collect();
@@ -107,13 +106,13 @@ pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 fn no_state(state: &str, known: &[&str]) -> ApiError {
-    let message = format!("there is no state {state:?}");
+    let message = format!("there is no state {}", quoted(state));
     ApiError::new(ErrorCode::BadRequest, message, format!("known: {}", known.join(", ")))
 }
 
 /// Checks a job, and unless it is only to be checked, submits it.
 pub(super) async fn submit(mut call: Call) -> Result<HttpResponse, ApiError> {
-    let only_check = Query::of(&call, &["check"])?.read("check")?.unwrap_or(false);
+    let only_check = call.query.read("check")?.unwrap_or(false);
     let request: JobRequest = call.document(JOB).await?;
     let quota = look(&call, |seen, _| seen.driver.config().quota.clone()).await?;
     let (spec, plan) = read(request, &quota)?;
@@ -164,7 +163,7 @@ pub(super) async fn show(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn tasks(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["state", "name", "from", "limit"])?;
+    let query = &call.query;
     let state = |text: &str| {
         let wanted = text.to_ascii_uppercase();
         let known = TASK_STATES.map(TaskState::code);
@@ -202,12 +201,11 @@ pub(super) async fn graph(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn log(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["format"])?;
-    let is_markdown = match query.text("format")? {
+    let is_markdown = match call.query.text("format")? {
         None | Some("json") => false,
         Some("md") => true,
         Some(other) => {
-            let message = format!("there is no format {other:?}");
+            let message = format!("there is no format {}", quoted(other));
             return Err(ApiError::new(ErrorCode::BadRequest, message, "give json or md"));
         }
     };
@@ -240,7 +238,7 @@ async fn summary(call: &Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn why(call: Call) -> Result<HttpResponse, ApiError> {
-    let task = Query::of(&call, &["task"])?.text("task")?.map(str::to_owned);
+    let task = call.query.text("task")?.map(str::to_owned);
     let why = look_at(&call, move |seen, clock, view| match &task {
         None => Ok(jobs::why_job(seen, clock, view)),
         Some(task) => jobs::why_task(seen, clock, view, task).ok_or_else(|| document::names(view)),

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures::stream;
 use omnimesh_protocol::{NodeId, Seq};
 
-use super::query::Query;
 use super::{Call, DATA, sse};
 use crate::api::error::ApiError;
 use crate::api::types::{
@@ -31,7 +30,9 @@ pub(super) async fn append(mut call: Call) -> Result<HttpResponse, ApiError> {
     let AppendRequest { payload, replicas } = call.document(DATA).await?;
     let payloads = vec![payload.into_bytes()];
     let mut appended = call.wait(call.shared.backend.append(payloads, replicas)).await?;
-    let appended = appended.pop().ok_or_else(|| ApiError::new(ErrorCode::Internal, "no answer", ""))??;
+    let appended = appended
+        .pop()
+        .ok_or_else(|| ApiError::new(ErrorCode::Internal, "no answer", "a bug, please report"))??;
     Ok(HttpResponse::Ok().json(LogAppended::from(appended)))
 }
 
@@ -51,10 +52,9 @@ pub(super) async fn append_batch(mut call: Call) -> Result<HttpResponse, ApiErro
 }
 
 pub(super) async fn entries(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["author", "from", "limit"])?;
-    let author: Option<NodeId> = query.read("author")?;
-    let from = query.read("from")?.map(Seq);
-    let limit = query.limit(ENTRIES_DEFAULT, ENTRIES_MAX)?;
+    let author: Option<NodeId> = call.query.read("author")?;
+    let from = call.query.within("from", &(1..=u64::MAX))?.map(Seq);
+    let limit = call.query.limit(ENTRIES_DEFAULT, ENTRIES_MAX)?;
     let page = call.wait(call.shared.backend.log_page(author, from, limit)).await?;
     Ok(HttpResponse::Ok().json(LogEntries::from(page)))
 }

@@ -6,30 +6,30 @@ use omnimesh_protocol::Step;
 use omnimesh_protocol::observer::AnomalyKind;
 
 use super::Call;
-use super::query::Query;
-use crate::api::error::ApiError;
-use crate::api::types::{AckRequest, ErrorCode, Severity};
+use super::query::read;
+use crate::api::error::{ApiError, quoted};
+use crate::api::types::{ACK_CHARS_MAX, AckRequest, ErrorCode, Severity};
 
 /// What ought not to be; the parameters say which of it. One that cannot be meant is refused, or who mistypes it takes the
 /// empty list for peace.
 pub(super) async fn anomalies(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["kind", "accused", "since", "severity"])?;
+    let query = &call.query;
     let bad = |message: String, hint: String| ApiError::new(ErrorCode::BadRequest, message, hint);
     let kind = query.text("kind")?.map(|text| {
         AnomalyKind::from_code(text).ok_or_else(|| {
             let known: Vec<_> = AnomalyKind::ALL.iter().map(|kind| kind.code()).collect();
-            bad(format!("there is no kind {text:?}"), format!("known: {}", known.join(", ")))
+            bad(format!("there is no kind {}", quoted(text)), format!("known: {}", known.join(", ")))
         })
     });
     let accused = query.text("accused")?.map(|text| {
         text.parse::<PeerId>().map(|peer| peer.to_string()).map_err(|_| {
             let hint = "`omnimesh members` and `omnimesh peers` list those that this node knows".to_owned();
-            bad(format!("{text:?} is not the id of a peer"), hint)
+            bad(format!("{} is not the id of a peer", quoted(text)), hint)
         })
     });
     let severity = query.text("severity")?.map(|text| {
         serde_json::from_value::<Severity>(text.into()).map_err(|_| {
-            bad(format!("there is no severity {text:?}"), "known: info, warning, critical".to_owned())
+            bad(format!("there is no severity {}", quoted(text)), "known: info, warning, critical".to_owned())
         })
     });
     let (kind, accused, severity) = (kind.transpose()?, accused.transpose()?, severity.transpose()?);
@@ -49,11 +49,16 @@ pub(super) async fn alerts(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn acknowledge(mut call: Call) -> Result<HttpResponse, ApiError> {
-    let incident = number(call.part("id"), "the id of the alert")?;
+    let incident = read("id", call.part("id"))?;
     let AckRequest { by } = call.document("{\"by\": \"name\"}").await?;
     if by.trim().is_empty() || by.chars().any(char::is_control) {
-        let message = "`by` is no name".to_owned();
+        let message = format!("`by` is {}, which is no name", quoted(&by));
         return Err(ApiError::new(ErrorCode::BadRequest, message, "say who takes care of it"));
+    }
+    let chars = by.chars().count();
+    if chars > ACK_CHARS_MAX {
+        let message = format!("`by` has {chars} characters; the limit is {ACK_CHARS_MAX}");
+        return Err(ApiError::new(ErrorCode::BadRequest, message, "give a shorter name"));
     }
     match call.wait(call.shared.backend.acknowledge(incident, by)).await? {
         Some(alert) => Ok(HttpResponse::Ok().json(alert)),
@@ -74,13 +79,6 @@ pub(super) async fn why_step(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn why_one_step(call: Call) -> Result<HttpResponse, ApiError> {
-    let step = number(call.part("step"), "the step")?;
+    let step = read("step", call.part("step"))?;
     call.json(call.shared.backend.why_step(Some(Step(step)))).await
-}
-
-fn number(text: &str, what: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| {
-        let message = format!("{what} is not a whole number");
-        ApiError::new(ErrorCode::BadRequest, message, "for example 1")
-    })
 }

@@ -2,16 +2,16 @@
 
 use actix_web::HttpResponse;
 use omnimesh_protocol::registry::{
-    Action, Direction, EntryKey, FieldName, Filter, Link, ListQuery, PAGE_MAX, Relation, SearchQuery,
-    WALK_DEPTH_MAX, WALK_ENTRIES_MAX, WalkQuery,
+    Action, Direction, EntryKey, FieldName, Filter, Link, ListQuery, OPERATION_BYTES_MAX, Operation,
+    PAGE_MAX, Relation, SearchQuery, WALK_DEPTH_MAX, WALK_ENTRIES_MAX, WalkQuery,
 };
 
-use super::query::Query;
+use super::query::{Query, decoded, read};
 use super::{Call, sse};
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, quoted};
 use crate::api::types::{
     AsOfView, EntryView, ErrorCode, LinkRequest, LogAppended, RegistryEntry, RegistryFound, RegistryLinks,
-    RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten, from_json,
+    RegistryPage, RegistryWalk, RegistryWriteRequest, RegistryWritten, encode, read_value,
 };
 
 /// Entries of a page unless told otherwise.
@@ -23,31 +23,40 @@ const FIELDS: &str = "{\"fields\": {\"name\": value, …}}";
 
 impl Call {
     fn key(&self) -> Result<EntryKey, ApiError> {
-        Ok(EntryKey::new(&decoded(self.part("kind"))?, &decoded(self.part("name"))?)?)
+        let kind = read("kind", &decoded(self.part("kind"))?)?;
+        Ok(EntryKey { kind, name: read("name", &decoded(self.part("name"))?)? })
     }
 
     async fn change(&self, action: Action, replicas: usize) -> Result<HttpResponse, ApiError> {
-        let (as_of, appended) = self.wait(self.shared.backend.registry_write(action, replicas)).await?;
+        let operation = Operation { action, after: None };
+        check_size(&operation)?;
+        let write = self.shared.backend.registry_write(operation.action, replicas);
+        let (as_of, appended) = self.wait(write).await?;
         let appended = LogAppended::from(appended);
         Ok(HttpResponse::Ok().json(RegistryWritten { as_of: as_of.into(), appended }))
     }
 }
 
-/// The router has decoded a part of the path, but for what would change its meaning there: `/`, `+` and `%`.
-fn decoded(part: &str) -> Result<String, ApiError> {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        let code = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        let Some(code) = code else {
-            return Err(ApiError::new(ErrorCode::BadRequest, format!("{part:?} is not percent-encoded"), ""));
-        };
-        bytes.push(code);
-        rest = after.get(2..).unwrap_or_default();
+/// The registry itself only says that it is too much. What comes before the operation adds some bytes to these.
+fn check_size(operation: &Operation) -> Result<(), ApiError> {
+    let bytes = operation.bytes()?;
+    if bytes <= OPERATION_BYTES_MAX {
+        return Ok(());
     }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8(bytes).map_err(|_| ApiError::new(ErrorCode::BadRequest, "the path is not UTF-8", ""))
+    let message = format!("the operation has {bytes} bytes; the limit is {OPERATION_BYTES_MAX}");
+    Err(ApiError::new(ErrorCode::TooLarge, message, "put some of it into other entries, or into a blob"))
+}
+
+fn bad(message: impl Into<String>, hint: &str) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, message, hint)
+}
+
+/// What is wrong whatever the entry is now.
+fn check_time(request: &RegistryWriteRequest) -> Result<(), ApiError> {
+    if request.ttl == Some(0) {
+        return Err(bad("`ttl` is 0", "give at least 1 step, or leave it out"));
+    }
+    Ok(())
 }
 
 pub(super) async fn get(call: Call) -> Result<HttpResponse, ApiError> {
@@ -65,7 +74,7 @@ pub(super) async fn get(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["kind", "prefix", "where", "after", "limit"])?;
+    let query = &call.query;
     let list = ListQuery {
         kind: query.read("kind")?,
         prefix: query.text("prefix")?.unwrap_or_default().to_owned(),
@@ -78,14 +87,14 @@ pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn search(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["q", "kind", "limit"])?;
+    let query = &call.query;
     let search = SearchQuery {
         text: query.required("q")?,
         kind: query.read("kind")?,
         limit: query.limit(PAGE_DEFAULT, PAGE_MAX)?,
     };
     if search.words().is_empty() {
-        let message = format!("`q` is {:?}, which has no word", search.text);
+        let message = format!("`q` is {}, which has no word", quoted(&search.text));
         return Err(ApiError::new(ErrorCode::BadRequest, message, "words are made of letters and digits"));
     }
     let answer = call.wait(call.shared.backend.registry_search(search)).await?;
@@ -95,28 +104,40 @@ pub(super) async fn search(call: Call) -> Result<HttpResponse, ApiError> {
 /// `field=value`, or `field` alone if only it must be there. The value is JSON; what is none is text.
 fn filter(text: &str) -> Result<Filter, ApiError> {
     let Some((name, value)) = text.split_once('=') else {
-        return Ok(Filter::Exists(FieldName::new(text)?));
+        return Ok(Filter::Exists(read("where", text)?));
     };
-    let json = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-    Ok(Filter::Equals(FieldName::new(name)?, from_json(&json)?.encode()?))
+    let name: FieldName = read("where", name)?;
+    let value = read_value(value).and_then(|json| encode(&json));
+    let value = value.map_err(|error| ApiError::from(error).at("where"))?;
+    Ok(Filter::Equals(name, value))
 }
 
 pub(super) async fn put(mut call: Call) -> Result<HttpResponse, ApiError> {
     let key = call.key()?;
     let request: RegistryWriteRequest = call.document(FIELDS).await?;
-    let action = Action::Put { key, ttl: request.ttl, fields: request.to_fields()? };
-    call.change(action, request.replicas).await
+    check_time(&request)?;
+    let fields = request.to_fields()?;
+    if let Some((name, _)) = fields.iter().find(|(_, value)| value.is_null()) {
+        let hint = "leave it out: a PUT replaces all fields; it is in a PATCH that null removes one";
+        return Err(bad(format!("the field {:?} is null", name.as_str()), hint));
+    }
+    call.change(Action::Put { key, ttl: request.ttl, fields }, request.replicas).await
 }
 
 pub(super) async fn update(mut call: Call) -> Result<HttpResponse, ApiError> {
     let key = call.key()?;
     let request: RegistryWriteRequest = call.document(FIELDS).await?;
-    let action = Action::Update { key, ttl: request.ttl, fields: request.to_fields()? };
-    call.change(action, request.replicas).await
+    check_time(&request)?;
+    if request.ttl.is_none() && request.fields.is_empty() {
+        let hint = "give in `fields` what is to be set, or null for what is to be removed, or a new `ttl`";
+        return Err(bad("neither a field nor `ttl` is given", hint));
+    }
+    let fields = request.to_fields()?;
+    call.change(Action::Update { key, ttl: request.ttl, fields }, request.replicas).await
 }
 
 pub(super) async fn delete(call: Call) -> Result<HttpResponse, ApiError> {
-    let replicas = Query::of(&call, &["replicas"])?.read("replicas")?.unwrap_or(0);
+    let replicas = call.query.read("replicas")?.unwrap_or(0);
     let key = call.key()?;
     call.change(Action::Delete { key }, replicas).await
 }
@@ -124,30 +145,38 @@ pub(super) async fn delete(call: Call) -> Result<HttpResponse, ApiError> {
 pub(super) async fn link(mut call: Call) -> Result<HttpResponse, ApiError> {
     let like = "{\"from\": \"kind/name\", \"relation\": \"uses\", \"to\": \"kind/name\"}";
     let request: LinkRequest = call.document(like).await?;
-    call.change(Action::Link(request.to_link()?), request.replicas).await
+    let link = Link {
+        from: read("from", &request.from)?,
+        relation: read("relation", &request.relation)?,
+        to: read("to", &request.to)?,
+    };
+    call.change(Action::Link(link), request.replicas).await
 }
 
 pub(super) async fn unlink(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["from", "relation", "to", "replicas"])?;
-    let relation = Relation::new(&query.required::<String>("relation")?)?;
-    let link = Link { from: query.required("from")?, relation, to: query.required("to")? };
+    let query = &call.query;
+    let link = Link {
+        from: query.required("from")?,
+        relation: query.required("relation")?,
+        to: query.required("to")?,
+    };
     call.change(Action::Unlink(link), query.read("replicas")?.unwrap_or(0)).await
 }
 
 pub(super) async fn links(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["relation", "direction"])?;
-    let (key, direction, relations) = (call.key()?, direction(&query)?, relations(&query)?);
+    let query = &call.query;
+    let (key, direction, relations) = (call.key()?, direction(query)?, relations(query)?);
     let answer = call.wait(call.shared.backend.registry_links(key, direction, relations)).await?;
     Ok(HttpResponse::Ok().json(RegistryLinks::from(answer)))
 }
 
 pub(super) async fn walk(call: Call) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&call, &["relation", "direction", "depth", "limit"])?;
+    let query = &call.query;
     let walk = WalkQuery {
         from: call.key()?,
-        relations: relations(&query)?,
-        direction: direction(&query)?,
-        depth_max: query.read("depth")?.unwrap_or(WALK_DEPTH_MAX),
+        relations: relations(query)?,
+        direction: direction(query)?,
+        depth_max: query.within("depth", &(0..=WALK_DEPTH_MAX))?.unwrap_or(WALK_DEPTH_MAX),
         limit: query.limit(WALK_DEFAULT, WALK_ENTRIES_MAX)?,
     };
     let answer = call.wait(call.shared.backend.registry_walk(walk)).await?;
@@ -155,7 +184,7 @@ pub(super) async fn walk(call: Call) -> Result<HttpResponse, ApiError> {
 }
 
 fn relations(query: &Query) -> Result<Vec<Relation>, ApiError> {
-    query.all("relation").map(|name| Ok(Relation::new(name)?)).collect()
+    query.all("relation").map(|name| read("relation", name)).collect()
 }
 
 fn direction(query: &Query) -> Result<Direction, ApiError> {
@@ -164,7 +193,7 @@ fn direction(query: &Query) -> Result<Direction, ApiError> {
         Some("in") => Ok(Direction::In),
         Some("both") => Ok(Direction::Both),
         Some(other) => {
-            let message = format!("`direction` is {other:?}");
+            let message = format!("`direction` is {}", quoted(other));
             Err(ApiError::new(ErrorCode::BadRequest, message, "give out, in or both"))
         }
     }

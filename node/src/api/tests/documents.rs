@@ -51,7 +51,7 @@ async fn head_is_answered_wherever_get_is() {
     }
 }
 
-fn concrete(path: &str) -> String {
+pub(super) fn concrete(path: &str) -> String {
     // A search without a word is none.
     let query = if path.ends_with("/search") { "?q=news" } else { "" };
     let path = path
@@ -91,6 +91,26 @@ async fn the_openapi_document_lists_the_routes_and_no_others() {
     for reference in references(&document) {
         let name = reference.strip_prefix("#/components/schemas/").unwrap();
         assert!(document["components"]["schemas"][name].is_object(), "{reference}");
+    }
+}
+
+#[test]
+fn the_openapi_document_lists_the_parameters_and_what_every_path_refuses() {
+    let document = openapi::document();
+    for route in ROUTES {
+        let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+        let of = |parameter: &Value| parameter["name"].as_str().unwrap().to_owned();
+        let described: Vec<_> = operation["parameters"].as_array().into_iter().flatten().map(of).collect();
+        let mut served = route.parameters.to_vec();
+        served.sort_unstable();
+        let mut sorted = described.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, served, "{} {}", route.method, route.path);
+        assert!(operation["responses"]["405"].is_object(), "{}", route.path);
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let is_bounded = matches!(parameter["name"].as_str(), Some("limit" | "depth"));
+            assert!(!is_bounded || parameter["schema"]["maximum"].is_u64(), "{parameter}");
+        }
     }
 }
 
@@ -175,11 +195,11 @@ fn check(at: &str, value: &Value, schema: &Value, schemas: &Value) {
         other => panic!("{at}: {other}"),
     });
     assert!(fits, "{at}: {value} is not {types:?}");
-    if value.is_null() {
-        return;
-    }
     if let Some(names) = schema["enum"].as_array() {
         assert!(names.contains(value), "{at}: {value} is not among {names:?}");
+    }
+    if value.is_null() {
+        return;
     }
     for name in schema["required"].as_array().into_iter().flatten() {
         assert!(value.get(name.as_str().unwrap()).is_some(), "{at}: {name} is missing");

@@ -11,8 +11,8 @@ use omnimesh_protocol::log::checkpoint::{Checkpoint, Part, Sealed, Vote};
 use omnimesh_protocol::log::{AppendError, Appended, Missed, Recovered, Report, Stats, StoreError};
 use omnimesh_protocol::projection::{EntryRef, Projection};
 use omnimesh_protocol::registry::{
-    self, Action, AsOf, CATEGORY, Direction, EntryKey, Fields, Found, LinkView, ListQuery, Page, Relation,
-    SearchQuery, State, WalkQuery, Walked,
+    self, Action, AsOf, CATEGORY, Direction, EntryKey, Fields, Found, Link, LinkView, ListQuery, Page,
+    Relation, SearchQuery, State, WalkQuery, Walked,
 };
 use omnimesh_protocol::{Outbox, log};
 use serde_json::{Value, json};
@@ -250,7 +250,8 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
         to: key("y").to_string(),
         replicas: 1,
     };
-    let (as_of, appended) = inner.write(Action::Link(link.to_link().unwrap())).unwrap();
+    let to_link = || Link { from: key("x"), relation: Relation::new("uses").unwrap(), to: key("y") };
+    let (as_of, appended) = inner.write(Action::Link(to_link())).unwrap();
     inner.append("log", Bytes::from_static(b"text"));
     let entries =
         LogEntries::from(LogPage { head: inner.head(), entries: inner.entries.clone(), next: Some(Seq(9)) });
@@ -274,7 +275,7 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
     let covered = LogEvent::from(Change::Jumped(vec![ME]));
     let entry_view = EntryView::from(&entry);
     let changed = registry::Change::Entry { old: None, new: Some(Box::new(entry)) };
-    let linked = registry::Change::Linked(link.to_link().unwrap());
+    let linked = registry::Change::Linked(to_link());
     let appended = LogAppended::from(appended);
     let failed = ErrorDetail {
         code: ErrorCode::StorageFull,
@@ -454,6 +455,76 @@ async fn what_the_registry_refuses_says_why() {
         ("GET", "/registry?where=", Value::Null, bad),
     ] {
         send(&rig, method, path, &body).await.assert_error(status, code);
+    }
+}
+
+#[tokio::test]
+async fn no_integer_of_a_body_becomes_a_float() {
+    let rig = Rig::start();
+    let path = "/api/v1/registry/model/x";
+    for integer in [
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "1000000000000000000000000000000",
+    ] {
+        for (method, body) in [
+            ("PUT", format!(r#"{{"fields": {{"x": {integer}}}}}"#)),
+            ("PATCH", format!(r#"{{"fields": {{"x": [1, {{"y": {integer}}}]}}}}"#)),
+        ] {
+            let reply = rig.send(&rig.request(method, path, &[], &body)).await;
+            let error = reply.assert_error(400, ErrorCode::BadRequest);
+            let says = format!("the integer {integer} does not fit 64 bits");
+            assert!(error.message.contains(&says) && error.message.contains('x'), "{error:?}");
+        }
+    }
+    let fits =
+        r#"{"fields": {"least": -9223372036854775808, "float": 1e30, "text": "18446744073709551616"}}"#;
+    assert_eq!(rig.send(&rig.request("PUT", path, &[], fits)).await.status, 200);
+    let got = rig.get(path).await.json();
+    assert_eq!(got["entry"]["fields"], serde_json::from_str::<Value>(fits).unwrap()["fields"]);
+}
+
+#[tokio::test]
+async fn a_write_that_makes_no_sense_says_what_of_it() {
+    let rig = Rig::start();
+    let many: serde_json::Map<_, _> = (0..65).map(|n| (n.to_string(), json!(n))).collect();
+    let large: serde_json::Map<_, _> = (0..4).map(|n| (n.to_string(), json!("x".repeat(16_000)))).collect();
+    let deep = (0..9).fold(json!(1), |inner, _| json!([inner]));
+    let long = "n".repeat(5000);
+    let (bad, too_large) = ((400, ErrorCode::BadRequest), (413, ErrorCode::TooLarge));
+    for (method, body, (status, code), says) in [
+        ("PUT", json!({"fields": {"n": null}}), bad, "the field \"n\" is null"),
+        ("PUT", json!({"fields": {"b": {"base64": "!!"}}}), bad, "the field \"b\": `base64` is not"),
+        ("PUT", json!({"fields": {"d": deep}}), bad, "the field \"d\": the value is nested deeper than 8"),
+        ("PUT", json!({"fields": {"": 1}}), bad, "\"\" is not the name of a field"),
+        ("PUT", json!({"fields": {long: 1}}), bad, "n…\" is not the name of a field"),
+        ("PUT", json!({"ttl": 0}), bad, "`ttl` is 0"),
+        ("PATCH", json!({"ttl": 0}), bad, "`ttl` is 0"),
+        ("PATCH", json!({}), bad, "neither a field nor `ttl` is given"),
+        ("PATCH", json!({"fields": {}, "replicas": 1}), bad, "neither a field nor `ttl` is given"),
+        (
+            "PUT",
+            json!({"fields": {"a": "x".repeat(20_000)}}),
+            too_large,
+            "the field \"a\": the value has 20003 bytes; the limit is 16384",
+        ),
+        ("PUT", json!({"fields": large}), too_large, "bytes; the limit is 49152"),
+        ("PUT", json!({"fields": many}), (422, ErrorCode::Refused), "65 fields are over the limit of 64"),
+    ] {
+        let reply = send(&rig, method, "/registry/model/news", &body).await;
+        let error = reply.assert_error(status, code);
+        assert!(error.message.contains(says) && error.message.len() < 200, "{error:?}");
+    }
+    for (link, says) in [
+        (json!({"from": "model", "relation": "uses", "to": "model/x"}), "`from` is \"model\""),
+        (json!({"from": "model/x", "relation": "Uses", "to": "model/x"}), "`relation` is \"Uses\""),
+        (json!({"from": "model/x", "relation": "uses", "to": "x/"}), "`to` is \"x/\""),
+    ] {
+        let reply = send(&rig, "POST", "/registry/links", &link).await;
+        let error = reply.assert_error(400, ErrorCode::BadRequest);
+        assert!(error.message.contains(says), "{error:?}");
     }
 }
 

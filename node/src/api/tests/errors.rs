@@ -7,6 +7,7 @@ use std::time::Duration;
 use omnimesh_protocol::config::ApiConfig;
 
 use super::support::{Connection, Memory, PAYLOAD_BYTES_MAX, Rig};
+use crate::api::routes::ROUTES;
 use crate::api::token::ApiToken;
 use crate::api::types::ErrorCode;
 use crate::api::{ApiMetrics, ServeError, Timeouts, serve};
@@ -174,7 +175,7 @@ async fn unknown_paths_and_methods() {
 async fn channel_names_and_message_ids_are_checked() {
     let rig = Rig::start();
     let long = "x".repeat(65);
-    for name in ["a%2Fb", "a%20b", "%ff", "%00", "..%2f", "%C3%BC", &long, "a%252e", "%"] {
+    for name in ["a%2Fb", "a%20b", "%00", "..%2f", "%C3%BC", &long, "a%252e", "%"] {
         rig.publish(name, "{\"data\":\"x\"}").await.assert_error(400, ErrorCode::InvalidChannel);
         let reply = rig.get(&format!("/api/v1/channels/{name}/events")).await;
         reply.assert_error(400, ErrorCode::InvalidChannel);
@@ -194,7 +195,7 @@ async fn bodies_are_checked() {
     for (body, says) in [
         ("{", "EOF"),
         ("null", "invalid type"),
-        ("[]", ""),
+        ("[]", "expected a JSON object"),
         ("{}", "neither"),
         ("{\"data\":\"x\",\"data_base64\":\"\"}", "both"),
         ("{\"dat\":\"x\"}", "unknown field `dat`"),
@@ -217,6 +218,125 @@ async fn bodies_are_checked() {
     let request = rig.request("POST", MESSAGES, &[], "{\"data\":\"x\"}");
     let request = request.replace("application/json", "Application/JSON; charset=utf-8");
     assert_eq!(rig.send(&request).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_list_does_not_stand_for_an_object() {
+    let rig = Rig::start();
+    let cancel = format!("/api/v1/jobs/{}/cancel", super::job::known());
+    let blob = format!(r#"{{"text": "", "files": {{"a": ["{}", 1]}}}}"#, super::blob::known().hash);
+    for (method, path, body) in [
+        ("PUT", "/api/v1/registry/model/news", "[]"),
+        ("PUT", "/api/v1/registry/model/news", r#"[{"a": 1}]"#),
+        ("PATCH", "/api/v1/registry/model/news", "[{}, 1]"),
+        ("POST", "/api/v1/registry/links", r#"["model/news", "uses", "model/x"]"#),
+        ("POST", MESSAGES, r#"["x", null]"#),
+        ("POST", "/api/v1/log/entries", r#"["x", null, 0]"#),
+        ("POST", "/api/v1/log/batches", r#"[[{"data": "x"}]]"#),
+        ("POST", "/api/v1/log/batches", r#"{"entries": [["x", null]]}"#),
+        ("POST", "/api/v1/alerts/1/ack", r#"["anna"]"#),
+        ("POST", "/api/v1/jobs", r#"[null, null, "name = 1"]"#),
+        ("POST", "/api/v1/jobs", &blob),
+        ("POST", &cancel, r#"["enough"]"#),
+    ] {
+        let error = rig.send(&rig.request(method, path, &[], body)).await;
+        let error = error.assert_error(400, ErrorCode::InvalidJson);
+        assert!(error.message.contains("expected a JSON object"), "{body}: {error:?}");
+    }
+    assert_eq!(rig.get("/api/v1/log/heads").await.json()[0]["seq"], 1, "nothing was written");
+}
+
+#[tokio::test]
+async fn numbers_of_a_body_are_asked_for_in_plain_words() {
+    let rig = Rig::start();
+    let put = "/api/v1/registry/model/x";
+    for (method, path, body) in [
+        ("PUT", put, r#"{"ttl": -1}"#),
+        ("PUT", put, r#"{"ttl": 1.5}"#),
+        ("PUT", put, r#"{"replicas": "two"}"#),
+        ("PUT", put, r#"{"replicas": 18446744073709551616}"#),
+        ("POST", "/api/v1/log/entries", r#"{"data": "x", "replicas": -1}"#),
+        ("POST", "/api/v1/log/batches", r#"{"entries": [], "replicas": null}"#),
+        ("POST", "/api/v1/jobs", r#"{"text": "", "nonce": "x"}"#),
+    ] {
+        let reply = rig.send(&rig.request(method, path, &[], body)).await;
+        let error = reply.assert_error(400, ErrorCode::InvalidJson);
+        assert!(error.message.contains("expected a whole number from 0 to"), "{body}: {error:?}");
+    }
+    let put = rig.request("PUT", "/api/v1/registry/model/x", &[], r#"{"ttl": null, "replicas": 0}"#);
+    assert_eq!(rig.send(&put).await.status, 200);
+    let long = format!(r#"{{"{}": 1}}"#, "x".repeat(100_000));
+    let error = rig.publish("news", &long).await.assert_error(400, ErrorCode::InvalidJson);
+    assert!(error.message.len() < 1000, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_parameter_that_a_route_does_not_have_is_refused() {
+    let rig = Rig::start();
+    for route in ROUTES.iter().filter(|route| !route.is_open) {
+        let path = super::documents::concrete(route.path);
+        let path = format!("{path}{}page=2", if path.contains('?') { '&' } else { '?' });
+        let reply = rig.send(&rig.request(route.method.as_str(), &path, &[], "")).await;
+        let error = reply.assert_error(400, ErrorCode::BadRequest);
+        assert!(error.message.contains("unknown parameter \"page\""), "{path}: {error:?}");
+    }
+    assert_eq!(rig.get("/livez?page=2").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_text_once_it_is_decoded_is_refused() {
+    let rig = Rig::start();
+    for (method, path) in [
+        ("PUT", "/api/v1/registry/model/%ff"),
+        ("GET", "/api/v1/registry/model/%fe"),
+        ("GET", "/api/v1/channels/%ff/events"),
+        ("GET", "/api/v1/why/messages/%C3"),
+        ("GET", "/api/v1/registry?prefix=%ff"),
+        ("GET", "/api/v1/registry?prefix=a&%80=1"),
+        ("GET", "/api/v1/registry/search?q=%ED%A0%80"),
+    ] {
+        let reply = rig.send(&rig.request(method, path, &[], "{}")).await;
+        let error = reply.assert_error(400, ErrorCode::BadRequest);
+        assert!(error.message.contains("not UTF-8"), "{path}: {error:?}");
+    }
+    assert_eq!(rig.get("/api/v1/registry?prefix=%C3%BC").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_meant_says_what_to_give() {
+    let rig = Rig::start();
+    let long = format!("registry?kind={}", "K".repeat(5000));
+    for (path, says, hint) in [
+        ("log/entries?from=x", "`from` is \"x\", not a whole number", "give a whole number"),
+        ("log/entries?from=18446744073709551616", "not a whole number", "0 to 18446744073709551615"),
+        ("log/entries?from=0", "`from` is 0", "give 1 to"),
+        ("log/entries?limit=-1", "not a whole number", "give a whole number"),
+        ("log/entries?limit=1001", "`limit` is 1001", "give 1 to 1000"),
+        ("log/entries?from=1&from=2", "more than once", "once"),
+        ("log/entries?author=x", "`author` is \"x\"", "/api/v1/members"),
+        ("registry/model/news/walk?depth=33", "`depth` is 33", "give 0 to 32"),
+        ("registry?kind=Bad", "`kind` is \"Bad\"", "begins with a letter"),
+        ("registry?after=x", "`after` is \"x\"", "kind/name"),
+        ("registry?where=", "`where` is \"\"", "1 to 64 bytes"),
+        (
+            "registry?where=a%3D18446744073709551616",
+            "`where`: the integer 18446744073709551616",
+            "integers are",
+        ),
+        ("registry/search", "`q` is missing", "q=…"),
+        ("registry/Model/x", "`kind` is \"Model\"", "begins with a letter"),
+        ("registry/model/news/links?relation=Uses", "`relation` is \"Uses\"", "such as `uses`"),
+        ("why/steps/x", "`step` is \"x\"", "give a whole number"),
+        (&long, "K…\"", "begins with a letter"),
+    ] {
+        let error = rig.get(&format!("/api/v1/{path}")).await.assert_error(400, ErrorCode::BadRequest);
+        assert!(error.message.contains(says) && error.hint.contains(hint), "{path}: {error:?}");
+        assert!(error.message.len() < 200, "{error:?}");
+    }
+    let unlink = "/api/v1/registry/links?from=model/a&to=model/b";
+    let reply = rig.send(&rig.request("DELETE", unlink, &[], "")).await;
+    let error = reply.assert_error(400, ErrorCode::BadRequest);
+    assert!(error.message == "`relation` is missing" && error.hint.contains("`uses`"), "{error:?}");
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ fn sample_metric() -> MetricView {
         warning: Some(0.85),
         critical: None,
         per_hour: Some(0.02),
-        reaches: Some(Level::Critical),
+        reaches: None,
         reaches_in_s: Some(9_000),
         unusual: None,
         outlook: Some("+2.00 % an hour, critical in about 3 h".to_owned()),
@@ -116,6 +116,10 @@ async fn an_alert_is_acknowledged_by_somebody() {
     rig.send(&acknowledge("x", r#"{"by": "anna"}"#)).await.assert_error(400, ErrorCode::BadRequest);
     rig.send(&acknowledge("1", r#"{"by": " "}"#)).await.assert_error(400, ErrorCode::BadRequest);
     rig.send(&acknowledge("1", r#"{"who": "anna"}"#)).await.assert_error(400, ErrorCode::InvalidJson);
+    let named = |chars| acknowledge("1", &json!({"by": "ä".repeat(chars)}).to_string());
+    assert_eq!(rig.send(&named(ACK_CHARS_MAX)).await.status, 200);
+    let error = rig.send(&named(ACK_CHARS_MAX + 1)).await.assert_error(400, ErrorCode::BadRequest);
+    assert!(error.message.contains("65") && error.message.contains("64"), "{error:?}");
 }
 
 #[tokio::test]

@@ -279,7 +279,7 @@ pub(super) fn sample_why_peer() -> WhyPeer {
         doubt: 0.0,
         findings: vec![sample_anomaly()],
         history: vec![TrustChange { ago_ms: 5, trust: 0.5, cause: None }],
-        quarantine: None,
+        quarantine: Some(sample_quarantine()),
         way_back: vec!["time".to_owned()],
     }
 }
@@ -454,7 +454,7 @@ impl Reply {
         self.assert_secure();
         let body: ErrorBody = serde_json::from_str(&self.body).unwrap();
         assert_eq!(body.error.code, code, "{self:?}");
-        assert!(!body.error.message.is_empty(), "{self:?}");
+        assert!(!body.error.message.is_empty() && !body.error.hint.is_empty(), "{self:?}");
         body.error
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use omnimesh_protocol::compute::{BlobRef, JobId};
 use omnimesh_protocol::{Hash, NodeId, Step};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::strict::{Object, whole, whole_or_null};
 
 /// What to have done: the body of `POST /api/v1/jobs`; `text`, or `job`.
 ///
@@ -25,11 +27,22 @@ pub struct JobRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<serde_json::Value>,
     /// The blobs that the files have become which the job names with `file = "…"`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "files")]
     pub files: BTreeMap<String, BlobRef>,
     /// Tells jobs apart that say the same; unless given, submitting the same twice is submitting it once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_or_null")]
     pub nonce: Option<u64>,
+}
+
+fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, BlobRef>, D::Error> {
+    #[derive(Deserialize)]
+    struct File {
+        hash: Hash,
+        #[serde(deserialize_with = "whole")]
+        size: u64,
+    }
+    let files = BTreeMap::<String, Object<File>>::deserialize(deserializer)?.into_iter();
+    Ok(files.map(|(name, Object(File { hash, size }))| (name, BlobRef { hash, size })).collect())
 }
 
 /// How a job is written.

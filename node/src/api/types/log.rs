@@ -6,6 +6,7 @@ use omnimesh_protocol::log::checkpoint::Sealed;
 use omnimesh_protocol::log::{Appended, Entry, Proof, Report};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::strict::{object, whole};
 use super::{ErrorDetail, Payload, PayloadWire, PublishRequest};
 use crate::actors::log::Change;
 use crate::durable::{HeadView, LogPage, LogView};
@@ -29,10 +30,10 @@ impl<'de> Deserialize<'de> for AppendRequest {
         struct Strict {
             data: Option<String>,
             data_base64: Option<String>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "whole")]
             replicas: usize,
         }
-        let Strict { data, data_base64, replicas } = Strict::deserialize(deserializer)?;
+        let Strict { data, data_base64, replicas } = object(deserializer)?;
         let payload = PayloadWire { data, data_base64 }.decode().map_err(serde::de::Error::custom)?;
         Ok(AppendRequest { payload, replicas })
     }
@@ -45,7 +46,7 @@ pub struct AppendBatch {
     /// The entries.
     pub entries: Vec<PublishRequest>,
     /// How many other nodes must have each on disk before it is answered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub replicas: usize,
 }
 

@@ -58,11 +58,14 @@ pub struct AlertView {
     pub resolved_ms: Option<u64>,
 }
 
+/// Most characters of the name of who takes care of an alert; more would not be kept.
+pub const ACK_CHARS_MAX: usize = 64;
+
 /// Who takes care of an alert: the body of `POST /api/v1/alerts/{id}/ack`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AckRequest {
-    /// A name, as it is to be in the audit log.
+    /// A name, as it is to be in the audit log: at most [`ACK_CHARS_MAX`] characters.
     pub by: String,
 }
 

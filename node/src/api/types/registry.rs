@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use omnimesh_protocol::id::{Hash, NodeId, Seq, Step};
 use omnimesh_protocol::registry::{
-    self, AsOf, Change, Fault, FieldName, Fields, Found, Hit, Link, LinkView, Page, Rank, Reached, Walked,
+    self, AsOf, Change, FIELDS_MAX, FieldName, Fields, Found, Hit, Link, LinkView, Page, Rank, Reached,
+    Walked,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::LogAppended;
-use super::value::{from_json, to_json};
+use super::strict::{whole, whole_or_null};
+use super::value::{ValueError, encode, to_json};
+use crate::api::error::{QUOTED_CHARS_MAX, cut};
 
 /// Which state an answer of the registry is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,10 +259,10 @@ pub struct RegistryWriteRequest {
     #[serde(default)]
     pub fields: BTreeMap<String, Json>,
     /// For how many steps from the write on it is shown; for ever if none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_or_null")]
     pub ttl: Option<u64>,
     /// How many other nodes must have it on disk before it is answered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub replicas: usize,
 }
 
@@ -267,12 +270,38 @@ impl RegistryWriteRequest {
     /// The fields as the registry has them.
     ///
     /// # Errors
-    /// If a name or value is not allowed.
-    pub fn to_fields(&self) -> Result<Fields, Fault> {
-        let field =
-            |(name, value): (&String, &Json)| Ok((FieldName::new(name)?, from_json(value)?.encode()?));
+    /// If a name or value is not allowed, or there are too many.
+    pub fn to_fields(&self) -> Result<Fields, FieldError> {
+        if self.fields.len() > FIELDS_MAX {
+            return Err(FieldError::TooMany(self.fields.len()));
+        }
+        let field = |(name, value): (&String, &Json)| {
+            let known =
+                FieldName::new(name).map_err(|_| FieldError::Name(cut(name, QUOTED_CHARS_MAX).into()))?;
+            let value = encode(value).map_err(|error| FieldError::Value { name: name.clone(), error })?;
+            Ok((known, value))
+        };
         self.fields.iter().map(field).collect()
     }
+}
+
+/// Why fields cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// That is no name.
+    #[error("{0:?} is not the name of a field")]
+    Name(String),
+    /// There are more than an entry may have.
+    #[error("{0} fields are over the limit of {FIELDS_MAX}")]
+    TooMany(usize),
+    /// The value is none.
+    #[error("the field {name:?}: {error}")]
+    Value {
+        /// Of this field.
+        name: String,
+        /// Why.
+        error: ValueError,
+    },
 }
 
 /// A link to make: the body of `POST /api/v1/registry/links`. Read strictly.
@@ -286,19 +315,8 @@ pub struct LinkRequest {
     /// To this entry, `kind/name`.
     pub to: String,
     /// How many other nodes must have it on disk before it is answered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub replicas: usize,
-}
-
-impl LinkRequest {
-    /// The link as the registry has it.
-    ///
-    /// # Errors
-    /// If a name is not allowed.
-    pub fn to_link(&self) -> Result<Link, Fault> {
-        let relation = registry::Relation::new(&self.relation)?;
-        Ok(Link { from: self.from.parse()?, relation, to: self.to.parse()? })
-    }
 }
 
 /// A change of the registry that is on this node's disk and that what is asked of this node contains.

@@ -359,8 +359,12 @@ fn analyze_csv(
     let mut body: &[u8] = bytes;
     let mut header = None;
     if task.flag("header", true)? && offset == 0 {
-        let end = body.iter().position(|byte| *byte == b'\n').map_or(body.len(), |at| at + 1);
-        let (first, rest) = body.split_at(end);
+        let end = body.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        if end.is_none() && body.trim_ascii_end().contains(&b'\r') {
+            let detail = "lines end with a carriage return alone, so that all is one header: make them line feeds (tr '\\r' '\\n')";
+            return Err(OpError::new(FailReason::BadInput, detail));
+        }
+        let (first, rest) = body.split_at(end.unwrap_or(body.len()));
         (header, body) = (Some(first), rest);
     }
     let plan = plan(task, header)?;

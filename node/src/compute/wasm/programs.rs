@@ -75,7 +75,7 @@ impl Programs {
         Ok(module)
     }
 
-    /// Runs the program of a task; answers its output, and how much of the CPU limit it took.
+    /// Runs the program of a task; answers its output, and the processor time that it took.
     ///
     /// # Errors
     /// Why there is no output.
@@ -104,10 +104,11 @@ impl Programs {
                 Ok(UpdateDeadline::Interrupt)
             }
         });
+        let before = cpu_time();
         let answer = call(&mut store, &module, &params, &input, task.limits.output_bytes);
-        let used = fuel - store.get_fuel().unwrap_or(0).min(fuel);
+        let used = cpu_time().saturating_sub(before);
         let output = answer.map_err(|error| why(error, store.data(), task))?;
-        Ok((output, Duration::from_millis(used.div_ceil(sandbox.config.fuel_per_ms.max(1)))))
+        Ok((output, used))
     }
 }
 
@@ -192,6 +193,12 @@ fn take<'a>(store: &'a Store<Host>, memory: &Memory, at: u64, length: u64) -> Re
     let bytes = range.and_then(|(at, length)| memory.data(store).get(at..)?.get(..length));
     let outside = || OpError::new(FailReason::Program, "the output lies outside of the memory");
     Ok(bytes.ok_or_else(outside)?)
+}
+
+/// The processor time of the calling thread, which is the only one that a program has.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The reason of a fault.

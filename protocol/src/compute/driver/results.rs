@@ -70,31 +70,22 @@ impl State {
         out: &mut Outbox<Output>,
     ) {
         let Some((job, task)) = self.attempts.get(&item.attempt).copied() else { return };
-        let Some(limit) =
-            self.ledger.job(&job).map(|view| view.spec().tasks[usize::from(task.task)].limits.output_bytes)
+        let Some(limits) = self.ledger.job(&job).map(|view| view.spec().tasks[usize::from(task.task)].limits)
         else {
             return;
         };
         let result = item.statement.result;
         let key = self.runs.get(&job).and_then(|run| run.active.get(&task)).map(|active| active.key);
-        if key != Some(item.statement.key) {
-            let detail = "the worker has answered another question".to_owned();
-            let failure = Failure {
-                attempt: item.attempt,
-                reason: FailReason::Unavailable,
-                detail,
-                missing: Vec::new(),
-            };
-            return self.on_failure(now, worker, failure, rng, out);
-        }
-        if result.size > limit {
-            let detail = format!("the output has {} bytes, more than {limit}", result.size);
-            let failure = Failure {
-                attempt: item.attempt,
-                reason: FailReason::OutputLimit,
-                detail,
-                missing: Vec::new(),
-            };
+        let fault = if key != Some(item.statement.key) {
+            Some((FailReason::Unavailable, "the worker has answered another question".to_owned()))
+        } else if result.size > limits.output_bytes {
+            let detail = format!("the output has {} bytes, more than {}", result.size, limits.output_bytes);
+            Some((FailReason::OutputLimit, detail))
+        } else {
+            None
+        };
+        if let Some((reason, detail)) = fault {
+            let failure = Failure { attempt: item.attempt, reason, detail, missing: Vec::new() };
             return self.on_failure(now, worker, failure, rng, out);
         }
         let Some((_, _, attempt)) = self.take_attempt(item.attempt, worker) else { return };

@@ -10,6 +10,7 @@ use omnimesh_protocol::{Hash, Seq};
 use rand::RngExt;
 
 use super::super::compute_jobs::Entries;
+use super::super::log::data_hash;
 use super::super::node::{Ctx, Node};
 use super::super::packet::Packet;
 use super::super::random::Draw;
@@ -42,6 +43,7 @@ impl Node {
         counts.entry_bytes += payload.len() as u64;
         let Some(settings) = &ctx.shared.compute else { return };
         if ctx.shared.log.is_some() {
+            ctx.sink.record.operations.push((ctx.me, data_hash(&payload)));
             let (category, ticket) = (settings.category.clone(), Ticket(TICKET | ticket.0));
             return self.log(log::Input::Append { category, payload, ticket, replicas: 0 }, ctx);
         }

@@ -17,6 +17,7 @@ use super::inspect::{passed_on, typed};
 use crate::cli::{Globals, JobCommand, JobListArgs, LogFormat, LogsArgs, TasksArgs};
 use crate::client::{Client, Event, segment};
 use crate::error::{CliError, Code};
+use crate::files;
 use crate::output::{self, Format, printable};
 
 /// Tasks that are asked for at once.
@@ -166,9 +167,14 @@ fn task_row(task: &JobTask) -> Vec<String> {
 
 fn graph(globals: &Globals, id: &str, out: Option<&Path>) -> Result<(), CliError> {
     let svg = Client::new(globals)?.text(&format!("{}/graph", path(id)?))?;
-    let Some(to) = out else { return output::text(&svg) };
-    fs::write(to, &svg)
-        .map_err(|error| CliError::new(Code::Failed, format!("cannot write {}: {error}", to.display())))?;
+    let Some(to) = out else {
+        return if globals.output.is_json() {
+            output::record(globals.output, &json!({ "svg": svg }), Vec::new)
+        } else {
+            output::text(&svg)
+        };
+    };
+    fs::write(to, &svg).map_err(|error| files::cannot_write(to, &error))?;
     let item = json!({ "file": to.display().to_string(), "bytes": svg.len() });
     output::record(globals.output, &item, || {
         vec![("file", to.display().to_string()), ("bytes", svg.len().to_string())]

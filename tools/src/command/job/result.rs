@@ -13,7 +13,7 @@ use super::{each_task, path};
 use crate::cli::{Globals, ResultArgs};
 use crate::client::{Client, segment};
 use crate::error::{CliError, Code};
-use crate::output;
+use crate::{files, output};
 
 pub(super) fn result(globals: &Globals, args: &ResultArgs) -> Result<(), CliError> {
     let client = Client::new(globals)?;
@@ -100,8 +100,7 @@ fn copy(client: &Client, blobs: &[BlobRef], into: &mut impl Write) -> Result<u64
 }
 
 fn copy_to_file(client: &Client, blobs: &[BlobRef], to: &Path) -> Result<u64, CliError> {
-    let failed =
-        |error: io::Error| CliError::new(Code::Failed, format!("cannot write {}: {error}", to.display()));
+    let failed = |error: io::Error| files::cannot_write(to, &error);
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);

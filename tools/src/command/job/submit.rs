@@ -19,7 +19,7 @@ use super::wait;
 use crate::cli::{Globals, SubmitArgs};
 use crate::client::Client;
 use crate::error::{CliError, Code};
-use crate::output;
+use crate::{files, output};
 
 /// The longest job file. A job goes into the log, and that takes no more than 32 KiB of it without its files.
 const FILE_BYTES_MAX: u64 = 100 << 10;
@@ -69,36 +69,14 @@ fn told(globals: &Globals, value: &Value) -> Result<(), CliError> {
 
 /// What the file is called, what it says, and where its own files are.
 fn read_file(file: &Path) -> Result<(String, String, PathBuf), CliError> {
-    let name = file.display().to_string();
-    let failed = |error: io::Error| {
-        let code = match error.kind() {
-            io::ErrorKind::NotFound => Code::NotFound,
-            io::ErrorKind::InvalidData => {
-                return CliError::new(Code::ConfigInvalid, format!("{name} is no text: {error}"))
-                    .hint("save it as UTF-8");
-            }
-            _ => Code::Failed,
-        };
-        CliError::new(code, format!("cannot read {name}: {error}")).hint("check the path")
-    };
-    let mut text = String::new();
-    let is_stdin = file == Path::new("-");
-    let read = if is_stdin {
-        io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
-    } else {
-        File::open(file).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
-    };
-    read.map_err(failed)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(CliError::new(Code::Refused, format!("{name} has more than {FILE_BYTES_MAX} bytes"))
-            .hint(
-                "put long parameters into files of their own, and use for_each in place of many like tasks",
-            ));
+    let remedy = "put long parameters into files of their own, and use for_each in place of many like tasks";
+    if file == Path::new("-") {
+        let name = "standard input".to_owned();
+        let text = files::text_from(&name, io::stdin().lock(), FILE_BYTES_MAX, remedy)?;
+        return Ok((name, text, PathBuf::new()));
     }
-    let dir =
-        if is_stdin { PathBuf::new() } else { file.parent().map(Path::to_path_buf).unwrap_or_default() };
-    let name = if is_stdin { "standard input".to_owned() } else { name };
-    Ok((name, text, dir))
+    let text = files::text(file, FILE_BYTES_MAX, remedy)?;
+    Ok((file.display().to_string(), text, file.parent().map(Path::to_path_buf).unwrap_or_default()))
 }
 
 /// Jobs that say the same are different jobs if they are submitted at different times.

@@ -7,8 +7,8 @@ use omnimesh_sim::scenario::{Engine, ScenarioFile};
 use omnimesh_sim::summary::Summary;
 use serde_json::json;
 
-use super::load;
 use super::run::simulate;
+use super::{load, threads};
 use crate::cli::{CompareArgs, ScenarioArgs};
 use crate::error::{CliError, Code};
 use crate::output::{self, Format};
@@ -21,6 +21,7 @@ struct Side {
 }
 
 pub(super) fn compare(format: Format, args: &CompareArgs) -> Result<(), CliError> {
+    threads("--threads", args.threads)?;
     let (a, b) = sides(args)?;
     let comparison = side_by_side(&a.summary, &b.summary, a.is_folder && b.is_folder);
     let beyond = args.within.map_or_else(Vec::new, |percent| comparison.beyond(percent));

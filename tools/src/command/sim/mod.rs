@@ -6,13 +6,23 @@ mod run;
 mod sweep;
 mod verify;
 
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::thread;
+
 use omnimesh_sim::experiment::{Engines, RunError, Runner};
 use omnimesh_sim::scenario::{Override, ScenarioError, ScenarioFile, shipped};
 use serde_json::json;
 
 use crate::cli::{Globals, ScenarioArgs, SimCommand};
 use crate::error::{CliError, Code};
+use crate::files;
 use crate::output::{self, Format};
+
+/// Longest scenario.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// More threads than cores show that their number changes nothing; so many are enough for that.
+const THREADS_PER_CORE: usize = 8;
 
 pub(super) fn run(globals: &Globals, what: &SimCommand) -> Result<(), CliError> {
     match what {
@@ -67,7 +77,34 @@ fn load(scenario: &str, with: &ScenarioArgs, set: &[String]) -> Result<ScenarioF
         })?;
         overrides.push(Override::new(path.trim(), value.trim(), format!("--set {pair}")));
     }
-    Ok(ScenarioFile::load(scenario, &overrides)?)
+    let path = Path::new(scenario);
+    if shipped::text(scenario).is_some() && !path.is_file() {
+        return Ok(ScenarioFile::load(scenario, &overrides)?);
+    }
+    let text = files::text(path, FILE_BYTES_MAX, "no scenario is so long: name another file");
+    let text = text.map_err(|error| match error.code {
+        Code::NotFound => CliError::new(
+            Code::NotFound,
+            format!("there is no scenario {scenario}: neither a file nor a shipped one"),
+        )
+        .hint(shipped::hint(scenario)),
+        _ => error,
+    })?;
+    Ok(ScenarioFile::parse_here(scenario, &text, &overrides)?)
+}
+
+/// How many threads to start, if that is no more than the machine has a use for: more only take long to be started.
+fn threads(flag: &str, asked: usize) -> Result<usize, CliError> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = cores.saturating_mul(THREADS_PER_CORE);
+    if asked <= most {
+        return Ok(asked);
+    }
+    let message =
+        format!("{flag} {asked} is more than {most}, {THREADS_PER_CORE} for each core of this machine");
+    Err(CliError::new(Code::Usage, message).hint(format!(
+        "the machine has {cores} cores: leave {flag} out to use them all, or give {most} at most"
+    )))
 }
 
 fn flags(with: &ScenarioArgs) -> Vec<Override> {
@@ -104,7 +141,9 @@ impl From<RunError> for CliError {
                 .hint("name a folder that `omnimesh sim run` has written, as it has written it"),
             RunError::RealTime(_) => of(Code::Refused).hint("verify with --engine model"),
             RunError::Sweep(_) => of(Code::Usage),
-            RunError::Failed { .. } | RunError::Report(_) | RunError::Write { .. } => of(Code::Failed),
+            RunError::Report(_) | RunError::Write { .. } => of(Code::Failed)
+                .hint("check that path, its rights and the room on its disk, or name another with --out"),
+            RunError::Failed { .. } => of(Code::Failed),
         }
     }
 }

@@ -10,16 +10,17 @@ use omnimesh_sim::summary::{ComputeSummary, LogSummary, Manifest, Summary};
 use serde_json::{Value, json};
 
 use super::progress::{Bar, short};
-use super::{command_line, load, runner};
+use super::{command_line, load, runner, threads};
 use crate::cli::RunArgs;
 use crate::error::{CliError, Code};
 use crate::output::{self, Format, millis};
 
 pub(super) fn run(format: Format, args: &RunArgs) -> Result<(), CliError> {
+    let threads = threads("--threads", args.threads)?;
     let file = load(&args.scenario, &args.with, &args.set)?;
     let dir = args.out.clone().unwrap_or_else(|| default_dir(&file));
     refuse_others(&dir, MANIFEST)?;
-    let done = simulate(&file, args.threads)?;
+    let done = simulate(&file, threads)?;
     let manifest = experiment::save(&dir, &file, &done, &command_line())?;
     show(format, &manifest, &done.summary, &dir)?;
     output::tell(&format!("report: {}", dir.join("report.html").display()));

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::progress::of_runs;
-use super::{load, runner};
+use super::{load, runner, threads};
 use crate::cli::SweepArgs;
 use crate::error::{CliError, Code};
 use crate::output::{self, Format};
@@ -28,6 +28,7 @@ const SHOWN: [(&str, &str); 5] = [
 const NAMED_MAX: usize = 10;
 
 pub(super) fn sweep(format: Format, args: &SweepArgs) -> Result<(), CliError> {
+    threads("--jobs", args.jobs.map_or(0, NonZeroUsize::get))?;
     let base = load(&args.scenario, &args.with, &[])?;
     let axes = args.set.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let plan = Plan::new(&base, &axes, args.seeds)?;

@@ -6,12 +6,13 @@ use omnimesh_sim::scenario::{Engine, ScenarioFile};
 use serde_json::json;
 
 use super::progress::Bar;
-use super::{load, runner};
+use super::{load, runner, threads};
 use crate::cli::{RerunArgs, VerifyArgs};
 use crate::error::{CliError, Code};
 use crate::output::{self, Format};
 
 pub(super) fn verify(format: Format, args: &VerifyArgs) -> Result<(), CliError> {
+    args.threads.iter().try_for_each(|asked| threads("--threads", *asked).map(|_| ()))?;
     let file = load(&args.scenario, &args.with, &args.set)?;
     let mut bar = (0, Bar::new("run 1"));
     let verified = experiment::verify(runner(), &file, &args.threads, |run, now| {
@@ -80,11 +81,12 @@ fn difference(verified: &Verified) -> Result<(), CliError> {
 }
 
 pub(super) fn rerun(format: Format, args: &RerunArgs) -> Result<(), CliError> {
+    let threads = threads("--threads", args.threads)?;
     let folder = Folder::open(&args.dir)?;
     let rerun = {
         let bar = Bar::new(folder.manifest.scenario.clone());
         let mut tell = |now| bar.set(now);
-        experiment::rerun(runner(), &folder, Options { threads: args.threads, progress: Some(&mut tell) })?
+        experiment::rerun(runner(), &folder, Options { threads, progress: Some(&mut tell) })?
     };
     output::record(format, &rerun, || {
         vec![

@@ -71,6 +71,19 @@ fn a_name_means_nothing_where_there_is_no_header() {
 }
 
 #[test]
+fn lines_that_end_with_carriage_returns_alone_are_refused_where_they_would_be_one_header() {
+    let text = "name,size\rx,1\ry,2\r";
+    let error = at_once(text, params(&[1.into()], &[])).unwrap_err();
+    assert_eq!(error.reason, FailReason::BadInput);
+    assert!(error.detail.contains("carriage return alone"), "{error}");
+    let rows = at_once(text, params(&[1.into()], &[("header", Value::Bool(false))])).unwrap();
+    assert_eq!(rows["rows"], 3);
+    for text in ["name,size", "name,size\r\n", "name,size\r\nx,1\r\n"] {
+        assert!(at_once(text, params(&[1.into()], &[])).is_ok(), "{text:?}");
+    }
+}
+
+#[test]
 fn a_number_beyond_all_rows_is_an_error_with_how_many_there_are() {
     let seven = [Value::Integer(1), Value::Integer(7)];
     let expected = "there is no column 7 in 2 rows: there are 3, numbered 0 to 2 (correct params.columns or params.delimiter of \

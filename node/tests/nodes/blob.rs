@@ -1,20 +1,17 @@
 //! Real nodes with data directories, over TCP on loopback: what one puts, others get, and only that.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use omnimesh_node::store::blob::BLOB_DIR;
-use omnimesh_node::{GetError, MeshNode, NodeOptions};
+use omnimesh_node::{GetError, MeshNode};
+use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::{GROUP_BYTES, groups_of};
-use omnimesh_protocol::{Hash, Identity, Mesh};
 
-/// Far more than any of it takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{self, PATIENCE};
 
 async fn start(number: u8, dir: &Path, bootstrap: Vec<String>) -> MeshNode {
     start_with(number, dir, bootstrap, 0).await
@@ -22,17 +19,10 @@ async fn start(number: u8, dir: &Path, bootstrap: Vec<String>) -> MeshNode {
 
 /// A node that sends no more than so many bytes of blobs in a second.
 async fn start_with(number: u8, dir: &Path, bootstrap: Vec<String>, bytes_per_s: u64) -> MeshNode {
-    let identity = Identity::from_seed(&[number; 32]);
-    let mut options =
-        NodeOptions { is_new: true, ..NodeOptions::in_memory(identity, Mesh::open("blob-test").unwrap()) };
-    options.data_dir = Some(dir.to_owned());
-    options.config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    options.config.network.bootstrap = bootstrap;
-    options.config.compute.transfer_bytes_per_s = bytes_per_s;
-    options.config.api.listen = "127.0.0.1:0".parse().unwrap();
-    let node = MeshNode::start(options).await.unwrap();
-    tokio::time::timeout(PATIENCE, node.wait_ready()).await.expect("it finds the mesh").unwrap();
-    node
+    common::start("blob-test", number, dir, bootstrap, |config| {
+        config.compute.transfer_bytes_per_s = bytes_per_s;
+    })
+    .await
 }
 
 fn content(length: u64) -> Vec<u8> {

@@ -1,14 +1,11 @@
 //! Real nodes with data directories, over TCP on loopback: what one appends, all have.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use omnimesh_node::store::log::LogStore;
-use omnimesh_node::{LogError, LogView, MeshNode, NodeOptions};
+use omnimesh_node::{LogError, LogView, MeshNode};
 use omnimesh_protocol::config::Config;
 use omnimesh_protocol::envelope::{Channel, Envelope, Header, Kind};
 use omnimesh_protocol::log::{Change, Head, Proof, Record};
@@ -17,33 +14,16 @@ use omnimesh_protocol::registry::{Action, EntryKey, FieldName, Fields, Value};
 use omnimesh_protocol::{Identity, Mesh, NodeId, Seq, Step};
 use tempfile::TempDir;
 
-/// Far more than any of it takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{run, until};
+
+const MESH: &str = "log-test";
 
 fn mesh() -> Mesh {
-    Mesh::open("log-test").unwrap()
+    Mesh::open(MESH).unwrap()
 }
 
 async fn start(number: u8, dir: &Path, bootstrap: Vec<String>, is_new: bool) -> MeshNode {
-    let identity = Identity::from_seed(&[number; 32]);
-    let mut options = NodeOptions { is_new, ..NodeOptions::in_memory(identity, mesh()) };
-    options.data_dir = Some(dir.to_owned());
-    options.config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    options.config.network.bootstrap = bootstrap;
-    options.config.api.listen = "127.0.0.1:0".parse().unwrap();
-    let node = MeshNode::start(options).await.unwrap();
-    tokio::time::timeout(PATIENCE, node.wait_ready()).await.expect("it finds the mesh").unwrap();
-    node
-}
-
-/// Waits until what `look` sees is true.
-async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
-    let wait = async {
-        while !look().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
+    run(MESH, number, dir, bootstrap, is_new, |_| ()).await
 }
 
 async fn view(node: &MeshNode) -> LogView {

@@ -1,25 +1,22 @@
 //! Real nodes with data directories, over TCP on loopback: jobs are done by all of them, and end everywhere alike.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use common::{PATIENCE, start};
 use omnimesh_node::MeshNode;
 use omnimesh_node::job::JobError;
 use omnimesh_protocol::compute::driver::Refusal;
 use omnimesh_protocol::compute::job::{self, Format, JobSpec, Quota};
 use omnimesh_protocol::compute::ledger::JobState;
 use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
+use omnimesh_protocol::config::Config;
 use omnimesh_protocol::{Identity, NodeId};
 use parquet::data_type::{DoubleType, FixedLenByteArray, FixedLenByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+
+use crate::common::{PATIENCE, start, until};
 
 fn read_job(text: &str, files: &[(&str, BlobRef)]) -> JobSpec {
     let files: BTreeMap<_, _> = files.iter().map(|(name, blob)| ((*name).to_owned(), *blob)).collect();
@@ -40,15 +37,6 @@ async fn ended(node: &MeshNode, job: JobId) -> JobState {
     })
     .await;
     state.unwrap()
-}
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let so = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, so).await.expect(what);
 }
 
 async fn outputs(node: &MeshNode, job: JobId) -> Vec<BlobRef> {
@@ -150,9 +138,11 @@ async fn another_node_takes_a_job_over_and_a_job_outlives_restarts() {
 #[actix::test]
 async fn when_who_keeps_the_inputs_is_gone_another_does() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let alice = start("keepers", 1, dirs[0].path(), Vec::new(), |config| config.compute.work = false).await;
-    let bob = start("keepers", 2, dirs[1].path(), alice.bootstrap_addresses(), |_| ()).await;
-    let carol = start("keepers", 3, dirs[2].path(), alice.bootstrap_addresses(), |_| ()).await;
+    let one_copy = |config: &mut Config| config.compute.input_copies = 1;
+    let no_worker = |config: &mut Config| config.compute.work = false;
+    let alice = start("keepers", 1, dirs[0].path(), Vec::new(), no_worker).await;
+    let bob = start("keepers", 2, dirs[1].path(), alice.bootstrap_addresses(), one_copy).await;
+    let carol = start("keepers", 3, dirs[2].path(), alice.bootstrap_addresses(), one_copy).await;
     for node in [&alice, &bob, &carol] {
         until("all are connected", async || node.metrics().await.unwrap().peers == 2).await;
     }

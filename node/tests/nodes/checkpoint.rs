@@ -1,45 +1,25 @@
 //! Real nodes that drop what checkpoints cover, and a newcomer among them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::path::Path;
-use std::time::Duration;
 
-use omnimesh_node::{LogView, MeshNode, NodeOptions};
+use omnimesh_node::{LogView, MeshNode};
 use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::registry::{Action, EntryKey, Fields, Value};
-use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Seq};
+use omnimesh_protocol::{Hash, NodeId, Seq};
 
-/// Far more than any of it takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::common::{run, until};
+
 /// A checkpoint every ten steps of a tenth of a second, and nothing older is kept.
 const EVERY: u64 = 10;
 
 async fn start(number: u8, dir: &Path, bootstrap: Vec<String>, is_new: bool) -> MeshNode {
-    let identity = Identity::from_seed(&[number; 32]);
-    let mesh = Mesh::open("checkpoint-test").unwrap();
-    let mut options = NodeOptions { is_new, ..NodeOptions::in_memory(identity, mesh) };
-    options.data_dir = Some(dir.to_owned());
-    options.config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    options.config.network.bootstrap = bootstrap;
-    options.config.api.listen = "127.0.0.1:0".parse().unwrap();
-    options.config.node.step_interval_ms = 100;
-    options.config.checkpoints.every_steps = EVERY;
-    options.config.checkpoints.delay_steps = 10;
-    options.config.checkpoints.keep_steps = 1;
-    let node = MeshNode::start(options).await.unwrap();
-    tokio::time::timeout(PATIENCE, node.wait_ready()).await.expect("it finds the mesh").unwrap();
-    node
-}
-
-/// Waits until what `look` sees is true.
-async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
-    let wait = async {
-        while !look().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
+    run("checkpoint-test", number, dir, bootstrap, is_new, |config| {
+        config.node.step_interval_ms = 100;
+        config.checkpoints.every_steps = EVERY;
+        config.checkpoints.delay_steps = 10;
+        config.checkpoints.keep_steps = 1;
+    })
+    .await
 }
 
 async fn view(node: &MeshNode) -> LogView {
