@@ -327,15 +327,26 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
-    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|value| value == "identity");
-    if is_json && is_plain {
-        return Ok(());
+    if is_json {
+        return check_encoding(headers);
     }
     Err(ApiError::new(
         ErrorCode::UnsupportedMediaType,
-        "the body is not plain `application/json`",
-        "send `Content-Type: application/json` and no `Content-Encoding`",
+        "the body is not `application/json`",
+        "send `Content-Type: application/json`",
     ))
+}
+
+/// Nothing is unpacked here.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            let encoding = quoted(&String::from_utf8_lossy(encoding.as_bytes()));
+            let message = format!("the body is encoded as {encoding}");
+            Err(ApiError::new(ErrorCode::UnsupportedMediaType, message, "send it without `Content-Encoding`"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn livez(_: Call) -> Result<HttpResponse, ApiError> {

@@ -513,7 +513,7 @@ pub enum ErrorCode {
     RequestTimeout,
     /// 413: the body or the payload is over the limit.
     TooLarge,
-    /// 415: the body is not `application/json`.
+    /// 415: the body is not `application/json`, or it is compressed.
     UnsupportedMediaType,
     /// 422: the mesh's rules do not allow it.
     Refused,

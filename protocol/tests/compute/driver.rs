@@ -46,9 +46,13 @@ struct Bench {
 
 impl Bench {
     fn new(workers: u8) -> Self {
+        Bench::with(Config::default(), workers)
+    }
+
+    fn with(config: Config, workers: u8) -> Self {
         let me = Identity::from_seed(&[99; 32]).id();
         let mut bench = Bench {
-            state: State::new(Config::default(), me),
+            state: State::new(config, me),
             me,
             rng: rand_chacha::ChaCha8Rng::seed_from_u64(0),
             now: Time::ZERO,
@@ -177,6 +181,12 @@ impl Bench {
         let signed = SignedResults::sign(identity, MESH, vec![statement]).assume_verified();
         let item = ResultItem { attempt: assignment.attempt, statement, cpu_ms: 1, wall_ms: 1 };
         self.give(Input::Results { items: vec![item], signed });
+    }
+
+    fn fail(&mut self, (worker, assignment): &(NodeId, Assignment), reason: FailReason) {
+        let detail = "a test".to_owned();
+        let failure = Failure { attempt: assignment.attempt, reason, detail, missing: Vec::new() };
+        self.give(Input::Failed { from: *worker, failures: vec![failure] });
     }
 
     /// The tasks that payloads commit.
@@ -374,6 +384,76 @@ fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
     assert!(bench.asked(FIRST).is_empty(), "it has not taken half as long again as the others");
     bench.wait(Duration::from_millis(300));
     assert_eq!(bench.asked(FIRST).len(), 1);
+}
+
+/// All that happens on the way is that workers are lost: the copy of a straggler, and then the straggler itself.
+#[test]
+fn a_slow_copy_is_copied_when_the_straggler_is_lost() {
+    let mut bench = Bench::new(7);
+    bench.submit(chain(3));
+    let asked = bench.asked(FIRST);
+    asked.iter().for_each(|asked| bench.begin(asked));
+    bench.wait(Duration::from_secs(2));
+    asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
+    bench.wait(Duration::from_millis(1200));
+    let copy = bench.asked(FIRST);
+    assert_eq!(copy.len(), 1);
+    bench.fail(&copy[0], FailReason::Unavailable);
+    bench.wait(Duration::from_millis(300));
+    let copy = bench.asked(FIRST);
+    assert_eq!(copy.len(), 1, "another copy");
+    bench.begin(&copy[0]);
+    bench.fail(&asked[2], FailReason::Unavailable);
+    bench.wait(Duration::from_secs(4));
+    assert_eq!(bench.asked(FIRST).len(), 1, "a copy of the copy, which is slow as well");
+}
+
+/// A task is given up when its workers are lost again and again; copies of a straggler are not what it fails with.
+#[test]
+fn copies_that_are_lost_do_not_end_a_task() {
+    let losses_max = 10;
+    let mut bench = Bench::with(Config { losses_max, ..Config::default() }, 7);
+    let job = bench.submit(chain(3));
+    let asked = bench.asked(FIRST);
+    asked.iter().for_each(|asked| bench.begin(asked));
+    bench.wait(Duration::from_secs(2));
+    asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
+    let mut lost = 0;
+    while lost <= losses_max {
+        bench.wait(Duration::from_millis(100));
+        for copy in bench.asked(FIRST) {
+            bench.fail(&copy, FailReason::Unavailable);
+            lost += 1;
+        }
+        assert!(bench.now < Time::ZERO + Duration::from_secs(60), "only {lost} copies were asked for");
+    }
+    assert_eq!(bench.state(&job, FIRST), TaskState::Ready);
+    bench.answer(&asked[2], blob("a"));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("a")));
+}
+
+/// One worker says that the program fails, again and again; of the others only two are there.
+#[test]
+fn one_worker_alone_cannot_have_a_task_fail() {
+    let mut bench = Bench::new(3);
+    let job = bench.submit(chain(3));
+    let asked = bench.asked(FIRST);
+    asked.iter().for_each(|asked| bench.begin(asked));
+    bench.fail(&asked[2], FailReason::Program);
+    for _ in 0..10 {
+        bench.wait(Duration::from_secs(2));
+        for again in bench.asked(FIRST) {
+            bench.fail(&again, FailReason::Program);
+        }
+    }
+    assert_eq!(bench.state(&job, FIRST), TaskState::Ready);
+    asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
+    bench.wait(Duration::from_secs(2));
+    bench.flush();
+    bench.write();
+    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("a")), "two of three");
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn drivers_die_one_after_another() {
                 }
             }
         }
-        assert!(shots > 1, "{context}: drivers were shot");
+        assert!(shots > 0, "{context}: a driver was shot");
         mesh.run_until_finished(&[job], 1200);
         mesh.exchange();
         mesh.check_job(&job, JobState::Succeeded, &context);

@@ -24,8 +24,9 @@ mod tables;
 mod tests;
 mod topology;
 
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,17 +139,21 @@ pub struct Stored {
 /// # Errors
 /// If it is not whole.
 pub fn read(dir: &Path) -> Result<Stored, ReportError> {
-    let path = dir.join(SCENARIO);
+    let scenario = dir.join(SCENARIO);
+    let no_text = |error| io::Error::new(io::ErrorKind::InvalidData, error);
     Ok(Stored {
         manifest: read_json(&dir.join(MANIFEST))?,
         summary: read_json(&dir.join(SUMMARY))?,
-        scenario_text: fs::read_to_string(&path).map_err(|source| ReportError::Read { path, source })?,
+        scenario_text: String::from_utf8(read_file(&scenario)?)
+            .map_err(|error| ReportError::Read { path: scenario, source: no_text(error) })?,
     })
 }
 
 /// What identifies the run; by it a folder is known as that of a run.
 pub const MANIFEST: &str = "manifest.json";
 const SUMMARY: &str = "summary.json";
+/// The longest of the files that are read again. Default: guess.
+const FILE_BYTES_MAX: u64 = 1 << 28;
 /// The scenario as it was run.
 pub const SCENARIO: &str = "scenario.toml";
 
@@ -201,8 +206,19 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ReportError> {
     write_file(path, text.as_bytes())
 }
 
+/// Reads no further than a run would have written.
+fn read_file(path: &Path) -> Result<Vec<u8>, ReportError> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    let read = read.and_then(|_| match bytes.len() as u64 {
+        0..=FILE_BYTES_MAX => Ok(()),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
+    });
+    read.map(|()| bytes).map_err(|source| ReportError::Read { path: path.into(), source })
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ReportError> {
-    let bytes = fs::read(path).map_err(|source| ReportError::Read { path: path.into(), source })?;
+    let bytes = read_file(path)?;
     serde_json::from_slice(&bytes).map_err(|source| ReportError::Parse { path: path.into(), source })
 }
 

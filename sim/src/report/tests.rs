@@ -98,6 +98,9 @@ fn an_unfinished_folder_is_refused() {
     assert!(matches!(read(dir.path()), Err(ReportError::Parse { path, .. }) if path.ends_with(SUMMARY)));
     fs::remove_file(dir.path().join(MANIFEST)).unwrap();
     assert!(matches!(read(dir.path()), Err(ReportError::Read { path, .. }) if path.ends_with(MANIFEST)));
+    // One that never ends is not read to its end.
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join(MANIFEST)).unwrap();
+    assert!(matches!(read(dir.path()), Err(ReportError::Read { path, .. }) if path.ends_with(MANIFEST)));
     let not_a_folder = dir.path().join(SUMMARY).join("run");
     let (scenario, outcome) = (&scenario, &outcome);
     let (engine, code_version, command) = ("model", "0.1.0", "");

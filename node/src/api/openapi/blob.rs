@@ -16,7 +16,8 @@ fn blob_paths() -> Value {
     let refused: &[ErrorCode] = &[ErrorCode::Refused];
     let found: &[ErrorCode] = &[ErrorCode::NotFound, ErrorCode::BadRequest];
     let full: &[ErrorCode] = &[ErrorCode::StorageFull];
-    let body: &[ErrorCode] = &[ErrorCode::BadRequest, ErrorCode::RequestTimeout];
+    let body: &[ErrorCode] =
+        &[ErrorCode::BadRequest, ErrorCode::RequestTimeout, ErrorCode::UnsupportedMediaType];
     let name = json!([parameter("hash", "BLAKE3 of the content", &hex(64))]);
     let all = operation("blobList", "What is here of blobs, by hash", list("Blob"), &errors(&[refused]));
     let mut put = operation(

@@ -10,7 +10,7 @@ use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::{GROUP_BYTES, groups_of};
 
-use super::{Call, SEND_AT_ONCE};
+use super::{Call, SEND_AT_ONCE, check_encoding};
 use crate::actors::blob::GetError;
 use crate::api::backend::Backend;
 use crate::api::error::{ApiError, quoted};
@@ -28,6 +28,7 @@ pub(super) async fn list(call: Call) -> Result<HttpResponse, ApiError> {
 /// The body is the content, of any media type.
 pub(super) async fn put(mut call: Call) -> Result<HttpResponse, ApiError> {
     let is_pinned = call.query.read("pin")?.unwrap_or(true);
+    check_encoding(call.request.headers())?;
     let store = call.shared.backend.blob_store()?;
     let mut putting = block(move || store.begin_put()).await?;
     let mut piece = BytesMut::new();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::support::*;
 use crate::actors::blob::GetError;
 use crate::api::backend::{Answer, BlobBackend};
-use crate::api::types::{Blob, BlobPut};
+use crate::api::types::{Blob, BlobPut, ErrorCode};
 use crate::store::blob::{BLOB_DIR, BlobStore};
 
 /// Blobs in a directory of their own, and nobody who has others.
@@ -104,5 +104,7 @@ async fn what_does_not_fit_or_is_no_name_is_refused() {
     );
     assert_eq!(rig.get("/api/v1/blobs/abc").await.status, 400);
     assert_eq!(rig.send(&rig.request("POST", "/api/v1/blobs?pin=maybe", &[], "x")).await.status, 400);
+    let packed = rig.request("POST", "/api/v1/blobs", &["Content-Encoding: gzip"], "x");
+    rig.send(&packed).await.assert_error(415, ErrorCode::UnsupportedMediaType);
     assert_eq!(rig.get("/api/v1/blobs").await.json().as_array().unwrap().len(), 1, "nothing is left of them");
 }

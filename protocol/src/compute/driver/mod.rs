@@ -23,10 +23,10 @@
 //! tasks ([`JobSpec::spot_check_per_mille`](super::job::JobSpec::spot_check_per_mille)) is done as with 2.
 //!
 //! # Failures
-//! What the task itself has failed with counts against its retries, then its fallback is tried. What the worker has
-//! failed with (it died, is silent, cannot fetch) does not; the task goes to another one, at most
-//! [`Config::losses_max`] times. A lack of room is no failure: the task waits until there is some. So every task ends, with
-//! the job's deadline at the latest.
+//! What the task itself has failed with counts against its retries, then its fallback is tried. Who says so is not asked again while others
+//! have done it or are at it, and is not believed while more have done it than say so. What the worker has failed with (it died, is
+//! silent, cannot fetch) does not count; the task goes to another one, at most [`Config::losses_max`] times, besides copies of what others
+//! are at. A lack of room is no failure: the task waits until there is some. So every task ends, with the job's deadline at the latest.
 //!
 //! # Who comes first
 //! What others wait for, then what is long, as far as that is known: where results are compared, the first worker for a task shows it to

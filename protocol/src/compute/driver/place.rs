@@ -141,6 +141,7 @@ impl State {
                 failures: 0,
                 losses: 0,
                 failed_on: SmallVec::new(),
+                faulted_on: SmallVec::new(),
                 restores: view.output(task),
             },
         );
@@ -169,9 +170,7 @@ impl State {
         let active = run.active.get(&task)?;
         let spec = &view.spec().tasks[usize::from(task.task)];
         let banned = &run.banned;
-        let excluded = |node: &NodeId| {
-            banned.contains(node) || active.failed_on.contains(node) || active.has_asked(node)
-        };
+        let excluded = |node: &NodeId| banned.contains(node) || active.excludes(node);
         let wanted = Wanted {
             operation: &spec.action_at(active.stage).operation,
             constraints: &spec.constraints,
@@ -190,13 +189,9 @@ impl State {
         }
         let reason = self.pool.why_not(now, &wanted);
         let is_excluded = matches!(reason, Unplaced::Excluded { .. });
-        if is_excluded && let Some(active) = run.active.get_mut(&task) {
-            if active.failed_on.is_empty() {
-                self.decide_by_majority(now, job, task, out);
-                return None;
-            }
-            // Who has failed may try again before nobody does.
-            active.failed_on.clear();
+        if is_excluded && run.active.get_mut(&task).is_some_and(|active| !active.forgive()) {
+            self.decide_by_majority(now, job, task, out);
+            return None;
         }
         let is_news = run.held.as_ref().is_none_or(|(_, known)| *known != reason);
         run.held = Some((task, reason.clone()));

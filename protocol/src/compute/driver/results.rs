@@ -370,30 +370,30 @@ impl State {
         if active.voters > needed && active.votes.len() + active.attempts.len() >= usize::from(needed) {
             // It was asked beside those that have to agree: what it failed with is not held against the task.
             active.voters -= 1;
-            if !active.failed_on.contains(&worker) {
-                active.failed_on.push(worker);
-            }
+            active.add_failed(worker, reason);
             return self.decide(now, job, task, out);
         }
         let retry = match self.ledger.job(&job) {
             Some(view) => view.spec().tasks[usize::from(task.task)].retry,
             None => return,
         };
-        if !active.failed_on.contains(&worker) && reason != FailReason::Busy {
-            active.failed_on.push(worker);
+        if reason != FailReason::Busy {
+            active.add_failed(worker, reason);
         }
         let (is_final, wait) = if reason == FailReason::Busy {
             // Nothing went wrong: the pool knows by now that there is no room, and when there is some it is asked again.
             (false, Duration::ZERO)
         } else if reason.is_of_the_worker() {
-            active.losses += 1;
+            // Where others have done it or are at it, as many as are needed, all that is lost is a copy.
+            let is_needed = active.votes.len() + active.attempts.len() < usize::from(active.voters);
+            active.losses += u16::from(is_needed);
             let wait = (LOSS_WAIT * u32::from(active.losses)).min(LOSS_WAIT_MAX);
             // The first worker that is lost is no reason to wait.
             let wait = if active.losses == 1 && missing.is_empty() { Duration::ZERO } else { wait };
             (active.losses > self.config.losses_max, wait)
         } else {
-            active.failures += 1;
-            (active.failures > retry.max, backoff(&retry, active.failures, rng))
+            active.failures = active.failures.saturating_add(1);
+            (active.is_at_fault(retry.max), backoff(&retry, active.failures, rng))
         };
         let will_retry = !is_final;
         let text = detail.as_str().into();
@@ -505,7 +505,7 @@ impl State {
             stage: active.stage,
             inputs: active.inputs,
             outcome: Outcome::Failed { reason, detail },
-            workers: active.failed_on.iter().copied().take(WORKERS_MAX).collect(),
+            workers: active.faulted_on.iter().chain(&active.failed_on).copied().take(WORKERS_MAX).collect(),
             dissenters: SmallVec::new(),
             cpu_ms: 0,
             wall_ms: 0,
@@ -529,11 +529,12 @@ impl Active {
         (self.voters, self.is_hedged) = (self.redundancy, false);
         (self.copies, self.failures, self.losses) = (0, 0, 0);
         self.failed_on.clear();
+        self.faulted_on.clear();
     }
 }
 
 /// The wait before the next try: doubles each time, and a random share of it is left out.
-fn backoff(retry: &crate::compute::job::Retry, failures: u8, rng: &mut impl Rng) -> Duration {
+fn backoff(retry: &crate::compute::job::Retry, failures: u16, rng: &mut impl Rng) -> Duration {
     let doubled = retry.backoff_ms.saturating_mul(1 << u32::from(failures.saturating_sub(1)).min(30));
     let wait_us = doubled.min(retry.backoff_max_ms).saturating_mul(1000);
     let jitter = wait_us / 1000 * u64::from(retry.jitter_per_mille.min(1000));

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::compute::id::{AttemptId, BlobRef, TaskKey, TaskRef};
 use crate::compute::job::Plan;
-use crate::compute::ledger::{Commit, JobView, Part};
+use crate::compute::ledger::{Commit, FailReason, JobView, Part};
 use crate::compute::placement::{Times, Unplaced};
 use crate::compute::statement::VerifiedResults;
 use crate::id::{Hash, NodeId};
@@ -94,8 +94,14 @@ impl Run {
         }
     }
 
-    /// Brings the list of those that want a worker up to date with what this task needs.
+    /// Brings the list of those that want a worker up to date with what this task needs. One whose wait is over waits no more, also if it
+    /// needs nobody now: somebody at it may turn out to be a straggler.
     pub(super) fn settle(&mut self, task: TaskRef, now: Time) {
+        if let Some(active) = self.active.get_mut(&task)
+            && matches!(active.phase, Phase::Waiting(until) if until <= now)
+        {
+            active.phase = Phase::Open;
+        }
         let needs = self.active.get(&task).is_some_and(|active| active.needs(now) > 0);
         if needs {
             self.want(task, now);
@@ -166,10 +172,12 @@ pub(super) struct Active {
     pub(super) may_wait: bool,
     /// Attempts beside those that are needed that were wanted so far and have not come back.
     pub(super) copies: u8,
-    pub(super) failures: u8,
+    pub(super) failures: u16,
     pub(super) losses: u16,
-    /// Who has failed: others are asked first.
+    /// Who could not do it just now: others are asked first.
     pub(super) failed_on: SmallVec<[NodeId; 1]>,
+    /// Who says that the task itself is at fault: not asked again while others have done it, or are at it.
+    pub(super) faulted_on: SmallVec<[NodeId; 1]>,
     /// The output is known; it is only to be made again.
     pub(super) restores: Option<BlobRef>,
 }
@@ -227,6 +235,36 @@ impl Active {
     pub(super) fn has_asked(&self, node: &NodeId) -> bool {
         self.attempts.iter().any(|attempt| attempt.worker == *node)
             || self.votes.iter().any(|vote| vote.worker == *node)
+    }
+
+    /// Who is not asked now.
+    pub(super) fn excludes(&self, node: &NodeId) -> bool {
+        self.failed_on.contains(node) || self.faulted_on.contains(node) || self.has_asked(node)
+    }
+
+    /// Somebody has failed with it.
+    pub(super) fn add_failed(&mut self, worker: NodeId, reason: FailReason) {
+        let failed = if reason.is_of_the_worker() { &mut self.failed_on } else { &mut self.faulted_on };
+        if !failed.contains(&worker) {
+            failed.push(worker);
+        }
+    }
+
+    /// Who has failed may try again before nobody does. False if there is nobody.
+    pub(super) fn forgive(&mut self) -> bool {
+        if self.votes.is_empty() && self.attempts.is_empty() {
+            self.failed_on.append(&mut self.faulted_on);
+        }
+        let any = !self.failed_on.is_empty();
+        self.failed_on.clear();
+        any
+    }
+
+    /// True if it has no more tries. One worker may say again and again that the task is at fault: while more have done it than say so, they
+    /// are believed.
+    pub(super) fn is_at_fault(&self, retries: u8) -> bool {
+        let done = self.leader().map_or(0, |(_, votes)| votes);
+        self.failures > u16::from(retries) && self.faulted_on.len() > done
     }
 
     /// How many have to be asked by what is known: those that have to agree, and one for each vote against the leading result.
