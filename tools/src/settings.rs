@@ -94,10 +94,12 @@ fn load_from(
 ) -> Result<Settings, CliError> {
     let schema = Schema::new();
     let file_layer = file.map(|file| schema.file(file)).transpose()?.unwrap_or_default();
+    let environment_layer = schema.environment(environment);
+    together([&file_layer, &environment_layer].into_iter().flat_map(|layer| &layer.faults))?;
     let merged = config::Config::builder()
         .add_source(schema.built_in())
         .add_source(file_layer)
-        .add_source(schema.environment(environment)?)
+        .add_source(environment_layer)
         .add_source(flags.0.clone())
         .build()
         .map_err(|error| CliError::new(Code::ConfigInvalid, error.to_string()))?;
@@ -109,13 +111,30 @@ fn load_from(
     Ok(Settings { config, origins })
 }
 
-/// One layer: what it sets, each with its origin.
+/// All that is wrong, as one error.
+fn together<'a>(faults: impl Iterator<Item = &'a CliError>) -> Result<(), CliError> {
+    let faults: Vec<&CliError> = faults.collect();
+    let mut hints: Vec<&str> = faults.iter().filter_map(|fault| fault.hint.as_deref()).collect();
+    hints.dedup();
+    let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    match faults.first() {
+        Some(first) => Err(CliError::new(first.code, messages.join("\n")).hint(hints.join("\n"))),
+        None => Ok(()),
+    }
+}
+
+/// One layer.
 #[derive(Clone, Debug, Default)]
-struct Layer(Vec<(String, Value)>);
+struct Layer {
+    /// What it sets, each with its origin.
+    values: Vec<(String, Value)>,
+    /// What it has that is no setting, or not of the setting's type.
+    faults: Vec<CliError>,
+}
 
 impl Layer {
     fn push(&mut self, key: &str, origin: &str, kind: impl Into<ValueKind>) {
-        self.0.push((key.to_owned(), Value::new(Some(&origin.to_owned()), kind)));
+        self.values.push((key.to_owned(), Value::new(Some(&origin.to_owned()), kind)));
     }
 }
 
@@ -125,7 +144,7 @@ impl Source for Layer {
     }
 
     fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
-        Ok(self.0.iter().cloned().collect())
+        Ok(self.values.iter().cloned().collect())
     }
 }
 
@@ -174,27 +193,28 @@ impl Schema {
         for (section, values) in root.get_ref() {
             let place = format!("{name}:{}", line_at(section.span().start));
             let section = section.get_ref().as_ref();
-            let DeValue::Table(values) = values.get_ref() else {
-                return Err(self.unknown(&place, section, ""));
+            let values = match values.get_ref() {
+                DeValue::Table(values) if self.sections().any(|known| known == section) => values,
+                _ => {
+                    layer.faults.push(self.unknown(&place, section, ""));
+                    continue;
+                }
             };
-            if !self.sections().any(|known| known == section) {
-                return Err(self.unknown(&place, section, ""));
-            }
             for (key, value) in values {
                 let place = format!("{name}:{}", line_at(key.span().start));
                 let key = format!("{section}.{}", key.get_ref());
-                let Some(default) = self.defaults.get(&key) else {
-                    return Err(self.unknown(&place, &key, ""));
-                };
-                let kind = toml_kind(value.get_ref()).filter(|kind| fits(default, kind));
-                let kind = kind.ok_or_else(|| wrong_type(&place, &key, default))?;
-                layer.push(&key, &format!("file {place}"), kind);
+                let kind = |default| toml_kind(value.get_ref()).filter(|kind| fits(default, kind));
+                match self.defaults.get(&key).map(|default| (default, kind(default))) {
+                    Some((_, Some(kind))) => layer.push(&key, &format!("file {place}"), kind),
+                    Some((default, None)) => layer.faults.push(wrong_type(&place, &key, default)),
+                    None => layer.faults.push(self.unknown(&place, &key, "")),
+                }
             }
         }
         Ok(layer)
     }
 
-    fn environment(&self, variables: impl Iterator<Item = (String, String)>) -> Result<Layer, CliError> {
+    fn environment(&self, variables: impl Iterator<Item = (String, String)>) -> Layer {
         let mut layer = Layer::default();
         let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
         variables.sort();
@@ -206,18 +226,18 @@ impl Schema {
                 // names cannot be errors; but a setting with one underscore too few is.
                 let key = rest.replacen('_', ".", 1);
                 if !NOT_SETTINGS.contains(&name.as_str()) && self.defaults.contains_key(&key) {
-                    return Err(self.unknown(&place, &key, "__"));
+                    layer.faults.push(self.unknown(&place, &key, "__"));
                 }
                 continue;
             };
             let key = format!("{section}.{key}");
-            let Some(default) = self.defaults.get(&key) else {
-                return Err(self.unknown(&place, &key, "__"));
-            };
-            let kind = text_kind(default, &text).ok_or_else(|| wrong_type(&place, &key, default))?;
-            layer.push(&key, &format!("environment {name}"), kind);
+            match self.defaults.get(&key).map(|default| (default, text_kind(default, &text))) {
+                Some((_, Some(kind))) => layer.push(&key, &format!("environment {name}"), kind),
+                Some((default, None)) => layer.faults.push(wrong_type(&place, &key, default)),
+                None => layer.faults.push(self.unknown(&place, &key, "__")),
+            }
         }
-        Ok(layer)
+        layer
     }
 
     /// An unknown key, with the known one that is most like it. `separator` is `__` for variables.
@@ -499,6 +519,20 @@ mod tests {
             let (file_says, hint_says) = says.split_once(" | ").unwrap_or(("", says));
             assert!(error.contains(file_says) && error.contains(hint_says), "{error}");
         }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let file = "[network]\nmdns = 1\n[netwrok]\nmdns = true\n[node]\nphase_intervall = 1";
+        let error = load(file, &[("OMNIMESH_NODE__CACHE_SIZE", "x")], &Flags::default()).unwrap_err();
+        let lines: Vec<_> = error.message.lines().collect();
+        let says =
+            ["node.toml:2: network.mdns", "node.toml:3: ", "node.toml:6: ", "OMNIMESH_NODE__CACHE_SIZE"];
+        assert_eq!(lines.len(), says.len(), "{error}");
+        for (line, says) in lines.iter().zip(says) {
+            assert!(line.contains(says), "{line}");
+        }
+        assert_eq!(error.hint.unwrap().lines().count(), says.len());
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! cargo run --release -p omnimesh-sim --example detection                        200 nodes, 5 seeds
-//! cargo run --release -p omnimesh-sim --example detection -- --nodes 1000 --seeds 200 --keep target/detection.json
+//! cargo run --release -p omnimesh-sim --example detection -- --nodes 1000 --seeds 200 --keep docs/detection.json
 //! cargo run --release -p omnimesh-sim --example detection -- --only tamper,rush --out -
 //! ```
 //!
 //! Ends with 1 if an aim is missed. A round is one seed with every attack; its runs are spread over all cores (`RAYON_NUM_THREADS`). The
 //! file is written anew after each round, so that what was stopped leaves the table of the rounds that were done; with `--keep` the
-//! next call goes on from there. The full form is hours of work. What comes out depends on sizes and seeds only.
+//! next call goes on from there, if the code still does the same. The full form is half a day of work on one core. What comes out
+//! depends on sizes and seeds only.
 
 mod keep;
 mod rows;
@@ -24,6 +25,7 @@ use omnimesh_sim::detection::Scores;
 use omnimesh_sim::model::{self, Options};
 use rayon::prelude::*;
 
+use keep::Keeper;
 use rows::{Attack, Mesh, meshes};
 use table::{Line, Part};
 
@@ -71,17 +73,13 @@ fn main() -> ExitCode {
 /// True if no aim was missed.
 fn measure(cli: &Cli) -> Result<bool, String> {
     let mut meshes = cli.meshes();
-    let done = match &cli.keep {
-        Some(file) => keep::read(file, cli, &mut meshes)?,
-        None => 0,
-    };
+    let mut keeper = cli.keep.as_ref().map(|file| Keeper::new(file, cli));
+    let done = keeper.as_ref().map_or(Ok(0), |keeper| keeper.read(&mut meshes))?;
     let page =
         |meshes: &[_], done| table::page(meshes, (cli.nodes, done, cli.first_seed), &cli.command(done));
     for done in done + 1..=cli.seeds {
         round(cli.nodes, cli.first_seed + done - 1, &mut meshes);
-        if let Some(file) = &cli.keep {
-            keep::write(file, cli, done, &meshes)?;
-        }
+        keeper = keeper.map(|keeper| keeper.write(done, &meshes)).transpose()?;
         if cli.out.as_os_str() != "-" {
             omnimesh_sim::report::replace(&cli.out, &page(&meshes, done))
                 .map_err(|error| format!("cannot write {}: {error}", cli.out.display()))?;
