@@ -28,9 +28,10 @@ fn directives(level: &str) -> String {
     if level.contains(['=', ',']) || matches!(level, "error" | "off") {
         return level.to_owned();
     }
-    // Kademlia warns of a node that knows nobody yet; that is told in better words.
+    // Kademlia warns of a node that knows nobody yet; that is told in better words. The server of the API has a line for each request
+    // that is none, as many as anybody likes to send.
     let own = ["omnimesh_node", "omnimesh_protocol", "omnimesh_tools"].map(|name| format!("{name}={level}"));
-    format!("warn,libp2p_kad=error,{}", own.join(","))
+    format!("warn,libp2p_kad=error,actix_http=off,{}", own.join(","))
 }
 
 #[cfg(test)]

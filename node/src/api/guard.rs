@@ -134,7 +134,7 @@ fn is_preflight(request: &ServiceRequest) -> bool {
 
 fn preflight() -> HttpResponse {
     HttpResponse::NoContent()
-        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"))
         .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"))
         .insert_header((header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE_S))
         .finish()

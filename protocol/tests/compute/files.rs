@@ -182,7 +182,7 @@ fn what_is_wrong_has_its_line_its_value_and_a_remedy() {
             "cpu = \"30s\"",
             "cpu = \"30h\"",
             17,
-            "task.count.limits.cpu: 108000000 is out of range; ask for at most 3600000, or have the quota raised",
+            "task.count.limits.cpu: 108000000 ms is more than the 3600000 that `compute.task_cpu_ms_max` allows; ask for at most 3600000 ms",
         ),
         ("max = 5", "max = -1", 18, "task.count.retry.max: -1 is negative"),
         ("max = 5", "max = 99", 18, "task.count.retry.max: 99 is out of range; give a number from 0 to 20"),
@@ -354,7 +354,7 @@ fn quotas_are_checked_before_anything_is_done() {
     let line = JOB.lines().position(|line| line.starts_with("inputs = [\"merge\"")).unwrap() + 1;
     assert_eq!(error.faults[0].line as usize, line);
     let message = format!(
-        "task.total.inputs: with these 1 tasks on 1 workers each the job would fetch at least {bytes} bytes"
+        "task.total.inputs: with these 1 tasks, each by 1 workers, the job would fetch at least {bytes} bytes"
     );
     assert!(error.to_string().contains(&message), "{error}");
     // A fan-in that is too wide.

@@ -1,6 +1,8 @@
 //! Bad use: each with a clear message and the exit code of its kind.
 
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use omnimesh_tests::http::Request;
@@ -148,6 +150,23 @@ fn who_may_ask_the_node() {
     assert_eq!(status(stream.host("evil.example")), 403);
     let upgrade = get().header("Upgrade", "websocket").header("Origin", "http://evil.example");
     assert_eq!(status(upgrade), 403);
+}
+
+#[test]
+fn what_is_no_request_is_answered_and_fills_no_log() {
+    let lab = lab!();
+    let mut node = lab.node("a").open("x").start();
+    node.wait_ready();
+    let before = node.log();
+    for garbage in ["\0\0\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n"] {
+        let mut stream = TcpStream::connect(node.api()).unwrap();
+        stream.write_all(garbage.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{garbage:?}: {answer:?}");
+    }
+    assert_eq!(Request::get("/livez").send(node.api()).unwrap().status, 200);
+    assert_eq!(node.log(), before);
 }
 
 #[test]

@@ -135,6 +135,11 @@ async fn configured_names_and_origins_are_taken() {
     assert_eq!(preflight.status, 204, "{preflight:?}");
     assert_eq!(preflight.header("access-control-allow-origin"), origin);
     assert!(preflight.header("access-control-allow-headers").contains("authorization"));
+    let methods = preflight.header("access-control-allow-methods");
+    assert!(
+        ["GET", "POST", "PUT", "PATCH", "DELETE"].iter().all(|method| methods.contains(method)),
+        "{methods}"
+    );
     // The token is asked for all the same, and the page may read why it was refused.
     let reply = rig.send(&rig.bare_request("GET", "/api/v1/status", &[&line], "")).await;
     reply.assert_error(401, ErrorCode::Unauthorized);

@@ -122,18 +122,32 @@ impl Checker<'_> {
     }
 
     /// A number that has to be in a range.
-    fn range(&mut self, path: String, value: u64, least: u64, most: u64, code: ProblemCode) {
+    fn range(&mut self, path: String, value: u64, least: u64, most: u64) {
         if value < least || value > most {
-            // No quota lets through what is too little.
-            let code = if value < least { ProblemCode::BadValue } else { code };
-            let remedy = if code == ProblemCode::Quota {
-                format!("ask for at most {most}, or have the quota raised in the node's configuration")
-            } else if most == u64::MAX {
+            let remedy = if most == u64::MAX {
                 format!("give {least} or more")
             } else {
                 format!("give a number from {least} to {most}")
             };
-            self.add(code, path, format!("{value} is out of range"), remedy);
+            self.add(ProblemCode::BadValue, path, format!("{value} is out of range"), remedy);
+        }
+    }
+
+    /// So many of something, which no setting allows more of.
+    fn count(&mut self, path: String, count: usize, most: usize, what: &str) {
+        if count > most {
+            let message = format!("has {count} {what}, more than {most}");
+            self.add(ProblemCode::Quota, path, message, format!("give at most {most}"));
+        }
+    }
+
+    /// What a setting of the node allows so much of.
+    fn quota(&mut self, path: String, value: u64, most: u64, unit: &str, setting: &str) {
+        if value > most {
+            let message = format!("{value} {unit} is more than the {most} that `compute.{setting}` allows");
+            let remedy =
+                format!("ask for at most {most} {unit}, or have `compute.{setting}` raised on the node");
+            self.add(ProblemCode::Quota, path, message, remedy);
         }
     }
 
@@ -147,15 +161,15 @@ impl Checker<'_> {
     fn job(&mut self) {
         let spec = self.spec;
         self.name("name", &spec.name);
-        self.range("deadline".to_owned(), spec.deadline_s, 1, DEADLINE_S_MAX, ProblemCode::BadValue);
+        self.range("deadline".to_owned(), spec.deadline_s, 1, DEADLINE_S_MAX);
         let spot_check = u64::from(spec.spot_check_per_mille);
-        self.range("spot_check".to_owned(), spot_check, 0, 1000, ProblemCode::BadValue);
+        self.range("spot_check".to_owned(), spot_check, 0, 1000);
         if spec.tasks.is_empty() {
             let remedy = "add a table [task.NAME] with an operation";
             self.add(ProblemCode::Missing, "task", "the job has no tasks".to_owned(), remedy);
         }
-        self.range("inputs".to_owned(), spec.inputs.len() as u64, 0, INPUTS_MAX as u64, ProblemCode::Quota);
-        self.range("task".to_owned(), spec.tasks.len() as u64, 0, TASKS_MAX as u64, ProblemCode::Quota);
+        self.count("inputs".to_owned(), spec.inputs.len(), INPUTS_MAX, "inputs");
+        self.count("task".to_owned(), spec.tasks.len(), TASKS_MAX, "tasks");
         let mut names = BTreeSet::new();
         let inputs = spec.inputs.iter().map(|input| ("inputs", &input.name));
         let tasks = spec.tasks.iter().map(|task| ("task", &task.name));
@@ -168,7 +182,8 @@ impl Checker<'_> {
             }
         }
         let total = spec.inputs.iter().fold(0_u64, |total, input| total.saturating_add(input.blob.size));
-        self.range("inputs".to_owned(), total, 0, self.quota.input_bytes_max, ProblemCode::Quota);
+        let most = self.quota.input_bytes_max;
+        self.quota("inputs".to_owned(), total, most, "bytes", "job_input_bytes_max");
         let mut outputs = BTreeSet::new();
         for output in &spec.outputs {
             let path = format!("outputs.{}", output.name);
@@ -257,8 +272,7 @@ impl Checker<'_> {
             }
             _ => {}
         }
-        let params = action.params.len() as u64;
-        self.range(format!("{path}.params"), params, 0, PARAMS_MAX as u64, ProblemCode::Quota);
+        self.count(format!("{path}.params"), action.params.len(), PARAMS_MAX, "parameters");
         for name in action.params.keys() {
             self.name(&format!("{path}.params.{name}"), name);
         }
@@ -268,7 +282,7 @@ impl Checker<'_> {
         match task.each {
             Some(Each::Chunk { input, bytes, align }) => {
                 self.place(path, input, self.spec.inputs.len(), "input");
-                self.range(format!("{path}.bytes"), bytes, 1, u64::MAX, ProblemCode::BadValue);
+                self.range(format!("{path}.bytes"), bytes, 1, u64::MAX);
                 let reads = |stage| READS_ROW_GROUPS.contains(&task.action_at(stage).operation.as_str());
                 if align == Align::RowGroup && !(reads(0) && reads(task.last_stage())) {
                     let which = READS_ROW_GROUPS.join(", ");
@@ -281,7 +295,7 @@ impl Checker<'_> {
             Some(Each::Output { task, group }) => {
                 self.place(path, task, self.spec.tasks.len(), "task");
                 let group = u64::from(group);
-                self.range(format!("{path}.group"), group, 1, FAN_IN_MAX, ProblemCode::BadValue);
+                self.range(format!("{path}.group"), group, 1, FAN_IN_MAX);
             }
             None => {}
         }
@@ -289,28 +303,33 @@ impl Checker<'_> {
 
     fn limits(&mut self, path: &str, task: &TaskSpec) {
         let limits = &task.limits;
-        for (name, value, most) in [
-            ("cpu", limits.cpu_ms, self.quota.cpu_ms_max),
-            ("memory", limits.memory_bytes, self.quota.memory_bytes_max),
-            ("output", limits.output_bytes, self.quota.output_bytes_max),
-            ("wall", limits.wall_ms, self.quota.wall_ms_max),
+        let quota = self.quota;
+        for (name, value, most, unit, setting) in [
+            ("cpu", limits.cpu_ms, quota.cpu_ms_max, "ms", "task_cpu_ms_max"),
+            ("memory", limits.memory_bytes, quota.memory_bytes_max, "bytes", "task_memory_bytes_max"),
+            ("output", limits.output_bytes, quota.output_bytes_max, "bytes", "task_output_bytes_max"),
+            ("wall", limits.wall_ms, quota.wall_ms_max, "ms", "task_wall_ms_max"),
         ] {
-            self.range(format!("{path}.limits.{name}"), value, 1, most, ProblemCode::Quota);
+            let path = format!("{path}.limits.{name}");
+            if value == 0 {
+                self.range(path, value, 1, most);
+            } else {
+                self.quota(path, value, most, unit, setting);
+            }
         }
         let retry = &task.retry;
-        let (bad, day) = (ProblemCode::BadValue, 86_400_000);
-        self.range(format!("{path}.retry.max"), u64::from(retry.max), 0, u64::from(RETRIES_MAX), bad);
-        self.range(format!("{path}.retry.backoff"), retry.backoff_ms, 0, day, bad);
-        self.range(format!("{path}.retry.backoff_max"), retry.backoff_max_ms, 0, day, bad);
-        self.range(format!("{path}.retry.jitter"), u64::from(retry.jitter_per_mille), 0, 1000, bad);
+        let day = 86_400_000;
+        self.range(format!("{path}.retry.max"), u64::from(retry.max), 0, u64::from(RETRIES_MAX));
+        self.range(format!("{path}.retry.backoff"), retry.backoff_ms, 0, day);
+        self.range(format!("{path}.retry.backoff_max"), retry.backoff_max_ms, 0, day);
+        self.range(format!("{path}.retry.jitter"), u64::from(retry.jitter_per_mille), 0, 1000);
         let redundancy = u64::from(task.redundancy);
-        self.range(format!("{path}.redundancy"), redundancy, 1, u64::from(REDUNDANCY_MAX), bad);
+        self.range(format!("{path}.redundancy"), redundancy, 1, u64::from(REDUNDANCY_MAX));
     }
 
     fn constraints(&mut self, path: &str, task: &TaskSpec) {
         let labels = &task.constraints.labels;
-        let most = LABELS_MAX as u64;
-        self.range(format!("{path}.needs.labels"), labels.len() as u64, 0, most, ProblemCode::Quota);
+        self.count(format!("{path}.needs.labels"), labels.len(), LABELS_MAX, "labels");
         for (name, value) in labels {
             self.name(&format!("{path}.needs.labels.{name}"), name);
             self.name(&format!("{path}.needs.labels.{name}"), value);

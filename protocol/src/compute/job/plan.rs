@@ -306,7 +306,7 @@ fn too_many(task: &TaskSpec, total: u64, quota: &Quota) -> Problem {
         ProblemCode::Quota,
         format!("task.{}.for_each", task.name),
         format!("the job would have at least {total} tasks, more than {}", quota.tasks_max),
-        "use longer chunks or larger groups, or have the quota raised in the node's configuration",
+        "use longer chunks or larger groups, or have `compute.job_tasks_max` raised on the node",
     )
 }
 
@@ -321,10 +321,10 @@ fn too_much(task: &TaskSpec, count: u64, bytes: u64, quota: &Quota) -> Problem {
         ProblemCode::Quota,
         format!("task.{}.{key}", task.name),
         format!(
-            "with these {count} tasks on {} workers each the job would fetch at least {bytes} bytes of inputs and programs, more than {}",
+            "with these {count} tasks, each by {} workers, the job would fetch at least {bytes} bytes of inputs and programs, more than {}",
             task.redundancy, quota.transfer_bytes_max
         ),
-        "let each task read a chunk (for_each) in place of whole inputs, or lower redundancy, or have the quota \
-         (compute.job_transfer_bytes_max) raised in the node's configuration",
+        "let each task read a chunk (for_each) in place of whole inputs, or lower redundancy, or have \
+         `compute.job_transfer_bytes_max` raised on the node",
     )
 }
