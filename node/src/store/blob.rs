@@ -25,9 +25,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -650,11 +649,11 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// A group as it is on disk; `None` if the file ends before it does.
 fn read_group(file: &File, size: u64, group: u64) -> io::Result<Option<Bytes>> {
-    let length = usize::try_from(length_of(size, group)).unwrap_or(0);
-    let mut bytes = vec![0; length];
-    match file.read_exact_at(&mut bytes, group.saturating_mul(GROUP_BYTES)) {
-        Ok(()) => Ok(Some(bytes.into())),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
+    let length = length_of(size, group);
+    let mut from = file;
+    from.seek(SeekFrom::Start(group.saturating_mul(GROUP_BYTES)))?;
+    // Into memory that was not zeroed before: that took longer than to read it.
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    from.take(length).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 == length).then(|| bytes.into()))
 }

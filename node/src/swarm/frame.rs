@@ -147,7 +147,9 @@ impl FrameBuffer {
                 return Err(NoMemory);
             }
         };
-        let mut buffer = BytesMut::zeroed(size);
+        // Not `zeroed`: for that jemalloc gives long memory back to the system and has it come anew, page by page.
+        let mut buffer = BytesMut::with_capacity(size);
+        buffer.resize(size, 0);
         let filled = self.buffer.get(..self.filled).unwrap_or_default();
         if let Some(start) = buffer.get_mut(..filled.len()) {
             start.copy_from_slice(filled);

@@ -175,6 +175,13 @@ impl Bench {
         self.give(Input::Started { from: *worker, attempts: vec![assignment.attempt] });
     }
 
+    /// The same, and they have begun.
+    fn begun(&mut self, task: TaskRef) -> Vec<(NodeId, Assignment)> {
+        let asked = self.asked(task);
+        asked.iter().for_each(|asked| self.begin(asked));
+        asked
+    }
+
     fn answer(&mut self, (worker, assignment): &(NodeId, Assignment), result: BlobRef) {
         let identity = self.workers.iter().find(|identity| identity.id() == *worker).unwrap();
         let statement = Statement { key: assignment.key, result };
@@ -196,6 +203,13 @@ impl Bench {
             _ => Vec::new(),
         };
         payloads.iter().flat_map(commits).collect()
+    }
+
+    /// What is in the log of a task's output, once all is there.
+    fn written(&mut self, job: &JobId, task: TaskRef) -> Option<BlobRef> {
+        self.flush();
+        self.write();
+        self.state.ledger().job(job).unwrap().output(task)
     }
 
     fn state(&self, job: &JobId, task: TaskRef) -> TaskState {
@@ -345,9 +359,8 @@ fn a_task_that_reads_something_else_by_now_is_done_again_with_that() {
 fn for_each_vote_against_another_worker_is_asked_at_once() {
     let mut bench = Bench::new(7);
     let job = bench.submit(chain(3));
-    let asked = bench.asked(FIRST);
+    let asked = bench.begun(FIRST);
     assert_eq!(asked.len(), 3);
-    asked.iter().for_each(|asked| bench.begin(asked));
     bench.answer(&asked[0], blob("right"));
     bench.answer(&asked[1], blob("a lie"));
     // The third is not waited for: whatever it says, one more has to be asked.
@@ -367,17 +380,14 @@ fn for_each_vote_against_another_worker_is_asked_at_once() {
     bench.answer(&copy[0], blob("a third lie"));
     assert_eq!((ties(&bench), bench.asked(FIRST).len()), (3, 1));
     bench.answer(&asked[2], blob("right"));
-    bench.flush();
-    bench.write();
-    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("right")));
+    assert_eq!(bench.written(&job, FIRST), Some(blob("right")));
 }
 
 #[test]
 fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
     let mut bench = Bench::new(7);
     bench.submit(chain(3));
-    let asked = bench.asked(FIRST);
-    asked.iter().for_each(|asked| bench.begin(asked));
+    let asked = bench.begun(FIRST);
     bench.wait(Duration::from_secs(2));
     asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
     bench.wait(Duration::from_millis(900));
@@ -391,8 +401,7 @@ fn a_slow_vote_is_copied_soon_where_workers_have_nothing_else_to_do() {
 fn a_slow_copy_is_copied_when_the_straggler_is_lost() {
     let mut bench = Bench::new(7);
     bench.submit(chain(3));
-    let asked = bench.asked(FIRST);
-    asked.iter().for_each(|asked| bench.begin(asked));
+    let asked = bench.begun(FIRST);
     bench.wait(Duration::from_secs(2));
     asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
     bench.wait(Duration::from_millis(1200));
@@ -414,8 +423,7 @@ fn copies_that_are_lost_do_not_end_a_task() {
     let losses_max = 10;
     let mut bench = Bench::with(Config { losses_max, ..Config::default() }, 7);
     let job = bench.submit(chain(3));
-    let asked = bench.asked(FIRST);
-    asked.iter().for_each(|asked| bench.begin(asked));
+    let asked = bench.begun(FIRST);
     bench.wait(Duration::from_secs(2));
     asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
     let mut lost = 0;
@@ -429,9 +437,7 @@ fn copies_that_are_lost_do_not_end_a_task() {
     }
     assert_eq!(bench.state(&job, FIRST), TaskState::Ready);
     bench.answer(&asked[2], blob("a"));
-    bench.flush();
-    bench.write();
-    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("a")));
+    assert_eq!(bench.written(&job, FIRST), Some(blob("a")));
 }
 
 /// One worker says that the program fails, again and again; of the others only two are there.
@@ -439,8 +445,7 @@ fn copies_that_are_lost_do_not_end_a_task() {
 fn one_worker_alone_cannot_have_a_task_fail() {
     let mut bench = Bench::new(3);
     let job = bench.submit(chain(3));
-    let asked = bench.asked(FIRST);
-    asked.iter().for_each(|asked| bench.begin(asked));
+    let asked = bench.begun(FIRST);
     bench.fail(&asked[2], FailReason::Program);
     for _ in 0..10 {
         bench.wait(Duration::from_secs(2));
@@ -451,9 +456,7 @@ fn one_worker_alone_cannot_have_a_task_fail() {
     assert_eq!(bench.state(&job, FIRST), TaskState::Ready);
     asked[..2].iter().for_each(|asked| bench.answer(asked, blob("a")));
     bench.wait(Duration::from_secs(2));
-    bench.flush();
-    bench.write();
-    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("a")), "two of three");
+    assert_eq!(bench.written(&job, FIRST), Some(blob("a")), "two of three");
 }
 
 #[test]
@@ -502,8 +505,7 @@ fn what_was_done_for_another_driver_counts_again() {
 fn the_last_tasks_are_given_to_more_while_most_workers_are_idle() {
     let mut bench = Bench::new(40);
     let job = bench.submit(chain(3));
-    let asked = bench.asked(FIRST);
-    asked.iter().for_each(|asked| bench.begin(asked));
+    let asked = bench.begun(FIRST);
     bench.wait(Duration::from_millis(200));
     let more = bench.asked(FIRST);
     assert_eq!((asked.len(), more.len()), (3, 2));
@@ -527,9 +529,7 @@ fn the_last_tasks_are_given_to_more_while_most_workers_are_idle() {
     let last = bench.asked(FIRST);
     assert_eq!(last.len(), 1, "for the vote against");
     bench.answer(&last[0], blob("right"));
-    bench.flush();
-    bench.write();
-    assert_eq!(bench.state.ledger().job(&job).unwrap().output(FIRST), Some(blob("right")));
+    assert_eq!(bench.written(&job, FIRST), Some(blob("right")));
 }
 
 #[test]

@@ -47,6 +47,11 @@ struct KeptPart {
 }
 
 impl KeptPart {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "no run takes four billion steps"
+    )]
     fn of(mut part: Part) -> Self {
         let [times, spread] = [&mut part.row.times_ms, &mut part.row.spread_ms].map(|times| {
             let mut counts = BTreeMap::new();
