@@ -124,7 +124,8 @@ fn what_cannot_be_done_is_refused_or_held_with_the_reason() {
     submit("unknown.toml", &JOB.replace("[\"part\"]", "[\"parts\"]"), &[])
         .expect(3, &["unknown.toml:15: task.report.inputs.0: there is no input or task `parts`"]);
     let greedy = JOB.replace("redundancy = 2", "limits = { memory = \"9000GiB\" }");
-    submit("greedy.toml", &greedy, &["--check"]).expect(9, &["greedy.toml:", "limits.memory", "quota"]);
+    submit("greedy.toml", &greedy, &["--check"])
+        .expect(9, &["greedy.toml:", "limits.memory", "`compute.task_memory_bytes_max`"]);
     assert_eq!(nodes[0].json(&["job", "list"]), json!([]));
     assert_eq!(nodes[0].json(&["blob", "list"]), json!([]), "nothing was uploaded");
     // Nobody is on Mars.
