@@ -1,7 +1,58 @@
 //! The OmniMesh node: the pure protocol of [`omnimesh_protocol`], run by actix actors over libp2p.
 //!
-//! [`MeshNode`] is the face of the library; [`MeshNetwork`] runs many nodes in one process, and [`EmulatedNetwork`]
-//! thousands, over links of a given latency.
+//! ```text
+//!                    a program: MeshNode              other programs: HTTP and JSON (api)
+//!                           └──────────────┬───────────────────┘
+//!                                          ▼
+//!  actors    author · gossip · sync · membership · observer · telemetry · log · registry · compute · blob
+//!            each around one machine of the protocol: decode, `handle`, carry out what it says
+//!                 │                        │                          │
+//!                 ▼                        ▼                          ▼
+//!  swarm: libp2p over TCP and QUIC    store: node.redb, log.redb,   compute: operations on a rayon pool,
+//!  a stream for each kind of frame    blobs/                        WebAssembly within limits
+//! ```
+//!
+//! # The words
+//!
+//! | word | what it is | where |
+//! |---|---|---|
+//! | node | one peer of a mesh: a key, a data directory (or none), its actors | [`MeshNode`], [`NodeOptions`] |
+//! | network | many nodes in one process, for tests and experiments | [`MeshNetwork`]; thousands, with latencies: [`EmulatedNetwork`] |
+//! | channel | what messages are published on; each subscriber gets each verified payload at most once | [`MeshNode::broadcast`], [`MeshNode::subscribe`] |
+//! | log | what is kept: entries in chains, the same on every node | [`LogPage`], [`store`] |
+//! | job | a graph of tasks that workers of the mesh compute and verify | [`job`], [`mod@compute`] |
+//! | memory | one budget of bytes for all queues and caches of a node | [`memory`] |
+//! | event | what a node tells those who watch it | [`MeshNode::events`], [`feed`] |
+//!
+//! # Two nodes
+//!
+//! They live in one process here and talk over libp2p's memory transport; with a configuration that names addresses they talk over
+//! TCP and QUIC, which is all that `omnimesh start` adds.
+//!
+//! ```
+//! use omnimesh_node::MeshNetwork;
+//! use omnimesh_protocol::Mesh;
+//!
+//! # #[actix::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut network = MeshNetwork::new(Mesh::open("example")?, 16);
+//! let alice = network.add_node().await?;
+//! let bob = network.add_node().await?;
+//! bob.wait_ready().await?;
+//!
+//! let mut news = bob.subscribe("news").await?;
+//! // Subscriptions spread with the next frames; until then there are no recipients.
+//! while alice.broadcast("news", "hello").await?.recipients == 0 {
+//!     tokio::task::yield_now().await;
+//! }
+//! let message = news.receive().await.ok_or("the node has stopped")?;
+//! assert_eq!((message.author, &message.payload[..]), (alice.peer_id(), &b"hello"[..]));
+//!
+//! alice.shutdown().await;
+//! bob.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod actors;
 pub mod api;

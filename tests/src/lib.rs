@@ -9,6 +9,25 @@
 //! standard error goes to a file, from which addresses and readiness are read. A [`Subscriber`] is an
 //! `omnimesh subscribe` process. Whoever waits polls a condition until a deadline ([`wait_for`]); nobody sleeps and hopes.
 //!
+//! Two nodes, one of which is killed and comes back as the same peer:
+//!
+//! ```no_run
+//! use omnimesh_tests::{Lab, SOON, wait_for};
+//!
+//! // A test of this crate says `lab!()`: the command that was built with it.
+//! let lab = Lab::new("target/debug/omnimesh");
+//! let a = lab.node("a").open("example").start();
+//! let mut b = lab.node("b").open("example").bootstrap(&a).start();
+//! wait_for("both to see each other", SOON, || {
+//!     a.expect_sees(&b, "alive")?;
+//!     b.expect_sees(&a, "alive")
+//! });
+//! let before = b.peer_id().to_owned();
+//! b.kill();
+//! b.restart();
+//! assert_eq!(b.peer_id(), before);
+//! ```
+//!
 //! Nothing outlives a test: processes die with their handles, and nodes also end by themselves once the process of the tests is gone.
 //! When a test fails, the ends of its nodes' logs are printed.
 

@@ -7,6 +7,14 @@
 //!                      └──────► output, error             data to stdout, words to stderr, an exit code
 //! ```
 //!
+//! Every command is in [`main`]'s grammar, which `omnimesh help` prints:
+//!
+//! ```sh
+//! omnimesh start --open example                        # a node that founds a mesh; prints how others join it
+//! omnimesh publish news hello --output json            # through the node of the default data directory
+//! omnimesh sim run quickstart                          # the same protocol, simulated
+//! ```
+//!
 //! Nothing here decides anything for a mesh: what a library user would want is in `omnimesh_node`.
 
 mod cli;
