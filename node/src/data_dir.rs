@@ -28,7 +28,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// The file in which the node leaves the address of its API.
 pub const API_ADDRESS_FILE: &str = "api-address";
 /// The file in which the node leaves the token of its API.
-pub const API_TOKEN_FILE: &str = crate::api::token::TOKEN_FILE;
+pub const API_TOKEN_FILE: &str = "api-token";
 
 const IDENTITY_FILE: &str = "identity";
 const MESH_FILE: &str = "mesh.toml";

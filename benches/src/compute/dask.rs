@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::node::THREADS;
+use super::THREADS;
 use crate::Outcome;
 
 const PACKAGES: [&str; 2] = ["distributed==2026.8.0", "blake3==1.0.11"];

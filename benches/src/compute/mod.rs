@@ -13,6 +13,9 @@ pub(crate) use node::{ComputeNodeArgs, run as node};
 use crate::Outcome;
 use crate::stats::Spread;
 
+/// Threads of each worker, on both sides.
+const THREADS: u32 = 2;
+
 /// What of compute is compared.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {

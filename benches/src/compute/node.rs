@@ -13,8 +13,8 @@ use omnimesh_protocol::config::Config;
 use omnimesh_protocol::{Identity, Mesh};
 use serde::{Deserialize, Serialize};
 
-use super::Row;
 use super::dask::Dask;
+use super::{Row, THREADS};
 use crate::Outcome;
 use crate::log::stream;
 use crate::process::{Process, orders, say};
@@ -23,8 +23,6 @@ use crate::process::{Process, orders, say};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What a small task reads.
 const CHUNK: u64 = 1024;
-/// Threads of each worker, on both sides.
-pub(super) const THREADS: u32 = 2;
 
 /// One node of the comparison.
 #[derive(Debug, Args)]

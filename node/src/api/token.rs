@@ -11,8 +11,6 @@ use zeroize::Zeroizing;
 
 use crate::data_dir::{DataDirError, read_secret, write_secret};
 
-/// The name of the token file in the data directory.
-pub const TOKEN_FILE: &str = "api-token";
 /// The shortest token that is taken: what can be guessed is no token.
 pub const TOKEN_CHARS_MIN: usize = 32;
 /// The longest token that is taken: it has to fit into a header.
@@ -91,11 +89,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::data_dir::API_TOKEN_FILE;
 
     #[test]
     fn it_is_made_once_and_only_its_owner_reads_it() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(TOKEN_FILE);
+        let path = dir.path().join(API_TOKEN_FILE);
         let first = ApiToken::load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&path).unwrap().trim_end().len(), 64);
@@ -110,7 +109,7 @@ mod tests {
     #[test]
     fn what_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(TOKEN_FILE);
+        let path = dir.path().join(API_TOKEN_FILE);
         drop(ApiToken::load_or_create(&path).unwrap());
         for mode in [0o640, 0o604, 0o660, 0o644] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -122,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(TOKEN_FILE);
+        let path = dir.path().join(API_TOKEN_FILE);
         let long = "x".repeat(TOKEN_CHARS_MAX + 1);
         let gap = format!("{} {}", "x".repeat(20), "x".repeat(20));
         for text in ["", "\n", "short", &long, &gap, "ü".repeat(40).as_str()] {
