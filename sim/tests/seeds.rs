@@ -140,6 +140,11 @@ fn failures(scenario: &Scenario) -> Vec<String> {
     let Ok(outcome) = std::panic::catch_unwind(run) else {
         return vec!["an invariant is broken, see above".into()];
     };
+    if setting("OMNIMESH_SIM_SEED").is_some() {
+        for sample in &outcome.samples {
+            println!("{sample:?}");
+        }
+    }
     // Not every adversary finds something to do in so small a mesh; in the scenarios that are shipped each must.
     let is_wrong = |checked: &Checked| !checked.ok && checked.name != "faults_took_effect";
     let failed = check(scenario, &outcome).into_iter().filter(is_wrong);
