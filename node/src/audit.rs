@@ -2,24 +2,25 @@
 //! [`omnimesh_protocol::observer::audit`].
 //!
 //! ```text
-//! actors ── record ──► bounded queue ──► one thread: append, sync ──► <data-dir>/audit.log     (mode 0600)
+//! actors ── record ──► bounded queue ──► one thread: append, sync ──► <data-dir>/audit.log          (mode 0600)
+//!                                                      then          ──► <data-dir>/audit.log.mark     where it begins and ends
 //! ```
 //!
 //! Nobody waits for the disk: what finds the queue full is counted, and said by the next entry. When the log is opened it is
 //! checked. An entry that a crash has cut off is taken away, which the next one says; a log that is damaged otherwise is
-//! set aside as `audit.log.damaged-<time>`, and a new one begins by naming it. Entries older than the retention are dropped
-//! when the log is opened and once a day.
+//! set aside as `audit.log.damaged-<time>`, and a new one begins by naming it; so also if somebody moves or changes the file
+//! while the node runs. Entries older than the retention are dropped when the log is opened and once a day.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use omnimesh_protocol::observer::audit::{self, Action, Chain, Damage, Summary, Wrong};
+use omnimesh_protocol::observer::audit::{self, Action, Chain, Damage, Mark, Summary, Wrong};
 use omnimesh_protocol::{Identity, NodeId, Step};
 
 use crate::clock::wall_ms;
@@ -28,6 +29,8 @@ use crate::webhook::rfc3339;
 
 /// The file in the data directory.
 pub const AUDIT_FILE: &str = "audit.log";
+/// What the name of a log's mark ends with.
+const MARK_SUFFIX: &str = ".mark";
 /// Actions that wait for the disk. Source: guess; a node does a few in an hour.
 const QUEUE: usize = 256;
 /// Bytes of a log that is read: of longer ones, which no node writes, nothing is said.
@@ -68,25 +71,24 @@ impl AuditLog {
         let opened = Opened::read(&path, &identity, retention)?;
         let (queue, actions) = sync_channel(QUEUE);
         let (lost, written) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let last = opened.last.clone();
         let mut writer = Writer {
             path,
-            file: opened.file,
+            opened,
             identity,
-            chain: opened.chain,
             retention,
             pruned_ms: wall_ms(),
             lost: Arc::clone(&lost),
             written: Arc::clone(&written),
         };
-        if let Some(detail) = opened.remark {
-            writer.write(&action("audit", "node", None, detail));
-        }
+        writer.remark();
+        writer.put_mark();
         let writer = thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || writer.run(&actions))
             .map_err(|source| DataDirError::Io { action: "write", path: dir.join(AUDIT_FILE), source })?;
         let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
-        Ok(AuditLog(Arc::new(Inner { queue, writer, lost, written, last: Mutex::new(opened.last) })))
+        Ok(AuditLog(Arc::new(Inner { queue, writer, lost, written, last: Mutex::new(last) })))
     }
 
     /// Writes down what was done, by whom (`node`, or `api`: who holds the token).
@@ -130,61 +132,124 @@ fn action(kind: &str, actor: &str, step: Option<Step>, detail: String) -> Action
     Action { time_ms: wall_ms(), step, kind: kind.to_owned(), actor: actor.to_owned(), detail }
 }
 
-/// A log as it was found.
+/// A log as it was found, and goes on.
+#[derive(Debug)]
 struct Opened {
     file: File,
+    /// Bytes of the file.
+    length: u64,
     chain: Chain,
+    /// The index of the first entry.
+    first: u64,
     /// What the first new entry is to say.
     remark: Option<String>,
-    last: Vec<(String, String)>,
+    last: Last,
 }
 
 impl Opened {
     fn read(path: &Path, identity: &Identity, retention: Retention) -> Result<Self, DataDirError> {
         let error = |action| move |source| DataDirError::Io { action, path: path.to_owned(), source };
+        let node = identity.id();
+        let marked = read_mark(path, &node).map_err(error("read"))?;
+        let mark = marked.ok().flatten();
         let mut bytes = read_file(path).map_err(error("read"))?;
-        let mut remark = None;
-        let (mut last, mut found) = check(&bytes, &identity.id());
+        let mut remark = match marked {
+            Ok(Some(_)) => None,
+            Ok(None) if bytes.is_empty() => None,
+            Ok(None) => Some("there was no mark of where the log ends".to_owned()),
+            Err(NotSigned) => Some("the mark of where the log ends was changed".to_owned()),
+        };
+        let (mut last, mut found) = check(&bytes, &node, mark.as_ref());
         if let Err(Damage { from, what: Wrong::CutOff, .. }) = &found {
             let from = *from;
             bytes.truncate(from);
             write_atomic(path, &bytes, 0o600)?;
             remark =
                 Some(format!("the last entry was cut off at byte {from}, as by a crash, and taken away"));
-            (last, found) = check(&bytes, &identity.id());
+            // The mark may know of it already, where a disk has lost what it said that it had.
+            let rest = check(&bytes, &node, None).1.ok();
+            let without = rest
+                .zip(mark)
+                .filter(|(rest, mark)| rest.next.checked_add(1) == Some(mark.next))
+                .map(|(rest, mark)| Chain::after(&rest).mark(mark.first.min(rest.next)));
+            (last, found) = check(&bytes, &node, without.or(mark).as_ref());
         }
         let summary = match found {
             Ok(summary) => summary,
             Err(damage) => {
-                let aside = PathBuf::from(format!("{}.damaged-{}", path.display(), wall_ms()));
-                fs::rename(path, &aside).map_err(error("set aside"))?;
-                tracing::error!(%damage, aside = %aside.display(), "the audit log is damaged and set aside");
-                let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                remark = Some(format!("the log before was damaged ({damage}) and is set aside as {name}"));
+                remark = Some(set_aside(path, &damage, bytes.is_empty()).map_err(error("set aside"))?);
                 bytes.clear();
                 last.clear();
                 Summary { entries: 0, first: 0, next: 0, head: audit::GENESIS }
             }
         };
         let chain = Chain::after(&summary);
-        let old = audit::retain_from(&bytes, retention.since_ms(wall_ms()));
+        let (old, dropped) = audit::older(&bytes, retention.since_ms(wall_ms()));
+        let first = summary.first.saturating_add(dropped);
         if old > 0 {
+            write_mark(path, &chain.mark(first), identity)?;
             write_atomic(path, bytes.get(old..).unwrap_or_default(), 0o600)?;
         }
-        Ok(Opened { file: open_file(path).map_err(error("open"))?, chain, remark, last })
+        let file = open_file(path).map_err(error("open"))?;
+        Ok(Opened { file, length: (bytes.len() - old) as u64, chain, first, remark, last })
     }
+
+    /// Whether the file at this path is still this one, and nobody else has written to it.
+    fn is_at(&self, path: &Path) -> bool {
+        let (Ok(there), Ok(here)) = (fs::metadata(path), self.file.metadata()) else { return false };
+        (there.dev(), there.ino(), there.len()) == (here.dev(), here.ino(), self.length)
+    }
+}
+
+/// Makes room for a new log; what its first entry is to say.
+fn set_aside(path: &Path, damage: &Damage, is_empty: bool) -> io::Result<String> {
+    if is_empty {
+        tracing::error!(%damage, "the audit log is gone");
+        return Ok(format!("the log before is gone ({damage})"));
+    }
+    let aside = PathBuf::from(format!("{}.damaged-{}", path.display(), wall_ms()));
+    fs::rename(path, &aside)?;
+    tracing::error!(%damage, aside = %aside.display(), "the audit log is damaged and set aside");
+    let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(format!("the log before was damaged ({damage}) and is set aside as {name}"))
 }
 
 type Last = Vec<(String, String)>;
 
-fn check(bytes: &[u8], node: &NodeId) -> (Last, Result<Summary, Damage>) {
+fn check(bytes: &[u8], node: &NodeId, mark: Option<&Mark>) -> (Last, Result<Summary, Damage>) {
     let mut last = Last::new();
-    let found = audit::verify(bytes, node, |entry| {
+    let found = audit::verify(bytes, node, mark, |entry| {
         let Action { kind, detail, .. } = entry.action;
         last.retain(|(of, _)| *of != kind);
         last.push((kind, detail));
     });
     (last, found)
+}
+
+/// What lies beside a log is no mark of this node.
+#[derive(Clone, Copy, Debug)]
+pub struct NotSigned;
+
+/// The mark of a log, which is to be read before the log; none if there is no such file.
+///
+/// # Errors
+/// If there is a file that cannot be read.
+pub fn read_mark(log: &Path, node: &NodeId) -> io::Result<Result<Option<Mark>, NotSigned>> {
+    let bytes = read_file(&mark_path(log))?;
+    if bytes.is_empty() {
+        return Ok(Ok(None));
+    }
+    Ok(Mark::open(&bytes, node).map(Some).ok_or(NotSigned))
+}
+
+fn write_mark(log: &Path, mark: &Mark, identity: &Identity) -> Result<(), DataDirError> {
+    write_atomic(&mark_path(log), &mark.seal(identity), 0o600)
+}
+
+fn mark_path(log: &Path) -> PathBuf {
+    let mut path = log.as_os_str().to_owned();
+    path.push(MARK_SUFFIX);
+    path.into()
 }
 
 /// The bytes of a log; none if there is no such file.
@@ -209,9 +274,8 @@ fn open_file(path: &Path) -> io::Result<File> {
 /// The thread's own.
 struct Writer {
     path: PathBuf,
-    file: File,
+    opened: Opened,
     identity: Identity,
-    chain: Chain,
     retention: Retention,
     pruned_ms: u64,
     lost: Arc<AtomicU64>,
@@ -223,33 +287,61 @@ impl Writer {
         let mut told = 0;
         while let Ok(action) = actions.recv() {
             self.write(&action);
+            actions.try_iter().for_each(|action| self.write(&action));
             let lost = self.lost.load(Ordering::Relaxed);
             if lost > told {
                 let detail = format!("{} actions before this one found no room in the queue", lost - told);
                 self.write(&self::action("audit", "node", None, detail));
                 told = lost;
             }
+            self.put_mark();
             self.prune(wall_ms());
         }
     }
 
+    /// Writes an entry, after what is to be said of the log first.
     fn write(&mut self, action: &Action) {
-        let mut chain = self.chain;
-        let entry = chain.append(&self.identity, action);
-        let length = self.file.metadata().map(|found| found.len());
-        match self.file.write_all(&entry).and_then(|()| self.file.sync_data()) {
+        if !self.opened.is_at(&self.path) {
+            tracing::error!(path = %self.path.display(), "somebody has moved or changed the audit log");
+            match Opened::read(&self.path, &self.identity, self.retention) {
+                Ok(opened) => self.opened = opened,
+                Err(error) => tracing::error!(%error, "cannot open the audit log anew"),
+            }
+            self.remark();
+        }
+        self.append(action);
+    }
+
+    fn remark(&mut self) {
+        if let Some(detail) = self.opened.remark.take() {
+            self.append(&action("audit", "node", None, detail));
+        }
+    }
+
+    fn append(&mut self, action: &Action) {
+        let Opened { file, length, chain, .. } = &mut self.opened;
+        let mut after = *chain;
+        let entry = after.append(&self.identity, action);
+        match file.write_all(&entry).and_then(|()| file.sync_data()) {
             Ok(()) => {
-                self.chain = chain;
+                (*chain, *length) = (after, *length + entry.len() as u64);
                 self.written.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 tracing::error!(%error, kind = action.kind, "cannot write the audit log");
                 // A part of an entry would break the chain.
-                let undone = length.and_then(|length| self.file.set_len(length));
-                if let Err(error) = undone {
+                if let Err(error) = file.set_len(*length) {
                     tracing::error!(%error, "nor take away a part of an entry");
                 }
             }
+        }
+    }
+
+    /// An older mark stands for less; a later one is put when there is something to write again.
+    fn put_mark(&self) {
+        let Opened { chain, first, .. } = &self.opened;
+        if let Err(error) = write_mark(&self.path, &chain.mark(*first), &self.identity) {
+            tracing::error!(%error, "cannot mark where the audit log ends");
         }
     }
 
@@ -258,19 +350,11 @@ impl Writer {
             return;
         }
         self.pruned_ms = now_ms;
-        let pruned = read_file(&self.path).and_then(|bytes| {
-            let old = audit::retain_from(&bytes, self.retention.since_ms(now_ms));
-            if old == 0 {
-                return Ok(());
-            }
-            write_atomic(&self.path, bytes.get(old..).unwrap_or_default(), 0o600)
-                .map_err(io::Error::other)?;
-            self.file = open_file(&self.path)?;
-            Ok(())
-        });
-        if let Err(error) = pruned {
-            tracing::error!(%error, "cannot drop old entries of the audit log");
+        match Opened::read(&self.path, &self.identity, self.retention) {
+            Ok(opened) => self.opened = opened,
+            Err(error) => tracing::error!(%error, "cannot drop old entries of the audit log"),
         }
+        self.remark();
     }
 }
 
@@ -289,7 +373,8 @@ mod tests {
     fn entries(dir: &Path) -> Vec<(String, String)> {
         let mut entries = Vec::new();
         let bytes = fs::read(dir.join(AUDIT_FILE)).unwrap();
-        audit::verify(&bytes, &identity().id(), |entry| {
+        let mark = read_mark(&dir.join(AUDIT_FILE), &identity().id()).unwrap().unwrap();
+        audit::verify(&bytes, &identity().id(), mark.as_ref(), |entry| {
             entries.push((entry.action.kind, entry.action.detail));
         })
         .unwrap();
@@ -347,10 +432,60 @@ mod tests {
             [200, 91, 5].iter().flat_map(|days| chain.append(&identity(), &old(*days))).collect();
         fs::write(dir.path().join(AUDIT_FILE), file).unwrap();
         open(dir.path()).close();
-        assert_eq!(entries(dir.path()).len(), 1);
+        assert_eq!(entries(dir.path()).len(), 2, "the youngest, and that there was no mark");
         let log = AuditLog::open(dir.path(), identity(), Retention { days: 0 }).unwrap();
         log.record("lift", "api", None, "");
         log.close();
-        assert_eq!(entries(dir.path()).len(), 2);
+        assert_eq!(entries(dir.path()).len(), 3);
+    }
+
+    #[test]
+    fn what_is_missing_at_an_end_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(AUDIT_FILE);
+        let log = open(dir.path());
+        (0..3).for_each(|n| log.record("lift", "api", None, format!("{n}")));
+        log.close();
+        let (whole, mark) = (fs::read(&path).unwrap(), fs::read(mark_path(&path)).unwrap());
+        let entry = whole.len() / 3;
+        for (left, said) in [
+            (
+                &whole[entry..],
+                "entry 0 at bytes 0 to 0: this entry, or more from here on, was written and is missing",
+            ),
+            (&whole[..2 * entry], "entry 2 at bytes"),
+            (&[], "the log before is gone"),
+        ] {
+            fs::write(&path, left).unwrap();
+            fs::write(mark_path(&path), &mark).unwrap();
+            open(dir.path()).close();
+            let found = entries(dir.path());
+            assert!(found.len() == 1 && found[0].1.contains(said), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_moved_or_changed_while_it_is_open_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join(AUDIT_FILE), dir.path().join("aside"));
+        let log = open(dir.path());
+        let written = |count: u64| {
+            while log.counts().0 < count {
+                thread::yield_now()
+            }
+        };
+        log.record("lift", "api", None, "first");
+        written(1);
+        fs::rename(&path, &aside).unwrap();
+        log.record("lift", "api", None, "second");
+        written(3);
+        fs::write(&path, "").unwrap();
+        log.record("lift", "api", None, "third");
+        log.close();
+        let found = entries(dir.path());
+        assert!(found.len() == 2 && found[0].1.starts_with("the log before is gone"), "{found:?}");
+        assert_eq!(found[1].1, "third");
+        let moved = audit::verify(&fs::read(aside).unwrap(), &identity().id(), None, |_| {}).unwrap();
+        assert_eq!(moved.entries, 1, "nobody wrote on where it was moved to");
     }
 }

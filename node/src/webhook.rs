@@ -1,7 +1,7 @@
 //! The webhook: alerts are posted as Prometheus's Alertmanager takes them.
 //!
 //! ```text
-//! telemetry ── send ──► bounded queue, the oldest goes first ──► one post at a time ──► POST <url>     [ {labels, …}, … ]
+//! telemetry ── send ──► bounded queue ──► one post at a time ──► POST <url>     [ {labels, …}, … ]
 //!                                                                   └ fails: again after 1 s, 2 s … 60 s
 //! ```
 //!
@@ -11,22 +11,23 @@
 //! what it does not hear of any more; it is told again in time.
 //!
 //! A receiver that answers with an error of its own, or not at all, is tried again until it takes the post or the node stops.
-//! One that says that the post is wrong (4xx, but 408 and 429) is not.
+//! One that says that the post is wrong (4xx, but 408 and 429) is not. What waits can be asked for ([`Webhook::waiting`]), so
+//! that a later run of the node may go on with it; of a full queue the oldest goes.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use futures::StreamExt;
+use omnimesh_protocol::observer::telemetry::{Level, Metric};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::actors::Common;
-use crate::feed::{Feed, FeedItem, FeedLimits, FeedSender, feed};
 
 /// Posts that wait, at most.
 const QUEUE: usize = 256;
-/// Bytes that a post counts for.
-const POST_BYTES: usize = 2_048;
 /// How long a receiver may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two attempts: from the first to the last.
@@ -36,12 +37,11 @@ const VALID_MS: u64 = 4 * 3_600_000;
 pub(crate) const REPEAT: Duration = Duration::from_secs(2 * 3_600);
 
 /// An alert as it is posted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Post {
-    /// The code of the metric.
-    pub(crate) metric: &'static str,
-    /// `warning` or `critical`.
-    pub(crate) severity: &'static str,
+    pub(crate) metric: Metric,
+    /// Warning or critical.
+    pub(crate) severity: Level,
     pub(crate) summary: String,
     pub(crate) incident: u64,
     /// In milliseconds of Unix time.
@@ -59,46 +59,103 @@ pub(crate) struct Counts {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct Shared {
+    /// What waits; the first may be under way.
+    queue: Mutex<VecDeque<Vec<Post>>>,
+    came: Notify,
+    changes: AtomicU64,
     sent: AtomicU64,
     failed: AtomicU64,
     dropped: AtomicU64,
 }
 
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Vec<Post>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first that waits, once there is one.
+    async fn first(&self) -> Vec<Post> {
+        loop {
+            // Asked for before the look, so that nothing comes between the two.
+            let came = self.came.notified();
+            if let Some(first) = self.queue().front() {
+                return first.clone();
+            }
+            came.await;
+        }
+    }
+
+    /// The first waits no more.
+    fn done(&self) {
+        self.queue().pop_front();
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// A receiver of alerts.
 #[derive(Debug)]
 pub(crate) struct Webhook {
-    queue: FeedSender<Vec<Post>>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
+    poster: tokio::task::AbortHandle,
 }
 
 impl Webhook {
-    /// Begins to post to this address, until it is dropped or the node stops. Must be called within a runtime.
-    pub(crate) fn begin(common: &Common, url: String, instance: String, mesh: String) -> Self {
-        let (queue, posts) = feed(FeedLimits { items_max: QUEUE, ..FeedLimits::default() });
-        let counters = Arc::new(Counters::default());
-        let poster = Poster { url, instance, mesh, counters: Arc::clone(&counters) };
+    /// Begins to post to this address what waits from an earlier run and what is sent from now on, until it is dropped or the
+    /// node stops. Must be called within a runtime.
+    pub(crate) fn begin(
+        common: &Common,
+        url: String,
+        instance: String,
+        mesh: String,
+        waiting: Vec<Vec<Post>>,
+    ) -> Self {
+        let shared = Arc::new(Shared { queue: Mutex::new(waiting.into()), ..Shared::default() });
+        let poster = Poster { url, instance, mesh, shared: Arc::clone(&shared) };
         let common = common.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             tokio::select! {
-                () = poster.run(posts) => {}
+                () = poster.run() => {}
                 () = common.stopped() => {}
             }
         });
-        Webhook { queue, counters }
+        Webhook { shared, poster: task.abort_handle() }
     }
 
     /// Posts these together, once those before are posted.
     pub(crate) fn send(&self, posts: Vec<Post>) {
-        let bytes = posts.len() * POST_BYTES;
-        let dropped = self.queue.offer(posts, bytes).unwrap_or(1);
-        self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
+        let mut queue = self.shared.queue();
+        if queue.len() >= QUEUE {
+            // The first may be under way.
+            let gone = queue.remove(1).map_or(0, |posts| posts.len() as u64);
+            self.shared.dropped.fetch_add(gone, Ordering::Relaxed);
+        }
+        queue.push_back(posts);
+        drop(queue);
+        self.shared.changes.fetch_add(1, Ordering::Release);
+        self.shared.came.notify_one();
+    }
+
+    /// What is not posted yet, oldest first.
+    pub(crate) fn waiting(&self) -> Vec<Vec<Post>> {
+        self.shared.queue().iter().cloned().collect()
+    }
+
+    /// Goes up whenever [`Self::waiting`] changes.
+    pub(crate) fn changes(&self) -> u64 {
+        self.shared.changes.load(Ordering::Acquire)
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { sent, failed, dropped } = &*self.counters;
+        let Shared { sent, failed, dropped, .. } = &*self.shared;
         Counts { sent: of(sent), failed: of(failed), dropped: of(dropped) }
+    }
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        self.poster.abort();
     }
 }
 
@@ -106,11 +163,11 @@ struct Poster {
     url: String,
     instance: String,
     mesh: String,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
 impl Poster {
-    async fn run(self, mut posts: Feed<Vec<Post>>) {
+    async fn run(self) {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -119,8 +176,8 @@ impl Poster {
             .timeout_global(Some(TIMEOUT))
             .build();
         let agent = ureq::Agent::from(config);
-        while let Some(item) = posts.next().await {
-            let FeedItem::Next(list) = item else { continue };
+        loop {
+            let list = self.shared.first().await;
             let mut wait = BACKOFF.0;
             loop {
                 // The time until which an alert lasts is that of the attempt.
@@ -129,22 +186,23 @@ impl Poster {
                 let attempt = tokio::task::spawn_blocking(move || post(&agent, &url, &body)).await;
                 match attempt.unwrap_or(Attempt::Again("the attempt failed".to_owned())) {
                     Attempt::Taken => {
-                        self.counters.sent.fetch_add(list.len() as u64, Ordering::Relaxed);
+                        self.shared.sent.fetch_add(list.len() as u64, Ordering::Relaxed);
                         break;
                     }
                     Attempt::Never(status) => {
                         tracing::error!(url = self.url, status, "the webhook refuses alerts as they are");
-                        self.counters.dropped.fetch_add(list.len() as u64, Ordering::Relaxed);
+                        self.shared.dropped.fetch_add(list.len() as u64, Ordering::Relaxed);
                         break;
                     }
                     Attempt::Again(reason) => {
                         tracing::warn!(url = self.url, reason, again_in = ?wait, "the webhook took no alert");
-                        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                        self.shared.failed.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(wait).await;
                         wait = (wait * 2).min(BACKOFF.1);
                     }
                 }
             }
+            self.shared.done();
         }
     }
 }
@@ -169,11 +227,12 @@ fn post(agent: &ureq::Agent, url: &str, body: &str) -> Attempt {
 /// The list that Alertmanager takes.
 fn body(posts: &[Post], instance: &str, mesh: &str, now_ms: u64) -> Value {
     let alert = |post: &Post| {
+        let metric = post.metric.code();
         json!({
             "labels": {
-                "alertname": format!("omnimesh_{}", post.metric),
-                "severity": post.severity,
-                "metric": post.metric,
+                "alertname": format!("omnimesh_{metric}"),
+                "severity": post.severity.code(),
+                "metric": metric,
                 "instance": instance,
                 "mesh": mesh,
             },
@@ -197,8 +256,8 @@ mod tests {
     #[test]
     fn what_lasts_ends_later_and_what_is_over_ended() {
         let post = |ended_ms| Post {
-            metric: "disk",
-            severity: "critical",
+            metric: Metric::Disk,
+            severity: Level::Critical,
             summary: "disk in use is critical".to_owned(),
             incident: 7,
             began_ms: 0,

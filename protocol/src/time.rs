@@ -4,12 +4,14 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A moment on the caller's monotonic clock, in nanoseconds since its origin.
 ///
 /// The shell's origin is the start of the process; the simulator's is the start of the run. The
 /// protocol never reads a clock: every `handle` gets the moment as an argument, and moments given to
-/// one machine never decrease.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// one machine never decrease. Who keeps one for another run sees to it that the origins are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(u64);
 
 impl Time {

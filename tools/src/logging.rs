@@ -13,7 +13,12 @@ pub(crate) fn init(config: &LogConfig) -> Result<(), CliError> {
         CliError::new(Code::ConfigInvalid, format!("log.level = {:?}: {error}", config.level))
     })?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        // It would be told where it just failed, by a macro that panics: whoever logs next would end for a full disk.
+        .log_internal_errors(false);
     let outcome = match config.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -1,6 +1,8 @@
 //! The observer: the shell of [`omnimesh_protocol::observer`]; hands events to those who watch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -26,6 +28,10 @@ use crate::swarm::peer;
 
 /// Messages that wait for the observer: it comes last, and loses rather than holds up.
 const OBSERVER_MAILBOX: usize = 4 * MAILBOX;
+/// Changes that wait while the disk takes none: some of each thing that the observer may have in quarantine. A guess.
+const CHANGES_MAX: usize = 16_384;
+/// How long after a write that failed it is tried again. A guess.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
 /// Bytes that an event counts for in a feed.
 const EVENT_BYTES: usize = 256;
 
@@ -52,7 +58,8 @@ pub(crate) struct ObserverActor {
     watchers: Vec<FeedSender<Observed>>,
     store: Option<Arc<Store>>,
     audit: Option<AuditLog>,
-    changes: Vec<(Bytes, Option<Bytes>)>,
+    /// What is not on disk yet; without a value: is to be forgotten. At most [`CHANGES_MAX`].
+    changes: BTreeMap<Bytes, Option<Bytes>>,
     is_saving: bool,
     /// What comes out now is of an earlier run, and was written down then.
     is_restoring: bool,
@@ -79,7 +86,7 @@ impl ObserverActor {
             watchers: Vec::new(),
             store,
             audit,
-            changes: Vec::new(),
+            changes: BTreeMap::new(),
             is_saving: false,
             is_restoring: true,
         }
@@ -130,8 +137,8 @@ impl ObserverActor {
                     let links = self.common.links();
                     self.common.send(Mailbox::Author, &links.author, Utter { channel, payload });
                 }
-                observer::Output::Put { key, value } => self.changes.push((key, Some(value))),
-                observer::Output::Delete { key } => self.changes.push((key, None)),
+                observer::Output::Put { key, value } => self.change(key, Some(value)),
+                observer::Output::Delete { key } => self.change(key, None),
             }
         }
         self.is_restoring = false;
@@ -193,7 +200,13 @@ impl ObserverActor {
         self.common.send(Mailbox::Swarm, &self.common.links().swarm, Disconnect(peer));
     }
 
-    /// Writes what is to be kept, in order, one write at a time.
+    fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+        if self.changes.len() < CHANGES_MAX || self.changes.contains_key(&key) {
+            self.changes.insert(key, value);
+        }
+    }
+
+    /// Writes what is to be kept, one write at a time. What cannot be written is tried again, with what came since.
     fn save(&mut self, ctx: &mut Context<Self>) {
         let Some(store) = self.store.clone() else { return self.changes.clear() };
         if self.is_saving || self.changes.is_empty() {
@@ -201,14 +214,26 @@ impl ObserverActor {
         }
         self.is_saving = true;
         let changes = std::mem::take(&mut self.changes);
-        let write = actix_rt::task::spawn_blocking(move || store.save_observer(&changes));
-        ctx.spawn(write.into_actor(self).map(|written, actor, ctx| {
-            actor.is_saving = false;
-            if let Ok(Err(error)) = written {
+        let write = actix_rt::task::spawn_blocking(move || {
+            let written = store.save_observer(&changes);
+            (changes, written)
+        });
+        ctx.spawn(write.into_actor(self).map(|done, actor, ctx| match done {
+            Ok((changes, Err(error))) => {
+                tracing::warn!(%error, "what the observer must not forget is not on disk yet");
                 actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+                for (key, value) in changes {
+                    actor.changes.entry(key).or_insert(value);
+                }
+                ctx.run_later(SAVE_RETRY, Self::save_again);
             }
-            actor.save(ctx);
+            _ => actor.save_again(ctx),
         }));
+    }
+
+    fn save_again(&mut self, ctx: &mut Context<Self>) {
+        self.is_saving = false;
+        self.save(ctx);
     }
 }
 

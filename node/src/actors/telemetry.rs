@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! observer, prober, sync, membership, swarm, process ── a sample of each metric ──► telemetry ──► alert: event, webhook
-//!                                                                                      └► incident: audit log
+//!                                                                                      └► incident: audit log, store
 //! ```
+//!
+//! Incidents outlive a restart, and so does what the webhook was told of and is still to be told. So moments are counted from
+//! 1970 here, by the wall clock of the start and the monotonic one from there on.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,17 +16,20 @@ use std::time::Duration;
 use actix::prelude::*;
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::observer::telemetry::{
-    self, Alert, Config, Incident, Input, Lately, Level, Metric, Outlook, Output, Reliability, Threshold,
-    Usual,
+    self, Alert, Config, Incident, Incidents, Input, Lately, Level, Metric, Outlook, Output, Reliability,
+    Threshold, Usual,
 };
 use omnimesh_protocol::observer::{MonitorInput, NetworkMetrics, probe};
 use omnimesh_protocol::{Outbox, Time, step};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::observer::{GetMetrics, Sizes};
 use super::{Common, MAILBOX, lock, membership, prober, swarm, sync};
 use crate::audit::AuditLog;
-use crate::clock::{SharedClock, wall_ms};
+use crate::clock::{SharedClock, wall_ms, wall_ns};
 use crate::process::{Figures, Reader};
+use crate::store::Store;
 use crate::webhook::{self, Post, Webhook};
 
 /// What the actor starts, and restarts, with.
@@ -39,12 +45,23 @@ pub(crate) struct Settings {
     pub(crate) webhook: Option<(String, String, String)>,
 }
 
+/// What is there again after a restart.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    incidents: Incidents,
+    posted: BTreeMap<Metric, Post>,
+    waiting: Vec<Vec<Post>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct TelemetryActor {
     pub(super) common: Common,
     settings: Settings,
     clock: SharedClock,
+    /// The wall clock when the node's own time began.
+    origin: Duration,
     audit: Option<AuditLog>,
+    store: Option<Arc<Store>>,
     webhook: Option<Webhook>,
     reader: Arc<Mutex<Reader>>,
     state: telemetry::State,
@@ -52,9 +69,16 @@ pub(crate) struct TelemetryActor {
     usual: Usual,
     lately: Lately,
     values: BTreeMap<Metric, f64>,
-    /// The severity of each alert that the webhook was told of, and when it began.
-    posted: BTreeMap<Metric, &'static str>,
+    /// The alerts that last, as the webhook was told of them.
+    posted: BTreeMap<Metric, Post>,
     is_sampling: bool,
+    /// Something is to be kept that is not on disk yet.
+    is_dirty: bool,
+    is_saving: bool,
+    /// How often the queue of the webhook had changed when it was kept.
+    queue_kept: u64,
+    /// Who waits until what has changed is on disk.
+    waiters: Vec<oneshot::Sender<()>>,
 }
 
 /// What was read of the node, and when.
@@ -72,34 +96,58 @@ impl TelemetryActor {
         common: Common,
         settings: Settings,
         clock: SharedClock,
-        audit: Option<AuditLog>,
+        (store, audit): (Option<Arc<Store>>, Option<AuditLog>),
+        kept: Option<Kept>,
     ) -> Self {
-        let state = telemetry::State::new(settings.config.clone(), common.now());
+        let origin = Duration::from_nanos(wall_ns().saturating_sub(common.now().as_nanos()));
+        let now = common.now() + origin;
+        let (incidents, posted, waiting) = match kept {
+            Some(Kept { incidents, posted, waiting }) => (Some(incidents), posted, waiting),
+            None => (None, BTreeMap::new(), Vec::new()),
+        };
+        let mut out = Outbox::new();
+        let config = settings.config.clone();
+        let state = match incidents {
+            Some(incidents) => telemetry::State::resume(config, now, incidents, &mut out),
+            None => telemetry::State::new(config, now),
+        };
         let webhook = settings
             .webhook
             .clone()
-            .map(|(url, instance, mesh)| Webhook::begin(&common, url, instance, mesh));
+            .map(|(url, instance, mesh)| Webhook::begin(&common, url, instance, mesh, waiting));
         let reader = Arc::new(Mutex::new(Reader::new(settings.data_dir.clone())));
         TelemetryActor {
             common,
             settings,
             clock,
+            origin,
             audit,
+            store,
             webhook,
             reader,
             state,
-            out: Outbox::new(),
+            out,
             usual: Usual::default(),
             lately: Lately::default(),
             values: BTreeMap::new(),
-            posted: BTreeMap::new(),
+            posted,
             is_sampling: false,
+            is_dirty: false,
+            is_saving: false,
+            queue_kept: 0,
+            waiters: Vec::new(),
         }
+    }
+
+    fn now(&self) -> Time {
+        self.common.now() + self.origin
     }
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(self.settings.every, Self::sample);
         ctx.run_interval(webhook::REPEAT, |actor, _| actor.repeat());
+        self.carry_out(self.now());
+        self.repeat();
     }
 
     /// Asks all, and takes what they say.
@@ -120,7 +168,7 @@ impl TelemetryActor {
     }
 
     fn on_sample(&mut self, sample: &Sample, ctx: &mut Context<Self>) {
-        let now = self.common.now();
+        let now = self.now();
         let values = self.values_of(now, sample);
         let common = self.common.clone();
         common.guard("telemetry", ctx, || {
@@ -130,13 +178,14 @@ impl TelemetryActor {
         });
         self.values = values.into_iter().collect();
         self.carry_out(now);
+        self.save(ctx);
     }
 
     fn values_of(&mut self, now: Time, sample: &Sample) -> [(Metric, f64); Metric::ALL.len()] {
         let Sample { network, probes, step, sizes, figures } = sample;
         let latency = network.latency_ms;
         let skew = step.map_or(f64::NAN, |step| step.skew_ms / 1e3);
-        let wanted = sizes.degree.min(sizes.members_known.saturating_sub(1));
+        let wanted = sizes.degree.min(sizes.members_alive.saturating_sub(1));
         let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
         let degree = if wanted == 0 { 1.0 } else { count(sizes.peers.min(wanted)) / count(wanted) };
         [
@@ -157,42 +206,44 @@ impl TelemetryActor {
 
     fn carry_out(&mut self, now: Time) {
         let outputs: Vec<_> = self.out.drain().collect();
+        self.is_dirty |= !outputs.is_empty();
         for output in outputs {
             match output {
                 Output::Alert(alert) => self.on_alert(now, &alert),
-                Output::Incident(incident) => self.write_down(now, &incident),
+                Output::Incident(incident) => self.write_down("node", &incident, ""),
+                Output::Acknowledged(incident) => {
+                    let by = incident.acknowledged.as_ref().map_or("", |(_, by)| by);
+                    self.write_down("api", &incident, &format!(" by {by}"));
+                }
             }
         }
     }
 
     fn on_alert(&mut self, now: Time, alert: &Alert) {
-        let (detail, metric) = (alert.sentence(), alert.metric);
+        let (summary, metric) = (alert.sentence(), alert.metric);
         match alert.level {
-            Level::Normal => tracing::info!(metric = metric.code(), "{detail}"),
-            level => tracing::warn!(metric = metric.code(), level = level.code(), "{detail}"),
+            Level::Normal => tracing::info!(metric = metric.code(), "{summary}"),
+            level => tracing::warn!(metric = metric.code(), level = level.code(), "{summary}"),
         }
-        let (level, incident) = (alert.level.code(), alert.incident);
         self.common.observe(vec![Event::Alert {
             metric: metric.code(),
-            level,
-            incident,
-            detail: detail.clone(),
+            level: alert.level.code(),
+            incident: alert.incident,
+            detail: summary.clone(),
         }]);
         let before = self.posted.remove(&metric);
-        let began_ms = wall_of(now, alert.since);
-        let post = |severity, ended_ms| Post {
-            metric: metric.code(),
-            severity,
-            summary: detail.clone(),
-            incident,
-            began_ms,
-            ended_ms,
+        let began_ms = before.as_ref().map_or_else(|| wall_of(now, alert.since), |post| post.began_ms);
+        let over = |post: Post| Post {
+            ended_ms: Some(wall_ms()),
+            summary: if alert.level == Level::Normal { summary.clone() } else { post.summary },
+            ..post
         };
-        let mut posts: Vec<Post> =
-            before.map(|severity| post(severity, Some(wall_ms()))).into_iter().collect();
+        let mut posts: Vec<Post> = before.map(over).into_iter().collect();
         if alert.level != Level::Normal {
-            posts.push(post(level, None));
-            self.posted.insert(metric, level);
+            let (severity, incident) = (alert.level, alert.incident);
+            let post = Post { metric, severity, summary, incident, began_ms, ended_ms: None };
+            posts.push(post.clone());
+            self.posted.insert(metric, post);
         }
         if let Some(webhook) = &self.webhook {
             webhook.send(posts);
@@ -202,33 +253,50 @@ impl TelemetryActor {
     /// Tells the webhook again of what lasts, so that it does not end there by itself.
     fn repeat(&self) {
         let Some(webhook) = &self.webhook else { return };
-        let now = self.common.now();
-        let lasts = self.state.incidents().iter().filter(|incident| incident.resolved.is_none());
-        let posts: Vec<Post> = lasts
-            .filter_map(|incident| {
-                Some(Post {
-                    metric: incident.metric.code(),
-                    severity: self.posted.get(&incident.metric).copied()?,
-                    summary: sentence(incident),
-                    incident: incident.id,
-                    began_ms: wall_of(now, incident.opened),
-                    ended_ms: None,
-                })
-            })
-            .collect();
+        let waiting = webhook.waiting();
+        let is_told = |post: &Post| waiting.iter().flatten().any(|other| other == post);
+        let posts: Vec<Post> = self.posted.values().filter(|post| !is_told(post)).cloned().collect();
         if !posts.is_empty() {
             webhook.send(posts);
         }
     }
 
-    fn write_down(&self, now: Time, incident: &Incident) {
+    fn write_down(&self, actor: &str, incident: &Incident, by: &str) {
         let Some(audit) = &self.audit else { return };
-        let (actor, by) = match (&incident.resolved, &incident.acknowledged) {
-            (None, Some((_, by))) => ("api", format!(" by {by}")),
-            _ => ("node", String::new()),
-        };
         let detail = format!("incident {} is {}{by}: {}", incident.id, incident.stage(), sentence(incident));
-        audit.record("incident", actor, self.clock.step(now), detail);
+        audit.record("incident", actor, self.clock.step(self.common.now()), detail);
+    }
+
+    /// Keeps what has changed; what cannot be written is tried again after the next sample.
+    fn save(&mut self, ctx: &mut Context<Self>) {
+        let Some(store) = self.store.clone() else { return self.waiters.clear() };
+        let queue = self.webhook.as_ref().map_or(0, Webhook::changes);
+        if self.is_saving || !(self.is_dirty || queue != self.queue_kept) {
+            return;
+        }
+        (self.is_saving, self.is_dirty) = (true, false);
+        let waiters = std::mem::take(&mut self.waiters);
+        let kept = Kept {
+            incidents: self.state.incidents().clone(),
+            posted: self.posted.clone(),
+            waiting: self.webhook.as_ref().map(Webhook::waiting).unwrap_or_default(),
+        };
+        let write = actix_rt::task::spawn_blocking(move || store.save_telemetry(&kept));
+        ctx.spawn(write.into_actor(self).map(move |written, actor, ctx| {
+            actor.is_saving = false;
+            drop(waiters);
+            match written {
+                Ok(Ok(())) => {
+                    actor.queue_kept = queue;
+                    actor.save(ctx);
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "incidents are not on disk yet");
+                    actor.is_dirty = true;
+                }
+                Err(_) => actor.is_dirty = true,
+            }
+        }));
     }
 }
 
@@ -279,8 +347,10 @@ impl Supervised for TelemetryActor {
             return ctx.stop();
         }
         self.out = Outbox::new();
-        self.state = telemetry::State::new(self.settings.config.clone(), self.common.now());
-        (self.is_sampling, self.usual, self.lately) = (false, Usual::default(), Lately::default());
+        let (config, incidents) = (self.settings.config.clone(), self.state.incidents().clone());
+        self.state = telemetry::State::resume(config, self.now(), incidents, &mut self.out);
+        (self.is_sampling, self.is_saving) = (false, false);
+        (self.usual, self.lately) = (Usual::default(), Lately::default());
         self.begin(ctx);
     }
 }
@@ -330,7 +400,7 @@ impl Handler<GetView> for TelemetryActor {
     type Result = MessageResult<GetView>;
 
     fn handle(&mut self, _: GetView, _: &mut Self::Context) -> Self::Result {
-        let at = self.common.now();
+        let at = self.now();
         let reading = |metric: &Metric| Reading {
             metric: *metric,
             value: self.values.get(metric).copied().filter(|value| value.is_finite()),
@@ -349,7 +419,7 @@ impl Handler<GetView> for TelemetryActor {
     }
 }
 
-/// Somebody takes care of an incident; as it is then, `None` if there is none of that number.
+/// Somebody takes care of an incident; as it is then, once that is on disk. `None` if there is none of that number.
 #[derive(Message)]
 #[rtype(result = "Option<(Time, Incident)>")]
 pub(crate) struct Acknowledge {
@@ -358,13 +428,23 @@ pub(crate) struct Acknowledge {
 }
 
 impl Handler<Acknowledge> for TelemetryActor {
-    type Result = Option<(Time, Incident)>;
+    type Result = ResponseFuture<Option<(Time, Incident)>>;
 
-    fn handle(&mut self, Acknowledge { incident, by }: Acknowledge, _: &mut Self::Context) -> Self::Result {
-        let now = self.common.now();
+    fn handle(&mut self, Acknowledge { incident, by }: Acknowledge, ctx: &mut Self::Context) -> Self::Result {
+        let now = self.now();
         self.state.handle(now, Input::Acknowledge { incident, by }, &mut self.out);
         self.carry_out(now);
         let found = self.state.incidents().iter().find(|known| known.id == incident);
-        found.map(|incident| (now, incident.clone()))
+        let found = found.map(|incident| (now, incident.clone()));
+        let (waiter, saved) = oneshot::channel();
+        if self.is_dirty {
+            self.waiters.push(waiter);
+        }
+        self.save(ctx);
+        Box::pin(async move {
+            // Nobody sends: the waiter is dropped.
+            let _ = saved.await;
+            found
+        })
     }
 }

@@ -218,6 +218,7 @@ struct Kept {
     log: Option<(Arc<LogStore>, Opened)>,
     blobs: Option<Arc<BlobStore>>,
     observer: Vec<(bytes::Bytes, bytes::Bytes)>,
+    telemetry: Option<telemetry::Kept>,
     audit: Option<AuditLog>,
 }
 
@@ -234,6 +235,10 @@ impl Kept {
             offset: store.clock_offset()?,
             book: store.address_book()?.unwrap_or_default(),
             observer: store.observer_entries()?,
+            telemetry: store.telemetry().unwrap_or_else(|error| {
+                tracing::warn!(%error, "incidents of earlier runs are forgotten");
+                None
+            }),
             audit: Some(AuditLog::open(
                 dir,
                 options.identity.clone(),

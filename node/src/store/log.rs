@@ -26,22 +26,18 @@
 //! Methods block for the disk; there is one writer at a time.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use omnimesh_protocol::envelope::Envelope;
 use omnimesh_protocol::log::checkpoint::{Cut, StoredCheckpoint};
 use omnimesh_protocol::log::{Head, Proof, Record, StoreError, StoredLog};
 use omnimesh_protocol::{Hash, MeshId, NodeId, Seq, Step};
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
-    TableError,
-};
+use redb::{ReadableTable, Table, TableDefinition};
 
-use super::guard::{discard, guarded};
+use super::database::{Failure, Lasting, attempt};
 
 mod checkpoint;
 mod open;
@@ -138,12 +134,8 @@ impl From<StoreError> for ReadError {
 /// An open log. Share it by reference or `Arc`.
 #[derive(Debug)]
 pub struct LogStore {
-    path: PathBuf,
     message_bytes_max: usize,
-    /// Memory for pages of the database.
-    cache_bytes: usize,
-    /// `None` after a write has failed, until the next one opens it anew: redb does nothing more by itself then.
-    database: RwLock<Option<Database>>,
+    database: Lasting,
     /// Bytes of records dropped since the file was last made smaller.
     freed: AtomicU64,
     /// The checkpoint that was made last.
@@ -158,12 +150,12 @@ impl LogStore {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.database.path()
     }
 
     /// Bytes of the file.
     pub fn bytes_on_disk(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |file| file.len())
+        fs::metadata(self.path()).map_or(0, |file| file.len())
     }
 
     fn record(&self, author: &NodeId, first: u64, value: &[u8]) -> Option<Record> {
@@ -176,60 +168,6 @@ impl LogStore {
         let bytes = opened(author.as_bytes(), value)?;
         let proof = Proof::decode(&Bytes::copy_from_slice(bytes), self.message_bytes_max).ok()?;
         (proof.author() == *author).then_some(proof)
-    }
-
-    fn with_read(
-        &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<(), Failure>,
-    ) -> Result<(), StoreError> {
-        // What is there can be read also while nothing can be written.
-        self.reopen()?;
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = &*database else {
-            return Err(StoreError::Failed("an earlier write failed".to_owned()));
-        };
-        attempt(|| work(&database.begin_read()?))
-    }
-
-    fn with_write(
-        &self,
-        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), Failure>,
-    ) -> Result<(), StoreError> {
-        self.reopen()?;
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = &*database else {
-            return Err(StoreError::Failed("an earlier write failed".to_owned()));
-        };
-        let written = attempt(|| {
-            let write = open.begin_write()?;
-            work(&write)?;
-            Ok(write.commit()?)
-        });
-        drop(database);
-        if written.is_err() {
-            let broken = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
-            discard(broken);
-        }
-        written
-    }
-
-    /// Opens the file anew after a write has failed.
-    fn reopen(&self) -> Result<(), StoreError> {
-        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_some() {
-            return Ok(());
-        }
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if database.is_none() {
-            let open = || Ok(Database::builder().set_cache_size(self.cache_bytes).open(&self.path)?);
-            *database = Some(attempt(open)?);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for LogStore {
-    fn drop(&mut self) {
-        discard(self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -343,54 +281,6 @@ fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
 fn opened<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (sum, value) = sealed.split_first_chunk::<CHECKSUM_BYTES>()?;
     (*sum == checksum(key, value)).then_some(value)
-}
-
-/// What redb says, in the log's words.
-#[derive(Debug)]
-struct Failure(StoreError);
-
-impl From<Failure> for StoreError {
-    fn from(Failure(error): Failure) -> Self {
-        error
-    }
-}
-
-macro_rules! failure {
-    ($($error:ty),*) => {
-        $(impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                Failure::of(error.into())
-            }
-        })*
-    };
-}
-
-failure!(
-    StorageError,
-    TableError,
-    redb::TransactionError,
-    redb::CommitError,
-    redb::DatabaseError,
-    redb::CompactionError
-);
-
-impl Failure {
-    fn of(error: redb::Error) -> Self {
-        Failure(match error {
-            redb::Error::Io(error)
-                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
-            {
-                StoreError::Full
-            }
-            redb::Error::Corrupted(what) => StoreError::Damaged(what),
-            error => StoreError::Failed(error.to_string()),
-        })
-    }
-}
-
-/// Does something with the database.
-fn attempt<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
-    Ok(guarded(work).map_err(StoreError::Damaged)??)
 }
 
 #[cfg(test)]

@@ -5,17 +5,20 @@
 //! thousands of messages), so they are made in place on a thread that may block.
 
 pub mod blob;
+mod database;
 mod guard;
 pub mod log;
 pub mod restore;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
 use omnimesh_protocol::{Seq, Step};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use database::{Failure, Lasting};
 use guard::{discard, guarded};
 
 /// The database's file in the data directory.
@@ -32,6 +35,7 @@ const SEQ: &str = "seq_reserved";
 const MARK: &str = "step_mark";
 const OFFSET: &str = "clock_offset";
 const BOOK: &str = "address_book";
+const TELEMETRY: &str = "telemetry";
 
 /// How far this node had come in the mesh's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +80,7 @@ pub enum StoreError {
 /// An open store. Share it by reference or `Arc`; methods block for a disk's sync.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    database: Lasting,
 }
 
 impl Store {
@@ -109,7 +113,7 @@ impl Store {
             Ok(is_whole)
         });
         let trouble = match checked {
-            Ok(Ok(true)) => return Ok(Store { database }),
+            Ok(Ok(true)) => return Ok(Store { database: Lasting::new(database, path, CACHE_BYTES) }),
             Ok(Ok(false)) => damaged("its checksums do not fit"),
             Ok(Err(error)) => failed(error),
             Err(reason) => damaged(&reason),
@@ -182,67 +186,93 @@ impl Store {
         self.write(BOOK, book)
     }
 
+    /// What telemetry of an earlier run left.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn telemetry<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        self.read(TELEMETRY)
+    }
+
+    /// Keeps what telemetry wants kept.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_telemetry<T: Serialize>(&self, kept: &T) -> Result<(), StoreError> {
+        self.write(TELEMETRY, kept)
+    }
+
     /// What the observer of an earlier run left.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn observer_entries(&self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let what = "observer";
-        let error = |reason: String| StoreError::Access { operation: "read", what, reason };
-        let read = self.database.begin_read().map_err(|e| error(e.to_string()))?;
-        let table = match read.open_table(OBSERVER) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(e) => return Err(error(e.to_string())),
-        };
-        let entries = table.iter().map_err(|e| error(e.to_string()))?;
-        let entry = |entry: Result<_, redb::StorageError>| {
-            let (key, value): (redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>) =
-                entry.map_err(|e| error(e.to_string()))?;
-            Ok((Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
-        };
-        entries.map(entry).collect()
+        self.read_with("observer", |read| {
+            let table = match read.open_table(OBSERVER) {
+                Ok(table) => table,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let entry = |entry: Result<_, redb::StorageError>| {
+                let (key, value): (redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>) = entry?;
+                Ok((Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
+            };
+            table.iter()?.map(entry).collect()
+        })
     }
 
     /// Keeps what the observer wants kept, in one transaction; without a value: keeps it no longer.
     ///
     /// # Errors
     /// If it cannot be written; then nothing has changed.
-    pub fn save_observer(&self, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
-        let what = "observer";
-        let error = |reason: String| StoreError::Access { operation: "write", what, reason };
-        let write = self.database.begin_write().map_err(|e| error(e.to_string()))?;
-        {
-            let mut table = write.open_table(OBSERVER).map_err(|e| error(e.to_string()))?;
+    pub fn save_observer(&self, changes: &BTreeMap<Bytes, Option<Bytes>>) -> Result<(), StoreError> {
+        self.write_with("observer", |write| {
+            let mut table = write.open_table(OBSERVER)?;
             for (key, value) in changes {
-                let changed = match value {
-                    Some(value) => table.insert(key.as_ref(), value.as_ref()),
-                    None => table.remove(key.as_ref()),
+                match value {
+                    Some(value) => table.insert(key.as_ref(), value.as_ref())?,
+                    None => table.remove(key.as_ref())?,
                 };
-                changed.map_err(|e| error(e.to_string()))?;
             }
-        }
-        write.commit().map_err(|e| error(e.to_string()))
+            Ok(())
+        })
     }
 
     fn read<T: DeserializeOwned>(&self, what: &'static str) -> Result<Option<T>, StoreError> {
-        let error = |reason: String| StoreError::Access { operation: "read", what, reason };
-        let read = self.database.begin_read().map_err(|e| error(e.to_string()))?;
-        let table = read.open_table(STATE).map_err(|e| error(e.to_string()))?;
-        let Some(bytes) = table.get(what).map_err(|e| error(e.to_string()))? else { return Ok(None) };
-        serde_cbor::from_slice(bytes.value()).map(Some).map_err(|e| error(e.to_string()))
+        let bytes = self.read_with(what, |read| {
+            Ok(read.open_table(STATE)?.get(what)?.map(|bytes| bytes.value().to_vec()))
+        })?;
+        let read = |bytes: Vec<u8>| serde_cbor::from_slice(&bytes);
+        bytes.map(read).transpose().map_err(|error| failed("read", what, &error))
     }
 
     fn write<T: Serialize>(&self, what: &'static str, value: &T) -> Result<(), StoreError> {
-        let error = |reason: String| StoreError::Access { operation: "write", what, reason };
-        let bytes = serde_cbor::to_vec(value).map_err(|e| error(e.to_string()))?;
-        let write = self.database.begin_write().map_err(|e| error(e.to_string()))?;
-        {
-            let mut table = write.open_table(STATE).map_err(|e| error(e.to_string()))?;
-            table.insert(what, bytes.as_slice()).map_err(|e| error(e.to_string()))?;
-        }
-        write.commit().map_err(|e| error(e.to_string()))
+        let bytes = serde_cbor::to_vec(value).map_err(|error| failed("write", what, &error))?;
+        self.write_with(what, |write| {
+            write.open_table(STATE)?.insert(what, bytes.as_slice())?;
+            Ok(())
+        })
     }
+
+    fn read_with<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        self.database.read(work).map_err(|error| failed("read", what, &error))
+    }
+
+    fn write_with(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+    ) -> Result<(), StoreError> {
+        self.database.write(work).map_err(|error| failed("write", what, &error))
+    }
+}
+
+fn failed(operation: &'static str, what: &'static str, reason: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Access { operation, what, reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -262,8 +292,9 @@ mod tests {
             store.save_address_book(&vec!["a".to_owned()]).unwrap();
             assert_eq!(store.observer_entries().unwrap(), []);
             let key = |key| Bytes::from_static(key);
-            store.save_observer(&[(key(b"a"), Some(key(b"1"))), (key(b"b"), Some(key(b"2")))]).unwrap();
-            store.save_observer(&[(key(b"a"), None)]).unwrap();
+            let both = [(key(b"a"), Some(key(b"1"))), (key(b"b"), Some(key(b"2")))];
+            store.save_observer(&both.into()).unwrap();
+            store.save_observer(&[(key(b"a"), None)].into()).unwrap();
         }
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.seq_reserved().unwrap(), Seq(65_537));

@@ -1,6 +1,6 @@
 //! The section `[observer]`: who is shut out and for how long, probes, limits, alerts, and the audit log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,13 @@ impl ObserverConfig {
         let built_in = |metric: Metric| Threshold { hold, calm, ..metric.default_threshold() };
         let mut thresholds: BTreeMap<Metric, Threshold> =
             Metric::ALL.iter().map(|metric| (*metric, built_in(*metric))).collect();
+        let mut set = BTreeSet::new();
         for text in &self.thresholds {
             let (metric, limits) = parse(text).map_err(|fault| (text.clone(), fault))?;
+            if !set.insert(metric) {
+                let message = format!("a second entry for {}", metric.code());
+                return Err((text.clone(), (message, "leave one of the two".to_owned())));
+            }
             match limits {
                 Some((warning, critical)) => {
                     thresholds.insert(metric, Threshold { warning, critical, ..built_in(metric) });
@@ -97,7 +102,15 @@ fn parse(text: &str) -> Result<(Metric, Option<(f64, f64)>), Fault> {
         return Ok((metric, None));
     }
     let (warning, critical) = limits.split_once(':').ok_or_else(shape)?;
-    let (warning, critical) = number(warning).zip(number(critical)).ok_or_else(shape)?;
+    let (warning, critical) = number(warning, metric).zip(number(critical, metric)).ok_or_else(shape)?;
+    if metric.is_share() && warning.max(critical) > 1.0 {
+        let message = format!("{} is a share of at most 1, or 100 %", metric.name());
+        let (warning, critical) = match metric.default_threshold().direction {
+            Direction::Above => (80, 90),
+            Direction::Below => (50, 20),
+        };
+        return Err((message, format!("write it in percent, as in {code}={warning}%:{critical}%")));
+    }
     let is_in_order = match metric.default_threshold().direction {
         Direction::Above => warning <= critical,
         Direction::Below => warning >= critical,
@@ -110,10 +123,14 @@ fn parse(text: &str) -> Result<(Metric, Option<(f64, f64)>), Fault> {
     }
 }
 
-/// A number of at least 0, or a percentage as a share.
-fn number(text: &str) -> Option<f64> {
+/// A number of at least 0; of what is a part of something also a percentage.
+fn number(text: &str, metric: Metric) -> Option<f64> {
     let text = text.trim();
-    let (text, unit) = text.strip_suffix('%').map_or((text, 1.0), |text| (text, 0.01));
+    let is_part = metric.is_share() || metric == Metric::Throughput;
+    let (text, unit) = match text.strip_suffix('%') {
+        Some(text) if is_part => (text, 0.01),
+        _ => (text, 1.0),
+    };
     let number = text.trim().parse::<f64>().ok()? * unit;
     (number.is_finite() && number >= 0.0).then_some(number)
 }
@@ -147,6 +164,11 @@ mod tests {
             ("disk=-1:1", "not a limit", ""),
             ("disc=1:2", "there is no metric \"disc\"", "descriptors, network, step_skew"),
             ("disk=0.9:0.8", "warning is worse than critical", "disk=0.8:0.9"),
+            ("disk=80:90", "at most 1, or 100 %", "as in disk=80%:90%"),
+            ("cpu=800%:900%", "processor load is a share", "cpu=80%:90%"),
+            ("mesh_degree=50:20", "at most 1", "mesh_degree=50%:20%"),
+            ("latency_p99_ms=500%:600%", "not a limit", ""),
+            ("cpu=off", "a second entry for cpu", "leave one"),
             ("health=0.3:0.7", "warning is worse than critical", "health=0.7:0.3"),
         ] {
             let (place, (what, how)) = with(&["cpu=0.5:0.6", text]).unwrap_err();

@@ -6,14 +6,20 @@
 //! body      = CBOR [ 1, index, prev: bytes(32), time_ms, step | null, kind: text, actor: text, detail: text ]
 //! hash      = BLAKE3(body)
 //! signature = Ed25519(node, "omnimesh/1/audit" ‖ hash)
+//!
+//! mark      = CBOR [ body: bytes, signature: bytes(64) ]        beside the file: where the log begins and ends
+//! body      = CBOR [ 1, first, next, head: bytes(32) ]
+//! signature = Ed25519(node, "omnimesh/1/audit-mark" ‖ BLAKE3(body))
 //! ```
 //!
 //! `prev` is the hash of the entry before, of the first entry of all [`GENESIS`]; `index` counts from 0. Old entries are
 //! dropped at the front: the first that is left still names the one before it.
 //!
 //! A changed byte breaks the signature of its entry, so [`verify`] names the entry, and where in the file it stands; an
-//! entry that was taken out or put in breaks the chain behind it. Whoever has the node's key can write another history;
-//! whoever cuts off the end shows less of this one: compare [`Summary::head`] with one that was written down elsewhere.
+//! entry that was taken out or put in breaks the chain behind it; entries that are missing at either end are missed by the
+//! [`Mark`]. The log may have more than that: it is written first, and shortened last. Whoever has the node's key can
+//! write another history; whoever puts back an older log with its mark shows less of this one: compare
+//! [`Summary::head`] with one that was written down elsewhere.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -31,7 +37,8 @@ pub const GENESIS: Hash = Hash::from_bytes([0; 32]);
 pub const ENTRY_BYTES_MAX: usize = 16_384;
 /// Bytes of each text in an entry; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 4_096;
-const SIGNATURE_CONTEXT: &[u8] = b"omnimesh/1/audit";
+const ENTRY_CONTEXT: &[u8] = b"omnimesh/1/audit";
+const MARK_CONTEXT: &[u8] = b"omnimesh/1/audit-mark";
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,11 +93,7 @@ impl Chain {
         let Action { time_ms, step, kind, actor, detail } = action;
         let wire =
             BodyWire(VERSION, self.next, self.head, *time_ms, *step, cut(kind), cut(actor), cut(detail));
-        let body = serde_cbor::to_vec(&wire).expect("writing numbers and text to memory does not fail");
-        let hash = Hash::of(&body);
-        let signature = identity.sign(&signature_input(&hash));
-        let entry = serde_cbor::to_vec(&EntryWire(Blob(&body), Blob(&signature)))
-            .expect("writing bytes to memory does not fail");
+        let (entry, hash) = seal(identity, ENTRY_CONTEXT, &wire);
         (self.next, self.head) = (self.next.saturating_add(1), hash);
         let length = u32::try_from(entry.len()).expect("three texts are short");
         [&length.to_le_bytes()[..], &entry].concat().into()
@@ -99,6 +102,56 @@ impl Chain {
     /// The hash of the last entry.
     pub fn head(&self) -> Hash {
         self.head
+    }
+
+    /// The mark of a log that ends here and begins with the entry `first`.
+    pub fn mark(&self, first: u64) -> Mark {
+        Mark { first, next: self.next, head: self.head }
+    }
+}
+
+/// Where a log begins and ends, as the node signs it: what is missing there breaks no chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The index of the first entry.
+    pub first: u64,
+    /// The index after the last.
+    pub next: u64,
+    /// The hash of the last.
+    pub head: Hash,
+}
+
+impl Mark {
+    /// Its bytes.
+    pub fn seal(&self, identity: &Identity) -> Vec<u8> {
+        seal(identity, MARK_CONTEXT, &MarkWire(VERSION, self.first, self.next, self.head)).0
+    }
+
+    /// Reads one; `None` if the node has not signed it.
+    pub fn open(bytes: &[u8], node: &NodeId) -> Option<Self> {
+        let (body, signature) = unseal(bytes)?;
+        let is_signed =
+            PublicKey::new(node)?.verify(&signature_input(MARK_CONTEXT, &Hash::of(body)), &signature);
+        let MarkWire(version, first, next, head) = serde_cbor::from_slice(body).ok()?;
+        (is_signed && version == VERSION && first <= next).then_some(Mark { first, next, head })
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { entries: 0, first: self.next, next: self.next, head: self.head }
+    }
+
+    /// What a log without damage within lacks at its ends. `at_end` is the hash of its entry before `next`, if it has one.
+    fn missed(&self, summary: &Summary, length: usize, at_end: Option<Hash>) -> Option<Damage> {
+        let damage = |index, at, what| Damage { index, from: at, to: at, what };
+        if self.first == self.next {
+            None
+        } else if summary.entries == 0 || summary.first > self.first {
+            Some(damage(self.first, 0, Wrong::Missing))
+        } else if summary.next < self.next {
+            Some(damage(summary.next, length, Wrong::Missing))
+        } else {
+            (at_end != Some(self.head)).then_some(damage(self.next - 1, length, Wrong::Broken))
+        }
     }
 }
 
@@ -144,15 +197,24 @@ pub enum Wrong {
     /// It does not follow on the one before.
     #[error("entries before this one were taken out, put in or exchanged")]
     Broken,
+    /// It is not there, although the mark says that it was written.
+    #[error("this entry, or more from here on, was written and is missing")]
+    Missing,
 }
 
-/// Reads a log and checks that it is whole; `each` gets the entries up to the first damage.
+/// Reads a log and checks that it is whole, at its ends only with a mark; `each` gets the entries up to the first damage.
 ///
 /// # Errors
 /// The first damage.
-pub fn verify(file: &[u8], node: &NodeId, mut each: impl FnMut(Entry)) -> Result<Summary, Damage> {
+pub fn verify(
+    file: &[u8],
+    node: &NodeId,
+    mark: Option<&Mark>,
+    mut each: impl FnMut(Entry),
+) -> Result<Summary, Damage> {
     let key = PublicKey::new(node);
     let mut summary: Option<Summary> = None;
+    let mut at_end = None;
     let mut from = 0;
     while from < file.len() {
         let index = summary.map_or(0, |summary| summary.next);
@@ -161,7 +223,10 @@ pub fn verify(file: &[u8], node: &NodeId, mut each: impl FnMut(Entry)) -> Result
         let (entry, length) = take_entry(rest).ok_or(damage(file.len(), Wrong::CutOff))?;
         let to = from + length;
         let (entry, signature) = read(entry).ok_or(damage(to, Wrong::Unreadable))?;
-        if !key.as_ref().is_some_and(|key| key.verify(&signature_input(&entry.hash), &signature)) {
+        if !key
+            .as_ref()
+            .is_some_and(|key| key.verify(&signature_input(ENTRY_CONTEXT, &entry.hash), &signature))
+        {
             return Err(damage(to, Wrong::Changed));
         }
         let expected = match &summary {
@@ -179,23 +244,30 @@ pub fn verify(file: &[u8], node: &NodeId, mut each: impl FnMut(Entry)) -> Result
             next: entry.index.saturating_add(1),
             head: entry.hash,
         });
+        if mark.is_some_and(|mark| mark.next == entry.index.saturating_add(1)) {
+            at_end = Some(entry.hash);
+        }
         each(entry);
         from = to;
     }
-    Ok(summary.unwrap_or(Summary { entries: 0, first: 0, next: 0, head: GENESIS }))
+    let none = Summary { entries: 0, first: 0, next: 0, head: GENESIS };
+    // Of a log whose entries are all dropped the mark knows how it went on.
+    let summary = summary.unwrap_or_else(|| mark.map_or(none, Mark::summary));
+    mark.and_then(|mark| mark.missed(&summary, file.len(), at_end)).map_or(Ok(summary), Err)
 }
 
-/// The first byte of the first entry that is not older than `time_ms`: what is before it may be dropped. It must
-/// be a whole log.
-pub fn retain_from(file: &[u8], time_ms: u64) -> usize {
-    let mut from = 0;
-    while let Some((entry, length)) = take_entry(file.get(from..).unwrap_or_default()) {
+/// The entries that are older than `time_ms`, at the front: how many bytes, and how many they are. It must be a whole log.
+pub fn older(file: &[u8], time_ms: u64) -> (usize, u64) {
+    let (mut bytes, mut entries) = (0, 0);
+    while let Some((entry, length)) = take_entry(file.get(bytes..).unwrap_or_default()) {
         match read(entry) {
-            Some((entry, _)) if entry.action.time_ms < time_ms => from += length,
+            Some((entry, _)) if entry.action.time_ms < time_ms => {
+                (bytes, entries) = (bytes + length, entries + 1);
+            }
             _ => break,
         }
     }
-    from
+    (bytes, entries)
 }
 
 /// The first entry in these bytes, and how long it is with its length.
@@ -207,15 +279,31 @@ fn take_entry(rest: &[u8]) -> Option<(&[u8], usize)> {
 }
 
 fn read(bytes: &[u8]) -> Option<(Entry, [u8; 64])> {
-    shape::check(bytes).ok()?;
-    let EntryWire(body, signature) = serde_cbor::from_slice(bytes).ok()?;
-    shape::check(body.0).ok()?;
+    let (body, signature) = unseal(bytes)?;
     let BodyWire(version, index, prev, time_ms, step, kind, actor, detail) =
-        serde_cbor::from_slice(body.0).ok()?;
+        serde_cbor::from_slice(body).ok()?;
     let [kind, actor, detail] = [kind, actor, detail].map(str::to_owned);
     let action = Action { time_ms, step, kind, actor, detail };
-    let entry = Entry { index, prev, hash: Hash::of(body.0), action };
-    (version == VERSION).then_some((entry, signature.0.try_into().ok()?))
+    let entry = Entry { index, prev, hash: Hash::of(body), action };
+    (version == VERSION).then_some((entry, signature))
+}
+
+/// A body with the node's signature, and the body's hash.
+fn seal(identity: &Identity, context: &[u8], body: &impl Serialize) -> (Vec<u8>, Hash) {
+    let body = serde_cbor::to_vec(body).expect("writing numbers and text to memory does not fail");
+    let hash = Hash::of(&body);
+    let signature = identity.sign(&signature_input(context, &hash));
+    let sealed = serde_cbor::to_vec(&SealWire(Blob(&body), Blob(&signature)))
+        .expect("writing bytes to memory does not fail");
+    (sealed, hash)
+}
+
+/// The body and the signature, which is not checked yet.
+fn unseal(bytes: &[u8]) -> Option<(&[u8], [u8; 64])> {
+    shape::check(bytes).ok()?;
+    let SealWire(body, signature) = serde_cbor::from_slice(bytes).ok()?;
+    shape::check(body.0).ok()?;
+    Some((body.0, signature.0.try_into().ok()?))
 }
 
 /// As much of a text as fits.
@@ -227,19 +315,18 @@ fn cut(text: &str) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-fn signature_input(hash: &Hash) -> [u8; SIGNATURE_CONTEXT.len() + Hash::LEN] {
-    let mut input = [0; SIGNATURE_CONTEXT.len() + Hash::LEN];
-    let (context, rest) = input.split_at_mut(SIGNATURE_CONTEXT.len());
-    context.copy_from_slice(SIGNATURE_CONTEXT);
-    rest.copy_from_slice(hash.as_bytes());
-    input
+fn signature_input(context: &[u8], hash: &Hash) -> Vec<u8> {
+    [context, hash.as_bytes()].concat()
 }
 
 #[derive(Serialize, Deserialize)]
-struct EntryWire<'a>(#[serde(borrow)] Blob<'a>, #[serde(borrow)] Blob<'a>);
+struct SealWire<'a>(#[serde(borrow)] Blob<'a>, #[serde(borrow)] Blob<'a>);
 
 #[derive(Serialize, Deserialize)]
 struct BodyWire<'a>(u64, u64, Hash, u64, Option<Step>, &'a str, &'a str, &'a str);
+
+#[derive(Serialize, Deserialize)]
+struct MarkWire(u64, u64, u64, Hash);
 
 #[cfg(test)]
 mod tests {
@@ -267,14 +354,14 @@ mod tests {
     }
 
     fn check(file: &[u8]) -> Result<Summary, Damage> {
-        verify(file, &identity().id(), |_| {})
+        verify(file, &identity().id(), None, |_| {})
     }
 
     #[test]
     fn what_was_written_is_read_and_goes_on() {
         let mut file = log(5).concat();
         let mut read = Vec::new();
-        let summary = verify(&file, &identity().id(), |entry| read.push(entry.action)).unwrap();
+        let summary = verify(&file, &identity().id(), None, |entry| read.push(entry.action)).unwrap();
         assert_eq!(read, (0..5).map(action).collect::<Vec<_>>());
         assert_eq!((summary.entries, summary.first, summary.next), (5, 0, 5));
         let mut chain = Chain::after(&summary);
@@ -289,11 +376,40 @@ mod tests {
     #[test]
     fn old_entries_are_dropped_and_the_rest_is_still_proved() {
         let file = log(10).concat();
-        let from = retain_from(&file, 4_000);
+        let (from, dropped) = older(&file, 4_000);
         let summary = check(&file[from..]).unwrap();
-        assert_eq!((summary.first, summary.entries), (4, 6));
-        assert_eq!(retain_from(&file, 0), 0);
-        assert_eq!(retain_from(&file, u64::MAX), file.len());
+        assert_eq!((summary.first, summary.entries, dropped), (4, 6, 4));
+        assert_eq!(older(&file, 0), (0, 0));
+        assert_eq!(older(&file, u64::MAX), (file.len(), 10));
+    }
+
+    #[test]
+    fn what_is_missing_at_an_end_is_missed() {
+        let (entries, mut chain) = (log(6), Chain::default());
+        (0..6).for_each(|n| drop(chain.append(&identity(), &action(n))));
+        let mark = chain.mark(2);
+        let sealed = mark.seal(&identity());
+        assert_eq!(Mark::open(&sealed, &identity().id()), Some(mark));
+        assert_eq!(Mark::open(&sealed, &Identity::from_seed(&[2; 32]).id()), None);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(Mark::open(&changed, &identity().id()), None, "byte {at}");
+        }
+        let check = |range: std::ops::Range<usize>, mark: Mark| {
+            let found = verify(&entries[range].concat(), &identity().id(), Some(&mark), |_| {});
+            found.map(|summary| (summary.first, summary.next)).map_err(|damage| (damage.index, damage.what))
+        };
+        assert_eq!(check(2..6, mark), Ok((2, 6)));
+        assert_eq!(check(0..6, mark), Ok((0, 6)), "it is shortened after the mark");
+        assert_eq!(check(2..6, Mark { next: 5, head: Hash::of(b""), ..mark }), Err((4, Wrong::Broken)));
+        assert_eq!(check(3..6, mark), Err((2, Wrong::Missing)));
+        assert_eq!(check(2..5, mark), Err((5, Wrong::Missing)));
+        assert_eq!(check(0..0, mark), Err((2, Wrong::Missing)));
+        assert_eq!(check(0..0, Mark { first: 6, ..mark }), Ok((6, 6)), "all are dropped, and it goes on");
+        assert_eq!(check(0..2, chain.mark(0)), Err((2, Wrong::Missing)));
+        let early = Chain::after(&verify(&entries[..2].concat(), &identity().id(), None, |_| {}).unwrap());
+        assert_eq!(check(0..6, early.mark(0)), Ok((0, 6)), "it is written before the mark");
     }
 
     #[test]
@@ -331,7 +447,8 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = check(&bytes);
-            let _ = retain_from(&bytes, 5);
+            let _ = older(&bytes, 5);
+            let _ = Mark::open(&bytes, &identity().id());
         }
     }
 }

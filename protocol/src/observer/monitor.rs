@@ -179,7 +179,7 @@ impl PerformanceMonitor {
             if whole == 0 { 1.0 } else { ratio(part.min(whole) as u64, whole as u64) }
         };
         let MonitorInput { members_alive, members_known, peers, degree, is_synchronised } = self.sizes;
-        let wanted = degree.min(members_known.saturating_sub(1));
+        let wanted = degree.min(members_alive.saturating_sub(1));
         let trust = if envelopes + faults == 0 { 1.0 } else { ratio(envelopes, envelopes + faults) };
         f64::from(u8::from(is_synchronised))
             * share(peers, wanted)
@@ -330,6 +330,11 @@ mod tests {
         assert_eq!(health(MonitorInput { is_synchronised: false, ..good }), 0.0);
         assert_eq!(health(MonitorInput { peers: 2, ..good }), 0.5);
         assert_eq!(health(MonitorInput { members_alive: 4, ..good }), 0.8);
+        assert_eq!(
+            health(MonitorInput { members_alive: 4, peers: 3, ..good }),
+            0.8,
+            "one is dead, and counts once"
+        );
         monitor.on_sizes(good);
         let bad: Event<u32> = Event::Refused {
             id: MessageId::of(b""),

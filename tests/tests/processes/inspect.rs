@@ -123,3 +123,41 @@ fn a_subscription_counts_and_ends() {
     assert!(seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
     nodes[1].run(&["subscribe", NEWS, "--timeout", "1"]).expect(7, &["received 0", "--timeout"]);
 }
+
+/// Who reads a node's words may go away, and the disk that they go to may be full. None of its actors ends for that.
+#[test]
+fn a_node_whose_words_nobody_takes_goes_on() {
+    let lab = lab!();
+    let spec = lab.node("mute").open("x");
+    let dir = spec.data_dir().display().to_string();
+    // There is always something on a disk, which is worth a word.
+    let settings = [("THRESHOLDS", "disk=0:1"), ("ALERT_HOLD_MS", "200"), ("SAMPLE_INTERVAL_MS", "200")];
+    let settings: Vec<_> =
+        settings.iter().map(|(key, value)| format!("OMNIMESH_OBSERVER__{key}={value}")).collect();
+    let script = format!("exec env {} omnimesh \"$@\" 2>/dev/full", settings.join(" "));
+    let mut words = vec!["-c".to_owned(), script, "sh".to_owned()];
+    words.extend(spec.command_line());
+    let mut node = lab.start_program("sh", &words);
+    let ask = |arguments: &[&str]| {
+        let run = lab.run(&[&["--data-dir", &dir], arguments].concat());
+        check(run.code == 0, || format!("{arguments:?}: {}", run.stderr))
+    };
+    wait_for("a node that cannot say that it is ready", SOON, || ask(&["status", "--wait"]));
+    for _ in 0..2 {
+        wait_for("the disk to be found in use", SOON, || {
+            let run = lab.run(&["--data-dir", &dir, "alerts", "list"]);
+            check(run.stdout.contains("disk in use is warning"), || format!("{run:?}"))
+        });
+    }
+    for arguments in [
+        &["log", "append", "unheard"][..],
+        &["quarantine", "list"],
+        &["anomalies"],
+        &["log", "status"],
+        &["job", "list"],
+    ] {
+        ask(arguments).unwrap();
+    }
+    node.signal("TERM");
+    assert_eq!(node.wait(SOON), Some(0));
+}

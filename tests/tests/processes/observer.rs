@@ -153,6 +153,71 @@ fn one_condition_is_one_alert_and_one_resolution_and_stands_in_the_audit_log() {
     check_audit(&lab, &first, &id);
 }
 
+/// An incident goes on where it was, whoever took care still does, and the receiver hears how it ends.
+#[test]
+fn an_alert_outlives_its_node() {
+    let lab = lab!();
+    let receiver = Receiver::start(0);
+    // There is always something on a disk.
+    let limits = |disk: &str| {
+        format!("{OF_THE_MACHINE},delivery=off,error_rate=off,mesh_degree=off,health=off{disk}")
+            .replace("disk=off,", "")
+    };
+    let with = |disk: &str| {
+        let set = [("WEBHOOK_URL", receiver.url()), ("THRESHOLDS", limits(disk))];
+        settings(&set.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>())
+    };
+    let mut node = lab.node("full").open("observed").env(&with(",disk=0:1")).start();
+    node.wait_ready();
+    let open = wait_for("an alert", SOON, || {
+        let alerts = node.try_json(&["alerts", "list"])?;
+        check(alerts[0]["metric"] == "disk", || alerts.to_string()).map(|()| alerts[0].clone())
+    });
+    node.run(&["alerts", "ack", "1", "--by", "anna"]).expect(0, &[]);
+    let said = node.run(&["alerts", "ack", "1", "--by", "bert"]);
+    said.expect(9, &["\"anna\" takes care of alert 1 already"]);
+    wait_for("the receiver to know", SOON, || check(receiver.alerts().len() == 1, || "nothing came".into()));
+
+    node.kill();
+    node.restart();
+    node.wait_ready();
+    let still = node.json(&["alerts", "list"])[0].clone();
+    for field in ["id", "level", "worst", "stage", "acknowledged_by"] {
+        let expected = if field == "stage" { json!("acknowledged") } else { open[field].clone() };
+        let expected = if field == "acknowledged_by" { json!("anna") } else { expected };
+        assert_eq!(still[field], expected, "{field}");
+    }
+    let opened = |alert: &Value| alert["opened_ms"].as_i64().unwrap();
+    assert!((opened(&still) - opened(&open)).abs() < 1_000, "{still} {open}");
+    wait_for("the receiver to hear that it lasts", SOON, || {
+        check(receiver.alerts().len() == 2, || format!("{:?}", receiver.alerts()))
+    });
+
+    node.signal("TERM");
+    node.wait_exit();
+    node.restart_with(|spec| spec.env(&with(",disk=off")));
+    node.wait_ready();
+    wait_for("the receiver to hear the end", SOON, || {
+        check(receiver.alerts().len() == 3, || format!("{:?}", receiver.alerts()))
+    });
+    let warning = |is_over| ("disk warning".to_owned(), is_over);
+    assert_eq!(taken(&receiver), [warning(false), warning(false), warning(true)]);
+    let alerts = receiver.alerts();
+    assert!(alerts.iter().all(|alert| alert["startsAt"] == alerts[0]["startsAt"]), "{alerts:?}");
+    assert_eq!(node.json(&["alerts", "list"]), json!([]));
+    expect_exit(&mut node);
+    let entries = node.run(&["audit", "show", "--kind", "incident", "--output", "ndjson"]).lines();
+    let said: Vec<_> =
+        entries.iter().map(|entry| (entry["actor"].clone(), entry["detail"].clone())).collect();
+    let begins = |(by, detail): &(Value, Value), actor: &str, words: &str| {
+        assert!(by == actor && detail.as_str().unwrap().starts_with(words), "{said:?}");
+    };
+    assert_eq!(said.len(), 3, "{said:?}");
+    begins(&said[0], "node", "incident 1 is open: ");
+    begins(&said[1], "api", "incident 1 is acknowledged by anna: ");
+    begins(&said[2], "node", "incident 1 is resolved: ");
+}
+
 /// The life of the incident is written down, and a changed byte is found where it is.
 #[track_caller]
 fn check_audit(lab: &Lab, node: &Node<'_>, incident: &str) {
@@ -182,7 +247,9 @@ fn check_audit(lab: &Lab, node: &Node<'_>, incident: &str) {
     node.run(&["audit", "verify"]).expect(0, &[]);
     let found = node.json(&["audit", "verify"]);
     assert_eq!((&found["verified"], &found["entries"]), (&json!(true), &json!(entries.len())));
-    let mut bytes = fs::read(node.data_dir().join("audit.log")).unwrap();
+    assert_eq!(found["ends_verified"], true);
+    let log = node.data_dir().join("audit.log");
+    let mut bytes = fs::read(&log).unwrap();
     let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
     // In the second entry.
     bytes[4 + length + 4 + 70] ^= 1;
@@ -193,6 +260,16 @@ fn check_audit(lab: &Lab, node: &Node<'_>, incident: &str) {
     let other =
         node.run(&["audit", "verify", "--peer", "12D3KooWGWhjKXzuTC9sT9FMr7STpwrvgNVk2HVgUTd9hXfUuhZq"]);
     other.expect(1, &["entry 0 at bytes 0"]);
+
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, &whole[4 + length..]).unwrap();
+    node.run(&["audit", "verify"]).expect(1, &["entry 0 at bytes 0 to 0: ", "is missing"]);
+    fs::write(&log, []).unwrap();
+    node.run(&["audit", "verify"]).expect(1, &["is missing"]);
+    let copy = lab.dir().join("copy.log");
+    fs::write(&copy, &whole).unwrap();
+    let of_copy = node.json(&["audit", "verify", "--file", copy.to_str().unwrap()]);
+    assert_eq!((&of_copy["verified"], &of_copy["ends_verified"]), (&json!(true), &json!(false)));
 }
 
 #[test]

@@ -261,10 +261,11 @@ fn a_full_disk_refuses_entries_and_nothing_else() {
     assert!(status["trouble"].as_str().unwrap().contains("is full"), "{status}");
     assert!(status["writes_failed"].as_u64() > Some(0), "{status}");
     node.publish("news", "still here").unwrap();
-    let step = node.json(&["step"])["step"].as_u64();
-    wait_for("the next step", SOON, || {
+    // So many that it has tried to write down how far it has come.
+    let wanted = node.json(&["step"])["step"].as_u64().map(|step| step + 10);
+    wait_for("the next steps", SOON, || {
         let now = node.json(&["step"])["step"].as_u64();
-        check(now > step, || format!("{now:?}"))
+        check(now > wanted, || format!("{now:?}"))
     });
     let has = api.entries(node.peer_id()).unwrap();
     assert_eq!(has, acknowledged, "what was acknowledged is there, and nothing else");
@@ -274,7 +275,11 @@ fn a_full_disk_refuses_entries_and_nothing_else() {
     assert_eq!(after["seq"], json!(acknowledged.len() + 1));
     let status = node.json(&["log", "status"]);
     assert!(status["trouble"].is_null(), "it is over: {status}");
-    node.kill();
+    let so_far = node.log().len();
+    node.signal("TERM");
+    assert_eq!(node.wait_exit(), 0);
+    let last_words = node.log().split_off(so_far);
+    assert!(!last_words.contains("cannot write"), "it writes down all it knows again: {last_words}");
     node.restart();
     node.wait_ready();
     let has = node.client().entries(node.peer_id()).unwrap();

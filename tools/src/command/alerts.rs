@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::inspect::typed;
 use crate::cli::{AlertsCommand, Globals};
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, Code};
 use crate::output::{self, Format, printable};
 
 pub(super) fn run(globals: &Globals, what: &AlertsCommand) -> Result<(), CliError> {
@@ -27,14 +27,20 @@ pub(super) fn run(globals: &Globals, what: &AlertsCommand) -> Result<(), CliErro
             let value: Value =
                 client.post(&format!("/api/v1/alerts/{id}/ack"), &AckRequest { by: by.clone() })?;
             let alert: AlertView = typed(&value)?;
-            if let Some(first) = alert.acknowledged_by.as_ref().filter(|first| **first != by) {
-                output::tell(&printable(&format!(
-                    "{first:?} takes care of alert {id} already, and {by:?} was not noted"
-                )));
-            }
-            output::record(globals.output, &value, || HEADS.into_iter().zip(row(&alert)).collect())
+            output::record(globals.output, &value, || HEADS.into_iter().zip(row(&alert)).collect())?;
+            is_noted(&alert, &by)
         }
     }
+}
+
+/// Whether it is this person who takes care of an alert.
+fn is_noted(alert: &AlertView, by: &str) -> Result<(), CliError> {
+    let reason = match &alert.acknowledged_by {
+        Some(first) if first == by => return Ok(()),
+        Some(first) => format!("{first:?} takes care of alert {} already", alert.id),
+        None => format!("alert {} is over", alert.id),
+    };
+    Err(CliError::new(Code::Refused, printable(&format!("{reason}, and {by:?} was not noted"))))
 }
 
 /// The heads of a table of alerts.

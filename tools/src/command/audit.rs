@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use omnimesh_node::audit::AUDIT_FILE;
+use omnimesh_node::audit::{self as log_file, AUDIT_FILE};
 use omnimesh_node::data_dir::read_identity;
 use omnimesh_protocol::NodeId;
-use omnimesh_protocol::observer::audit::{self, Damage, ENTRY_BYTES_MAX, Entry, Summary};
+use omnimesh_protocol::observer::audit::{self, Damage, ENTRY_BYTES_MAX, Entry, Mark, Summary};
 use serde_json::{Value, json};
 
 use crate::cli::{AuditCommand, AuditFile, Globals};
@@ -40,19 +40,32 @@ pub(super) fn run(globals: &Globals, what: &AuditCommand) -> Result<(), CliError
         }
         AuditCommand::Verify { file } => {
             let log = Log::read(globals, file)?;
-            let Summary { entries, first, head, .. } = log.whole()?;
+            let (Summary { entries, first, head, .. }, is_marked) = log.whole()?;
+            if entries == 0 {
+                let message =
+                    format!("{} has no entry, and every node that starts writes one", log.path.display());
+                return Err(CliError::new(Code::Failed, message).hint("find out who has emptied it"));
+            }
             let item = json!({
                 "verified": true, "entries": entries, "first": first, "head": head, "peer_id": log.node,
+                "ends_verified": is_marked,
             });
+            let missing = if is_marked {
+                "none is missing"
+            } else {
+                "none is missing between; whether one is at an end is not known, as there is no mark beside the file"
+            };
             output::record(globals.output, &item, || {
                 vec![
-                    (
-                        "verified",
-                        "yes: every entry is as the node signed it, and none is missing between".to_owned(),
-                    ),
+                    ("verified", format!("yes: every entry is as the node signed it, and {missing}")),
                     ("entries", format!("{entries}, the first is {first}")),
                     ("node", log.node.to_string()),
-                    ("head", format!("{head}: write it down elsewhere, and a cut end can be seen later")),
+                    (
+                        "head",
+                        format!(
+                            "{head}: write it down elsewhere, and an older log put in its place can be seen later"
+                        ),
+                    ),
                 ]
             })
         }
@@ -64,6 +77,7 @@ struct Log {
     path: PathBuf,
     node: NodeId,
     entries: Vec<Value>,
+    mark: Result<Option<Mark>, CliError>,
     found: Result<Summary, Damage>,
 }
 
@@ -86,19 +100,34 @@ impl Log {
                 })?
             }
         };
+        let mark = read_mark(&path, &node);
         let bytes = read(&path)?;
         let mut entries = Vec::new();
-        let found = audit::verify(&bytes, &node, |entry| entries.push(view(&entry)));
-        Ok(Log { path, node, entries, found })
+        let ends = mark.as_ref().ok().and_then(Option::as_ref);
+        let found = audit::verify(&bytes, &node, ends, |entry| entries.push(view(&entry)));
+        Ok(Log { path, node, entries, mark, found })
     }
 
-    fn whole(&self) -> Result<Summary, CliError> {
-        self.found.clone().map_err(|damage| {
+    /// The log, and whether there is a mark of its ends.
+    fn whole(&self) -> Result<(Summary, bool), CliError> {
+        let summary = self.found.clone().map_err(|damage| {
             let message = format!("{} is not what the node wrote: {damage}", self.path.display());
             CliError::new(Code::Failed, message)
                 .hint("the entries before it are whole; `audit show` prints them")
-        })
+        })?;
+        Ok((summary, self.mark.clone()?.is_some()))
     }
+}
+
+/// Where a log begins and ends, if there is a mark beside it. To be read before the log.
+pub(super) fn read_mark(log: &Path, node: &NodeId) -> Result<Option<Mark>, CliError> {
+    let read = log_file::read_mark(log, node);
+    let read = read.map_err(|error| files::cannot_read(&format!("the mark of {}", log.display()), &error))?;
+    read.map_err(|_| {
+        let message = format!("the mark beside {} is not what the node signed", log.display());
+        CliError::new(Code::Failed, message)
+            .hint("find out who changed it; entries may be missing at an end of the log")
+    })
 }
 
 /// The bytes of a log as far as entries follow on one another. Behind what can be none nothing is read: the log is damaged
@@ -142,7 +171,7 @@ fn read_entry(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
 fn view(Entry { index, hash, action, .. }: &Entry) -> Value {
     let audit::Action { time_ms, step, kind, actor, detail } = action;
     json!({
-        "index": index, "hash": hash, "time_ms": time_ms, "time": omnimesh_node::audit::time_of(*time_ms),
+        "index": index, "hash": hash, "time_ms": time_ms, "time": log_file::time_of(*time_ms),
         "step": step, "kind": kind, "actor": actor, "detail": detail,
     })
 }
@@ -176,7 +205,7 @@ mod tests {
             fs::write(&path, [&whole[..], &tail].concat()).unwrap();
             let bytes = read(&path).unwrap();
             assert_eq!(bytes.len(), whole.len() + 4);
-            let damage = audit::verify(&bytes, &identity.id(), |_| {}).unwrap_err();
+            let damage = audit::verify(&bytes, &identity.id(), None, |_| {}).unwrap_err();
             assert_eq!((damage.index, damage.from, damage.what), (50, whole.len(), wrong));
         }
         fs::write(&path, &whole[..whole.len() - 5]).unwrap();

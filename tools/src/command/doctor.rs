@@ -15,7 +15,7 @@ use omnimesh_protocol::config::Config;
 use omnimesh_protocol::observer::audit::{self, Damage, ENTRY_BYTES_MAX, Wrong};
 use serde::Serialize;
 
-use super::audit::read as audit_bytes;
+use super::audit::{read as audit_bytes, read_mark};
 use super::start::store_unusable;
 use crate::cli::Globals;
 use crate::client::Client;
@@ -201,17 +201,22 @@ fn audit_log(dir: &Path) -> Check {
     let Ok(Some(identity)) = data_dir::read_identity(dir) else {
         return Check::ok(name, "not checked: there is no identity to check it with");
     };
-    if !path.exists() {
+    let mark = read_mark(&path, &identity.id());
+    if !path.exists() && matches!(mark, Ok(None)) {
         return Check::ok(name, "will be begun at the first start");
     }
     let bytes = match audit_bytes(&path) {
         Ok(bytes) => bytes,
         Err(error) => return Check::fail(name, error),
     };
-    match audit::verify(&bytes, &identity.id(), |_| {}) {
-        Ok(summary) => Check::ok(name, format!("{} entries, as the node wrote them", summary.entries)),
+    let ends = mark.as_ref().ok().and_then(Option::as_ref);
+    match (audit::verify(&bytes, &identity.id(), ends, |_| {}), mark) {
+        (Ok(_), Err(error)) => Check::warn(name, error.message, error.hint.unwrap_or_default()),
+        (Ok(summary), Ok(_)) => {
+            Check::ok(name, format!("{} entries, as the node wrote them", summary.entries))
+        }
         // Also of a node that runs, and is writing it.
-        Err(Damage { index, from, what: Wrong::CutOff, .. })
+        (Err(Damage { index, from, what: Wrong::CutOff, .. }), _)
             if bytes.len().saturating_sub(from) < ENTRY_BYTES_MAX =>
         {
             Check::warn(
@@ -220,7 +225,7 @@ fn audit_log(dir: &Path) -> Check {
                 "a node takes it away when it starts, and says so in the next entry",
             )
         }
-        Err(damage) => Check::warn(
+        (Err(damage), _) => Check::warn(
             name,
             format!("{} is not what the node wrote: {damage}", path.display()),
             format!(

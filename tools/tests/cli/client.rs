@@ -387,8 +387,15 @@ fn who_takes_care_already_is_said() {
         "id": 3, "metric": "disk", "stage": "acknowledged", "level": "warning", "worst": "warning", "value": 1.0,
         "detail": "disk", "opened_ms": 1, "acknowledged_ms": 2, "acknowledged_by": "ann", "resolved_ms": null,
     });
-    let (home, _api) = node(vec![json("200 OK", &alert), json("200 OK", &alert)]);
-    let second = run(home.path(), &["alerts", "ack", "3", "--by", "bob"]);
+    let mut over = alert.clone();
+    (over["stage"], over["acknowledged_by"]) = ("resolved".into(), serde_json::Value::Null);
+    let (home, _api) = node([&alert, &alert, &over].map(|alert| json("200 OK", alert)).to_vec());
+    let ack = |by: &str| run(home.path(), &["alerts", "ack", "3", "--by", by]);
+    let second = ack("bob");
     assert!(second.stderr.contains("\"ann\" takes care of alert 3 already"), "{}", second.stderr);
-    assert_eq!(run(home.path(), &["alerts", "ack", "3", "--by", "ann"]).stderr, "");
+    assert_eq!(second.code, 9);
+    let again = ack("ann");
+    assert_eq!((again.code, again.stderr.as_str()), (0, ""));
+    let late = ack("bob");
+    assert!(late.code == 9 && late.stderr.contains("alert 3 is over"), "{}", late.stderr);
 }

@@ -239,7 +239,7 @@ impl<'a> Starter<'a> {
         ProbeActor::new(self.common.clone(), probe_settings, self.clock.clone())
     }
 
-    fn telemetry(&self) -> Result<TelemetryActor, StartError> {
+    fn telemetry(&mut self) -> Result<TelemetryActor, StartError> {
         let NodeOptions { config, mesh, data_dir, .. } = self.options;
         let webhook_url = config.observer.webhook_url.clone().filter(|_| !self.is_plugged);
         let telemetry_settings = telemetry::Settings {
@@ -250,8 +250,9 @@ impl<'a> Starter<'a> {
             data_dir: data_dir.clone(),
             webhook: webhook_url.map(|url| (url, self.me().to_string(), mesh.name().to_owned())),
         };
+        let files = (self.kept.store.clone(), self.kept.audit.clone());
         let (common, clock) = (self.common.clone(), self.clock.clone());
-        Ok(TelemetryActor::new(common, telemetry_settings, clock, self.kept.audit.clone()))
+        Ok(TelemetryActor::new(common, telemetry_settings, clock, files, self.kept.telemetry.take()))
     }
 
     fn membership(&self) -> MembershipActor {

@@ -14,7 +14,6 @@ use omnimesh_protocol::projection::Projection;
 use omnimesh_protocol::{Hash, MeshId, NodeId, Seq, Step};
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
-use super::super::guard::discard;
 use super::{
     CHECKPOINTS, CHUNKS, Damage, Failure, LOGS, LogStore, RECORDS, Row, SNAPSHOTS, decode_row, opened,
     put_row, sealed, stored,
@@ -170,7 +169,7 @@ impl LogStore {
     /// If the disk fails, or something that it takes is damaged.
     pub fn fold(&self, mesh: MeshId, step: Step) -> Result<StoredCheckpoint, StoreError> {
         let mut folded = Base::default();
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (base, contains) = base(&read.open_table(SNAPSHOTS)?)?;
             folded = base;
             if let Some(newest) = held(&read.open_table(CHECKPOINTS)?)?.last()
@@ -183,7 +182,7 @@ impl LogStore {
         let (sealed, parts) = folded.checkpoint(mesh, step);
         let id = sealed.checkpoint.id();
         let before = self.folded.lock().unwrap_or_else(PoisonError::into_inner).replace(id);
-        self.with_write(|write| {
+        self.database.write(|write| {
             if let Some(before) = before.filter(|before| *before != id)
                 && write.open_table(CHECKPOINTS)?.get(before.as_bytes())?.is_none()
             {
@@ -225,7 +224,7 @@ impl LogStore {
     /// If it cannot be written.
     pub fn stage(&self, checkpoint: Hash, part: usize, index: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let folded = *self.folded.lock().unwrap_or_else(PoisonError::into_inner);
-        self.with_write(|write| {
+        self.database.write(|write| {
             if (part, index) == (0, 0) {
                 // What is left of others that were not fetched to the end.
                 drop_loose(write, &[Some(checkpoint), folded])?;
@@ -240,7 +239,7 @@ impl LogStore {
     /// # Errors
     /// If not.
     pub fn open_checkpoint(&self, sealed: &Sealed) -> Result<(), StoreError> {
-        self.with_read(|read| {
+        self.database.read(|read| {
             let base = open_parts(sealed, &read.open_table(CHUNKS)?)?;
             base.verify(sealed.checkpoint.mesh).map_err(|error| Failure(error.into()))
         })
@@ -252,7 +251,7 @@ impl LogStore {
     /// If it cannot be read.
     pub fn chunk(&self, checkpoint: Hash, part: usize, index: u64) -> Result<Option<Bytes>, StoreError> {
         let mut found = None;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let id = checkpoint.as_bytes();
             if read.open_table(CHECKPOINTS)?.get(id)?.is_none() {
                 return Ok(());
@@ -316,7 +315,7 @@ impl LogStore {
     /// If it cannot be read, or is damaged.
     pub fn base(&self) -> Result<Base, StoreError> {
         let mut found = Base::default();
-        self.with_read(|read| {
+        self.database.read(|read| {
             (found, _) = base(&read.open_table(SNAPSHOTS)?)?;
             Ok(())
         })?;
@@ -329,7 +328,7 @@ impl LogStore {
     /// If they cannot be read.
     pub fn checkpoints(&self) -> Result<Vec<StoredCheckpoint>, StoreError> {
         let mut found = Vec::new();
-        self.with_read(|read| {
+        self.database.read(|read| {
             let chunks = read.open_table(CHUNKS)?;
             for sealed in held(&read.open_table(CHECKPOINTS)?)? {
                 let base = open_parts(&sealed, &chunks);
@@ -348,7 +347,7 @@ impl LogStore {
         let (mut found, mut broken) = (Vec::new(), Vec::new());
         let mut is_base_broken = false;
         let mut has_loose = false;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (checkpoints, chunks) = (read.open_table(CHECKPOINTS)?, read.open_table(CHUNKS)?);
             for row in checkpoints.range::<&[u8; 32]>(..)? {
                 let (key, value) = row?;
@@ -368,7 +367,7 @@ impl LogStore {
         if broken.is_empty() && !is_base_broken && !has_loose {
             return Ok(found);
         }
-        self.with_write(|write| {
+        self.database.write(|write| {
             for id in &broken {
                 write.open_table(CHECKPOINTS)?.remove(id)?;
             }
@@ -406,7 +405,7 @@ impl LogStore {
     ) -> Result<Vec<(NodeId, Seq)>, StoreError> {
         let mut newest = None;
         let mut is_joined = false;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let held = held(&read.open_table(CHECKPOINTS)?)?;
             let Some(sealed) = held.last() else { return Ok(()) };
             let contains = snapshot(&read.open_table(SNAPSHOTS)?, BASE_ID)?;
@@ -418,7 +417,7 @@ impl LogStore {
         })?;
         let Some(cut) = newest else { return Ok(Vec::new()) };
         if !is_joined {
-            self.with_write(Self::join_base)?;
+            self.database.write(Self::join_base)?;
         }
         let mut shortened = std::collections::BTreeMap::new();
         self.drop_below(&cut, below, &mut shortened)?;
@@ -443,7 +442,7 @@ impl LogStore {
         let mut authors: Vec<(NodeId, Seq)> =
             cut.0.iter().map(|(author, cut)| (*author, cut.head.seq)).collect();
         while !authors.is_empty() {
-            self.with_write(|write| {
+            self.database.write(|write| {
                 let mut records = write.open_table(RECORDS)?;
                 let mut logs = write.open_table(LOGS)?;
                 let mut left = DROP_RECORDS;
@@ -505,15 +504,10 @@ impl LogStore {
         if freed.saturating_mul(4) < self.bytes_on_disk() {
             return;
         }
-        let Ok(mut database) = self.database.try_write() else { return };
-        let Some(open) = database.as_mut() else { return };
-        match super::attempt(|| Ok(open.compact()?)) {
-            Ok(_) => self.freed.store(0, Ordering::Relaxed),
-            Err(error) => {
-                tracing::warn!(%error, "the log's file could not be made smaller");
-                let broken = database.take();
-                discard(broken);
-            }
+        match self.database.compact() {
+            None => {}
+            Some(Ok(())) => self.freed.store(0, Ordering::Relaxed),
+            Some(Err(error)) => tracing::warn!(%error, "the log's file could not be made smaller"),
         }
     }
 }

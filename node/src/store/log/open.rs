@@ -1,14 +1,15 @@
 //! Opening the file, and what is found in it.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, RwLock};
 use std::{fs, io};
 
 use omnimesh_protocol::log::{StoreError, StoredLog};
 use omnimesh_protocol::{MeshId, NodeId};
 use redb::{Database, ReadableTable, StorageError};
 
+use super::super::database::Lasting;
 use super::super::guard::{discard, guarded};
 use super::salvage::salvage;
 use super::{
@@ -46,9 +47,9 @@ impl LogStore {
             Whole::Sound(database) => (database, Vec::new()),
             Whole::Broken(reason) => salvage(&path, mesh, message_bytes_max, &reason, cache_bytes)?,
         };
-        let (database, freed) = (RwLock::new(Some(database)), AtomicU64::new(0));
+        let database = Lasting::new(database, path, cache_bytes);
         let store =
-            LogStore { path, message_bytes_max, cache_bytes, database, freed, folded: Mutex::default() };
+            LogStore { message_bytes_max, database, freed: AtomicU64::new(0), folded: Mutex::default() };
         let failed = |error: StoreError| store.failed_to_open(&error);
         let logs = store.check_heads(&mut damage).map_err(failed)?;
         let checkpoints = store.check_checkpoints(&mut damage).map_err(failed)?;
@@ -58,13 +59,13 @@ impl LogStore {
     }
 
     pub(super) fn failed_to_open(&self, error: &StoreError) -> OpenError {
-        OpenError::Failed { path: self.path.display().to_string(), reason: error.to_string() }
+        OpenError::Failed { path: self.path().display().to_string(), reason: error.to_string() }
     }
 
     /// Reads where every log ends, and whether its last record is there.
     pub(super) fn check_heads(&self, damage: &mut Vec<Damage>) -> Result<Vec<StoredLog>, StoreError> {
         let (mut logs, mut suspects) = (Vec::new(), Vec::new());
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (table, records, proofs) =
                 (read.open_table(LOGS)?, read.open_table(RECORDS)?, read.open_table(PROOFS)?);
             for row in table.range::<&[u8; 32]>(..)? {

@@ -22,7 +22,7 @@ impl LogStore {
         bytes_max: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
         let (mut found, mut is_damaged) = (Vec::new(), false);
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (records, logs) = (read.open_table(RECORDS)?, read.open_table(LOGS)?);
             let Some(log) = stored(author, &logs)?.map(|row| row.log) else { return Ok(()) };
             let (from, to) = (from.max(log.base), to.min(log.head.seq));
@@ -62,7 +62,7 @@ impl LogStore {
     pub fn find(&self, author: NodeId, seq: Seq) -> Result<Option<Bytes>, ReadError> {
         let mut found = None;
         let mut is_damaged = false;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (records, logs) = (read.open_table(RECORDS)?, read.open_table(LOGS)?);
             let Some(log) = stored(author, &logs)?.map(|row| row.log) else { return Ok(()) };
             if seq < log.base || seq > log.head.seq {
@@ -88,7 +88,7 @@ impl LogStore {
     pub(super) fn cut_at_damage(&self, author: NodeId, what: &str) -> Result<Damage, StoreError> {
         let scan = self.scan(author)?;
         let log = scan.log.clone();
-        self.with_write(|write| {
+        self.database.write(|write| {
             let mut records = write.open_table(RECORDS)?;
             let mut logs = write.open_table(LOGS)?;
             if let Some(first) = scan.misfit {
@@ -110,7 +110,7 @@ impl LogStore {
         let empty = StoredLog { author, base: Seq(1), head: Head::EMPTY, step: Step(0), proof: None };
         let mut scan =
             Scan { log: empty, before: (Head::EMPTY, Step(0)), reached: Seq(0), misfit: None, reason: None };
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (records, logs, proofs) =
                 (read.open_table(RECORDS)?, read.open_table(LOGS)?, read.open_table(PROOFS)?);
             if let Some(value) = proofs.get(author.as_bytes())? {
@@ -180,7 +180,7 @@ impl LogStore {
     /// If it cannot be read.
     pub fn log(&self, author: NodeId) -> Result<Option<StoredLog>, StoreError> {
         let mut found = None;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let Some(row) = stored(author, &read.open_table(LOGS)?)? else { return Ok(()) };
             let proofs = read.open_table(PROOFS)?;
             let proof = proofs.get(author.as_bytes())?.and_then(|value| self.proof(&author, value.value()));
@@ -197,7 +197,7 @@ impl LogStore {
     /// If it cannot be read.
     pub fn reached(&self, author: NodeId) -> Result<Seq, StoreError> {
         let mut reached = Seq(0);
-        self.with_read(|read| {
+        self.database.read(|read| {
             let row = stored(author, &read.open_table(LOGS)?)?;
             reached = row.map_or(Seq(0), |row| row.reached.max(row.log.head.seq));
             Ok(())
@@ -211,7 +211,7 @@ impl LogStore {
     /// If they cannot be read.
     pub fn gaps(&self) -> Result<Vec<NodeId>, StoreError> {
         let mut authors = Vec::new();
-        self.with_read(|read| {
+        self.database.read(|read| {
             for row in read.open_table(LOGS)?.range::<&[u8; 32]>(..)? {
                 let (key, value) = row?;
                 let author = NodeId::from_bytes(*key.value());
@@ -231,7 +231,7 @@ impl LogStore {
     /// If they cannot be read.
     pub fn kept(&self, author: NodeId, bytes_max: usize) -> Result<Option<Vec<Record>>, StoreError> {
         let mut kept = None;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let (records, logs) = (read.open_table(RECORDS)?, read.open_table(LOGS)?);
             let Some(row) = stored(author, &logs)?.filter(Row::has_gap) else { return Ok(()) };
             let (mut end, mut bytes, mut found) = (row.log.head, 0, Vec::new());
@@ -282,7 +282,7 @@ impl LogStore {
     /// If they cannot be read.
     pub fn authors(&self) -> Result<Vec<NodeId>, StoreError> {
         let mut authors = Vec::new();
-        self.with_read(|read| {
+        self.database.read(|read| {
             for row in read.open_table(LOGS)?.range::<&[u8; 32]>(..)? {
                 authors.push(NodeId::from_bytes(*row?.0.value()));
             }
@@ -297,7 +297,7 @@ impl LogStore {
     /// If it cannot be read.
     pub fn snapshot(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let mut found = None;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let table = read.open_table(SNAPSHOTS)?;
             found =
                 table.get(name)?.and_then(|value| opened(name.as_bytes(), value.value()).map(<[u8]>::to_vec));

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, RwLock};
 
 use bytes::Bytes;
 use omnimesh_protocol::envelope::Envelope;
@@ -14,8 +14,8 @@ use redb::{Database, ReadTransaction, WriteTransaction};
 use super::super::guard::guarded;
 use super::open::{Whole, open_whole};
 use super::{
-    CACHE_BYTES, CHECKPOINTS, CHUNKS, Damage, Failure, LOGS, LogStore, META, OpenError, PROOFS, RECORDS, Row,
-    SNAPSHOTS, attempt, put_row, sealed,
+    CACHE_BYTES, CHECKPOINTS, CHUNKS, Damage, Failure, LOGS, Lasting, LogStore, META, OpenError, PROOFS,
+    RECORDS, Row, SNAPSHOTS, attempt, put_row, sealed,
 };
 
 /// Puts a broken file aside and carries over what can still be read.
@@ -49,10 +49,8 @@ pub(super) fn salvage(
 fn carry_over(broken: &Path, into: &Database, message_bytes_max: usize) -> usize {
     let Ok(Ok(database)) = guarded(|| Database::open(broken)) else { return 0 };
     let store = LogStore {
-        path: broken.to_owned(),
         message_bytes_max,
-        cache_bytes: CACHE_BYTES,
-        database: RwLock::new(Some(database)),
+        database: Lasting::new(database, broken.to_owned(), CACHE_BYTES),
         freed: AtomicU64::new(0),
         folded: Mutex::default(),
     };
@@ -87,7 +85,7 @@ fn carry_over(broken: &Path, into: &Database, message_bytes_max: usize) -> usize
             tracing::warn!(%author, %error, "the log could not be carried over");
         }
     }
-    let carried = store.with_read(|read| {
+    let carried = store.database.read(|read| {
         let write = into.begin_write()?;
         copy_rest(read, &write)?;
         Ok(write.commit()?)
@@ -102,7 +100,7 @@ impl LogStore {
     /// The record that begins at `first`, without cutting anything if it is not there.
     fn find_unchecked(&self, author: NodeId, first: Seq) -> Result<Option<Bytes>, StoreError> {
         let mut found = None;
-        self.with_read(|read| {
+        self.database.read(|read| {
             let records = read.open_table(RECORDS)?;
             let value = records.get((author.as_bytes(), first.0))?;
             let record = value.and_then(|value| self.record(&author, first.0, value.value()));
@@ -121,7 +119,7 @@ impl LogStore {
             return Err(StoreError::Failed(format!("{} is there already", to.display())));
         }
         let copy = Database::builder().set_cache_size(CACHE_BYTES).create(to).map_err(Failure::from)?;
-        self.with_read(|read| copy_all(read, &copy))
+        self.database.read(|read| copy_all(read, &copy))
     }
 }
 

@@ -6,6 +6,7 @@ use omnimesh_protocol::pattern::PatternGenerator;
 use omnimesh_protocol::{Identity, Mesh};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use redb::Database;
 
 use super::*;
 
@@ -231,10 +232,11 @@ fn damage_within_the_database_is_found_and_cut() {
 
 /// Changes tables of the file behind the store's back.
 fn tamper(store: &LogStore, change: impl FnOnce(&redb::WriteTransaction)) {
-    let database = store.database.read().unwrap();
-    let write = database.as_ref().unwrap().begin_write().unwrap();
-    change(&write);
-    write.commit().unwrap();
+    let changed = store.database.write(|write| {
+        change(write);
+        Ok(())
+    });
+    changed.unwrap();
 }
 
 fn flip(store: &LogStore, record: &Record) {

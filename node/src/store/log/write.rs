@@ -15,7 +15,7 @@ impl LogStore {
     /// # Errors
     /// If the disk is full or fails. Some of the changes may be there then.
     pub fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.with_write(|write| {
+        self.database.write(|write| {
             let mut is_joined = false;
             let mut records = write.open_table(RECORDS)?;
             let mut logs = write.open_table(LOGS)?;
@@ -129,7 +129,7 @@ impl LogStore {
     /// # Errors
     /// If it cannot be written.
     pub fn save_snapshot(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.with_write(|write| {
+        self.database.write(|write| {
             let value = sealed(name.as_bytes(), bytes);
             write.open_table(SNAPSHOTS)?.insert(name, value.as_slice())?;
             Ok(())

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::threshold::{Level, Metric};
 use crate::time::Time;
 
@@ -12,7 +14,7 @@ pub const INCIDENTS_MAX: usize = 256;
 const NAME_CHARS_MAX: usize = 64;
 
 /// One condition.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     /// Counts from 1.
     pub id: u64,
@@ -54,8 +56,8 @@ pub struct Reliability {
     pub mean_recovery: Option<Duration>,
 }
 
-/// All incidents.
-#[derive(Clone, Debug)]
+/// All incidents, also of earlier runs if they are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incidents {
     list: VecDeque<Incident>,
     since: Time,
@@ -86,9 +88,13 @@ impl Incidents {
     pub(super) fn on_level(&mut self, now: Time, metric: Metric, level: Level, value: f64) -> Incident {
         let open =
             self.list.iter().position(|incident| incident.metric == metric && incident.resolved.is_none());
-        let place = open.unwrap_or_else(|| self.open(now, metric));
+        let place = open.unwrap_or_else(|| self.begin(now, metric));
         let incident = self.list.get_mut(place).expect("found or just added");
-        (incident.level, incident.value) = (level, value);
+        incident.level = level;
+        // What is not known says nothing of how it was.
+        if value.is_finite() {
+            incident.value = value;
+        }
         incident.worst = incident.worst.max(level);
         if level == Level::Normal {
             incident.resolved = Some(now);
@@ -116,6 +122,11 @@ impl Incidents {
         self.list.iter()
     }
 
+    /// Those that are not over.
+    pub fn open(&self) -> impl Iterator<Item = &Incident> {
+        self.iter().filter(|incident| incident.resolved.is_none())
+    }
+
     /// What they say, at `now`.
     pub fn reliability(&self, now: Time) -> Reliability {
         let down = self.down.saturating_add(self.down_since.map_or(Duration::ZERO, |since| now.since(since)));
@@ -131,7 +142,7 @@ impl Incidents {
         }
     }
 
-    fn open(&mut self, now: Time, metric: Metric) -> usize {
+    fn begin(&mut self, now: Time, metric: Metric) -> usize {
         if self.list.len() >= INCIDENTS_MAX {
             // There are fewer metrics than incidents, so one is resolved.
             let oldest = self.list.iter().position(|incident| incident.resolved.is_some()).unwrap_or(0);

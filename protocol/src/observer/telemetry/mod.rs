@@ -46,7 +46,7 @@ impl Default for Config {
 /// What the telemetry is told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// A metric has this value now. Not finite: it is unknown, and counts as nothing.
+    /// A metric has this value now. Not finite: it is unknown, which opens no incident, and ends one if it lasts.
     Sample {
         /// Which.
         metric: Metric,
@@ -71,6 +71,8 @@ pub enum Output {
     Alert(Alert),
     /// An incident's life went on: for the audit log.
     Incident(Incident),
+    /// Somebody takes care of one: the same.
+    Acknowledged(Incident),
 }
 
 /// One condition, as Alertmanager knows it.
@@ -95,6 +97,9 @@ impl Alert {
     pub fn sentence(&self) -> String {
         let (value, limit) = (self.metric.show(self.value), self.metric.show(self.limit));
         match self.level {
+            Level::Normal if !self.value.is_finite() => {
+                format!("{} is not known any more, so its alert is over", self.metric.name())
+            }
             Level::Normal => format!("{} is back to normal: {value}", self.metric.name()),
             level => format!("{} is {}: {value}, the limit is {limit}", self.metric.name(), level.code()),
         }
@@ -116,13 +121,29 @@ impl State {
         State { config, gauges: BTreeMap::new(), series: BTreeMap::new(), incidents: Incidents::new(now) }
     }
 
+    /// Goes on with the incidents of an earlier run; those of metrics that are watched no more are over.
+    pub fn resume(config: Config, now: Time, incidents: Incidents, out: &mut Outbox<Output>) -> Self {
+        let open: Vec<(Metric, Level)> =
+            incidents.open().map(|incident| (incident.metric, incident.level)).collect();
+        let mut state = State { incidents, ..State::new(config, now) };
+        for (metric, level) in open {
+            if state.config.thresholds.contains_key(&metric) {
+                state.gauges.insert(metric, Gauge::at(level));
+            } else {
+                let limit = metric.default_threshold().limit(level);
+                state.change(now, (metric, f64::NAN), (Level::Normal, limit), out);
+            }
+        }
+        state
+    }
+
     /// The one mutator.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
             Input::Sample { metric, value } => self.on_sample(now, metric, value, out),
             Input::Acknowledge { incident, by } => {
                 if let Some(incident) = self.incidents.acknowledge(now, incident, &by) {
-                    out.push(Output::Incident(incident));
+                    out.push(Output::Acknowledged(incident));
                 }
             }
             Input::Thresholds(thresholds) => self.config.thresholds = thresholds,
@@ -159,18 +180,29 @@ impl State {
     }
 
     fn on_sample(&mut self, now: Time, metric: Metric, value: f64, out: &mut Outbox<Output>) {
-        if !value.is_finite() {
-            return;
+        let is_known = value.is_finite();
+        if is_known {
+            self.series.entry(metric).or_default().add(now, value);
         }
-        self.series.entry(metric).or_default().add(now, value);
         let Some(threshold) = self.config.thresholds.get(&metric) else { return };
-        let Some((from, to)) = self.gauges.entry(metric).or_default().add(now, value, threshold) else {
-            return;
-        };
-        let incident = self.incidents.on_level(now, metric, to, value);
-        let (id, since) = (incident.id, incident.opened);
+        let gauge = self.gauges.entry(metric).or_default();
+        let changed = if is_known { gauge.add(now, value, threshold) } else { gauge.miss(now, threshold) };
+        let Some((from, to)) = changed else { return };
         let limit = threshold.limit(if to == Level::Normal { from } else { to });
-        out.push(Output::Alert(Alert { metric, level: to, value, limit, incident: id, since }));
+        self.change(now, (metric, value), (to, limit), out);
+    }
+
+    /// A metric came to a level, which has this limit.
+    fn change(
+        &mut self,
+        now: Time,
+        (metric, value): (Metric, f64),
+        (level, limit): (Level, f64),
+        out: &mut Outbox<Output>,
+    ) {
+        let incident = self.incidents.on_level(now, metric, level, value);
+        let (id, since) = (incident.id, incident.opened);
+        out.push(Output::Alert(Alert { metric, level, value, limit, incident: id, since }));
         out.push(Output::Incident(incident));
     }
 }
@@ -226,6 +258,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_any_more_is_over() {
+        let mut state = State::new(Config::default(), at(0));
+        let mut all = Vec::new();
+        for s in 0..600 {
+            let value = if s < 200 { 0.08 } else { f64::NAN };
+            all.extend(sample(&mut state, s, value));
+        }
+        assert_eq!(alerts(&all), [Level::Warning, Level::Normal]);
+        let Some(Output::Alert(last)) = all.iter().rfind(|output| matches!(output, Output::Alert(_))) else {
+            panic!("{all:?}")
+        };
+        assert_eq!(last.sentence(), "error rate is not known any more, so its alert is over");
+        let incident = state.incidents().iter().next().unwrap();
+        assert!(incident.resolved.is_some() && incident.value > 0.0, "{incident:?}");
+    }
+
+    #[test]
+    fn a_gap_is_no_end() {
+        let mut state = State::new(Config::default(), at(0));
+        let mut all = Vec::new();
+        for s in 0..600 {
+            all.extend(sample(&mut state, s, if s % 10 == 0 { 0.08 } else { f64::NAN }));
+        }
+        assert_eq!(alerts(&all), [Level::Warning]);
+    }
+
+    #[test]
     fn it_gets_worse_and_better_within_one_incident() {
         let mut state = State::new(Config::default(), at(0));
         let values = [(200, 0.0), (400, 0.1), (600, 0.5), (800, 0.1), (1_000, 0.0)];
@@ -250,6 +309,31 @@ mod tests {
         };
         assert_eq!([acknowledge(1), acknowledge(1), acknowledge(7)], [1, 0, 0]);
         assert_eq!(state.worst(), Level::Critical);
+    }
+
+    #[test]
+    fn it_goes_on_after_a_restart_with_the_same_incidents() {
+        let mut state = State::new(Config::default(), at(0));
+        (0..100).for_each(|s| drop(sample(&mut state, s, 0.5)));
+        let mut out = Outbox::new();
+        state.handle(at(100), Input::Acknowledge { incident: 1, by: "anna".into() }, &mut out);
+        let kept = serde_cbor::to_vec(state.incidents()).unwrap();
+        let resume = |config: Config| {
+            let mut out = Outbox::new();
+            let incidents = serde_cbor::from_slice(&kept).unwrap();
+            (State::resume(config, at(200), incidents, &mut out), out.drain().collect::<Vec<_>>())
+        };
+
+        let (mut resumed, outputs) = resume(Config::default());
+        assert_eq!((outputs, resumed.incidents()), (vec![], state.incidents()));
+        let all: Vec<Output> = (200..300).flat_map(|s| sample(&mut resumed, s, 0.0)).collect();
+        assert_eq!(alerts(&all), [Level::Normal], "no second alert, and an end of the first");
+        assert_eq!(resumed.incidents().iter().count(), 1);
+
+        // Nothing is compared with a limit that is off.
+        let (resumed, outputs) = resume(Config { thresholds: BTreeMap::new() });
+        assert_eq!(alerts(&outputs), [Level::Normal]);
+        assert_eq!((resumed.incidents().open().count(), resumed.worst()), (0, Level::Normal));
     }
 
     proptest! {

@@ -34,6 +34,11 @@ macro_rules! metrics {
                 match self { $(Metric::$variant => show(value, $unit)),* }
             }
 
+            /// Whether it is a part of a whole, 0 to 1.
+            pub fn is_share(self) -> bool {
+                match self { $(Metric::$variant => $unit == PERCENT),* }
+            }
+
             /// Its limits, unless the configuration has others. All are guesses.
             pub const fn default_threshold(self) -> Threshold {
                 let (direction, warning, critical) = match self {
@@ -84,8 +89,11 @@ metrics! {
     Health => "health", "network health", " %", Below, 0.7, 0.3;
 }
 
+/// The unit of shares.
+const PERCENT: &str = " %";
+
 fn show(value: f64, unit: &str) -> String {
-    if unit == " %" { format!("{:.2} %", value * 100.0) } else { format!("{value:.2}{unit}") }
+    if unit == PERCENT { format!("{:.2} %", value * 100.0) } else { format!("{value:.2}{unit}") }
 }
 
 /// How bad.
@@ -164,9 +172,16 @@ pub struct Gauge {
     level: Level,
     /// The level that is coming, and since when.
     coming: Option<(Level, Time)>,
+    /// Since when nothing is known of it.
+    unknown: Option<Time>,
 }
 
 impl Gauge {
+    /// At a level from the start.
+    pub fn at(level: Level) -> Self {
+        Gauge { level, ..Gauge::default() }
+    }
+
     /// The level now.
     pub fn level(&self) -> Level {
         self.level
@@ -174,6 +189,7 @@ impl Gauge {
 
     /// Takes a value; from which level to which, if that changes.
     pub fn add(&mut self, now: Time, value: f64, threshold: &Threshold) -> Option<(Level, Level)> {
+        self.unknown = None;
         let worse = threshold.level(value, 0.0);
         let better = threshold.level(value, threshold.margin);
         let (wanted, wait) = if worse > self.level {
@@ -198,6 +214,17 @@ impl Gauge {
         }
         self.coming = None;
         Some((std::mem::replace(&mut self.level, level), level))
+    }
+
+    /// Its value is not known now. What was beyond a limit and is known no more for as long as it would have to be well is over:
+    /// nobody could end it otherwise.
+    pub fn miss(&mut self, now: Time, threshold: &Threshold) -> Option<(Level, Level)> {
+        let since = *self.unknown.get_or_insert(now);
+        if self.level == Level::Normal || now.since(since) < threshold.calm {
+            return None;
+        }
+        self.coming = None;
+        Some((std::mem::take(&mut self.level), Level::Normal))
     }
 }
 

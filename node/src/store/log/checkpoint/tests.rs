@@ -1,6 +1,6 @@
 use omnimesh_protocol::log::checkpoint::{CheckpointError, HEADS};
 use omnimesh_protocol::log::{Change, Head, StoredLog};
-use redb::{Database, ReadableDatabase};
+use redb::Database;
 
 use super::super::tests::{all, append_all, bytes_of, chain, mesh, open};
 use super::super::{LOG_FILE, Opened};
@@ -263,8 +263,9 @@ fn forked(record: &Record) -> Record {
 
 impl LogStore {
     fn chunk_rows(&self) -> usize {
-        let database = self.database.read().unwrap();
-        let read = database.as_ref().unwrap().begin_read().unwrap();
-        read.open_table(CHUNKS).unwrap().range::<(&[u8; 32], u64, u64)>(..).unwrap().count()
+        let rows = |read: &redb::ReadTransaction| {
+            Ok(read.open_table(CHUNKS)?.range::<(&[u8; 32], u64, u64)>(..)?.count())
+        };
+        self.database.read(rows).unwrap()
     }
 }
