@@ -471,7 +471,7 @@ mod tests {
         let log = open(dir.path());
         let written = |count: u64| {
             while log.counts().0 < count {
-                thread::yield_now()
+                thread::yield_now();
             }
         };
         log.record("lift", "api", None, "first");

@@ -156,7 +156,7 @@ pub enum Output {
         /// Do not dial it before.
         until: Time,
     },
-    /// A peer is about to close: before it was admitted, because it refused us.
+    /// A peer is about to close, because it ends or because it refused us.
     Goodbye {
         /// Who.
         peer: NodeId,
@@ -393,8 +393,8 @@ impl State {
     }
 
     fn on_goodbye(&mut self, now: Time, peer: NodeId, reason: Goodbye, out: &mut Outbox<Output>) {
-        let was_admitted = self.is_admitted(&peer);
-        let until = if was_admitted { now } else { self.remember(now, peer, None).0 };
+        let just_ends = self.is_admitted(&peer) && reason == Goodbye::Shutdown;
+        let until = if just_ends { now } else { self.remember(now, peer, None).0 };
         out.push(Output::Goodbye { peer, reason, until });
         self.drop_peer(peer, out);
     }
@@ -640,6 +640,15 @@ mod tests {
             [Output::Goodbye { peer, reason, until }, Output::Disconnect { peer }]
         );
         assert_eq!(a.refused(Time::from_millis(2), &peer), None);
+
+        // Nor one that shuts us out later; one that just ends is.
+        for (n, reason, wait) in [(2, Goodbye::Quarantined, 30_000), (3, Goodbye::Shutdown, 0)] {
+            give(&mut a, 3, Input::ControlOpened { peer: node(n) });
+            give(&mut a, 4, frame(n, hello(n, 0, "demo")));
+            let outputs = give(&mut a, 5, frame(n, Frame::Goodbye(reason)));
+            let until = Time::from_millis(5 + wait);
+            assert_eq!(outputs.first(), Some(&Output::Goodbye { peer: node(n), reason, until }));
+        }
     }
 
     fn input() -> impl Strategy<Value = Input> {

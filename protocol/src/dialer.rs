@@ -255,12 +255,21 @@ pub enum Event {
         /// When it is tried again.
         next_in: Duration,
     },
-    /// A bootstrap peer was reached.
+    /// A bootstrap peer was reached, and has said something.
     BootstrapConnected {
-        /// The first of its addresses that were dialled.
+        /// The first of its addresses.
         address: String,
         /// Who is there.
         peer: NodeId,
+    },
+    /// A bootstrap peer closed the connection before it said anything; it is tried again.
+    BootstrapMute {
+        /// The first of its addresses.
+        address: String,
+        /// How often in a row, with those that did not reach it.
+        attempts: u32,
+        /// When it is tried again.
+        next_in: Duration,
     },
     /// A bootstrap address is this node's own and is not tried again.
     BootstrapIsSelf {
@@ -291,7 +300,10 @@ struct Entry {
 struct Connection {
     /// We dialled it.
     is_ours: bool,
+    /// Since when nothing came over it.
     heard: Time,
+    /// Whether anything did.
+    is_heard: bool,
     /// Membership says that the peer is dead.
     is_doubted: bool,
 }
@@ -370,7 +382,7 @@ impl State {
             }
             Input::Book(entries) => self.on_book(now, entries),
             Input::Connected { peer, dial } => self.on_connected(now, peer, dial, rng, out),
-            Input::Disconnected { peer } => self.on_disconnected(now, peer, rng),
+            Input::Disconnected { peer } => self.on_disconnected(now, peer, rng, out),
             Input::DialFailed { dial, is_self } => self.on_failed(now, dial, is_self, rng, out),
             Input::Learned { peer, addresses, source } => self.on_learned(now, peer, addresses, source),
             Input::MemberDown { peer } => {
@@ -382,12 +394,7 @@ impl State {
                 }
                 self.close_silent(now, out);
             }
-            Input::Heard { peer } => {
-                if let Some(connection) = self.connected.get_mut(&peer) {
-                    connection.heard = now;
-                }
-                return;
-            }
+            Input::Heard { peer } => return self.on_heard(now, peer, out),
             Input::Refused { peer, until } => self.on_refused(now, peer, until),
             Input::Quarantined { peer } => {
                 if self.quarantined.len() < SHUNNED_MAX {
@@ -519,8 +526,6 @@ impl State {
             && let Some(boot) = self.boots.get_mut(index)
         {
             boot.peer = Some(peer);
-            out.push(Output::Event(Event::BootstrapConnected { address: boot.address.clone(), peer }));
-            self.boots_like(index).for_each(|boot| boot.attempts = 0);
         }
         if peer == self.node {
             return;
@@ -528,12 +533,13 @@ impl State {
         if let Some(entry) = self.book.get_mut(&peer) {
             entry.proven = true;
             entry.is_dead = false;
-            entry.failures = 0;
             entry.next = now;
         }
-        let connection = Connection { is_ours: dialled.is_some(), heard: now, is_doubted: false };
+        let is_ours = dialled.is_some();
+        let connection = Connection { is_ours, heard: now, is_heard: false, is_doubted: false };
         if let Some(known) = self.connected.get_mut(&peer) {
-            *known = Connection { is_ours: known.is_ours || connection.is_ours, ..connection };
+            let is_ours = known.is_ours || is_ours;
+            *known = Connection { is_ours, is_heard: known.is_heard, ..connection };
             return;
         }
         if self.connected.len() < self.config.peers_max {
@@ -551,17 +557,52 @@ impl State {
         }
     }
 
-    fn on_disconnected(&mut self, now: Time, peer: NodeId, rng: &mut impl Rng) {
-        if self.connected.remove(&peer).is_none() {
+    /// It talks to us: only now the dial has succeeded.
+    fn on_heard(&mut self, now: Time, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(connection) = self.connected.get_mut(&peer) else { return };
+        connection.heard = now;
+        if std::mem::replace(&mut connection.is_heard, true) {
             return;
         }
-        // Not at once: if the other side closed it, it had a reason.
-        let next = now + backoff(1, rng);
         if let Some(entry) = self.book.get_mut(&peer) {
-            entry.next = entry.next.max(next);
+            entry.failures = 0;
         }
+        let is_ours = connection.is_ours;
+        let mut first = None;
         for boot in self.boots.iter_mut().filter(|boot| boot.peer == Some(peer)) {
-            boot.next = boot.next.max(next);
+            boot.attempts = 0;
+            first.get_or_insert_with(|| boot.address.clone());
+        }
+        if let Some(address) = first.filter(|_| is_ours) {
+            out.push(Output::Event(Event::BootstrapConnected { address, peer }));
+        }
+    }
+
+    fn on_disconnected(&mut self, now: Time, peer: NodeId, rng: &mut impl Rng, out: &mut Outbox<Output>) {
+        let Some(connection) = self.connected.remove(&peer) else { return };
+        // Not at once: if the other side closed it, it had a reason. If it said nothing, that is a dial that failed; whom we
+        // refuse is left alone anyway.
+        let is_mute = !connection.is_heard && !self.is_shunned(now, &peer);
+        let mut wait = |failures: &mut u32| {
+            *failures = failures.saturating_add(u32::from(is_mute));
+            backoff((*failures).max(1), rng)
+        };
+        if let Some(entry) = self.book.get_mut(&peer) {
+            if entry.failures == 0 {
+                entry.failing_since = now;
+            }
+            entry.next = entry.next.max(now + wait(&mut entry.failures));
+        }
+        let mut boots = self.boots.iter_mut().filter(|boot| boot.peer == Some(peer));
+        let Some(first) = boots.next() else { return };
+        let next_in = wait(&mut first.attempts);
+        let (address, attempts) = (first.address.clone(), first.attempts);
+        first.next = first.next.max(now + next_in);
+        for boot in boots {
+            (boot.attempts, boot.next) = (attempts, boot.next.max(now + next_in));
+        }
+        if is_mute {
+            out.push(Output::Event(Event::BootstrapMute { address, attempts, next_in }));
         }
     }
 

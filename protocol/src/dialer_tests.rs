@@ -103,7 +103,9 @@ fn a_bootstrap_address_is_dialled_and_redialled_exactly() {
     let dial = DialId(2);
     assert_eq!(rig.give(Input::Timer(timer)), [Output::Dial { dial, peer: Some(node(1)), addresses: at(1) }]);
     let event = Event::BootstrapConnected { address: at(1).remove(0), peer: node(1) };
-    assert_eq!(rig.give(Input::Connected { peer: node(1), dial: Some(dial) }), [Output::Event(event)]);
+    assert_eq!(rig.give(Input::Connected { peer: node(1), dial: Some(dial) }), []);
+    assert_eq!(rig.give(Input::Heard { peer: node(1) }), [Output::Event(event)]);
+    assert_eq!(rig.give(Input::Heard { peer: node(1) }), []);
     // A stale timer, a stale dial.
     assert_eq!(rig.give(Input::Timer(timer)), []);
     assert_eq!(rig.give(Input::DialFailed { dial, is_self: false }), []);
@@ -164,6 +166,7 @@ fn a_lost_bootstrap_peer_is_dialled_again_after_a_second() {
     let mut rig = Rig::new(Config::default(), vec![boot(1)]);
     rig.give(Input::Start);
     rig.give(Input::Connected { peer: node(1), dial: Some(DialId(1)) });
+    rig.give(Input::Heard { peer: node(1) });
     assert_eq!(rig.run(Duration::from_secs(100), |_| true), []);
     let lost = rig.now;
     assert_eq!(rig.give(Input::Disconnected { peer: node(1) }), []);
@@ -171,6 +174,39 @@ fn a_lost_bootstrap_peer_is_dialled_again_after_a_second() {
     assert_eq!(dials.len(), 1);
     let wait = dials[0].0.since(lost).as_secs_f64();
     assert!((1.0..=3.0).contains(&wait), "{wait}");
+}
+
+#[test]
+fn who_closes_without_a_word_is_dialled_less_and_less_often() {
+    let mut rig = Rig::new(Config::default(), vec![boot(1)]);
+    rig.learn(1, Source::Member);
+    let mut dials = rig.give(Input::Start);
+    let mut waits = Vec::new();
+    for attempt in 1..=8 {
+        let [Output::Dial { dial, .. }] = dials.as_slice() else { panic!("{dials:?}") };
+        rig.give(Input::Connected { peer: node(1), dial: Some(*dial) });
+        let closed = rig.give(Input::Disconnected { peer: node(1) });
+        let [Output::Event(Event::BootstrapMute { attempts, next_in, .. })] = closed.as_slice() else {
+            panic!("{closed:?}")
+        };
+        assert_eq!(*attempts, attempt);
+        waits.push(next_in.as_secs_f64());
+        dials = Vec::new();
+        while dials.is_empty() {
+            let (at, timer) = rig.timer.unwrap();
+            rig.now = rig.now.max(at);
+            dials = rig.give(Input::Timer(timer));
+        }
+    }
+    assert!(waits[0] < 2.0 && waits[2] >= 4.0 && waits[7] >= 20.0, "{waits:?}");
+    // Once it talks, a loss is an ordinary one.
+    let [Output::Dial { dial, .. }] = dials.as_slice() else { panic!("{dials:?}") };
+    rig.give(Input::Connected { peer: node(1), dial: Some(*dial) });
+    rig.give(Input::Heard { peer: node(1) });
+    let lost = rig.now;
+    assert_eq!(rig.give(Input::Disconnected { peer: node(1) }), []);
+    let dials = rig.run(Duration::from_secs(4), |_| true);
+    assert!(dials[0].0.since(lost) <= Duration::from_secs(3), "{dials:?}");
 }
 
 #[test]
@@ -200,6 +236,7 @@ fn the_dead_are_tried_one_in_ten_seconds_and_all_at_once_when_alone() {
         }
     }
     rig.give(Input::Connected { peer: node(1), dial: None });
+    rig.give(Input::Heard { peer: node(1) });
     rig.give(Input::Start);
     let dials = rig.run(Duration::from_secs(600), |_| false);
     assert!((58..=60).contains(&dials.len()), "{} dials of dead in ten minutes", dials.len());
@@ -343,6 +380,7 @@ fn a_full_book_keeps_whom_it_knows() {
     }
     for n in [1, 3] {
         rig.give(Input::Connected { peer: node(n), dial: None });
+        rig.give(Input::Heard { peer: node(n) });
         rig.give(Input::Disconnected { peer: node(n) });
     }
     rig.learn(4, Source::Hint);

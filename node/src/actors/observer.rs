@@ -18,13 +18,12 @@ use rand_chacha::ChaCha20Rng;
 
 use super::author::Utter;
 use super::gossip::{AppScore, Hearing, Trial};
-use super::swarm::Disconnect;
+use super::swarm::{Disconnect, ShutOut};
 use super::{Common, MAILBOX, Mailbox};
 use crate::audit::AuditLog;
 use crate::clock::{SharedClock, wall_ms};
 use crate::feed::{Feed, FeedLimits, FeedSender};
 use crate::store::Store;
-use crate::swarm::peer;
 
 /// Messages that wait for the observer: it comes last, and loses rather than holds up.
 const OBSERVER_MAILBOX: usize = 4 * MAILBOX;
@@ -153,7 +152,7 @@ impl ObserverActor {
         let detail = format!("{cause}{proof}, until {end}");
         tracing::warn!(%node, "in quarantine: {detail}");
         self.set_hearing(Hearing::Quarantine(node));
-        self.disconnect(peer::peer_id(&node));
+        self.common.send(Mailbox::Swarm, &self.common.links().swarm, ShutOut(node));
         let again = if self.is_restoring { "still, after a start: " } else { "" };
         self.record("quarantine", "node", format!("{node}: {again}{detail}"));
         self.show(&[Event::Quarantine { node, what: "quarantined", detail }]);

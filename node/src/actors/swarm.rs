@@ -37,7 +37,7 @@ use crate::swarm::{Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, 
 use dial::Dial;
 pub(crate) use requests::{
     AwaitLink, Begin, Close, Disconnect, GetPeers, GetSummary, LinkFailed, MemberAddresses, MemberGone,
-    Reintroduce, SendControl, Summary,
+    Reintroduce, SendControl, ShutOut, Summary,
 };
 
 /// How often Kademlia is asked for peers.

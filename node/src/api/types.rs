@@ -203,7 +203,7 @@ pub struct Lagged {
 #[serde(transparent)]
 pub struct PublishRequest {
     /// The payload.
-    #[serde(deserialize_with = "payload_only")]
+    #[serde(serialize_with = "Payload::write_short", deserialize_with = "payload_only")]
     pub payload: Payload,
 }
 
@@ -541,6 +541,23 @@ pub enum ErrorCode {
 pub struct Payload(Bytes);
 
 impl Payload {
+    /// Writes it as this text, or its bytes in base64.
+    fn write<S: Serializer>(&self, text: Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        match text {
+            Some(text) => map.serialize_entry("data", text)?,
+            None => map.serialize_entry("data_base64", &BASE64.encode(&self.0))?,
+        }
+        map.end()
+    }
+
+    /// Writes it for a request: as text unless that is longer, as each control character takes six.
+    pub(crate) fn write_short<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_control = |byte: &&u8| byte.is_ascii_control();
+        let is_long = |text: &&str| text.bytes().filter(|byte| is_control(&byte)).count() * 15 > text.len();
+        self.write(self.as_text().filter(|text| !is_long(text)), serializer)
+    }
+
     /// The text, if it is text.
     pub fn as_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
@@ -589,12 +606,7 @@ impl fmt::Debug for Payload {
 
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        match self.as_text() {
-            Some(text) => map.serialize_entry("data", text)?,
-            None => map.serialize_entry("data_base64", &BASE64.encode(&self.0))?,
-        }
-        map.end()
+        self.write(self.as_text(), serializer)
     }
 }
 
@@ -668,6 +680,21 @@ mod tests {
             let message = message(payload);
             let back: Message = serde_json::from_str(&serde_json::to_string(&message).unwrap()).unwrap();
             assert_eq!(back, message);
+        }
+    }
+
+    #[test]
+    fn a_request_is_not_much_longer_than_what_it_says() {
+        for (bytes, field) in
+            [(&b"plain"[..], "data"), (&[0; 30_000], "data_base64"), (b"a\x1b[1mb and more text", "data")]
+        {
+            let request = PublishRequest { payload: bytes.to_vec().into() };
+            let text = serde_json::to_string(&request).unwrap();
+            assert!(
+                text.contains(&format!("{{\"{field}\":")) && text.len() < bytes.len() * 3 / 2 + 24,
+                "{field}"
+            );
+            assert_eq!(serde_json::from_str::<PublishRequest>(&text).unwrap(), request);
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Run, RunError, Runner};
 use crate::CODE_VERSION;
 use crate::model::Options;
 use crate::report::{self, MANIFEST, SCENARIO};
-use crate::scenario::ScenarioFile;
+use crate::scenario::{Engine, ScenarioFile};
 use crate::summary::{Manifest, Summary};
 
 /// The folder of a run.
@@ -91,7 +91,7 @@ pub struct Rerun {
 /// Runs the scenario of a folder again.
 ///
 /// # Errors
-/// If its scenario cannot be simulated (here), or the engine fails.
+/// If its scenario cannot be simulated (here), no two runs of its engine are the same, or it fails.
 pub fn rerun(runner: &dyn Runner, folder: &Folder, options: Options<'_>) -> Result<Rerun, RunError> {
     let name = folder.path.join(SCENARIO);
     let file = ScenarioFile::parse_here(&name.display().to_string(), &folder.text, &[])?;
@@ -101,6 +101,9 @@ pub fn rerun(runner: &dyn Runner, folder: &Folder, options: Options<'_>) -> Resu
             &folder.path,
             format!("{MANIFEST} and {SCENARIO} name different seeds or engines"),
         ));
+    }
+    if file.engine == Engine::Libp2p {
+        return Err(RunError::RealTime(file.engine));
     }
     let outcome = runner.run(&file, options)?;
     let after = HEXLOWER.encode(&outcome.trace_hash);
@@ -145,6 +148,16 @@ mod tests {
         let other = rerun(&Fake { version: 1, ..Fake::default() }, &folder, Options::default()).unwrap();
         assert!(!other.is_same && other.before != other.after, "{other:?}");
         saved(dir);
+    }
+
+    #[test]
+    fn what_ran_in_real_time_is_not_run_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ScenarioFile::parse("x.toml", "engine = \"libp2p\"\nseed = 3\n", &[]).unwrap();
+        let done = run(&Fake::default(), &file, Options::default()).unwrap();
+        save(dir.path(), &file, &done, "").unwrap();
+        let again = rerun(&Fake::default(), &Folder::open(dir.path()).unwrap(), Options::default());
+        assert!(matches!(again, Err(RunError::RealTime(Engine::Libp2p))), "{again:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::svg::Plot;
 use super::tables::DELIVERIES_ROWS_MAX;
 use super::{Facts, file_name, settings, style};
 use crate::checkers::Checked;
-use crate::scenario::{Scenario, Who};
+use crate::scenario::{Engine, Scenario, Who};
 use crate::summary::{Effect, LogSummary, Role, Summary};
 use crate::words::{bytes, count, counted, decimal, list, mean_bytes, millis, percent};
 
@@ -339,9 +339,11 @@ fn reproduction(facts: &Facts<'_>, scenario_text: &str) -> Markup {
                 p { "This run was started by" }
                 pre { (manifest.command) }
             }
-            p { "From this folder, the same run again, and whether it comes out the same:" }
-            pre { "omnimesh sim rerun ." }
-            p { "Or the scenario anew, with what one likes to change:" }
+            @if manifest.engine != Engine::Libp2p.name() {
+                p { "From this folder, the same run again, and whether it comes out the same:" }
+                pre { "omnimesh sim rerun ." }
+            }
+            p { "The scenario anew, with what one likes to change:" }
             pre { "omnimesh sim run scenario.toml --engine " (manifest.engine) " --nodes " (manifest.nodes) " --seed "
                 (manifest.seed) " --out DIR" }
             div.hashes { (pairs(&[

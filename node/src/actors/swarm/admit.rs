@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use libp2p::PeerId;
-use omnimesh_protocol::control::{DecodeError, Frame};
+use omnimesh_protocol::control::{DecodeError, Frame, Goodbye};
 use omnimesh_protocol::dialer;
 use omnimesh_protocol::event::Event as MeshEvent;
 use omnimesh_protocol::{NodeId, Outbox, admission};
@@ -65,6 +65,9 @@ impl SwarmActor {
                 let detail = peer_hint(reason).to_owned();
                 self.tell_refused(peer, reason.code(), detail);
                 self.leave_alone(peer, until, ctx);
+            }
+            admission::Output::Goodbye { peer, reason: Goodbye::Shutdown, .. } => {
+                tracing::debug!(%peer, "it shuts down");
             }
             admission::Output::Goodbye { peer, reason, until } => {
                 self.tell_refused(peer, "goodbye", format!("it refused us: {reason}"));
@@ -164,7 +167,7 @@ impl SwarmActor {
     }
 
     /// Disconnects a peer a little later, deaf to it from now on.
-    fn part_with(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
+    pub(super) fn part_with(&mut self, peer: PeerId, ctx: &mut Context<Self>) {
         if self.peers.contains_key(&peer) && self.leaving.insert(peer) {
             ctx.run_later(FAREWELL, move |actor, _| {
                 if actor.leaving.contains(&peer) {

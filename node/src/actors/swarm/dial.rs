@@ -13,7 +13,7 @@ use super::{LinkFailed, SwarmActor};
 use crate::swarm::{DialFailure, peer};
 
 /// How long a peer that was sent away for its behaviour is not dialled. As for the first refusal of admission.
-const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
+pub(super) const SENT_AWAY_FOR: Duration = Duration::from_secs(30);
 /// Dials that wait for their answer at most; the dialer has fewer under way.
 const DIALS_MAX: usize = 64;
 
@@ -79,6 +79,16 @@ impl SwarmActor {
                 tracing::warn!("{detail}");
                 self.common.set_bootstrap_trouble(Some(detail.clone()));
                 MeshEvent::Error { kind: "bootstrap_unreachable", detail }
+            }
+            dialer::Event::BootstrapMute { address, attempts, next_in } => {
+                let detail = format!(
+                    "bootstrap {address} closes the connection before it says anything (attempt {attempts}): it may have this \
+                     node in quarantine, which `omnimesh quarantine list` says there, or have no room; trying again in {:.0} s",
+                    next_in.as_secs_f64().ceil()
+                );
+                tracing::warn!("{detail}");
+                self.common.set_bootstrap_trouble(Some(detail.clone()));
+                MeshEvent::Error { kind: "bootstrap_mute", detail }
             }
             dialer::Event::BootstrapConnected { peer, .. } => {
                 tracing::info!(%peer, "bootstrap node reached");

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use libp2p::{Multiaddr, PeerId};
-use omnimesh_protocol::control::Frame;
+use omnimesh_protocol::control::{Frame, Goodbye};
 use omnimesh_protocol::dialer;
 use omnimesh_protocol::{NodeId, Time};
 use tokio::sync::{mpsc, oneshot};
 
+use super::dial::SENT_AWAY_FOR;
 use super::{AWAITED_MAX, PeerInfo, Receivers, SwarmActor, arrivals};
 use crate::actors::lock;
 use crate::swarm::{Class, Event, Inbound, NetworkHandle, Started, peer};
@@ -148,6 +149,23 @@ impl Handler<Disconnect> for SwarmActor {
     }
 }
 
+/// The same for one that is in quarantine from now on: it is told so first.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ShutOut(pub(crate) NodeId);
+
+impl Handler<ShutOut> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, ShutOut(node): ShutOut, ctx: &mut Self::Context) {
+        if self.peers.contains_key(&peer::peer_id(&node)) {
+            self.send_control(node, &Frame::Goodbye(Goodbye::Quarantined));
+        }
+        self.part_with(peer::peer_id(&node), ctx);
+        self.leave_alone(node, self.common.now() + SENT_AWAY_FOR, ctx);
+    }
+}
+
 /// Tell the actors that talk to members again who is there; one of them began anew.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -231,7 +249,7 @@ impl Handler<Close> for SwarmActor {
         {
             tracing::warn!(%error, "the address book was not kept");
         }
-        let goodbye = Frame::Goodbye(omnimesh_protocol::control::Goodbye::Shutdown);
+        let goodbye = Frame::Goodbye(Goodbye::Shutdown);
         for info in self.peers.values() {
             if let Some(control) = info.control.as_ref().filter(|_| info.is_member) {
                 let _ = control.try_send(Class::Control, goodbye.encode().into());

@@ -17,7 +17,7 @@ use crate::durable::{HeadView, LogPage, LogView};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AppendRequest {
     /// What it says.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "Payload::write_short")]
     pub payload: Payload,
     /// How many other nodes must have it on disk before it is answered.
     pub replicas: usize,

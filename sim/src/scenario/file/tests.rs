@@ -44,6 +44,23 @@ fn an_empty_file_is_the_default() {
 }
 
 #[test]
+fn a_check_that_nobody_asked_for_can_say_something() {
+    let names = |text: &str| -> Vec<&'static str> {
+        parse(text).unwrap().scenario.checks.iter().map(Check::name).collect()
+    };
+    for (left_out, text) in [
+        ("delivery", "[workload]\nmessages = 0"),
+        ("bounded_memory", "[network]\nnodes = 3"),
+        ("equal_registries", "[log]\nregistry_share = 0"),
+    ] {
+        assert!(!names(text).contains(&left_out), "{text}");
+        let asked = format!("{text}\n[[checks]]\nkind = \"{left_out}\"");
+        assert_eq!(names(&asked), [left_out], "whoever asks for it gets it");
+    }
+    assert!(names("[log]").contains(&"equal_registries"));
+}
+
+#[test]
 fn every_key_of_the_network_and_its_links_is_read() {
     let file = parse(
         r#"

@@ -139,7 +139,8 @@ impl From<RunError> for CliError {
             RunError::NoEngine(_) => of(Code::Failed).hint("leave out --engine, or take --engine model"),
             RunError::Folder { .. } => of(Code::NotFound)
                 .hint("name a folder that `omnimesh sim run` has written, as it has written it"),
-            RunError::RealTime(_) => of(Code::Refused).hint("verify with --engine model"),
+            RunError::RealTime(_) => of(Code::Refused)
+                .hint("`--engine model` can be verified; `omnimesh sim run` runs the scenario again"),
             RunError::Sweep(_) => of(Code::Usage),
             RunError::Report(_) | RunError::Write { .. } => of(Code::Failed)
                 .hint("check that path, its rights and the room on its disk, or name another with --out"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use omnimesh_sim::experiment::{self, Run, refuse_others};
 use omnimesh_sim::model::Options;
 use omnimesh_sim::report::MANIFEST;
-use omnimesh_sim::scenario::ScenarioFile;
+use omnimesh_sim::scenario::{Engine, ScenarioFile};
 use omnimesh_sim::summary::{ComputeSummary, LogSummary, Manifest, Summary};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub(super) fn run(format: Format, args: &RunArgs) -> Result<(), CliError> {
     let manifest = experiment::save(&dir, &file, &done, &command_line())?;
     show(format, &manifest, &done.summary, &dir)?;
     output::tell(&format!("report: {}", dir.join("report.html").display()));
-    fail(&done, &dir)
+    fail(&manifest, &done, &dir)
 }
 
 fn default_dir(file: &ScenarioFile) -> PathBuf {
@@ -194,7 +194,7 @@ fn percent(ratio: Option<f64>) -> String {
 }
 
 /// The checks that are not fulfilled, if there are any.
-fn fail(run: &Run, dir: &Path) -> Result<(), CliError> {
+fn fail(manifest: &Manifest, run: &Run, dir: &Path) -> Result<(), CliError> {
     let failed: Vec<_> = run
         .failed()
         .map(|checked| format!("the check `{}` failed: {}", checked.name, checked.detail))
@@ -202,6 +202,10 @@ fn fail(run: &Run, dir: &Path) -> Result<(), CliError> {
     if failed.is_empty() {
         return Ok(());
     }
-    let hint = format!("see {}; `omnimesh sim rerun` with this folder does it again", dir.display());
+    let again = match manifest.engine == Engine::Libp2p.name() {
+        true => String::new(),
+        false => "; `omnimesh sim rerun` with this folder does it again".to_owned(),
+    };
+    let hint = format!("see {}{again}", dir.display());
     Err(CliError::new(Code::Failed, failed.join("\n")).hint(hint))
 }

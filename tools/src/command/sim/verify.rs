@@ -2,7 +2,7 @@
 
 use omnimesh_sim::experiment::{self, Folder, Rerun, Verified};
 use omnimesh_sim::model::{Happening, Options};
-use omnimesh_sim::scenario::{Engine, ScenarioFile};
+use omnimesh_sim::scenario::ScenarioFile;
 use serde_json::json;
 
 use super::progress::Bar;
@@ -97,18 +97,15 @@ pub(super) fn rerun(format: Format, args: &RerunArgs) -> Result<(), CliError> {
             ("same", rerun.is_same.to_string()),
         ]
     })?;
-    same(&rerun, &folder)
+    same(&rerun)
 }
 
-fn same(rerun: &Rerun, folder: &Folder) -> Result<(), CliError> {
+fn same(rerun: &Rerun) -> Result<(), CliError> {
     if rerun.is_same {
         return Ok(());
     }
     let error = CliError::new(Code::Failed, "the run is not the same as before");
     Err(match rerun.code_before == rerun.code_after {
-        _ if folder.manifest.engine == Engine::Libp2p.name() => {
-            error.hint("the engine `libp2p` runs in real time: no two runs are the same")
-        }
         true => error
             .hint("scenario, seed and code are those of then: `omnimesh sim verify` says where it differs"),
         false => {
