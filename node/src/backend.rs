@@ -372,6 +372,7 @@ fn message_view(message: Message) -> types::Message {
 
 fn event_view(observed: &Observed) -> types::Event {
     let Observed { event, step, at_ms } = observed;
+    let alert = event.alert();
     types::Event {
         event_type: match event.stream() {
             EventStream::Message => types::EventType::Message,
@@ -384,6 +385,9 @@ fn event_view(observed: &Observed) -> types::Event {
         peer: event.peer(),
         message: event.message(),
         channel: event.channel().map(ToString::to_string),
+        metric: alert.map(|(metric, _, _)| metric.to_owned()),
+        level: alert.map(|(_, level, _)| level.to_owned()),
+        incident: alert.map(|(_, _, incident)| incident),
         step: step.unwrap_or_default(),
         at_ms: *at_ms,
     }

@@ -25,13 +25,17 @@ use omnimesh_protocol::mesh::{Mesh, MeshNameError, MeshSecret};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::store::log::LOG_FILE;
+
 /// The file in which the node leaves the address of its API.
 pub const API_ADDRESS_FILE: &str = "api-address";
 /// The file in which the node leaves the token of its API.
 pub const API_TOKEN_FILE: &str = "api-token";
 
-const IDENTITY_FILE: &str = "identity";
-const MESH_FILE: &str = "mesh.toml";
+/// The file with the seed of the node's key.
+pub const IDENTITY_FILE: &str = "identity";
+/// The file with the mesh's name and secret.
+pub const MESH_FILE: &str = "mesh.toml";
 const LOCK_FILE: &str = "lock";
 
 /// Longest file that is read here, in bytes.
@@ -97,6 +101,12 @@ pub enum DataDirError {
         /// The mesh file.
         path: PathBuf,
     },
+    /// The directory has a log, but does not say of which mesh, as after a restore.
+    #[error("there is a log in {}, but no {MESH_FILE} that says of which mesh it is", path.display())]
+    MeshUnknown {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A mesh cannot have that name.
     #[error(transparent)]
     Name(#[from] MeshNameError),
@@ -132,6 +142,11 @@ impl DataDirError {
             }
             DataDirError::OtherMesh { path, .. } => Some(format!(
                 "use another --data-dir for the new mesh, or delete {} to leave the old one",
+                path.display()
+            )),
+            DataDirError::MeshUnknown { path } => Some(format!(
+                "copy the {MESH_FILE} that was beside the log into {}, or start with an invite of its mesh; to found a new mesh, \
+                 move {LOG_FILE} away",
                 path.display()
             )),
             DataDirError::Name(_) => Some("choose another name".to_owned()),
@@ -246,6 +261,9 @@ impl DataDir {
                 return Ok(stored);
             }
             (_, Some(wanted)) => wanted.clone(),
+            (None, None) if self.path.join(LOG_FILE).exists() => {
+                return Err(DataDirError::MeshUnknown { path: self.path.clone() });
+            }
             (None, None) => StoredMesh {
                 mesh: Mesh::new(name, MeshSecret::from_bytes(*random_bytes()?))?,
                 bootstrap: Vec::new(),
@@ -427,6 +445,23 @@ mod tests {
         let dir = DataDir::open(temp.path()).unwrap();
         write_secret(&temp.path().join("identity"), b"abc").unwrap();
         assert!(matches!(dir.identity(), Err(DataDirError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_log_of_an_unknown_mesh_is_no_new_mesh() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        fs::write(temp.path().join(LOG_FILE), "a log").unwrap();
+        let error = dir.mesh(None, "new").unwrap_err();
+        assert!(matches!(error, DataDirError::MeshUnknown { .. }), "{error}");
+        assert!(!temp.path().join(MESH_FILE).exists());
+        assert!(error.hint().unwrap().contains("invite"));
+        let known = StoredMesh {
+            mesh: Mesh::new("old", MeshSecret::from_bytes([1; 32])).unwrap(),
+            bootstrap: vec![],
+        };
+        dir.mesh(Some(&known), "new").unwrap();
+        dir.mesh(None, "new").unwrap();
     }
 
     #[test]

@@ -255,7 +255,7 @@ pub enum Event {
         /// When it is tried again.
         next_in: Duration,
     },
-    /// A bootstrap peer was reached, and has said something.
+    /// A bootstrap peer was reached, has said something, and is not refused.
     BootstrapConnected {
         /// The first of its addresses.
         address: String,
@@ -573,7 +573,8 @@ impl State {
             boot.attempts = 0;
             first.get_or_insert_with(|| boot.address.clone());
         }
-        if let Some(address) = first.filter(|_| is_ours) {
+        // Whoever is refused was not reached.
+        if let Some(address) = first.filter(|_| is_ours && !self.is_shunned(now, &peer)) {
             out.push(Output::Event(Event::BootstrapConnected { address, peer }));
         }
     }

@@ -177,6 +177,17 @@ fn a_lost_bootstrap_peer_is_dialled_again_after_a_second() {
 }
 
 #[test]
+fn a_bootstrap_peer_that_is_refused_was_not_reached() {
+    let mut rig = Rig::new(Config::default(), vec![boot(1)]);
+    rig.give(Input::Start);
+    rig.give(Input::Connected { peer: node(1), dial: Some(DialId(1)) });
+    let until = rig.now + Duration::from_secs(30);
+    rig.give(Input::Refused { peer: node(1), until });
+    assert_eq!(rig.give(Input::Heard { peer: node(1) }), []);
+    assert_eq!(rig.give(Input::Disconnected { peer: node(1) }), []);
+}
+
+#[test]
 fn who_closes_without_a_word_is_dialled_less_and_less_often() {
     let mut rig = Rig::new(Config::default(), vec![boot(1)]);
     rig.learn(1, Source::Member);

@@ -234,6 +234,14 @@ impl<P: Display> Event<P> {
         }
     }
 
+    /// The metric, level and incident of an alert.
+    pub fn alert(&self) -> Option<(&'static str, &'static str, u64)> {
+        match self {
+            Event::Alert { metric, level, incident, .. } => Some((*metric, *level, *incident)),
+            _ => None,
+        }
+    }
+
     /// The message it is about.
     pub fn message(&self) -> Option<MessageId> {
         match self {

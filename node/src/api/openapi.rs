@@ -610,7 +610,14 @@ fn event() -> Value {
             ("step", count()),
             ("at_ms", count()),
         ],
-        &[("peer", string()), ("message", hex(40)), ("channel", string())],
+        &[
+            ("peer", string()),
+            ("message", hex(40)),
+            ("channel", string()),
+            ("metric", string()),
+            ("level", one_of(&["normal", "warning", "critical"])),
+            ("incident", count()),
+        ],
     )
 }
 

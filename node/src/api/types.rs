@@ -433,6 +433,15 @@ pub struct Event {
     /// The channel it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
+    /// Of an alert: the code of its metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
+    /// Of an alert: `normal` (it is over), `warning` or `critical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// Of an alert: the number of its incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<u64>,
     /// The node's step then.
     pub step: Step,
     /// When, in Unix time by this node's clock.

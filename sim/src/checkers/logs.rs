@@ -47,16 +47,22 @@ fn log_of<'a>(facts: &'a LogFacts, node: &NodeLog, author: u32) -> Option<&'a Au
     facts.logs.get(place_of(facts, node, author)? as usize)
 }
 
-pub(super) fn no_lost_entry(outcome: &Outcome, within: Duration) -> Verdict {
+/// Entries are promised to last once they are on so many other nodes.
+pub(super) fn no_lost_entry(outcome: &Outcome, replicas_asked: usize, within: Duration) -> Verdict {
     let (facts, nodes) = settled(outcome, within)?;
     let due = outcome.ended.saturating_sub(within);
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut partly) = (0, 0);
     let mut lost: Vec<(&Append, u64, Vec<u32>)> = Vec::new();
     // What was found of each distinct log need not be looked for again.
     let mut known: BTreeMap<u32, bool> = BTreeMap::new();
     for append in &facts.appends {
-        let Some(Answer::Acknowledged { seq, hash, at, .. }) = &append.answer else { continue };
+        let Some(Answer::Acknowledged { seq, hash, at, replicas }) = &append.answer else { continue };
         if *at > due {
+            continue;
+        }
+        // The author was told that too few have it: nothing was promised.
+        if *replicas < replicas_asked {
+            partly += 1;
             continue;
         }
         acknowledged += 1;
@@ -75,18 +81,24 @@ pub(super) fn no_lost_entry(outcome: &Outcome, within: Duration) -> Verdict {
             lost.push((append, *seq, without));
         }
     }
+    let partly = match partly {
+        0 => String::new(),
+        partly => format!(" {} fewer replicas than asked for.", counted(partly, "other had", "others had")),
+    };
     if acknowledged == 0 {
         let asked = counted(facts.appends.len() as u64, "append", "appends");
-        return Err(format!("Of {asked} none was acknowledged, so nothing can be said about it."));
+        return Err(format!("Of {asked} none was acknowledged, so nothing can be said about it.{partly}"));
     }
     let entries = counted(acknowledged, "acknowledged entry", "acknowledged entries");
     let of = counted(nodes.len() as u64, "honest node", "honest nodes");
     let Some((append, seq, without)) = lost.iter().max_by_key(|(_, _, without)| without.len()) else {
-        return Ok(format!("{entries}: each is on the disk of each of {of}, as it was acknowledged."));
+        return Ok(format!(
+            "{entries}: each is on the disk of each of {of}, as it was acknowledged.{partly}"
+        ));
     };
     Err(format!(
         "{} of {entries} are not on all of {of}; worst is entry {seq} of node {}, appended at {}, which {} lack \
-         (nodes {}). Look at what the author and its peers did from then on.",
+         (nodes {}). Look at what the author and its peers did from then on.{partly}",
         count(lost.len() as u64),
         append.author,
         time(append.at),

@@ -67,7 +67,9 @@ fn judge(scenario: &Scenario, outcome: &Outcome, check: &Check) -> Verdict {
         Check::Convergence { steps } => steps::convergence(scenario, outcome, steps),
         Check::BoundedMemory { bytes_per_node } => nodes::bounded_memory(outcome, bytes_per_node),
         Check::NoFalseQuarantine => nodes::no_false_quarantine(outcome),
-        Check::NoLostEntry { within } => logs::no_lost_entry(outcome, within),
+        Check::NoLostEntry { within } => {
+            logs::no_lost_entry(outcome, scenario.log.as_ref().map_or(0, |log| log.replicas), within)
+        }
         Check::EqualLogs { within } => logs::equal_logs(outcome, within),
         Check::EqualRegistries { within } => logs::equal_registries(outcome, within),
         Check::SameFreeze { within } => logs::same_freeze(outcome, within),

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use omnimesh_node::api::types::Status;
-use omnimesh_node::data_dir::{self, DataDir};
+use omnimesh_node::data_dir::{self, DataDir, IDENTITY_FILE, MESH_FILE};
 use omnimesh_node::store::restore::{self, RestoreError};
 use serde_json::json;
 
@@ -105,5 +105,12 @@ pub(super) fn restore(globals: &Globals, args: &RestoreArgs) -> Result<(), CliEr
             ("authors", authors.to_string()),
             ("entries", entries.to_string()),
         ]
-    })
+    })?;
+    if mesh.is_none() {
+        output::tell(&format!(
+            "before the first start: copy {MESH_FILE} and {IDENTITY_FILE} of the old node into {}, or start with an invite of its mesh",
+            dir.display()
+        ));
+    }
+    Ok(())
 }

@@ -75,7 +75,7 @@ fn append(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
     let client = Client::new(globals)?;
     let payload = if args.data == "-" { read_stdin()?.into() } else { Payload::from(args.data.as_str()) };
     let request = AppendRequest { payload, replicas: args.replicas };
-    let value: Value = client.post("/api/v1/log/entries", &request)?;
+    let value: Value = client.post("/api/v1/log/entries", &request).map_err(may_be_there)?;
     let appended: LogAppended = typed(&value)?;
     output::record(globals.output, &value, || {
         vec![
@@ -106,7 +106,8 @@ pub(super) fn short_of(has: usize, asked: usize) -> Result<(), CliError> {
     let message =
         format!("it is on disk here, but only {has} of {asked} other nodes said that they have it, too");
     Err(CliError::new(Code::PartlyDone, message).hint(
-        "they get it as soon as they can be reached; `omnimesh peers` shows which are connected as members",
+        "they get it as soon as they can be reached; `omnimesh members` shows how many others there are, and `omnimesh peers` \
+         which are connected as members",
     ))
 }
 
@@ -128,7 +129,7 @@ fn append_lines(globals: &Globals, args: &AppendArgs) -> Result<(), CliError> {
         }
         let request = AppendBatch { entries: batch, replicas: args.replicas };
         let sent = client.post("/api/v1/log/batches", &request);
-        let results: Vec<Value> = sent.map_err(|error| partly(error, done))?;
+        let results: Vec<Value> = sent.map_err(|error| partly(may_be_there(error), done))?;
         for value in results {
             match typed(&value)? {
                 BatchResult::Appended(appended) => {
@@ -152,6 +153,17 @@ fn acknowledge(format: Format, value: &Value, appended: &LogAppended) -> Result<
         return output::line(value);
     }
     output::text(&format!("seq {}  step {}  {}", appended.seq, appended.step, appended.hash))
+}
+
+/// Who did not wait for the answer does not know.
+fn may_be_there(error: CliError) -> CliError {
+    if error.code != Code::Timeout {
+        return error;
+    }
+    CliError::new(Code::Timeout, format!("{}; what was appended may be on disk all the same", error.message)).hint(
+        "`omnimesh log read` shows it; give it longer with --timeout SECONDS: with --replicas the node waits for the others \
+         before it answers",
+    )
 }
 
 fn partly(error: CliError, done: u64) -> CliError {

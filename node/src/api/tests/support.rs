@@ -320,6 +320,9 @@ pub(super) fn sample_event() -> Event {
         peer: Some("QmPeer".to_owned()),
         message: Some(MessageId::of(b"x")),
         channel: Some("news".to_owned()),
+        metric: Some("disk".to_owned()),
+        level: Some("warning".to_owned()),
+        incident: Some(3),
         step: Step(10),
         at_ms: 1,
     }

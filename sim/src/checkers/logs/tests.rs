@@ -107,7 +107,7 @@ fn assert_fails(verdict: Verdict, says: &[&str]) {
 type Named = (&'static str, fn(&Outcome) -> Verdict);
 
 const ALL: [Named; 7] = [
-    ("no_lost_entry", |outcome| no_lost_entry(outcome, WITHIN)),
+    ("no_lost_entry", |outcome| no_lost_entry(outcome, 0, WITHIN)),
     ("equal_logs", |outcome| equal_logs(outcome, WITHIN)),
     ("equal_registries", |outcome| equal_registries(outcome, WITHIN)),
     ("same_freeze", |outcome| same_freeze(outcome, WITHIN)),
@@ -143,7 +143,7 @@ fn who_came_back_just_now_or_is_cut_off_is_not_looked_at() {
 
 #[test]
 fn a_lost_entry_is_named() {
-    let check = |outcome: &Outcome| no_lost_entry(outcome, WITHIN);
+    let check = |outcome: &Outcome| no_lost_entry(outcome, 0, WITHIN);
     // One node has less of the first log.
     let shorter = |facts: &mut LogFacts| {
         facts.logs.push(log(0, 1));
@@ -161,6 +161,18 @@ fn a_lost_entry_is_named() {
         }
     };
     assert!(after(late, check).is_ok());
+    // Of what has fewer replicas than asked for nothing was promised.
+    let few = |outcome: &Outcome| no_lost_entry(outcome, 1, WITHIN);
+    let one_has = |facts: &mut LogFacts| {
+        shorter(facts);
+        for append in &mut facts.appends[3..] {
+            if let Some(Answer::Acknowledged { replicas, .. }) = &mut append.answer {
+                *replicas = 1;
+            }
+        }
+    };
+    assert_fails(after(one_has, few), &["2 of 5 acknowledged", "3 others had fewer replicas"]);
+    assert_fails(after(shorter, few), &["none was acknowledged", "8 others had"]);
     let none = |facts: &mut LogFacts| facts.appends.iter_mut().for_each(|append| append.answer = None);
     assert_fails(after(none, check), &["none was acknowledged"]);
 }
