@@ -39,7 +39,7 @@ pub struct LogView {
     pub checkpoint: Option<Sealed>,
     /// The step of the checkpoint that is being fetched from peers, if one is.
     pub adopting: Option<Step>,
-    /// What is wrong with the disk, if something is.
+    /// What is wrong with the disk or the own log, if something is.
     pub trouble: Option<String>,
     /// Bytes of the log's file.
     pub disk_bytes: u64,

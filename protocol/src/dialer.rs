@@ -581,9 +581,9 @@ impl State {
 
     fn on_disconnected(&mut self, now: Time, peer: NodeId, rng: &mut impl Rng, out: &mut Outbox<Output>) {
         let Some(connection) = self.connected.remove(&peer) else { return };
-        // Not at once: if the other side closed it, it had a reason. If it said nothing, that is a dial that failed; whom we
-        // refuse is left alone anyway.
-        let is_mute = !connection.is_heard && !self.is_shunned(now, &peer);
+        // Not at once: if the other side closed it, it had a reason. If it said nothing, that is a dial of ours that failed; whom
+        // we refuse is left alone anyway.
+        let is_mute = connection.is_ours && !connection.is_heard && !self.is_shunned(now, &peer);
         let mut wait = |failures: &mut u32| {
             *failures = failures.saturating_add(u32::from(is_mute));
             backoff((*failures).max(1), rng)

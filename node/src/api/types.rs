@@ -84,7 +84,7 @@ pub struct Status {
     /// What it waits for while it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_reason: Option<String>,
-    /// What is wrong with the log on disk, if something is.
+    /// What is wrong with the log, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_trouble: Option<String>,
     /// What came of the known-answer probes of others, as in `99.98 %, 0 wrong`, or `no probes yet`.

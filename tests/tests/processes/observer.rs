@@ -218,6 +218,48 @@ fn an_alert_outlives_its_node() {
     begins(&said[2], "node", "incident 1 is resolved: ");
 }
 
+/// A node that was set back to an old copy and signs another entry in a place that has one: it is told what it is, and says it.
+#[test]
+fn who_contradicts_itself_is_told() {
+    let lab = lab!();
+    let mut honest = lab.node("honest").open("observed").start();
+    let mut carol = lab.node("carol").open("observed").bootstrap(&honest).start();
+    let stop = |node: &mut Node<'_>| {
+        node.signal("TERM");
+        node.wait_exit();
+    };
+    carol.wait_ready();
+    stop(&mut carol);
+    let (dir, old) = (carol.data_dir(), lab.dir().join("old"));
+    let copied = std::process::Command::new("cp").arg("-a").arg(&dir).arg(&old).status();
+    assert!(copied.unwrap().success());
+    carol.restart();
+    carol.wait_ready();
+    wait_for("the other to have it", SOON, || {
+        carol.try_json(&["log", "append", "I owe 10", "--replicas", "1"])
+    });
+    stop(&mut carol);
+    stop(&mut honest);
+    fs::rename(&dir, lab.dir().join("new")).unwrap();
+    fs::rename(&old, &dir).unwrap();
+    carol.restart();
+    carol.wait_ready();
+    wait_for("it to write in the same place", SOON, || carol.try_json(&["log", "append", "I owe nothing"]));
+    assert_eq!(carol.view("status").unwrap().get("log_trouble"), None);
+
+    honest.restart();
+    wait_for("it to be told", SOON, || {
+        check(carol.log().contains("has quarantined this node"), || carol.log())
+    });
+    wait_for("it to say so", SOON, || {
+        let status = carol.view("status")?;
+        let trouble = status["log_trouble"].as_str().unwrap_or_default();
+        check(trouble.contains("frozen at entry 1") && trouble.contains("quarantine"), || status.to_string())
+    });
+    let doctor = carol.run(&["doctor"]);
+    assert!(doctor.stdout.contains("frozen at entry 1") && doctor.stdout.contains("new key"), "{doctor:?}");
+}
+
 /// The life of the incident is written down, and a changed byte is found where it is.
 #[track_caller]
 fn check_audit(lab: &Lab, node: &Node<'_>, incident: &str) {

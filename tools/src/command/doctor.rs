@@ -357,7 +357,7 @@ fn node(globals: &Globals, dir: &Path, holder: Option<&str>) -> Check {
         Ok(Status { log_trouble: Some(trouble), .. }) => Check::warn(
             "node",
             format!("it answers, but there is trouble with its log: {trouble}"),
-            "make room on the disk, or replace it; `omnimesh log status` shows whether it goes on",
+            "`omnimesh log status` shows whether it goes on: a full disk needs room, a frozen log a node with a new key",
         ),
         Err(error) => Check::fail("node", error),
     }

@@ -7,7 +7,7 @@ use omnimesh_protocol::Step;
 use omnimesh_protocol::author::Ticket;
 use omnimesh_protocol::envelope::{Channel, Envelope};
 use omnimesh_protocol::log::checkpoint::Sealed;
-use omnimesh_protocol::log::{Appended, AuthorHead, Input, Proof, Report, Stats};
+use omnimesh_protocol::log::{AppendError, Appended, AuthorHead, Input, Proof, Report, Stats};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Change, LogActor, LogError};
@@ -217,7 +217,7 @@ pub(crate) struct LogState {
     pub(crate) checkpoint: Option<Sealed>,
     /// The step of the one that is being fetched from peers.
     pub(crate) adopting: Option<Step>,
-    /// What is wrong with the disk, if something is.
+    /// What is wrong with the disk or the own log, if something is.
     pub(crate) trouble: Option<String>,
 }
 
@@ -233,6 +233,10 @@ impl Handler<GetState> for LogActor {
         let base = |head: &AuthorHead| self.state.base(&head.author).unwrap_or_default();
         let heads: Vec<_> = self.state.heads().map(|head| (*head, base(head))).collect();
         let proofs = heads.iter().filter(|(head, _)| head.proof.is_some());
+        let frozen = || {
+            let fork = self.state.proof(&self.settings.identity.id())?.fork();
+            Some(format!("{}; other nodes have this one in quarantine", AppendError::Frozen(fork)))
+        };
         MessageResult(LogState {
             proofs: proofs.filter_map(|(head, _)| self.state.proof(&head.author).cloned()).collect(),
             heads,
@@ -241,7 +245,7 @@ impl Handler<GetState> for LogActor {
             is_own_log_known: self.state.is_own_log_known(),
             checkpoint: self.state.checkpoint().cloned(),
             adopting: self.state.adopting(),
-            trouble: self.unwritable.clone().or_else(|| self.damaged.clone()),
+            trouble: self.unwritable.clone().or_else(frozen).or_else(|| self.damaged.clone()),
         })
     }
 }

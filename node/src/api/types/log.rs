@@ -356,7 +356,7 @@ pub struct LogStatus {
     pub checkpoint_fetched: Option<Step>,
     /// False while the node still asks its peers where its own log ends.
     pub own_log_known: bool,
-    /// What is wrong with the disk, if something is.
+    /// What is wrong with the disk or the own log, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
