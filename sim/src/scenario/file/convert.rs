@@ -82,9 +82,8 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
             let is_asked = |check: &Check| !matches!(check, Check::Makespan { .. });
             scenario.checks.extend(Check::of_compute().into_iter().filter(is_asked));
         }
-        let is_meant = Vec::from_iter(scenario.checks.iter().map(|check| is_meant(check, &scenario)));
-        let mut is_meant = is_meant.into_iter();
-        scenario.checks.retain(|_| is_meant.next() == Some(true));
+        let all = std::mem::take(&mut scenario.checks);
+        scenario.checks = all.into_iter().filter(|check| is_meant(check, &scenario)).collect();
     }
     let limits = root.section("limits");
     let memory_bytes = limits.whole("memory_bytes");
