@@ -62,7 +62,8 @@ pub(crate) struct Globals {
     /// text or json
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
-    /// How long to wait, at most [default: 10, subscribe: no end, devnet, status --wait: 60]
+    /// How long to wait, at most [default: 10 for an answer; 60 for devnet and status --wait; no end for what is watched:
+    /// subscribe, monitor, job watch, --follow]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Map, Source, Value, ValueKind};
 use omnimesh_node::data_dir;
-use omnimesh_protocol::config::Config;
+use omnimesh_protocol::config::{Config, Problem};
 use omnimesh_sim::suggest::nearest;
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
@@ -93,9 +93,10 @@ fn load_from(
     flags: &Flags,
 ) -> Result<Settings, CliError> {
     let schema = Schema::new();
-    let file_layer = file.map(|file| schema.file(file)).transpose()?.unwrap_or_default();
-    let environment_layer = schema.environment(environment);
-    together([&file_layer, &environment_layer].into_iter().flat_map(|layer| &layer.faults))?;
+    let mut file_layer = file.map(|file| schema.file(file)).transpose()?.unwrap_or_default();
+    let mut environment_layer = schema.environment(environment);
+    let mut faults = std::mem::take(&mut file_layer.faults);
+    faults.append(&mut environment_layer.faults);
     let merged = config::Config::builder()
         .add_source(schema.built_in())
         .add_source(file_layer)
@@ -106,21 +107,30 @@ fn load_from(
     let root = merged.cache.clone();
     let origin = |value: &Value| value.origin().unwrap_or_default().to_owned();
     let origins = leaves(&root).map(|(key, value)| (key, origin(value))).collect();
-    let config: Config = merged.try_deserialize().map_err(|error| deserialize_error(&error, &root))?;
-    config.validate().map_err(|invalid| invalid_error(&invalid, &origins))?;
+    let config: Config = match merged.try_deserialize() {
+        Ok(config) => config,
+        Err(error) => without_strangers(&schema, &root, &mut faults)
+            .ok_or_else(|| CliError::new(Code::ConfigInvalid, error.to_string()))?,
+    };
+    // What is left of a configuration with faults is looked at as well, so that all are told at once.
+    if let Err(invalid) = config.validate() {
+        faults.extend(invalid.problems.iter().map(|problem| invalid_error(problem, &origins)));
+    }
+    together(&faults)?;
     Ok(Settings { config, origins })
 }
 
-/// All that is wrong, as one error.
-fn together<'a>(faults: impl Iterator<Item = &'a CliError>) -> Result<(), CliError> {
-    let faults: Vec<&CliError> = faults.collect();
+/// All that is wrong, as one error; of use if the flags alone are to blame.
+fn together(faults: &[CliError]) -> Result<(), CliError> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let is_usage = faults.iter().all(|fault| fault.code == Code::Usage);
+    let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     let mut hints: Vec<&str> = faults.iter().filter_map(|fault| fault.hint.as_deref()).collect();
     hints.dedup();
-    let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-    match faults.first() {
-        Some(first) => Err(CliError::new(first.code, messages.join("\n")).hint(hints.join("\n"))),
-        None => Ok(()),
-    }
+    let code = if is_usage { Code::Usage } else { Code::ConfigInvalid };
+    Err(CliError::new(code, messages.join("\n")).hint(hints.join("\n")))
 }
 
 /// One layer.
@@ -223,10 +233,14 @@ impl Schema {
             let rest = name[PREFIX.len()..].to_lowercase();
             let Some((section, key)) = rest.split_once("__") else {
                 // Orchestrators set variables such as OMNIMESH_PORT for a service of that name, so that other
-                // names cannot be errors; but a setting with one underscore too few is.
+                // names cannot be errors; but a setting with one underscore too few is, and a flag's mistyped name.
                 let key = rest.replacen('_', ".", 1);
-                if !NOT_SETTINGS.contains(&name.as_str()) && self.defaults.contains_key(&key) {
+                let meant = nearest_flag(&name);
+                if self.defaults.contains_key(&key) {
                     layer.faults.push(self.unknown(&place, &key, "__"));
+                } else if let Some(meant) = meant {
+                    let fault = CliError::new(Code::ConfigInvalid, format!("{place}: no such variable"));
+                    layer.faults.push(fault.hint(format!("did you mean `{meant}`?")));
                 }
                 continue;
             };
@@ -277,6 +291,13 @@ impl Schema {
     }
 }
 
+/// The variable of a flag that is like this one and not the same.
+fn nearest_flag(name: &str) -> Option<&'static str> {
+    let bare = |name: &'static str| &name[PREFIX.len()..];
+    let meant = nearest(&name[PREFIX.len()..], NOT_SETTINGS.map(bare))?;
+    NOT_SETTINGS.into_iter().find(|flag| bare(flag) == meant && *flag != name)
+}
+
 /// Every `section.key` and its value.
 fn leaves(root: &Value) -> impl Iterator<Item = (String, &Value)> {
     entries(root).flat_map(|(section, values)| {
@@ -292,53 +313,43 @@ fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     table.into_iter().flatten()
 }
 
-/// Values of the right type that are none of the setting, such as `log.format = "xml"`: all of them.
+/// The configuration without values of the right type that are none of the setting, such as `log.format = "xml"`:
+/// those become faults.
 ///
 /// Each is tried alone, because the error of the whole names neither place nor choices well.
-fn deserialize_error(error: &config::ConfigError, root: &Value) -> CliError {
-    let (mut lines, mut hints, mut usage) = (Vec::new(), Vec::new(), true);
-    let defaults = Schema::new().defaults;
+fn without_strangers(schema: &Schema, root: &Value, faults: &mut Vec<CliError>) -> Option<Config> {
+    let mut rest = serde_json::Map::new();
     for (key, value) in leaves(root) {
         let Some((section, name)) = key.split_once('.') else { continue };
         let alone = serde_json::json!({ section: { name: to_json(value) } });
         if let Err(error) = serde_json::from_value::<Config>(alone) {
             let origin = value.origin().unwrap_or_default();
-            usage &= blame(origin) == Code::Usage;
-            lines.push(format!("{key}: {} ({origin})", with_value(&error.to_string(), section, value)));
-            hints.push(usual(&key, defaults.get(&key).unwrap_or(&Json::Null)));
+            let message = format!("{key}: {} ({origin})", with_value(&error.to_string(), section, value));
+            let default = schema.defaults.get(&key).unwrap_or(&Json::Null);
+            faults.push(CliError::new(blame(origin), message).hint(usual(&key, default)));
+        } else if let Json::Object(section) = rest.entry(section).or_insert_with(|| serde_json::json!({})) {
+            section.insert(name.to_owned(), to_json(value));
         }
     }
-    if lines.is_empty() {
-        return CliError::new(Code::ConfigInvalid, error.to_string());
-    }
-    CliError::new(if usage { Code::Usage } else { Code::ConfigInvalid }, lines.join("\n"))
-        .hint(hints.join("\n"))
+    serde_json::from_value(Json::Object(rest)).ok()
 }
 
 /// What is wrong with a value, and the value, unless that is said already or might be a secret.
 fn with_value(error: &str, section: &str, value: &Value) -> String {
+    let error = error.replace("unknown variant", "there is no");
+    let error = error.replace("invalid socket address syntax", "no IP address with a port");
     match &value.kind {
         ValueKind::String(text) if section != "mesh" && !error.contains(text.as_str()) => {
             format!("{error}: {text:?}")
         }
-        _ => error.to_owned(),
+        _ => error,
     }
 }
 
-fn invalid_error(
-    invalid: &omnimesh_protocol::config::InvalidConfig,
-    origins: &BTreeMap<String, String>,
-) -> CliError {
-    let origin = |place: &str| origins.get(place).map_or("built in", String::as_str);
-    let lines: Vec<_> = invalid
-        .problems
-        .iter()
-        .map(|p| format!("{} = {}: {} ({})", p.place, p.value, p.message, origin(p.place)))
-        .collect();
-    let hints: Vec<_> = invalid.problems.iter().map(|p| p.remedy.as_str()).collect();
-    let usage = invalid.problems.iter().all(|p| blame(origin(p.place)) == Code::Usage);
-    let code = if usage { Code::Usage } else { Code::ConfigInvalid };
-    CliError::new(code, lines.join("\n")).hint(hints.join("\n"))
+fn invalid_error(problem: &Problem, origins: &BTreeMap<String, String>) -> CliError {
+    let origin = origins.get(problem.place).map_or("built in", String::as_str);
+    let Problem { place, value, message, remedy } = problem;
+    CliError::new(blame(origin), format!("{place} = {value}: {message} ({origin})")).hint(remedy)
 }
 
 fn blame(origin: &str) -> Code {
@@ -523,11 +534,19 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let file = "[network]\nmdns = 1\n[netwrok]\nmdns = true\n[node]\nphase_intervall = 1";
+        let file =
+            "[network]\nmdns = 1\n[netwrok]\nmdns = true\n[node]\nphase_intervall = 1\nstep_interval_ms = 0
+[api]\nlisten = \"here\"";
         let error = load(file, &[("OMNIMESH_NODE__CACHE_SIZE", "x")], &Flags::default()).unwrap_err();
         let lines: Vec<_> = error.message.lines().collect();
-        let says =
-            ["node.toml:2: network.mdns", "node.toml:3: ", "node.toml:6: ", "OMNIMESH_NODE__CACHE_SIZE"];
+        let says = [
+            "node.toml:2: network.mdns",
+            "node.toml:3: ",
+            "node.toml:6: ",
+            "OMNIMESH_NODE__CACHE_SIZE",
+            "api.listen: ",
+            "node.step_interval_ms = 0: ",
+        ];
         assert_eq!(lines.len(), says.len(), "{error}");
         for (line, says) in lines.iter().zip(says) {
             assert!(line.contains(says), "{line}");
@@ -545,11 +564,8 @@ mod tests {
             ("[mesh]\nsecret = 1234", "mesh.secret must be a string"),
             ("[node]\ncache_size = -1", "node.cache_size"),
             ("[node]\ncache_size = -1\n[log]\nformat = \"xml\"", "node.toml:4"),
-            (
-                "[log]\nformat = \"xml\"",
-                "log.format: unknown variant `xml`, expected `text` or `json` (file ",
-            ),
-            ("[api]\nlisten = \"here\"", "api.listen: invalid socket address syntax: \"here\" (file "),
+            ("[log]\nformat = \"xml\"", "log.format: there is no `xml`, expected `text` or `json` (file "),
+            ("[api]\nlisten = \"here\"", "api.listen: no IP address with a port: \"here\" (file "),
             ("[api]\nlisten = \"here\"", "write it as \"127.0.0.1:7412\""),
             ("[node]\n\ncache_size = \"8\"", "which is what node.cache_size is unless set"),
             ("[mesh]\nsecret = 1234", "leave mesh.secret out, or correct it"),
@@ -574,6 +590,8 @@ mod tests {
         );
         assert!(error("OMNIMESH_NODE_CACHE_SIZE", "1").contains("did you mean `OMNIMESH_NODE__CACHE_SIZE`?"));
         assert!(error("OMNIMESH_NODE__CACHE_SIZE", "x").contains("node.cache_size must be a whole number"));
+        assert!(error("OMNIMESH_DATADIR", "/srv").contains("did you mean `OMNIMESH_DATA_DIR`?"));
+        load("", &[("OMNIMESH_DATA_DIR", "/srv"), ("OMNIMESH_CONFIG", "x")], &Flags::default()).unwrap();
         // What an orchestrator sets for a service of that name is none of our business.
         load("", &[("OMNIMESH_PORT", "tcp://10.0.0.1:1"), ("OMNIMESH_SERVICE_HOST", "x")], &Flags::default())
             .unwrap();

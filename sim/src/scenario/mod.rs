@@ -318,6 +318,16 @@ impl Default for Workload {
 }
 
 impl Workload {
+    /// The default of a run so long, at this rate: in a short one messages come earlier, and fewer, so that they can arrive.
+    pub fn within(duration: Duration, rate_per_s: Option<f64>) -> Workload {
+        let usual = Workload::default();
+        let (third, rate_per_s) = (duration / 3, rate_per_s.unwrap_or(usual.rate_per_s));
+        let fit = (third.as_secs_f64() * rate_per_s).ceil().clamp(1.0, f64::from(usual.messages));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was clamped")]
+        let messages = fit as u32;
+        Workload { start: usual.start.min(third), messages, rate_per_s, ..usual }
+    }
+
     /// When a message is published.
     pub(crate) fn time_of(&self, number: u32) -> Duration {
         self.start + Duration::from_secs_f64(f64::from(number) / self.rate_per_s.max(1e-9))

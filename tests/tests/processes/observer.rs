@@ -128,6 +128,7 @@ fn one_condition_is_one_alert_and_one_resolution_and_stands_in_the_audit_log() {
     assert_eq!(monitor.len(), 2);
     assert_eq!(monitor[1]["alerts"][0]["acknowledged_by"], "anna");
     assert!(nodes[0].run(&["monitor", "--count", "1"]).stdout.contains("network health is warning"));
+    nodes[0].run(&["monitor", "--interval", "60", "--timeout", "1"]).expect(7, &["looked 1 time in"]);
 
     nodes[2].restart();
     nodes[2].wait_ready();

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::thread;
+use std::time::Instant;
 
 use omnimesh_node::api::types::{Level, MetricView, Monitor};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::inspect::typed;
 use crate::cli::{Globals, MonitorArgs};
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, Code};
 use crate::output::{self, Format, printable};
 
 /// Clears the screen and begins at its top.
@@ -18,6 +19,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub(super) fn run(globals: &Globals, args: &MonitorArgs) -> Result<(), CliError> {
     let client = Client::new(globals)?;
     let is_screen = globals.output == Format::Table && io::stdout().is_terminal();
+    let began = Instant::now();
     let mut looks = 0;
     loop {
         let value: Value = client.get("/api/v1/monitor")?;
@@ -32,7 +34,15 @@ pub(super) fn run(globals: &Globals, args: &MonitorArgs) -> Result<(), CliError>
         if args.count.is_some_and(|count| looks >= count) {
             return Ok(());
         }
-        thread::sleep(args.interval);
+        let left = globals.timeout.map_or(args.interval, |timeout| timeout.saturating_sub(began.elapsed()));
+        thread::sleep(args.interval.min(left));
+        if left < args.interval {
+            let of = args.count.map_or_else(String::new, |count| format!(" of {count}"));
+            let times = if looks == 1 && args.count.is_none() { "time" } else { "times" };
+            let message = format!("looked {looks}{of} {times} in the time it was given");
+            return Err(CliError::new(Code::Timeout, message)
+                .hint("give it longer with --timeout SECONDS, or none to go on until Ctrl-C"));
+        }
     }
 }
 

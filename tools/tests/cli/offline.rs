@@ -123,7 +123,7 @@ fn an_address_that_is_none_is_named_with_a_remedy() {
     let home = tempfile::tempdir().unwrap();
     let run = run(home.path(), &["start", "--api", "127.0.0.1:1x"]);
     assert_eq!(run.code, 2, "{}", run.stderr);
-    let says = "api.listen: invalid socket address syntax: \"127.0.0.1:1x\" (flag --api)";
+    let says = "api.listen: no IP address with a port: \"127.0.0.1:1x\" (flag --api)";
     assert!(
         run.stderr.contains(says) && run.stderr.contains("hint: write it as \"127.0.0.1:7412\""),
         "{}",

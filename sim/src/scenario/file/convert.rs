@@ -39,7 +39,7 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     scenario.network = network(root.section("network"));
     scenario.links = links(root.section("links"));
     scenario.gossip = gossip(root.section("gossip"), scenario.network.nodes);
-    scenario.workload = workload(root.section("workload"));
+    scenario.workload = workload(root.section("workload"), scenario.duration);
     scenario.log = root.has("log").then(|| log(root.section("log"), scenario.duration));
     scenario.checkpoints = root.has("checkpoints").then(|| checkpoints(root.section("checkpoints")));
     if scenario.log.is_none() {
@@ -59,7 +59,7 @@ pub(super) fn convert(root: Section<'_, '_>) -> Converted {
     let of_log = Check::of_log_within(scenario.duration.saturating_sub(last));
     scenario.disk = disk(root.section("disk"));
     // Asked for in any case, so that the keys are known.
-    let of_jobs = compute(root.section("compute"));
+    let of_jobs = compute(root.section("compute"), scenario.duration);
     scenario.compute = root.has("compute").then_some(of_jobs);
     scenario.observer = observer(&root, root.section("observer"));
     let regions = &scenario.network.regions;
@@ -219,11 +219,11 @@ fn latency(section: &Section<'_, '_>, kind: &str) -> Latency {
     }
 }
 
-fn workload(section: Section<'_, '_>) -> Workload {
-    let mut workload = Workload::default();
+fn workload(section: Section<'_, '_>, duration: Duration) -> Workload {
+    let rate_per_s = section.number("rate_per_s");
+    let mut workload = Workload::within(duration, rate_per_s);
     set(&mut workload.start, section.ms("start_ms"));
     set(&mut workload.messages, section.whole("messages"));
-    set(&mut workload.rate_per_s, section.number("rate_per_s"));
     set(&mut workload.payload_bytes, section.whole("payload_bytes"));
     workload.authors = section.whole("authors");
     section.finish();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::scenario::{
-    AdversaryKind, Check, Crypto, FaultKind, Latency, Links, Network, Region, Repair, Topology, Victims, Who,
-    Workload,
+    AdversaryKind, Check, Crypto, FaultKind, Latency, Links, Network, Region, Repair, Scenario, Topology,
+    Victims, Who, Workload,
 };
 
 fn parse(text: &str) -> Result<ScenarioFile, ScenarioError> {
@@ -268,6 +268,21 @@ fn every_kind_can_be_written() {
 }
 
 #[test]
+fn messages_and_jobs_fit_into_any_run() {
+    for duration in [200, 1_000, 12_000, 30_000, 90_000] {
+        for rate in ["", "[workload]\nrate_per_s = 0.5", "[workload]\nrate_per_s = 1000"] {
+            let file = parse(&format!("duration_ms = {duration}\n[compute]\n{rate}")).unwrap();
+            let Scenario { workload, compute, duration, .. } = file.scenario;
+            assert!(
+                workload.messages > 0 && workload.time_of(workload.messages - 1) < duration,
+                "{workload:?}"
+            );
+            assert!(compute.unwrap().start < duration);
+        }
+    }
+}
+
+#[test]
 fn a_log_fits_into_any_run() {
     for duration in [1_000, 12_000, 30_000, 90_000] {
         let file = parse(&format!("duration_ms = {duration}\n[workload]\nmessages = 0\n[log]")).unwrap();
@@ -436,7 +451,7 @@ fn impossible_workloads_are_refused() {
     refused("[workload]\nstart_ms = 30000", "x.toml:2: …is not before the end of the run at 30000 ms");
     refused(
         "duration_ms = 20000\n[workload]\nmessages = 200",
-        "x.toml:3: workload.messages = 200: the last of 200 messages would be published at 29900 ms, and the run ends at 20000 ms",
+        "x.toml:3: workload.messages = 200: the last of 200 messages would be published at 26567 ms, and the run ends at 20000 ms",
     );
     refused("[workload]\nrate_per_s = 0", "x.toml:2: …is no rate");
     refused("[workload]\npayload_bytes = 1000000", "x.toml:2: …more than an envelope holds");
