@@ -476,6 +476,10 @@ mod tests {
         };
         log.record("lift", "api", None, "first");
         written(1);
+        // Its mark is the last thing that is written.
+        while !matches!(read_mark(&path, &identity().id()), Ok(Ok(Some(Mark { next: 1, .. })))) {
+            thread::yield_now();
+        }
         fs::rename(&path, &aside).unwrap();
         log.record("lift", "api", None, "second");
         written(3);

@@ -196,7 +196,7 @@ impl MeshNode {
             Ok(Err(Failed::Log(error))) => Err(error),
             Ok(Err(Failed::Read(ReadError::Store(error)))) => Err(error.into()),
             Ok(Err(Failed::Read(ReadError::Damaged(damage)))) => {
-                let what = damage.what.clone();
+                let what = damage.to_string();
                 // A log that is busy finds it itself.
                 let _ = log.send(Found(*damage)).await;
                 Err(LogError::Store(omnimesh_protocol::log::StoreError::Damaged(what)))

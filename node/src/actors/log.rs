@@ -372,7 +372,7 @@ impl LogActor {
                 Ok(Ok(records)) => (Ok(records), None),
                 Ok(Err(ReadError::Store(error))) => (Err(error), None),
                 Ok(Err(ReadError::Damaged(damage))) => {
-                    (Err(StoreError::Damaged(damage.what.clone())), Some(*damage))
+                    (Err(StoreError::Damaged(damage.to_string())), Some(*damage))
                 }
                 Err(error) => (Err(StoreError::Failed(error.to_string())), None),
             };
@@ -384,9 +384,9 @@ impl LogActor {
     }
 
     fn on_damage(&mut self, damage: Damage, ctx: &mut Context<Self>) {
-        tracing::error!("{}", damage.what);
-        self.damaged = Some(damage.what.clone());
-        self.common.observe(vec![Event::Error { kind: "log_damaged", detail: damage.what }]);
+        tracing::error!("{damage}");
+        self.damaged = Some(damage.to_string());
+        self.common.observe(vec![Event::Error { kind: "log_damaged", detail: damage.to_string() }]);
         if let Some(log) = damage.log {
             self.gaps.insert(log.author);
             self.give(ctx, Input::Damaged(log));

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::author::Utter;
 use super::gossip::{AppScore, Hearing, Trial};
-use super::swarm::{Disconnect, ShutOut};
+use super::swarm::{Disconnect, LetIn, ShutOut};
 use super::{Common, MAILBOX, Mailbox};
 use crate::audit::AuditLog;
 use crate::clock::{SharedClock, wall_ms};
@@ -162,6 +162,7 @@ impl ObserverActor {
         let detail = reason.code().to_owned();
         tracing::warn!(%node, reason = detail, "no longer in quarantine");
         self.set_hearing(Hearing::Lift(node));
+        self.common.send(Mailbox::Swarm, &self.common.links().swarm, LetIn(node));
         let actor = if reason == Released::Lifted { "api" } else { "node" };
         self.record("lift", actor, format!("{node}: {detail}"));
         self.show(&[Event::Quarantine { node, what: "released", detail }]);

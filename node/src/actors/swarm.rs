@@ -36,8 +36,8 @@ use crate::swarm::{Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, 
 
 use dial::Dial;
 pub(crate) use requests::{
-    AwaitLink, Begin, Close, Disconnect, GetPeers, GetSummary, LinkFailed, MemberAddresses, MemberGone,
-    Reintroduce, SendControl, ShutOut, Summary,
+    AwaitLink, Begin, Close, Disconnect, GetPeers, GetSummary, LetIn, LinkFailed, MemberAddresses,
+    MemberGone, Reintroduce, SendControl, ShutOut, Summary,
 };
 
 /// How often Kademlia is asked for peers.

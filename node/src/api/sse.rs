@@ -96,7 +96,7 @@ pub(super) fn respond<T: EventName>(
     feed: impl Stream<Item = FeedItem<T>> + Unpin + 'static,
 ) -> HttpResponse {
     let keep_alive = keep_alive(shared.timeouts.stream_keep_alive);
-    let source = Source { feed, keep_alive, stopping: shared.stopping.clone(), slot };
+    let source = Source { slot, feed, keep_alive, stopping: shared.stopping.clone() };
     let greeting = stream::iter([Bytes::from_static(b": subscribed\n\n")]);
     let events = stream::unfold(source, async |mut source| Some((source.next_chunk().await?, source)));
     let body = greeting.chain(events).map(Ok::<_, std::convert::Infallible>);
@@ -111,10 +111,11 @@ pub(super) fn respond_head() -> HttpResponse {
 }
 
 struct Source<F> {
+    /// Given back first: who sees that a feed is over may open the next stream.
+    slot: Slot,
     feed: F,
     keep_alive: Interval,
     stopping: watch::Receiver<bool>,
-    slot: Slot,
 }
 
 impl<T: EventName, F: Stream<Item = FeedItem<T>> + Unpin> Source<F> {

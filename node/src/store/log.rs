@@ -95,10 +95,13 @@ pub enum OpenError {
 }
 
 /// Something on disk was not what had been written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {mended}")]
 pub struct Damage {
     /// What is damaged, for people.
     pub what: String,
+    /// What was done about it.
+    pub mended: String,
     /// Where the author's log ends now; `None` if it concerns no single author's.
     pub log: Option<StoredLog>,
 }

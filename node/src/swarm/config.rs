@@ -163,6 +163,8 @@ pub struct StreamConfig {
     pub inbound_bytes: usize,
     /// A peer that takes nothing for so long while its queue is full is cut off.
     pub stall_timeout: Duration,
+    /// How long a peer has, at the end of a stream, to read what waits.
+    pub finish_timeout: Duration,
 }
 
 impl Default for StreamConfig {
@@ -175,6 +177,7 @@ impl Default for StreamConfig {
             inbound_batches: 1024,
             inbound_bytes: 64 << 20,
             stall_timeout: Duration::from_secs(10),
+            finish_timeout: Duration::from_secs(1),
         }
     }
 }

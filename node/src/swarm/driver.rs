@@ -37,9 +37,6 @@ const AGENT_BYTES_MAX: usize = 64;
 const ADDRESSES_MAX: usize = 16;
 const ADDRESS_BYTES_MAX: usize = 256;
 
-/// How long peers have at the end to read what waits, and then for their connections to close.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// The state of the task.
 pub(super) struct Driver {
     swarm: Swarm<MeshBehaviour>,
@@ -55,6 +52,8 @@ pub(super) struct Driver {
     blocked: VecDeque<PeerId>,
     mesh: MeshId,
     kad_protocol: StreamProtocol,
+    /// How long peers have at the end to read what waits, and then for their connections to close.
+    finish_timeout: Duration,
     metrics: Metrics,
     recorder: libp2p::metrics::Metrics,
 }
@@ -63,6 +62,7 @@ impl Driver {
     pub(super) fn new(
         swarm: Swarm<MeshBehaviour>,
         mesh: MeshId,
+        finish_timeout: Duration,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
         metrics: Metrics,
@@ -78,6 +78,7 @@ impl Driver {
             blocked: VecDeque::new(),
             kad_protocol: kad_protocol(&mesh),
             mesh,
+            finish_timeout,
             metrics,
             recorder,
         }
@@ -161,7 +162,7 @@ impl Driver {
                 self.swarm.next().await;
             }
         };
-        if timeout(FINISH_TIMEOUT, written).await.is_err() {
+        if timeout(self.finish_timeout, written).await.is_err() {
             tracing::debug!("some peers did not take the last frames");
         }
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
@@ -173,7 +174,7 @@ impl Driver {
                 self.swarm.next().await;
             }
         };
-        let _ = timeout(FINISH_TIMEOUT, closed).await;
+        let _ = timeout(self.finish_timeout, closed).await;
     }
 
     fn emit(&mut self, event: Event) {

@@ -155,7 +155,16 @@ impl Network {
         let (commands, commands_receiver) = mpsc::channel(COMMANDS_MAX);
         let (events_sender, events) = mpsc::channel(EVENTS_MAX);
         let listeners = listen(&mut swarm, &config)?;
-        let mut driver = Driver::new(swarm, config.mesh, commands_receiver, events_sender, metrics, recorder);
+        let finish_timeout = config.control.finish_timeout;
+        let mut driver = Driver::new(
+            swarm,
+            config.mesh,
+            finish_timeout,
+            commands_receiver,
+            events_sender,
+            metrics,
+            recorder,
+        );
         let listening = driver.wait_for_listeners(listeners, LISTEN_TIMEOUT).await?;
         tokio::spawn(driver.run());
         let handle = NetworkHandle { peer, commands };

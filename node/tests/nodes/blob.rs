@@ -11,7 +11,7 @@ use omnimesh_protocol::Hash;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::{GROUP_BYTES, groups_of};
 
-use crate::common::{self, PATIENCE};
+use crate::common::{self, PATIENCE, until};
 
 async fn start(number: u8, dir: &Path, bootstrap: Vec<String>) -> MeshNode {
     start_with(number, dir, bootstrap, 0).await
@@ -61,6 +61,10 @@ async fn what_one_puts_others_get_from_all_who_have_it() {
         assert!(read(&bob, blob) == content, "{length} bytes");
     }
     let carol = start(3, dirs[2].path(), alice.bootstrap_addresses()).await;
+    // Whom alice has not yet introduced when she leaves never meet.
+    for node in [&bob, &carol] {
+        until("all are connected", async || node.metrics().await.unwrap().peers == 2).await;
+    }
     let large = content(40 * GROUP_BYTES);
     let blob = alice.blobs().unwrap().put(&large[..], false).unwrap();
     get(&bob, blob.hash).await;

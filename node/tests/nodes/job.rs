@@ -146,6 +146,16 @@ async fn when_who_keeps_the_inputs_is_gone_another_does() {
     for node in [&alice, &bob, &carol] {
         until("all are connected", async || node.metrics().await.unwrap().peers == 2).await;
     }
+    // Connected is not enough: who does not know the other as a worker keeps a copy of its own.
+    for (node, other) in [(&bob, carol.peer_id()), (&carol, bob.peer_id())] {
+        until("both know each other as workers", async || {
+            let knows = node.look_at_jobs(move |seen| {
+                seen.driver.workers(seen.now).iter().any(|worker| worker.node == other)
+            });
+            knows.await.unwrap()
+        })
+        .await;
+    }
     let blob = alice.blobs().unwrap().put(&[7_u8; 100_000][..], false).unwrap();
     // Nobody has the label: nobody reads the input.
     let text = "name = \"wait\"\n[inputs.data]\nfile = \"data\"\n[task.hash]\noperation = \"hash\"\ninputs = [\"data\"]\n\

@@ -105,6 +105,7 @@ async fn a_copied_data_directory_does_not_contradict_itself() {
     for number in 0..10 {
         bob.append(format!("b{number}"), 1).await.unwrap();
     }
+    until_equal(&[&alice, &bob], 10).await;
     bob.shutdown().await;
     // Bob comes back without his log: from a backup of the key, say.
     let bob = start(2, dirs[2].path(), alice.bootstrap_addresses(), false).await;

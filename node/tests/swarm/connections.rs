@@ -11,12 +11,13 @@ use crate::common::*;
 
 #[tokio::test]
 async fn failed_dials_say_why() {
-    let mut hasty = config(&[TCP, QUIC]);
-    hasty.limits.handshake_timeout = Duration::from_secs(1);
-    let mut a = start(1, hasty).await;
+    let mut a = start(1, config(&[TCP, QUIC])).await;
     let b = start(2, config(&[TCP, QUIC])).await;
     let stranger = PeerId::random();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Taken, and nobody listens there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = taken.local_addr().unwrap().port();
     let closed: Multiaddr = format!("/ip4/127.0.0.1/tcp/{closed}").parse().unwrap();
 
     a.handle.dial(Some(stranger), vec![closed.clone()]).unwrap();
@@ -32,8 +33,11 @@ async fn failed_dials_say_why() {
     // A UDP port where nobody answers.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = format!("/ip4/127.0.0.1/udp/{}/quic-v1", silent.local_addr().unwrap().port());
-    a.handle.dial(Some(stranger), vec![address.parse().unwrap()]).unwrap();
-    let (_, _, kind, reason) = dial_failed(&mut a).await;
+    let mut hasty = config(&[QUIC]);
+    hasty.limits.handshake_timeout = Duration::from_secs(1);
+    let mut hasty = start(3, hasty).await;
+    hasty.handle.dial(Some(stranger), vec![address.parse().unwrap()]).unwrap();
+    let (_, _, kind, reason) = dial_failed(&mut hasty).await;
     assert_eq!(kind, DialFailure::Timeout, "{reason}");
 
     for address in &b.listening {
@@ -245,7 +249,7 @@ async fn events_that_nobody_takes_stay_bounded_and_none_is_lost() {
 async fn a_connection_that_answers_no_ping_is_closed() {
     let mut impatient = config(&[TCP]);
     impatient.ping_interval = Duration::from_millis(50);
-    impatient.ping_timeout = Duration::from_millis(200);
+    impatient.ping_timeout = Duration::from_secs(2);
     let mut a = start(1, impatient).await;
     let _frozen = Frozen::connected(&mut a).await;
     disconnected(&mut a).await;

@@ -21,8 +21,8 @@ const README: &str = "README.md";
 const ANYTHING: char = '…';
 /// Printed after each block of commands.
 const MARK: &str = "===== end of the block in line";
-/// Half a minute where nothing else runs. Each wait of the tutorial has an end of its own.
-const TUTORIAL_MAX: Duration = Duration::from_secs(240);
+/// A minute where nothing else runs. Each wait of the tutorial has an end of its own.
+const TUTORIAL_MAX: Duration = Duration::from_secs(480);
 /// Runs a script with namespaces of its own. `ip` keeps their names below `/run/netns`.
 const ALONE: [&str; 8] =
     ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"];

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::raw::varint;
 
 /// Longer than anything here takes, so that a hang is a failure with a name.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long to wait before asking a node again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(25);
 /// The channel that everything happens on.
@@ -183,7 +183,7 @@ impl Process {
     }
 
     pub(crate) async fn json(&self, path: &str) -> serde_json::Value {
-        serde_json::from_str(&self.api.get(path).await.unwrap()).unwrap()
+        serde_json::from_str(&self.api.get_in_time(path).await).unwrap()
     }
 
     /// Its address with its peer id, and the peer id.
@@ -262,6 +262,11 @@ impl Api {
         within("the API answers", answer).await.unwrap()
     }
 
+    /// The body, also of a node that has so much to do that it gives up an answer or two.
+    async fn get_in_time(&self, path: &str) -> String {
+        poll(path, async || self.get(path).await.ok()).await
+    }
+
     fn get_blocking(&self, path: &str) -> Result<String, String> {
         let Api { address, token } = self;
         let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
@@ -277,7 +282,7 @@ impl Api {
     }
 
     async fn metrics(&self) -> Metrics {
-        let text = self.get("/metrics").await.unwrap();
+        let text = self.get_in_time("/metrics").await;
         let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))

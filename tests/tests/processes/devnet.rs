@@ -8,6 +8,8 @@ use std::time::Duration;
 use omnimesh_tests::{Lab, POLL, Process, SOON, check, lab, wait_for};
 
 const NODES: usize = 5;
+/// Seconds for a devnet to verify its messages: less than a command may take here in all.
+const VERIFIED_WITHIN: &str = "80";
 
 /// The processes that have used the nodes' data directories.
 fn pids(home: &Path) -> BTreeSet<u32> {
@@ -34,8 +36,10 @@ fn assert_none_left(pids: &BTreeSet<u32>, limit: Duration) {
 fn running(lab: &Lab) -> (Process, BTreeSet<u32>) {
     let home = lab.dir().join("net");
     let nodes = NODES.to_string();
-    let mut devnet = lab.start(&["devnet", "--nodes", &nodes, "--data-dir", home.to_str().unwrap()]);
-    wait_for("verified messages", SOON, || {
+    let home_path = home.to_str().unwrap();
+    let mut devnet =
+        lab.start(&["devnet", "--nodes", &nodes, "--timeout", VERIFIED_WITHIN, "--data-dir", home_path]);
+    wait_for("verified messages", 2 * SOON, || {
         assert_eq!(devnet.exit_code(), None, "{}", devnet.stderr());
         check(devnet.stdout().contains("  verified  "), || devnet.stderr())
     });
@@ -54,6 +58,8 @@ fn five_processes_verify_twenty_messages_and_go() {
         "--nodes",
         &NODES.to_string(),
         "--exit-when-verified",
+        "--timeout",
+        VERIFIED_WITHIN,
         "--data-dir",
         home.to_str().unwrap(),
     ]);
@@ -70,7 +76,16 @@ fn five_processes_verify_twenty_messages_and_go() {
 #[test]
 fn a_temporary_one_leaves_no_files() {
     let lab = lab!();
-    let run = lab.run(&["devnet", "--nodes", "2", "--exit-when-verified", "--output", "ndjson"]);
+    let run = lab.run(&[
+        "devnet",
+        "--nodes",
+        "2",
+        "--exit-when-verified",
+        "--timeout",
+        VERIFIED_WITHIN,
+        "--output",
+        "ndjson",
+    ]);
     run.expect(0, &[]);
     let deliveries = run.lines().into_iter().filter(|line| line["type"] == "delivery").count();
     assert_eq!(deliveries, 2, "{run:?}");

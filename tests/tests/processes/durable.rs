@@ -371,6 +371,7 @@ fn a_log_is_backed_up_while_the_node_runs_and_restored_elsewhere() {
         fs::write(&file, bytes).unwrap();
         let run = restore(&file);
         assert!(run.code == 1 && run.stderr.contains("nothing was changed"), "{name}: {run:?}");
+        assert!(!run.stderr.contains("put aside"), "{name}: {run:?}");
         assert!(!dir.join("log.redb").exists() && !dir.join("restore.tmp").exists(), "{name}");
     }
     restore(&lab.dir().join("none")).expect(6, &["there is no file"]);

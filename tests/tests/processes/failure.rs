@@ -23,6 +23,23 @@ fn exchange(publisher: &Node<'_>, subscribers: &[Subscriber], data: &str) -> u64
     published["seq"].as_u64().unwrap()
 }
 
+/// Waits until a node that was just killed is dead to all. The time is promised by those who are well: one that is itself late
+/// doubts itself before it says that others are dead.
+#[track_caller]
+fn dead_in_time(others: &[Node<'_>], victim: &Node<'_>, killed: Instant) {
+    let mut is_one_late = false;
+    wait_for("the killed node to be dead to all", SOON, || {
+        for node in others {
+            let metrics = node.get("/metrics")?.body;
+            is_one_late |= !metrics.lines().any(|line| line == "omnimesh_local_health 0.0");
+        }
+        all_see(others, std::slice::from_ref(victim), "dead")
+    });
+    let took = killed.elapsed();
+    println!("dead to all {:.1} s after the kill", took.as_secs_f64());
+    assert!(took <= DEAD_MAX || is_one_late, "dead to all only {took:?} after the kill");
+}
+
 #[test]
 fn a_killed_node_is_dead_to_all_and_comes_back_by_itself() {
     let lab = lab!();
@@ -34,11 +51,10 @@ fn a_killed_node_is_dead_to_all_and_comes_back_by_itself() {
 
     let killed = Instant::now();
     victim.kill();
-    exchange(&others[0], &subscribers, "right after the kill");
-    wait_for("the killed node to be dead to all", DEAD_MAX.saturating_sub(killed.elapsed()), || {
-        all_see(&others, std::slice::from_ref(&victim), "dead")
+    std::thread::scope(|scope| {
+        scope.spawn(|| exchange(&others[0], &subscribers, "right after the kill"));
+        dead_in_time(&others, &victim, killed);
     });
-    println!("dead to all {:.1} s after the kill", killed.elapsed().as_secs_f64());
     for (number, node) in others.iter().enumerate() {
         exchange(node, &subscribers, &format!("without it {number}"));
     }
@@ -48,7 +64,10 @@ fn a_killed_node_is_dead_to_all_and_comes_back_by_itself() {
     wait_for("the restarted node to be alive to all", SOON, || {
         all_see(&others, std::slice::from_ref(&victim), "alive")
     });
-    assert_eq!(victim.members().unwrap().len(), 5);
+    wait_for("the restarted node to know all", SOON, || {
+        let members = victim.members()?;
+        check(members.len() == 5, || format!("{members:?}"))
+    });
     wait_for_recipients(&victim);
     let news = victim.subscribe(NEWS);
     let after = exchange(&victim, &subscribers, "after");
@@ -72,10 +91,7 @@ fn with_two_nodes_one_notices_alone() {
     let mut victim = nodes.pop().unwrap();
     let killed = Instant::now();
     victim.kill();
-    wait_for("the killed node to be dead", DEAD_MAX.saturating_sub(killed.elapsed()), || {
-        nodes[0].expect_sees(&victim, "dead")
-    });
-    println!("dead {:.1} s after the kill", killed.elapsed().as_secs_f64());
+    dead_in_time(&nodes, &victim, killed);
     victim.restart();
     wait_for("the restarted node to be alive", SOON, || nodes[0].expect_sees(&victim, "alive"));
 }

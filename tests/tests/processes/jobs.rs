@@ -41,7 +41,7 @@ fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
     lab.file("table.csv", &table);
     let file = lab.file("job.toml", JOB);
     let file = file.to_str().unwrap();
-    let done = nodes[0].json(&["job", "submit", file, "--wait", "--timeout", "60"]);
+    let done = nodes[0].json(&["job", "submit", file, "--wait"]);
     assert_eq!((&done["state"], &done["progress"]), (&json!("SUCCEEDED"), &json!(1.0)), "{done}");
     let id = done["id"].as_str().unwrap();
     // Another node has it from the log, and takes the result from whoever holds it.
@@ -51,6 +51,7 @@ fn a_job_is_submitted_at_one_node_done_by_all_and_read_at_another() {
     let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
     assert!(report.to_string().contains("50000.5"), "the mean of 1 to 100,000: {report}");
     let copy = lab.dir().join("hash.txt");
+    wait_job_ended(&nodes[1], id, SOON);
     nodes[1].json(&["job", "result", id, "--name", "hash", "--out", copy.to_str().unwrap()]);
     let hash = nodes[1].json(&["blob", "put", lab.dir().join("table.csv").to_str().unwrap()]);
     assert_eq!(json!(fs::read_to_string(&copy).unwrap().trim()), hash["hash"]);
@@ -84,19 +85,11 @@ fn a_column_that_no_row_has_fails_the_job_and_is_named() {
     let columns = |columns: &str| {
         let text = JOB.replace("header = false", &format!("header = false, columns = {columns}"));
         let file = lab.file("job.toml", &text);
-        nodes[0].run(&[
-            "job",
-            "submit",
-            file.to_str().unwrap(),
-            "--wait",
-            "--timeout",
-            "60",
-            "--output",
-            "json",
-        ])
+        nodes[0].run(&["job", "submit", file.to_str().unwrap(), "--wait", "--output", "json"])
     };
     // A row is short, and that is no fault.
     let id = columns("[1]").expect(0, &[]).json()["id"].as_str().unwrap().to_owned();
+    wait_job_ended(&nodes[1], &id, SOON);
     let report = nodes[1].run(&["job", "result", &id, "--name", "report"]);
     let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
     assert_eq!((&report["columns"][0]["count"], &report["columns"][0]["missing"]), (&json!(2), &json!(1)));

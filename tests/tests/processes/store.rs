@@ -336,7 +336,10 @@ fn an_old_copy_of_a_node_contradicts_nobody() {
     let keeper = nodes.pop().unwrap();
     let subscriber = keeper.subscribe("news");
     let texts = |what: &str| -> Vec<String> { (0..5).map(|number| format!("{what} {number}")).collect() };
-    wait_for("entries", SOON, || original.client().append(&texts("old"), 1).map(drop));
+    wait_for("entries", SOON, || {
+        let (taken, refused) = original.client().append(&texts("old"), 1)?;
+        check(taken.len() == 5, || format!("{refused:?}"))
+    });
     original.signal("TERM");
     assert_eq!(original.wait_exit(), 0);
     let spec = lab.node("copy").open("test").bootstrap(&keeper);

@@ -90,6 +90,10 @@ pub(super) fn restore(globals: &Globals, args: &RestoreArgs) -> Result<(), CliEr
                 (Code::Refused, "restore into a data directory without a log; nothing was changed")
             }
             RestoreError::Open(_) => (Code::Refused, "nothing was changed"),
+            RestoreError::Damaged { .. } | RestoreError::NoBackup { .. } => (
+                Code::Failed,
+                "nothing was changed; take another backup, or start the node without one: it fetches its log from peers",
+            ),
             _ => (Code::Failed, "nothing was changed"),
         };
         CliError::new(code, error.to_string()).hint(hint)

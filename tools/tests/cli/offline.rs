@@ -233,10 +233,9 @@ fn without_a_node_there_is_a_remedy() {
         assert!(run.stderr.contains("no node runs in the data directory"), "{}", run.stderr);
         assert!(run.stderr.contains("hint: start one with `omnimesh start`"), "{}", run.stderr);
     }
-    // A port that was just given up.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("http://127.0.0.1:{port}");
-    let run = run(home.path(), &["publish", "news", "x", "--api-url", &url, "--output", "json"]);
+    // Nobody listens at this port.
+    let url = "http://127.0.0.1:1";
+    let run = run(home.path(), &["publish", "news", "x", "--api-url", url, "--output", "json"]);
     assert_eq!(run.code, 4);
     let error: serde_json::Value = serde_json::from_str(&run.stderr).unwrap();
     assert_eq!(error["error"]["code"], "unreachable");

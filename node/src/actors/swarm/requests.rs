@@ -163,6 +163,22 @@ impl Handler<ShutOut> for SwarmActor {
         }
         self.part_with(peer::peer_id(&node), ctx);
         self.leave_alone(node, self.common.now() + SENT_AWAY_FOR, ctx);
+        self.dial(ctx, dialer::Input::Quarantined { peer: node });
+    }
+}
+
+/// For one that is in quarantine no more: it is dialled at once, and not only when the time to leave it alone is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LetIn(pub(crate) NodeId);
+
+impl Handler<LetIn> for SwarmActor {
+    type Result = ();
+
+    fn handle(&mut self, LetIn(node): LetIn, ctx: &mut Self::Context) {
+        self.leave_alone(node, self.common.now(), ctx);
+        self.dial(ctx, dialer::Input::Lifted { peer: node });
+        self.dial(ctx, dialer::Input::Wanted { peer: node });
     }
 }
 

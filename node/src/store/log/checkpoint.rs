@@ -378,17 +378,17 @@ impl LogStore {
             Ok(())
         })?;
         if !broken.is_empty() {
-            let what = "a checkpoint is damaged; it is dropped, and peers have others".to_owned();
-            damage.push(Damage { what, log: None });
+            let mended = "it is dropped, and peers have others".to_owned();
+            damage.push(Damage { what: "a checkpoint is damaged".to_owned(), mended, log: None });
         }
         if is_base_broken {
-            let end = if found.is_empty() {
+            let mended = if found.is_empty() {
                 "the registry lacks what was written before the entries that are here"
             } else {
                 "it is made anew of the last checkpoint"
             };
-            let what = format!("what stands for dropped entries is damaged: {end}");
-            damage.push(Damage { what, log: None });
+            let what = "what stands for dropped entries is damaged".to_owned();
+            damage.push(Damage { what, mended: mended.to_owned(), log: None });
         }
         Ok(found)
     }

@@ -97,12 +97,10 @@ impl LogStore {
             let floor = (scan.before.0.digest, scan.before.1);
             put_row(&Row { log: log.clone(), floor, reached: scan.reached }, &mut logs)
         })?;
-        let what = format!(
-            "{what} of {author} is damaged: {}; it ends at {} for now, and the rest is fetched from peers",
-            scan.reason.unwrap_or_else(|| "it is not what was written".to_owned()),
-            log.head.seq.0
-        );
-        Ok(Damage { what, log: Some(log) })
+        let reason = scan.reason.unwrap_or_else(|| "it is not what was written".to_owned());
+        let what = format!("{what} of {author} is damaged: {reason}");
+        let mended = format!("it ends at {} for now, and the rest is fetched from peers", log.head.seq.0);
+        Ok(Damage { what, mended, log: Some(log) })
     }
 
     /// Follows a log from its base.

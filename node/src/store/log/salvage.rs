@@ -37,12 +37,12 @@ pub(super) fn salvage(
         Whole::Broken(reason) => return Err(failed(reason)),
     };
     let saved = carry_over(&aside, &database, message_bytes_max);
-    let what = format!(
-        "the log's file is damaged ({reason}); it was put aside as {}, {saved} records were carried over, and what is \
-         missing is fetched from peers",
+    let what = format!("the log's file is damaged ({reason})");
+    let mended = format!(
+        "it was put aside as {}, {saved} records were carried over, and what is missing is fetched from peers",
         aside.display()
     );
-    Ok((database, vec![Damage { what, log: None }]))
+    Ok((database, vec![Damage { what, mended, log: None }]))
 }
 
 /// Copies what can be read of a broken file, author by author as far as the log is whole. Returns how many records.

@@ -195,7 +195,7 @@ impl Behaviour {
             Outbound::new(settings.kind, settings.queue_limits(), settings.metrics.clone(), memory);
         let queue = outbound.queue().clone();
         peer.outgoing = Outgoing::Up { token, connection, outbound: outbound.clone(), since: Instant::now() };
-        let task = writer::run(stream, queue, settings.config.stall_timeout, settings.metrics.clone());
+        let task = writer::run(stream, queue, settings.config, settings.metrics.clone());
         self.tasks.spawn(async move { Ended::Writer { peer: id, token, reason: task.await } });
         self.writers += 1;
         let kind = settings.kind;

@@ -12,24 +12,22 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::WRITE_BYTES;
+use crate::swarm::config::StreamConfig;
 use crate::swarm::event::DownReason;
 use crate::swarm::frame::put_prefix;
 use crate::swarm::metrics::StreamMetrics;
 use crate::swarm::queue::{Queue, Take};
 
-/// How long to wait, at the end, for the peer to have read all.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Writes until the queue is finished (`None`) or the stream fails.
 pub(super) async fn run(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     queue: Arc<Queue>,
-    stall_timeout: Duration,
+    config: StreamConfig,
     metrics: Arc<StreamMetrics>,
 ) -> Option<DownReason> {
     let mut frames: Vec<Bytes> = Vec::new();
     let mut scratch: Vec<u8> = Vec::new();
-    let patience = Patience { queue: &queue, timeout: stall_timeout };
+    let patience = Patience { queue: &queue, timeout: config.stall_timeout };
     loop {
         match queue.take(&mut frames, WRITE_BYTES) {
             Take::Finished => {
@@ -39,7 +37,7 @@ pub(super) async fn run(
                     stream.close().await?;
                     stream.read(&mut [0]).await
                 };
-                let _ = timeout(CLOSE_TIMEOUT, last).await;
+                let _ = timeout(config.finish_timeout, last).await;
                 return None;
             }
             Take::Empty => {
