@@ -1,6 +1,7 @@
 //! What operators see of a node: probes, alerts, the webhook, the monitor and the audit log.
 
 use std::fs;
+use std::time::Instant;
 
 use omnimesh_tests::{Lab, Node, Receiver, SOON, Spec, check, lab, wait_for};
 use serde_json::{Value, json};
@@ -264,6 +265,19 @@ fn who_contradicts_itself_is_told() {
     });
     let doctor = carol.run(&["doctor"]);
     assert!(doctor.stdout.contains("frozen at entry 1") && doctor.stdout.contains("new key"), "{doctor:?}");
+
+    // Nobody dials it meanwhile; let in again, it is dialled at once.
+    wait_for("it to be shut out", SOON, || {
+        let peers = honest.view("peers")?;
+        check(peers.as_array().is_some_and(Vec::is_empty), || peers.to_string())
+    });
+    honest.json(&["quarantine", "lift", carol.peer_id()]);
+    let lifted = Instant::now();
+    wait_for("it to be a peer again", SOON, || {
+        let peers = honest.view("peers")?;
+        check(peers[0]["peer_id"] == carol.peer_id() && peers[0]["member"] == true, || peers.to_string())
+    });
+    println!("a peer again {:.1} s after the lift", lifted.elapsed().as_secs_f64());
 }
 
 /// The life of the incident is written down, and a changed byte is found where it is.
