@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
-U16, U32, U64 = 2**16 - 1, 2**32 - 1, 2**64 - 1
+U8, U16, U32, U64 = 2**8 - 1, 2**16 - 1, 2**32 - 1, 2**64 - 1
 
 
 class Refused(Exception):
@@ -958,13 +958,13 @@ def read_proof_of_equivocation(data, message_bytes_max=65536):
     return one.author, one.seq, derive_key("omnimesh 2026-11 equivocation", digests[0] + digests[1])
 
 
-# -------------------------------------------------------------------------------------- 17. Registry entries
+# -------------------------------------------------------------------------------------- 18. Registry entries
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
-class RegistryReader:
-    """Reads the wider CBOR of operations from the front."""
+class WideReader:
+    """Reads the wider CBOR of operations from the front; what comes first is wrong first."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -1045,6 +1045,44 @@ class RegistryReader:
             found[key], last = read(), encoded
         return found
 
+    def uint(self, most=U64):
+        number = self.of_major(0)
+        require(number <= most, "bad_number")
+        return number
+
+    def choice(self, count):
+        """A number below `count` that says which of several forms this is."""
+        number = self.uint()
+        require(number < count, "malformed")
+        return number
+
+    def flag(self):
+        value = self.of_major(7)
+        require(isinstance(value, bool), "malformed")
+        return value
+
+    def octets(self, length=None):
+        raw = self.of_major(2)
+        require(length in (None, len(raw)), "malformed")
+        return raw
+
+    def array(self, *lengths):
+        number = self.of_major(4)
+        require(number in lengths, "malformed")
+        return number
+
+    def array_of(self, read):
+        return [read(self) for _ in range(self.of_major(4))]
+
+    def map_of(self, read):
+        return self.pairs(self.of_major(5), lambda: read(self))
+
+    def or_null(self, read):
+        return None if self.is_null() else read(self)
+
+    def finish(self):
+        require(self.at == len(self.data), "trailing_bytes")
+
 
 def check_name(name, bytes_max):
     good = name and len(name.encode()) <= bytes_max and not regex.search(r"\p{Cc}", name)
@@ -1077,7 +1115,7 @@ ACTIONS = ("put", "update", "delete", "link", "unlink")
 
 def read_operation(payload):
     require(len(payload) <= 49152, "too_large")
-    reader = RegistryReader(payload)
+    reader = WideReader(payload)
     items = reader.of_major(4)
     require(reader.of_major(0) == 1, "unknown_version")
     code = reader.of_major(0)
@@ -1096,7 +1134,7 @@ def read_operation(payload):
         require(said["ttl"] != 0, "malformed")
         require(code == 1 or b"\xf6" not in said["fields"].values(), "malformed")
         require(code == 0 or said["fields"] or said["ttl"] is not None, "malformed")
-    require(reader.at == len(payload), "trailing_bytes")
+    reader.finish()
     return said
 
 
@@ -1357,7 +1395,721 @@ def write_probe(secret, phase_interval, author, run, count, step):
     return content, write_cbor([1, run, count, step, content])
 
 
-# ------------------------------------------------------------------------------------------- 16. Test vectors
+# -------------------------------------------------------------------------------------------------- 22. Jobs
+
+JOB_ACTIONS = ("submit", "lease", "commit", "cancel", "retry", "finish")
+JOB_OPERATIONS = {"analyze", "analyze_merge", "concat", "decrypt", "encrypt", "hash", "pattern", "wasm"}
+JOB_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+DAY_MS = 86_400_000
+SKIP, FALLBACK = 1, 2  # on failure
+ROW_GROUP = 2  # an align
+
+
+def job_id(author, spec):
+    return derive_key("omnimesh 2026-11 job", author + spec)
+
+
+def read_job_operation(payload, author):
+    """What an operation says; of a submission also its spec and the id of the job."""
+    require(len(payload) <= 49152, "too_large")
+    reader = WideReader(payload)
+    items = reader.of_major(4)
+    require(reader.uint() == 1, "unknown_version")
+    code = reader.uint()
+    require(code < len(JOB_ACTIONS), "unknown_operation")
+    require(items == (3, 5, 5, 6, 4, 4)[code], "malformed")
+    said = {"action": JOB_ACTIONS[code]}
+    if said["action"] == "submit":
+        said["spec"] = reader.octets()
+        said["jobs"] = [job_id(author, said["spec"])]
+    elif said["action"] == "lease":
+        said.update(is_taken=reader.flag(), steps=reader.uint(), jobs=reader.array_of(read_hash))
+        require(said["steps"] <= 3600 and 1 <= len(said["jobs"]) <= 256, "malformed")
+    else:
+        said.update(jobs=[read_hash(reader)], round=reader.uint(U32))
+    if said["action"] == "commit":
+        said["commits"] = reader.array_of(read_commit)
+        require(1 <= len(said["commits"]) <= 64, "malformed")
+    if said["action"] == "cancel":
+        said.update(reason=reader.uint(), text=reader.text())
+        require(len(said["text"].encode()) <= 200, "malformed")
+    reader.finish()
+    if said["action"] == "submit":
+        said["says"] = read_spec(said["spec"])
+    return said
+
+
+def read_hash(reader):
+    return reader.octets(32)
+
+
+def read_commit(reader):
+    start = reader.at
+    reader.array(9)
+    commit = {
+        "task": reader.uint(U16), "chunk": reader.uint(U32), "stage": reader.uint(U8), "inputs": read_hash(reader),
+        "output": None, "text": "",
+    }  # fmt: skip
+    reader.array(3)
+    if reader.choice(2) == 0:
+        commit["output"] = [read_hash(reader), reader.uint()]
+    else:
+        commit.update(reason=reader.uint(), text=reader.text())
+    workers, dissenters = reader.array_of(read_hash), reader.array_of(read_hash)
+    commit["times"] = [reader.uint(), reader.uint()]
+    require(commit["stage"] <= 1 and len(commit["text"].encode()) <= 200, "malformed")
+    require(len(workers) <= 16 and len(dissenters) <= 16, "malformed")
+    return {**commit, "raw": reader.data[start : reader.at]}
+
+
+def read_spec(data):
+    require(len(data) <= 32768, "too_large")
+    reader = WideReader(data)
+    items = reader.of_major(4)
+    require(reader.uint() == 1, "unknown_version")
+    require(items == 8, "malformed")
+    spec = {
+        "name": reader.text(), "nonce": reader.uint(), "deadline_s": reader.uint(), "spot_check": reader.uint(U16),
+        "inputs": reader.array_of(read_job_input), "tasks": reader.array_of(read_task),
+        "outputs": reader.array_of(read_job_output),
+    }  # fmt: skip
+    reader.finish()
+    check_spec(spec)
+    return spec
+
+
+def read_job_input(reader):
+    reader.array(3)
+    return {"name": reader.text(), "hash": read_hash(reader), "size": reader.uint()}
+
+
+def read_job_output(reader):
+    reader.array(2)
+    return {"name": reader.text(), "task": read_place(reader)}
+
+
+def read_place(reader):
+    return reader.uint(U16)
+
+
+def read_task(reader):
+    reader.array(11)
+    return {
+        "name": reader.text(), "action": read_action(reader), "sources": reader.array_of(read_source),
+        "each": reader.or_null(read_each), "after": reader.array_of(read_place), "limits": read_limits(reader),
+        "retry": read_retry(reader), "redundancy": reader.uint(U8), "constraints": read_constraints(reader),
+        "on_failure": read_on_failure(reader), "omits": reader.choice(2) == 1,
+    }  # fmt: skip
+
+
+def read_action(reader):
+    reader.array(3)
+    operation, program = reader.text(), reader.or_null(read_program)
+    return {"operation": operation, "program": program, "parameters": reader.map_of(WideReader.value)}
+
+
+def read_program(reader):
+    reader.array(2)
+    return read_hash(reader), reader.uint()
+
+
+def read_source(reader):
+    reader.array(2)
+    return ("input", "task")[reader.choice(2)], read_place(reader)
+
+
+def read_each(reader):
+    items, code = reader.array(3, 4), reader.choice(2)
+    require(items == (4, 3)[code], "malformed")
+    if code == 0:
+        return {"input": read_place(reader), "bytes": reader.uint(), "align": reader.choice(3)}
+    return {"task": read_place(reader), "group": reader.uint(U32)}
+
+
+def read_limits(reader):
+    reader.array(4)
+    return [reader.uint() for _ in range(4)]
+
+
+def read_retry(reader):
+    reader.array(4)
+    return {"max": reader.uint(U8), "waits": [reader.uint(), reader.uint()], "jitter": reader.uint(U16)}
+
+
+def read_constraints(reader):
+    reader.array(3)
+    labels, memory = reader.map_of(WideReader.text), reader.uint()
+    return {"labels": labels, "memory": memory, "region": reader.or_null(WideReader.text)}
+
+
+def read_on_failure(reader):
+    items, code = reader.array(1, 2), reader.choice(3)
+    require((items == 2) == (code == FALLBACK), "malformed")
+    return code, read_action(reader) if code == FALLBACK else None
+
+
+def check_job_names(names):
+    require(all(JOB_NAME.fullmatch(name) for name in names), "bad_name")
+
+
+def actions_of(task):
+    """The action, and that of the fallback, if there is one."""
+    return [action for action in (task["action"], task["on_failure"][1]) if action is not None]
+
+
+def tasks_read(task):
+    """The places of the tasks among the sources, each once."""
+    return {place for kind, place in task["sources"] if kind == "task"}
+
+
+def waits_for(task):
+    fanned_out = {task["each"]["task"]} if task["each"] and "task" in task["each"] else set()
+    return tasks_read(task) | fanned_out | set(task["after"])
+
+
+def check_spec(spec):
+    """Whether a spec makes sense."""
+    inputs, tasks, outputs = spec["inputs"], spec["tasks"], spec["outputs"]
+    named = [each["name"] for each in inputs + tasks]
+    results = [output["name"] for output in outputs]
+    check_job_names([spec["name"], *named, *results])
+    require(len(set(named)) == len(named) and len(set(results)) == len(results), "bad_name")
+    require(all(output["task"] < len(tasks) for output in outputs), "unknown_name")
+    require(tasks, "missing")
+    require(1 <= spec["deadline_s"] <= 2_592_000 and spec["spot_check"] <= 1000, "bad_value")
+    require(len(inputs) <= 256, "quota")
+    for task in tasks:
+        check_task(task, len(inputs), len(tasks))
+    counts = fan_out(spec)
+    require(sum(counts.values()) <= 262_144, "quota")
+    for task in tasks:
+        group = task["each"].get("group", 0) if task["each"] else 0
+        require(sum(counts[place] for place in tasks_read(task)) + group <= 16384, "quota")
+
+
+def check_task(task, inputs, tasks):
+    labels, region = task["constraints"]["labels"], task["constraints"]["region"]
+    check_job_names([*labels, *labels.values(), *([] if region is None else [region])])
+    require(all(place < (inputs if kind == "input" else tasks) for kind, place in task["sources"]), "unknown_name")
+    each = task["each"] or {}
+    require(each.get("input", -1) < inputs and all(place < tasks for place in waits_for(task)), "unknown_name")
+    for action in actions_of(task):
+        check_job_names(action["parameters"])
+        require(action["operation"] in JOB_OPERATIONS, "unknown_operation")
+        is_wasm = action["operation"] == "wasm"
+        require(action["program"] is not None or not is_wasm, "missing")
+        require(action["program"] is None or is_wasm, "bad_value")
+        require(each.get("align") != ROW_GROUP or action["operation"] == "analyze", "bad_value")
+        require(len(action["parameters"]) <= 64, "quota")
+    reads_nothing = not each and not task["sources"]
+    require(task["action"]["operation"] != "analyze_merge" or not reads_nothing, "missing")
+    require(each.get("bytes") != 0 and 1 <= each.get("group", 1) <= 16384, "bad_value")
+    retry = task["retry"]
+    require(0 not in task["limits"] and 1 <= task["redundancy"] <= 7, "bad_value")
+    require(retry["max"] <= 20 and max(retry["waits"]) <= DAY_MS and retry["jitter"] <= 1000, "bad_value")
+    require(len(labels) <= 32, "quota")
+
+
+def in_order(tasks):
+    """The places of the tasks, each behind those that it waits for."""
+    order, left = {}, {place: waits_for(task) for place, task in enumerate(tasks)}
+    while left:
+        ready = [place for place, waits in left.items() if waits <= order.keys()]
+        require(ready, "cycle")
+        for place in ready:
+            order[place] = left.pop(place)
+    return list(order)
+
+
+def fan_out(spec):
+    """How many tasks there are of each entry, the entries in an order in which they can be done."""
+    counts = {}
+    for place in in_order(spec["tasks"]):
+        each = spec["tasks"][place]["each"]
+        if each is None:
+            counts[place] = 1
+        elif "input" in each:
+            counts[place] = max(-(-spec["inputs"][each["input"]]["size"] // each["bytes"]), 1)
+        else:
+            counts[place] = -(-counts[each["task"]] // each["group"])
+    return counts
+
+
+def slot_of_input(content, size, start, end, align):
+    return [0, content, size, start, end, align]
+
+
+def slot_of_outputs(outputs):
+    return [1, derive_key("omnimesh 2026-11 task outputs", write_wide(outputs))]
+
+
+def task_inputs(slots):
+    return derive_key("omnimesh 2026-11 task inputs", write_wide(slots))
+
+
+def task_key(job, task, chunk, stage, inputs):
+    place = task.to_bytes(2, "little") + chunk.to_bytes(4, "little") + bytes([stage])
+    return derive_key("omnimesh 2026-11 task key", job + place + inputs)
+
+
+def output_of(result):
+    """Hash and size; None if the task was skipped."""
+    state, _, commit = result
+    return commit["output"] if state == "SUCCEEDED" else None
+
+
+class Ledger:
+    """All operations that count, sorted whenever somebody asks, as in the registry."""
+
+    def __init__(self):
+        self.operations, self.heads, self.cuts, self.floor = {}, {}, {}, 0
+
+    def apply(self, entry):
+        author, seq = entry["author"], entry["seq"]
+        if author in self.cuts and seq > self.cuts[author][0]:
+            return "cut_off"
+        self.heads[author] = max(self.heads.get(author, (0, b"")), (seq, entry["hash"]))
+        if entry["channel"] != "job":
+            return "other_category"
+        try:
+            said = read_job_operation(entry["payload"], author)
+        except Refused as refused:
+            return str(refused)
+        for name in said["jobs"]:
+            self.operations.setdefault(name, {})[(entry["step"], author, seq)] = said
+        return "applied"
+
+    def jobs(self):
+        jobs = [Job(name, operations) for name, operations in sorted(self.operations.items())]
+        return [job for job in jobs if not job.ended_before(self.floor)]
+
+    def hash(self):
+        digests = [derive_key("omnimesh 2026-11 ledger job", write_wide(job.item())) for job in self.jobs()]
+        return derive_key("omnimesh 2026-11 ledger", b"".join(digests))
+
+    def snapshot(self):
+        heads, cuts = ([[author, *end] for author, end in sorted(ends.items())] for ends in (self.heads, self.cuts))
+        body = write_wide([1, self.floor, heads, cuts, [job.item() for job in self.jobs()]])
+        return body + derive_key("omnimesh 2026-11 ledger snapshot", body)
+
+
+class Job:
+    """What the operations on one job amount to. A stamp is step, author and sequence number of an entry."""
+
+    def __init__(self, name, operations):
+        self.name, self.submission, self.spec = name, None, None
+        self.takes, self.leases, self.last = {}, {}, {}
+        self.retries, self.cancels, self.finishes, self.kept = {}, {}, {}, {}
+        for stamp in sorted(operations):
+            self.last[stamp[1]] = stamp[2]
+            self.fold(stamp, operations[stamp])
+        self.records = list(self.kept.values())  # in the order of the entries, and in that within each
+        self.round = next(n for n in range(1001) if n + 1 not in self.retries)
+
+    def fold(self, stamp, said):
+        step, author, _ = stamp
+        if said["action"] == "submit":
+            if self.submission is None:
+                self.submission, self.spec = (stamp, said["spec"]), said["says"]
+            self.prolong(author, step + 60)
+        elif said["action"] == "lease":
+            if said["is_taken"]:
+                self.takes[author] = (self.takes.get(author, (stamp,))[0], stamp)
+            self.prolong(author, step + said["steps"])
+        elif said["action"] == "retry":
+            if 1 <= said["round"] <= 1000:
+                self.retries.setdefault(said["round"], (stamp,))
+        elif said["action"] == "cancel":
+            if said["round"] <= 1000:
+                self.cancels.setdefault(said["round"], (stamp, said["reason"], Text(said["text"])))
+        elif author in self.takes or self.submission and self.submission[0][1] == author:
+            if said["action"] == "commit":
+                self.prolong(author, step + 60)
+                for at, commit in enumerate(said["commits"]):
+                    self.keep(stamp, at, said["round"], commit)
+            elif said["round"] <= 1000:
+                self.finishes.setdefault(said["round"], (stamp,))
+
+    def prolong(self, author, until):
+        self.leases[author] = min(max(self.leases.get(author, 0), until), U64)
+
+    def keep(self, stamp, at, in_round, commit):
+        is_success = commit["output"] is not None
+        what = (stamp[1], commit["task"], commit["chunk"], commit["inputs"], None if is_success else in_round)
+        self.kept.setdefault(what, {**commit, "stamp": stamp, "at": at, "round": in_round})
+
+    def ended_before(self, floor):
+        return self.round in self.finishes and self.finishes[self.round][0][0] < floor
+
+    def item(self):
+        takes = [take for _, take in sorted(self.takes.items())]
+        retries, cancels, finishes = (
+            [[n, *said] for n, said in sorted(each.items())] for each in (self.retries, self.cancels, self.finishes)
+        )
+        order = sorted(self.records, key=lambda one: (one["task"], one["chunk"], one["stamp"], -one["at"]))
+        records = [[record["stamp"], record["round"], Raw(record["raw"])] for record in order]
+        leases, last = sorted(self.leases.items()), sorted(self.last.items())
+        return [self.name, self.submission, takes, leases, retries, cancels, finishes, records, last]
+
+    def driver(self):
+        last = max((stamp for _, stamp in self.takes.values()), default=self.submission[0])
+        return last[1]
+
+    def line(self, nodes):
+        """Who would take the job, the first of all first."""
+
+        def rank(node):
+            return node == self.submission[0][1], derive_key("omnimesh 2026-11 job rendezvous", self.name + node)
+
+        return sorted(nodes, key=rank, reverse=True)
+
+    def results(self):
+        """The state of the job, and by task and chunk the state, the inputs and the commit that counts."""
+        results, counts = {}, fan_out(self.spec)
+        for place, count in counts.items():
+            for chunk in range(count):
+                results[place, chunk] = self.result(results, counts, place, chunk)
+        states = {state for state, _, _ in results.values()}
+        state = "RUNNING"
+        if "FAILED" in states:
+            state = "FAILED"
+        elif states <= {"SUCCEEDED", "SKIPPED"}:
+            state = "SUCCEEDED"
+        elif self.round in self.cancels:
+            state = "CANCELLED"
+        if state == "FAILED" or self.round in self.cancels:
+            for where, (old, inputs, commit) in results.items():
+                if old in ("PENDING", "READY"):
+                    results[where] = "CANCELLED", inputs, commit
+        return state, sorted(results.items())
+
+    def result(self, results, counts, place, chunk):
+        task = self.spec["tasks"][place]
+
+        def all_of(other):
+            return [results[other, n] for n in range(counts[other])]
+
+        reads = list(self.reads(task, chunk, all_of))
+        tasks_are = [one for _, these in reads for one in these]
+        awaited = tasks_are + [one for other in task["after"] for one in all_of(other)]
+        if not all(state in ("SUCCEEDED", "SKIPPED") for state, _, _ in awaited):
+            return "PENDING", None, None
+        outputs = [output_of(one) for one in tasks_are]
+        is_left = any(slot for slot, _ in reads) or any(outputs)
+        if None in outputs and not (task["omits"] and is_left):
+            return "SKIPPED", None, None
+        slots = [slot or slot_of_outputs([output_of(one) for one in these]) for slot, these in reads]
+        return self.outcome(task, place, chunk, task_inputs(slots))
+
+    def reads(self, task, chunk, all_of):
+        """What a task reads, in order: the slot of an input and nothing, or no slot and the results of tasks."""
+        each = task["each"] or {}
+        if "input" in each:
+            start, size = chunk * each["bytes"], self.spec["inputs"][each["input"]]["size"]
+            yield self.slot(each["input"], start, min(start + each["bytes"], size), each["align"]), []
+        if "task" in each:
+            yield None, all_of(each["task"])[chunk * each["group"] : (chunk + 1) * each["group"]]
+        for kind, other in task["sources"]:
+            if kind == "input":
+                yield self.slot(other, 0, self.spec["inputs"][other]["size"], 0), []
+            else:
+                yield None, all_of(other)
+
+    def slot(self, place, start, end, align):
+        content = self.spec["inputs"][place]
+        return slot_of_input(content["hash"], content["size"], start, end, align)
+
+    def outcome(self, task, place, chunk, inputs):
+        on_failure = task["on_failure"][0]
+        last_stage = 1 if on_failure == FALLBACK else 0
+        these = [
+            record for record in self.records
+            if (record["task"], record["chunk"], record["inputs"]) == (place, chunk, inputs)
+            and record["stage"] <= last_stage
+        ]  # fmt: skip
+        for record in these:
+            if record["output"] is not None:
+                return "SUCCEEDED", inputs, record
+        for record in these:
+            if record["round"] == self.round and record["stage"] == last_stage:
+                return "SKIPPED" if on_failure == SKIP else "FAILED", inputs, record
+        return "READY", inputs, None
+
+
+# ---------------------------------------------------------------------- 23. Compute streams, 24. Blob streams
+
+
+def read_wide_frame(data, bytes_max, kinds):
+    """Kind and fields of a frame; None and nothing if it is of a later version."""
+    require(len(data) <= bytes_max, "too_large")
+    reader = WideReader(data)
+    items, kind = reader.of_major(4), reader.uint()
+    if kind >= len(kinds):
+        return None, []
+    require(items == 1 + len(kinds[kind]), "malformed")
+    fields = [read(reader) for read in kinds[kind]]
+    reader.finish()
+    return kind, fields
+
+
+def some(read, most=256, fault="malformed"):
+    """Reads an array of 1 to 256 items; more than `most` are the fault."""
+
+    def read_some(reader):
+        items = reader.array_of(read)
+        require(1 <= len(items) <= 256, "malformed")
+        require(len(items) <= most, fault)
+        return items
+
+    return read_some
+
+
+def read_compute_offer(reader):
+    reader.array(8)
+    numbers = [reader.uint(most) for most in (4096, 4096, U32, U64)]  # slots, room, active, memory_bytes
+    labels, region = reader.map_of(WideReader.text), reader.or_null(WideReader.text)
+    operations, hashes = reader.array_of(WideReader.text), reader.array_of(read_hash)
+    check_job_names([*labels, *labels.values(), *([] if region is None else [region]), *operations])
+    require(len(labels) <= 32 and len(operations) <= 64 and len(hashes) <= 256, "too_many_fields")
+    return *numbers, labels, region, operations, hashes
+
+
+def read_assignment(reader):
+    reader.array(8)
+    what = [reader.uint(), read_hash(reader), reader.uint(U16), reader.uint(U32), read_hash(reader)]
+    action, parts = read_action(reader), reader.array_of(lambda reader: reader.or_null(read_part))
+    limits = read_limits(reader)
+    require(len(parts) <= 16640, "too_many_fields")
+    return *what, action, parts, limits
+
+
+def read_part(reader):
+    reader.array(5)
+    content, size, start, end, align = read_hash(reader), *(reader.uint() for _ in range(4))
+    require(start <= end <= size and align <= 2, "malformed")
+    return content, size, start, end, align
+
+
+def read_result(reader):
+    """The statement in a result."""
+    reader.array(6)
+    _, key, content, size, _, _ = (
+        reader.uint(), read_hash(reader), read_hash(reader), reader.uint(), reader.uint(), reader.uint()
+    )  # fmt: skip
+    return [key, content, size]
+
+
+def read_failure(reader):
+    reader.array(4)
+    attempt, reason, message, missing = reader.uint(), reader.uint(), reader.text(), reader.array_of(read_hash)
+    require(len(message.encode()) <= 200 and len(missing) <= 256, "too_large")
+    return attempt, reason, message, missing
+
+
+def read_content(reader):
+    content = reader.octets()
+    require(len(content) <= 4096, "too_large")
+    return content
+
+
+def read_result_signature(reader):
+    return reader.octets(64)
+
+
+COMPUTE_BYTES_MAX = 2_097_152
+RESULTS = 3
+COMPUTE_FRAMES = [
+    [read_compute_offer],
+    [some(read_assignment)],
+    [some(WideReader.uint)],
+    [some(read_result), read_result_signature],
+    [some(read_failure)],
+    [some(WideReader.uint)],
+    [some(read_hash, 16, "too_many_fields")],
+    [some(read_hash), read_hash],
+    [some(read_content)],
+]
+
+
+def signs_results(worker, mesh, statements, signature):
+    return verify(worker, b"omnimesh/1/results" + mesh + write_wide(statements), signature) == "valid"
+
+
+def read_statement(reader):
+    reader.array(3)
+    return [read_hash(reader), read_hash(reader), reader.uint()]
+
+
+def read_signed_results(reader):
+    reader.array(3)
+    worker, statements = read_hash(reader), reader.array_of(read_statement)
+    require(1 <= len(statements) <= 256, "malformed")
+    return worker, statements, read_result_signature(reader)
+
+
+def read_wrong_result(data):
+    """Mesh, accused, key and witnesses of evidence that holds."""
+    reader = WideReader(data)
+    items = reader.of_major(4)
+    require(reader.uint() == 1, "unknown_version")
+    require(items == 5, "malformed")
+    mesh, key = reader.octets(16), read_hash(reader)
+    accused, witnesses = read_signed_results(reader), reader.array_of(read_signed_results)
+    reader.finish()
+    require(len(witnesses) <= 16, "too_many_fields")
+
+    everybody = [accused, *witnesses]
+    workers = [worker for worker, _, _ in everybody]
+    require(len(witnesses) >= 2 and len(set(workers)) == len(workers), "proves_nothing")
+    said = [next((content for k, content, _ in statements if k == key), None) for _, statements, _ in everybody]
+    require(None not in said and len(set(said[1:])) == 1 and said[0] != said[1], "proves_nothing")
+    for worker, statements, signature in everybody:
+        require(signs_results(worker, mesh, statements, signature), "proves_nothing")
+    return mesh, workers[0], key, workers[1:]
+
+
+GROUP_BYTES = 1_048_576
+
+
+def groups_of(size):
+    return max(-(-size // GROUP_BYTES), 1)
+
+
+def up_to_1024(read):
+    def read_array(reader):
+        items = reader.array_of(read)
+        require(len(items) <= 1024, "too_many_fields")
+        return items
+
+    return read_array
+
+
+def read_holding(reader):
+    reader.array(3)
+    content, size, groups = read_hash(reader), reader.uint(), reader.or_null(WideReader.octets)
+    require(groups is None or len(groups) == -(-groups_of(size) // 8), "malformed")
+    return content, size, groups
+
+
+def read_group(reader):
+    group = reader.octets()
+    require(len(group) <= GROUP_BYTES, "too_large")
+    return group
+
+
+BLOB_BYTES_MAX = 33_554_496
+BLOB_FRAMES = [
+    [WideReader.uint, up_to_1024(read_hash)],
+    [WideReader.uint, up_to_1024(read_holding)],
+    [WideReader.uint, read_hash],
+    [WideReader.uint, WideReader.uint, WideReader.octets],
+    [WideReader.uint, read_hash, WideReader.uint],
+    [WideReader.uint, read_group],
+    [WideReader.uint, WideReader.uint],
+]
+
+# BLAKE3 from within, as the library shows no chaining values. Many blocks are compressed at once: word n of all of
+# them is one long number, with 64 bits for each block, of which the upper 32 take what overflows.
+
+CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8
+BLAKE3_IV = [
+    0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
+]  # fmt: skip
+BLAKE3_ORDER = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
+BLAKE3_MIXES = [
+    (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
+    (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
+]  # fmt: skip
+
+
+class Lanes:
+    def __init__(self, count):
+        self.count, self.ones = count, self.pack([1] * count)
+        self.mask = self.ones * U32
+
+    @staticmethod
+    def pack(numbers):
+        return int.from_bytes(b"".join(le64(number) for number in numbers), "little")
+
+    def words(self, data, at, stride):
+        """The sixteen words of the blocks at `at` in each stride of `data`."""
+        words = []
+        for start in range(at, at + 64, 4):
+            lanes = bytearray(8 * self.count)
+            for i in range(4):
+                lanes[i::8] = data[start + i :: stride]
+            words.append(int.from_bytes(lanes, "little"))
+        return words
+
+    def rotate(self, word, bits):
+        return (word >> bits | word << (32 - bits)) & self.mask
+
+    def compress(self, values, words, counters, length, flags):
+        state = values + [word * self.ones for word in BLAKE3_IV[:4]]
+        state += [self.pack(n & U32 for n in counters), self.pack(n >> 32 for n in counters)]
+        state += [length * self.ones, flags * self.ones]
+        for _ in range(7):
+            for at, (a, b, c, d) in enumerate(BLAKE3_MIXES):
+                for word, first, second in ((words[2 * at], 16, 12), (words[2 * at + 1], 8, 7)):
+                    state[a] = state[a] + state[b] + word & self.mask
+                    state[d] = self.rotate(state[d] ^ state[a], first)
+                    state[c] = state[c] + state[d] & self.mask
+                    state[b] = self.rotate(state[b] ^ state[c], second)
+            words = [words[place] for place in BLAKE3_ORDER]
+        return [state[i] ^ state[i + 8] for i in range(8)]
+
+    def start(self):
+        return [word * self.ones for word in BLAKE3_IV]
+
+    def values(self, words):
+        """The chaining value of each lane."""
+        columns = [word.to_bytes(8 * self.count, "little") for word in words]
+        return [b"".join(column[8 * i : 8 * i + 4] for column in columns) for i in range(self.count)]
+
+
+def chunk_values(data, first, length):
+    """The chaining values of chunks of `length` bytes, of which the first has the number `first`."""
+    lanes = Lanes(len(data) // length)
+    counters, values = range(first, first + lanes.count), lanes.start()
+    padded = -(-length // 64) * 64
+    data = data if padded == length else data + bytes(padded - length)  # such a chunk is alone
+    for at in range(0, padded, 64):
+        flags = (CHUNK_START if at == 0 else 0) | (CHUNK_END if at + 64 == padded else 0)
+        values = lanes.compress(values, lanes.words(data, at, padded), counters, min(length - at, 64), flags)
+    return lanes.values(values)
+
+
+def parent_values(values, flags):
+    lanes = Lanes(len(values) // 2)
+    words = lanes.words(b"".join(values[: 2 * lanes.count]), 0, 64)
+    return lanes.values(lanes.compress(lanes.start(), words, [0] * lanes.count, 64, flags | PARENT))
+
+
+def subtree_value(values, root_flag=0):
+    """What a list of neighbours comes to. Pair by pair is the tree of BLAKE3: its left sides are full."""
+    while len(values) > 1:
+        odd = values[-1:] if len(values) % 2 else []
+        values = parent_values(values, root_flag if len(values) == 2 else 0) + odd
+    return values[0]
+
+
+def group_value(data, group):
+    """The chaining value of a group that is not empty and not alone."""
+    first, full = group * 1024, len(data) // 1024 * 1024
+    values = chunk_values(data[:full], first, 1024) if full else []
+    if full < len(data):
+        values += chunk_values(data[full:], first + full // 1024, len(data) - full)
+    return subtree_value(values)
+
+
+def outline_of(content):
+    starts = range(0, len(content), GROUP_BYTES)
+    if len(starts) <= 1:
+        return []
+    return [group_value(content[start : start + GROUP_BYTES], n) for n, start in enumerate(starts)]
+
+
+# ------------------------------------------------------------------------------------------- 17. Test vectors
 
 
 class Failed(Exception):
@@ -1727,15 +2479,22 @@ def read_log_entry(value):
     return said
 
 
-def check_registry_state(case):
-    registry = Registry()
+def fold_log(case, state):
+    """The registry or ledger that the entries of a case make."""
     author, seq = case.get("cut_author", optional(unhex)), case.get("cut_seq", optional(decimal))
     digest = case.get("cut_hash", optional(unhex))
     if author is not None:
-        registry.cuts[author] = (seq, digest)
+        state.cuts[author] = (seq, digest)
+    else:
+        expect("no cut", seq is None and digest is None, True)
     for entry in case.get("entries", list_of(read_log_entry)):
-        expect("became", registry.apply(entry), entry["became"])
-    registry.floor = case.get("compact", optional(decimal)) or 0
+        expect("became", state.apply(entry), entry["became"])
+    state.floor = case.get("compact", optional(decimal)) or 0
+    return state
+
+
+def check_registry_state(case):
+    registry = fold_log(case, Registry())
     expect("items", [item.hex() for item in registry.items()], case.get("items", items_of))
     expect("hash", registry.hash().hex(), case.get("hash", text))
     expect("heads", registry.heads_hash().hex(), case.get("heads", text))
@@ -1765,6 +2524,128 @@ def check_probe(case):
     expect("payload", payload.hex(), case.get("payload", text))
 
 
+def check_job_operation(case):
+    author, payload = case.get("author", unhex), b"".join(case.get("payload", list_of(read_piece)))
+    outcome, job = "good", None
+    try:
+        said = read_job_operation(payload, author)
+        job = said["jobs"][0].hex() if said["action"] == "submit" else None
+    except Refused as refused:
+        outcome = str(refused)
+    expect("outcome", outcome, case.get("outcome", text))
+    expect("job", job, case.get("job", optional(text)))
+
+
+def read_task_output(value):
+    output = Fields(value)
+    pair = [output.get("hash", unhex), output.get("size", decimal)]
+    output.finish()
+    return pair
+
+
+def read_slot(value):
+    slot = Fields(value)
+    outputs = slot.get("outputs", optional(list_of(optional(read_task_output))))
+    part = [slot.get("hash", optional(unhex)), *(slot.get(name, optional(decimal)) for name in ("size", "from", "to"))]
+    part.append(slot.get("align", optional(number)))
+    slot.finish()
+    if outputs is None:
+        return slot_of_input(*part)
+    expect("outputs alone", part == [None] * 5, True)
+    return slot_of_outputs(outputs)
+
+
+def check_task_key(case):
+    inputs = task_inputs(case.get("slots", list_of(read_slot)))
+    expect("inputs", inputs.hex(), case.get("inputs", text))
+    place = [case.get(name, number) for name in ("task", "chunk", "stage")]
+    expect("key", task_key(case.get("job", unhex), *place, inputs).hex(), case.get("key", text))
+
+
+def say_job(job):
+    state, results = job.results()
+    cancel = job.cancels.get(job.round)
+    return {
+        "id": job.name.hex(), "state": state, "round": job.round, "cancelled": cancel and str(cancel[1]),
+        "is_finished": job.round in job.finishes, "driver": job.driver().hex(),
+        "until": str(job.leases[job.driver()]),
+        "line": [node.hex() for node in job.line([bytes([n]) * 32 for n in (1, 2, 3)])],
+        "results": [say_result(*where, *result) for where, result in results],
+    }  # fmt: skip
+
+
+def say_result(task, chunk, state, inputs, commit):
+    _, author, seq = commit["stamp"] if commit else (None, None, None)
+    return {
+        "task": task, "chunk": chunk, "state": state, "inputs": inputs and inputs.hex(),
+        "author": author and author.hex(), "seq": None if seq is None else str(seq),
+    }  # fmt: skip
+
+
+def check_job_ledger(case):
+    ledger = fold_log(case, Ledger())
+    jobs = [say_job(job) for job in ledger.jobs() if job.submission is not None]
+    expect("jobs", jobs, case.get("jobs", items_of))
+    expect("hash", ledger.hash().hex(), case.get("hash", text))
+    expect("snapshot", ledger.snapshot().hex(), case.get("snapshot", text))
+
+
+def check_wide_frame(case, bytes_max, kinds):
+    """Kind and fields of a good frame; None and nothing of others."""
+    frame = b"".join(case.get("frame", list_of(read_piece)))
+    kind, fields = None, []
+    try:
+        kind, fields = read_wide_frame(frame, bytes_max, kinds)
+        outcome = "later version" if kind is None else "good"
+    except Refused as refused:
+        outcome = str(refused)
+    expect("outcome", outcome, case.get("outcome", text))
+    expect("kind", kind, case.get("kind", optional(number)))
+    return kind, fields
+
+
+def check_compute_frame(case):
+    kind, fields = check_wide_frame(case, COMPUTE_BYTES_MAX, COMPUTE_FRAMES)
+    mesh, worker, is_signed = (case.get(*field) for field in (
+        ("mesh_id", optional(unhex)), ("worker", optional(unhex)), ("is_signed", optional(flag)),
+    ))  # fmt: skip
+    if kind == RESULTS:
+        expect("is_signed", signs_results(worker, mesh, *fields), is_signed)
+    else:
+        expect("fields of what is signed", [mesh, worker, is_signed] == [None] * 3, True)
+
+
+def check_blob_frame(case):
+    check_wide_frame(case, BLOB_BYTES_MAX, BLOB_FRAMES)
+
+
+def check_wrong_result(case):
+    outcome, says = "good", (None,) * 4
+    try:
+        mesh, accused, key, witnesses = read_wrong_result(case.get("evidence", unhex))
+        says = (mesh.hex(), accused.hex(), key.hex(), [witness.hex() for witness in witnesses])
+    except Refused as refused:
+        outcome = str(refused)
+    expect("outcome", outcome, case.get("outcome", text))
+    wanted = [case.get(name, optional(text)) for name in ("mesh_id", "accused", "key")]
+    expect("what it says", list(says), [*wanted, case.get("witnesses", optional(items_of))])
+
+
+def blob_of(length):
+    """Byte i is (i * 7 + (i >> 10) * 13) mod 256, so the bytes of 1,024 depend on their number mod 256 alone."""
+    rows = [bytes((i * 7 + row * 13) % 256 for i in range(1024)) for row in range(256)]
+    return b"".join(rows[at % 256] for at in range(-(-length // 1024)))[:length]
+
+
+def check_blob(case):
+    content = blob_of(case.get("length", decimal))
+    outline = outline_of(content)
+    expect("hash", hash32(content).hex(), case.get("hash", text))
+    expect("outline", b"".join(outline).hex(), case.get("outline", text))
+    if outline:
+        expect("hash, from the outline", subtree_value(outline, ROOT).hex(), case.get("hash", text))
+
+
 CHECKS = {
     "node_ids": check_node_id,
     "mesh": check_mesh,
@@ -1787,6 +2668,13 @@ CHECKS = {
     "probes": check_probe,
     "registry": check_registry_operation,
     "registry_states": check_registry_state,
+    "job_operations": check_job_operation,
+    "task_keys": check_task_key,
+    "job_ledgers": check_job_ledger,
+    "compute_frames": check_compute_frame,
+    "wrong_results": check_wrong_result,
+    "blob_frames": check_blob_frame,
+    "blobs": check_blob,
 }
 VECTORS = Path(__file__).resolve().parent.parent / "docs" / "vectors"
 # Where `name` is no title but a value.

@@ -10,15 +10,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: a panic is its report")]
 
+mod blobs;
 mod cbor;
 mod chacha;
 mod checkpoints;
+mod compute;
 mod control;
 mod curve;
 mod draft;
 mod envelopes;
 mod evidence;
 mod gossip;
+mod job_specs;
+mod jobs;
+mod ledger;
 mod log;
 mod membership;
 mod mesh;
@@ -28,7 +33,10 @@ mod probes;
 mod registry;
 mod rejected;
 mod replay;
+mod results;
 mod signatures;
+mod specs;
+mod tasks;
 
 use std::path::Path;
 
@@ -94,6 +102,33 @@ impl<'de> Deserialize<'de> for Hex {
         HEXLOWER.decode(text.as_bytes()).map(Hex).map_err(serde::de::Error::custom)
     }
 }
+
+/// Bytes, so many times over: what is long is mostly the same.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Piece {
+    hex: Hex,
+    times: usize,
+}
+
+impl Piece {
+    fn once(bytes: impl AsRef<[u8]>) -> Self {
+        Piece { hex: bytes.into(), times: 1 }
+    }
+
+    fn zeros(times: usize) -> Self {
+        Piece { hex: [0].into(), times }
+    }
+}
+
+fn joined(pieces: &[Piece]) -> Vec<u8> {
+    pieces.iter().flat_map(|piece| piece.hex.0.repeat(piece.times)).collect()
+}
+
+/// The outcome of what is refused by nobody.
+const GOOD: &str = "good";
+
+/// A comment, bytes, and what their outcome has to be.
+type Listed = (&'static str, Vec<u8>, &'static str);
 
 /// A number of up to 64 bits, as decimal text: JSON readers may round what is above 53 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

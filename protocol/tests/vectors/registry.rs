@@ -296,15 +296,16 @@ fn registry_operations() {
     }
 }
 
+/// An entry of a log, and what became of it.
 #[derive(Serialize, Deserialize, Debug, PartialEq, Clone)]
-struct EntryCase {
-    author: Hex,
-    seq: Num,
-    step: Num,
-    hash: Hex,
-    channel: String,
-    payload: Hex,
-    became: String,
+pub(crate) struct EntryCase {
+    pub(crate) author: Hex,
+    pub(crate) seq: Num,
+    pub(crate) step: Num,
+    pub(crate) hash: Hex,
+    pub(crate) channel: String,
+    pub(crate) payload: Hex,
+    pub(crate) became: String,
 }
 
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
@@ -321,18 +322,41 @@ struct StateCase {
     snapshot: Hex,
 }
 
+/// Applies an entry, and notes what became of it.
+pub(crate) fn apply<P: Projection>(state: &mut P, entry: &mut EntryCase) {
+    let outcome = state.apply(
+        &EntryRef {
+            author: NodeId::from_bytes(entry.author.array()),
+            seq: Seq(entry.seq.0),
+            step: Step(entry.step.0),
+            hash: Hash::from_bytes(entry.hash.array()),
+            category: &entry.channel,
+            payload: &entry.payload.0,
+        },
+        &mut Outbox::new(),
+    );
+    entry.became = match outcome {
+        Outcome::Applied => "applied",
+        Outcome::OtherCategory => "other_category",
+        Outcome::CutOff => "cut_off",
+        Outcome::BelowFloor => "below_floor",
+        Outcome::Refused(code) => code,
+    }
+    .to_owned();
+}
+
 /// Writes a log entry by entry.
-struct Log {
+pub(crate) struct Log {
     author: u8,
     seq: u64,
 }
 
 impl Log {
-    fn new(author: u8) -> Self {
+    pub(crate) fn new(author: u8) -> Self {
         Log { author, seq: 0 }
     }
 
-    fn entry(&mut self, step: u64, channel: &str, payload: Vec<u8>) -> EntryCase {
+    pub(crate) fn entry(&mut self, step: u64, channel: &str, payload: Vec<u8>) -> EntryCase {
         self.seq += 1;
         EntryCase {
             author: [self.author; 32].into(),
@@ -410,27 +434,7 @@ fn state_case(
         assert_eq!(state.cut(author, Some(end), &mut out), Replay::NotNeeded);
     }
     let mut entries = entries.to_vec();
-    for entry in &mut entries {
-        let outcome = state.apply(
-            &EntryRef {
-                author: NodeId::from_bytes(entry.author.array()),
-                seq: Seq(entry.seq.0),
-                step: Step(entry.step.0),
-                hash: Hash::from_bytes(entry.hash.array()),
-                category: &entry.channel,
-                payload: &entry.payload.0,
-            },
-            &mut out,
-        );
-        entry.became = match outcome {
-            Outcome::Applied => "applied",
-            Outcome::OtherCategory => "other_category",
-            Outcome::CutOff => "cut_off",
-            Outcome::BelowFloor => "below_floor",
-            Outcome::Refused(code) => code,
-        }
-        .to_owned();
-    }
+    entries.iter_mut().for_each(|entry| apply(&mut state, entry));
     if let Some(floor) = compact {
         state.compact(Step(floor));
     }

@@ -10,7 +10,7 @@ use omnimesh_protocol::{Mesh, NodeId, Step, replay};
 use serde::{Deserialize, Serialize};
 
 use crate::draft::{self, around, draft, outer};
-use crate::{Hex, Num, cbor, curve, secret, settle};
+use crate::{Hex, Num, Piece, cbor, curve, joined, secret, settle};
 
 /// The state of the node that judges.
 #[derive(Serialize, Deserialize)]
@@ -30,13 +30,6 @@ struct Judge {
     channel: String,
     quarantined: Vec<Hex>,
     accepted_before: Vec<Hex>,
-}
-
-/// Bytes, so many times over.
-#[derive(Serialize, Deserialize)]
-struct Piece {
-    hex: Hex,
-    times: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,7 +87,7 @@ fn run(case: &Case) -> String {
         assert_eq!(accept(before.0.clone()), Ok(()), "{}: before", case.name);
     }
     let quarantined: Vec<_> = judge.quarantined.iter().map(|id| NodeId::from_bytes(id.array())).collect();
-    let bytes = case.envelope.iter().flat_map(|piece| piece.hex.0.repeat(piece.times)).collect();
+    let bytes = joined(&case.envelope);
     // Whoever is in quarantine got there after what was accepted.
     if quarantined.is_empty() {
         return accept(bytes).err().map_or(ACCEPTED, Refusal::code).to_owned();
@@ -109,7 +102,7 @@ struct Cases(Vec<Case>);
 
 impl Cases {
     fn add(&mut self, expect: &str, name: &str, bytes: &[u8]) -> &mut Judge {
-        self.add_pieces(expect, name, vec![Piece { hex: bytes.into(), times: 1 }])
+        self.add_pieces(expect, name, vec![Piece::once(bytes)])
     }
 
     fn add_pieces(&mut self, expect: &str, name: &str, envelope: Vec<Piece>) -> &mut Judge {

@@ -10,8 +10,8 @@
 //! record   = [ stamp, round, commit ]             take = [ first, last ]   stamp, first, last = [ step, author, seq ]
 //! ```
 //!
-//! Every list is sorted by what comes first in its items; records by task, then stamp. There is one encoding only: a
-//! reader encodes what it has read once more and compares.
+//! Every list is sorted by what comes first in its items, takes by their author; records by task, then stamp. There is
+//! one encoding only: a reader encodes what it has read once more and compares.
 
 use std::sync::Arc;
 
