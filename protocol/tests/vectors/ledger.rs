@@ -271,9 +271,18 @@ fn drivers() -> Vec<Given> {
     let [one, two, three] = [&in_turn, &other, &mixed].map(|entries| fold(given("", entries.clone())));
     assert_eq!((&one.hash, &one.snapshot), (&two.hash, &two.snapshot));
     assert_eq!((&one.hash, &one.snapshot), (&three.hash, &three.snapshot));
+    let job = job_id(&A, &single());
+    let [mut a, mut b, mut c] = writers();
+    let again = vec![
+        a.at(10, submit(&single())),
+        b.at(11, lease(true, 60, &[job])),
+        c.at(12, lease(true, 60, &[job])),
+        b.at(13, lease(true, 60, &[job])),
+    ];
     vec![
         given("two drivers at once, and two that take over in the same step", in_turn),
         given("the same, with the submission last, and some of it twice", other),
+        given("taken by one, by another, and by the first again", again),
     ]
 }
 
@@ -506,6 +515,19 @@ fn kept() -> Vec<Given> {
             b.at(14, submit(&single())),
         ]
     };
+    let retried = {
+        let [mut a, ..] = writers();
+        vec![
+            a.at(10, submit(&single())),
+            a.at(11, commits(job, 0, &[failure(0, 0, all())])),
+            a.at(12, finish(job, 0)),
+            a.at(13, retry(job, 1)),
+        ]
+    };
+    let never = {
+        let [_, mut b, _] = writers();
+        vec![b.at(10, lease(true, 60, &[job])), b.at(11, finish(job, 0))]
+    };
     let old = |comment, floor| Given { compact: Some(floor), ..given(comment, finished.clone()) };
     vec![
         given("nothing", vec![]),
@@ -513,6 +535,11 @@ fn kept() -> Vec<Given> {
         given("entries of another channel and refused payloads: only the heads tell of them", foreign),
         old("compacted at the step in which the first job was finished", 14),
         old("compacted one step later", 15),
+        Given {
+            compact: Some(20),
+            ..given("finished in a round before the present one, and compacted", retried)
+        },
+        Given { compact: Some(20), ..given("never submitted, but finished, and compacted", never) },
     ]
 }
 
