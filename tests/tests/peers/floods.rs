@@ -187,6 +187,7 @@ async fn unknown_kinds_are_passed_over_and_spam_of_good_frames_hurts_nobody() {
         (honest.a.metrics().await.get("peers_admitted") == 2.0).then_some(())
     })
     .await;
+    assert_eq!(honest.a.connected(member.raw.id), 1, "it was never sent away");
     let metrics = honest.a.metrics().await;
     assert_eq!((metrics.get("actor_restarts_total"), metrics.get("step_jumps_total")), (0.0, 0.0));
 }
