@@ -406,6 +406,10 @@ fn transport_error(base: &str, error: &ureq::Error) -> CliError {
             CliError::new(Code::Unreachable, format!("no node listens at {base}"))
                 .hint("start one with `omnimesh start`, or name another with --api-url or --data-dir")
         }
+        ureq::Error::HostNotFound => {
+            CliError::new(Code::Unreachable, format!("no host has the name in {base}"))
+                .hint("is that the right address? see --api-url")
+        }
         ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
             CliError::new(Code::Failed, format!("{base} did not answer as an OmniMesh node: {error}"))
         }

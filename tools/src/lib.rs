@@ -61,7 +61,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if wants_json() {
         let text = error.render().to_string();
-        let error = CliError::new(Code::Usage, what_is_wrong(&text)).hint("see `omnimesh help`");
+        let error = CliError::new(Code::Usage, what_is_wrong(&text)).hint(remedy(&text));
         output::error(Format::Json, &error);
     } else {
         let _ = error.print();
@@ -73,6 +73,12 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn what_is_wrong(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+/// What the grammar suggests instead, if it does, and where all of it stands.
+fn remedy(text: &str) -> String {
+    let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    tips.chain(["see `omnimesh help`"]).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether JSON was asked for on a command line that could not be understood.

@@ -256,6 +256,7 @@ fn a_wrong_command_line_is_a_matter_of_usage() {
     let error: serde_json::Value = serde_json::from_str(&run.stderr).unwrap();
     assert_eq!(error["error"]["code"], "usage");
     assert!(error["error"]["message"].as_str().unwrap().contains("--lissten"));
+    assert!(error["error"]["hint"].as_str().unwrap().contains("--listen"), "{error}");
 }
 
 #[test]
