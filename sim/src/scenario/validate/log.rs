@@ -65,8 +65,9 @@ impl Problems {
 
     fn checkpoints(&mut self, scenario: &Scenario) {
         let Some(checkpoints) = &scenario.checkpoints else {
+            let of_checkpoints = Check::of_checkpoints();
             for (i, check) in scenario.checks.iter().enumerate() {
-                let ok = *check != Check::TrueCheckpoints;
+                let ok = !of_checkpoints.iter().any(|of| of.name() == check.name());
                 let message = format!("`{}` looks at checkpoints, and nodes make none", check.name());
                 self.require(ok, format!("checks[{i}].kind"), &message, "add `[checkpoints]`, or remove it");
             }
