@@ -63,7 +63,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
     /// How long to wait, at most [default: 10 for an answer; 60 for devnet and status --wait; no end for what is watched:
-    /// subscribe, monitor, job watch, --follow]
+    /// subscribe, monitor, registry watch, --wait of job submit and job retry, --follow; nor for blobs and backups]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }

@@ -10,10 +10,11 @@
 //!   caller ◄── Inbound ◄── bounded channel ◄─ reader task ◄─ stream
 //! ```
 //!
-//! To every connected peer it keeps one outgoing *gossip* stream and one outgoing *control* stream, and takes
-//! the same from the peer; each is one way, and carries frames with an unsigned-varint length before them, as
-//! gossipsub's are. Frames pass by the driver: a sender's thread puts them into the peer's queue, whose writer
-//! task writes all that waits at once; a reader task hands what arrived together to the caller's channel.
+//! To every connected peer it keeps one outgoing stream of each kind that both know ([`StreamKind`]: *gossip*,
+//! *control*, *log*, *blob*, *compute*), and takes the same from the peer; each is one way, and carries frames with
+//! an unsigned-varint length before them, as gossipsub's are. Frames pass by the driver: a sender's thread puts them
+//! into the peer's queue, whose writer task writes all that waits at once; a reader task hands what arrived together
+//! to the caller's channel.
 //!
 //! **Invariants.** One outgoing stream of a kind per peer, however many connections. Frames of one class and
 //! stream keep their order. Every queue, channel, cache and list is bounded; what a slow peer does not take is

@@ -61,9 +61,10 @@ pub(crate) struct ReadArgs {
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvidenceCommand {
-    /// Check that a file proves that its author has signed two entries for one place; needs no node and no secret
+    /// Check what a file proves: two entries or messages for one place, a false accusation, a wrong result; needs no node
+    /// and no secret
     Verify {
-        /// The proof, as `omnimesh log proofs --out` wrote it, or in hex
+        /// The evidence, as `omnimesh log proofs --out` or `omnimesh blob get --out` wrote it, or in hex
         file: PathBuf,
     },
 }
