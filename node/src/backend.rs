@@ -195,13 +195,13 @@ impl NodeBackend {
     async fn do_subscribe(&self, channel: Channel) -> Result<Feed<types::Message>, BackendError> {
         let inner = self.inner()?;
         let messages = inner.links()?.gossip.send(gossip::Subscribe(channel)).await.map_err(stopped)?;
-        Ok(translate(&inner, messages, |message| (message.payload.len(), message_view(message))))
+        Ok(translate(&inner, messages, |message| [(message.payload.len(), message_view(message))]))
     }
 
     async fn do_events(&self) -> Result<Feed<types::Event>, BackendError> {
         let inner = self.inner()?;
         let events = inner.links()?.observer.send(Watch).await.map_err(stopped)?;
-        Ok(translate(&inner, events, |observed| (256, event_view(&observed))))
+        Ok(translate(&inner, events, |observed| [(256, event_view(&observed))]))
     }
 
     /// All metrics as of now, as text.
@@ -303,11 +303,12 @@ impl Backend for NodeBackend {
     }
 }
 
-/// A feed of the same items in another form. The task between the two ends with either.
-fn translate<T: Send + 'static, U: Send + 'static>(
+/// A feed of the same items in another form, each with about how many bytes it takes while it waits: one may become many.
+/// The task between the two ends with either.
+fn translate<T: Send + 'static, U: Send + 'static, V: IntoIterator<Item = (usize, U), IntoIter: Send>>(
     inner: &Inner,
     mut from: Feed<T>,
-    view: impl Fn(T) -> (usize, U) + Send + 'static,
+    view: impl Fn(T) -> V + Send + 'static,
 ) -> Feed<U> {
     let (sender, receiver) = inner.common.feed(FeedLimits::default());
     tokio::spawn(async move {
@@ -320,8 +321,7 @@ fn translate<T: Send + 'static, U: Send + 'static>(
                 None => return,
                 Some(FeedItem::Lagged(lost)) => sender.lose(lost),
                 Some(FeedItem::Next(item)) => {
-                    let (bytes, item) = view(item);
-                    sender.offer(item, bytes).map(|_| ())
+                    view(item).into_iter().try_for_each(|(bytes, item)| sender.offer(item, bytes).map(|_| ()))
                 }
             };
             if taken.is_err() {

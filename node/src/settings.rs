@@ -398,15 +398,15 @@ pub(crate) fn compute_threads(config: &Config) -> usize {
 
 pub(crate) fn observer(config: &Config, memory: &Memory) -> observer::Config {
     let set = &config.observer;
-    let default = places::Config::default();
+    let within = observer::Config::within(memory.part(Part::Observer).limit());
     observer::Config {
         quarantine: quarantine::Config { steps: (set.quarantine_steps > 0).then_some(set.quarantine_steps) },
         places: places::Config {
-            address: Rate { burst: set.address_keys, ..default.address },
-            network: Rate { burst: set.network_keys, ..default.network },
-            ..default
+            address: Rate { burst: set.address_keys, ..within.places.address },
+            network: Rate { burst: set.network_keys, ..within.places.network },
+            ..within.places
         },
-        ..observer::Config::within(memory.part(Part::Observer).limit())
+        ..within
     }
 }
 
@@ -464,6 +464,19 @@ mod tests {
         let breaker = driver(&config).pool.breaker;
         assert_eq!((breaker.failures_max, breaker.failure_per_mille), (3, 250));
         assert_eq!([breaker.cool_down, breaker.cool_down_max], [1, 7].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn the_observers_tables_fit_their_share() {
+        for bytes in [64 << 20, 256 << 20, 4 << 30] {
+            let mut config = Config::default();
+            config.limits.memory = bytes;
+            config.node.authors_max = 4096;
+            let memory = memory(&config).unwrap();
+            let share = memory.part(Part::Observer).limit();
+            let most = observer(&config, &memory).bytes_max();
+            assert!(most <= share, "{bytes}: {most} of {share}");
+        }
     }
 
     /// What a configuration file may say is never refused by the router.

@@ -14,7 +14,7 @@ use omnimesh_protocol::registry::{
 use omnimesh_protocol::{NodeId, Seq};
 
 use super::{NodeBackend, translate};
-use crate::actors::log::{self, LogError};
+use crate::actors::log::LogError;
 use crate::actors::registry::RegistryError;
 use crate::api::backend::{Answer, DurableBackend};
 use crate::api::types::{LogEvent, RegistryEvent};
@@ -86,7 +86,10 @@ impl DurableBackend for NodeBackend {
         async move {
             let node = self.node()?;
             let changes = node.log_changes().await?;
-            Ok(translate(&node.0, changes, |change| (weight_of_log(&change), LogEvent::from(change))))
+            Ok(translate(&node.0, changes, |change| {
+                let events = LogEvent::all_of(change);
+                events.into_iter().map(|event| (weight_of_log(&event), event)).collect::<Vec<_>>()
+            }))
         }
         .boxed()
     }
@@ -134,18 +137,16 @@ impl DurableBackend for NodeBackend {
         async move {
             let node = self.node()?;
             let changes = node.watch_registry().await?;
-            Ok(translate(&node.0, changes, |change| (weight(&change), RegistryEvent::from(&change))))
+            Ok(translate(&node.0, changes, |change| [(weight(&change), RegistryEvent::from(&change))]))
         }
         .boxed()
     }
 }
 
-/// The same of a change of the log.
-fn weight_of_log(change: &log::Change) -> usize {
-    match change {
-        log::Change::Applied(entries) => entries.iter().map(|entry| CHANGE_BYTES + entry.data.len()).sum(),
-        log::Change::Frozen { .. } | log::Change::Jumped(_) => CHANGE_BYTES,
-    }
+/// The same of an event of the log.
+fn weight_of_log(event: &LogEvent) -> usize {
+    let entries = event.entries.iter().map(|entry| CHANGE_BYTES + entry.payload.as_bytes().len());
+    CHANGE_BYTES + entries.sum::<usize>()
 }
 
 /// About how many bytes a change takes while it waits for a slow reader.

@@ -22,6 +22,7 @@
 //! # Not here
 //! Fetching inputs and running programs: the shell does that, within the limits of the assignment.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -211,13 +212,14 @@ struct Task {
     /// `None` while it waits.
     started: Option<Time>,
     assignment: Assignment,
-    /// Who wants it, and how they call it.
+    /// Who wants it, and how they call it: each driver has one attempt at a task.
     askers: Vec<(NodeId, AttemptId)>,
 }
 
 /// A result that may be asked for again.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
+    number: u64,
     job: JobId,
     result: BlobRef,
     cpu_ms: u64,
@@ -252,6 +254,8 @@ pub struct State {
     /// Drivers that were refused for lack of room, and are to hear when there is some: who waits longest first.
     refused: VecDeque<NodeId>,
     done: LruCache<TaskKey, Remembered>,
+    /// The same by job, in the order in which they were done: who asks for a job costs no more than what is told.
+    done_of: BTreeMap<JobId, BTreeMap<u64, TaskKey>>,
     held: Vec<Hash>,
     memory: u64,
     running: u32,
@@ -259,6 +263,7 @@ pub struct State {
     mean: Option<u64>,
     is_draining: bool,
     next_run: u64,
+    next_result: u64,
     stats: Stats,
 }
 
@@ -284,6 +289,7 @@ impl State {
         out.push(Output::Timer { at: now + config.heartbeat, timer: Timer::Heartbeat });
         State {
             done: LruCache::new(config.results_max),
+            done_of: BTreeMap::new(),
             config,
             identity,
             mesh,
@@ -298,6 +304,7 @@ impl State {
             mean: None,
             is_draining: false,
             next_run: 0,
+            next_result: 0,
             stats: Stats::default(),
         }
     }
@@ -367,10 +374,19 @@ impl State {
         }
         if let Some(task) = self.tasks.get_mut(&assignment.key) {
             self.stats.shared += 1;
-            if !task.askers.contains(&(from, attempt)) {
-                task.askers.push((from, attempt));
+            let is_started = task.started.is_some();
+            let before = match task.askers.iter_mut().find(|(asker, _)| *asker == from) {
+                Some((_, known)) => std::mem::replace(known, attempt),
+                None => {
+                    task.askers.push((from, attempt));
+                    attempt
+                }
+            };
+            if before != attempt {
+                let detail = format!("the same task was asked for again, as attempt {}", attempt.0);
+                self.fail(from, before, FailReason::Busy, detail, Vec::new());
             }
-            if task.started.is_some() {
+            if is_started {
                 self.drivers.entry(from).or_default().started.push(attempt);
             }
             return;
@@ -467,13 +483,14 @@ impl State {
     fn on_ask(&self, from: NodeId, jobs: &[JobId], out: &mut Outbox<Output>) {
         let mut found: BTreeMap<JobId, Vec<TaskKey>> =
             jobs.iter().take(ASK_MAX).map(|job| (*job, Vec::new())).collect();
-        let running = self.tasks.values().filter(|task| task.started.is_some());
-        let running = running.map(|task| (task.assignment.job, task.assignment.key));
-        let done = self.done.iter().map(|(key, remembered)| (remembered.job, *key));
-        for (job, key) in running.chain(done) {
-            if let Some(keys) = found.get_mut(&job).filter(|keys| keys.len() < BATCH_MAX) {
-                keys.push(key);
+        for task in self.tasks.values().filter(|task| task.started.is_some()) {
+            if let Some(keys) = found.get_mut(&task.assignment.job).filter(|keys| keys.len() < BATCH_MAX) {
+                keys.push(task.assignment.key);
             }
+        }
+        for (job, keys) in &mut found {
+            let done = self.done_of.get(job).into_iter().flat_map(|done| done.values().rev());
+            keys.extend(done.take(BATCH_MAX - keys.len()));
         }
         for (job, keys) in found.into_iter().filter(|(_, keys)| !keys.is_empty()) {
             out.push(Output::Send { to: from, frame: Frame::Has { job, keys } });
@@ -529,7 +546,7 @@ impl State {
                 // An eighth of it is the newest.
                 self.mean = Some(self.mean.map_or(took, |mean| mean / 8 * 7 + took / 8));
                 let job = task.assignment.job;
-                self.done.put(key, Remembered { job, result, cpu_ms, wall_ms });
+                self.remember(key, job, result, cpu_ms, wall_ms);
                 let statement = Statement { key, result };
                 for (driver, attempt) in task.askers {
                     let results = &mut self.drivers.entry(driver).or_default().results;
@@ -544,6 +561,22 @@ impl State {
                 }
             }
         }
+    }
+
+    fn remember(&mut self, key: TaskKey, job: JobId, result: BlobRef, cpu_ms: u64, wall_ms: u64) {
+        let number = self.next_result;
+        self.next_result += 1;
+        // What is pushed out is an earlier result, of this task or of another.
+        let remembered = Remembered { number, job, result, cpu_ms, wall_ms };
+        if let Some((_, old)) = self.done.push(key, remembered)
+            && let Entry::Occupied(mut of_job) = self.done_of.entry(old.job)
+        {
+            of_job.get_mut().remove(&old.number);
+            if of_job.get().is_empty() {
+                of_job.remove();
+            }
+        }
+        self.done_of.entry(job).or_default().insert(number, key);
     }
 
     /// Begins what there is room for. The first that waits is begun first: others do not overtake it, or a large one
@@ -632,6 +665,8 @@ impl State {
         assert_eq!(running.map(|task| task.assignment.limits.memory_bytes).sum::<u64>(), self.memory);
         assert_eq!(self.queue.len() + self.running as usize, self.tasks.len());
         assert_eq!(self.runs.len(), self.tasks.len());
+        let of_jobs: usize = self.done_of.values().map(BTreeMap::len).sum();
+        assert!(of_jobs == self.done.len() && self.done_of.values().all(|done| !done.is_empty()));
         assert!(self.memory <= self.config.memory_bytes && self.running <= self.config.slots);
         assert!(self.tasks.len() as u64 <= u64::from(self.config.slots) + u64::from(self.config.queue_max));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use omnimesh_protocol::author::Ticket;
-use omnimesh_protocol::compute::driver::{Config, Event, Input, Output, State, Timer};
+use omnimesh_protocol::compute::driver::{Config, Event, Finding, Input, Output, State, Timer};
 use omnimesh_protocol::compute::job::{Align, Each, InputSpec, JobSpec, Source, TaskSpec};
 use omnimesh_protocol::compute::ledger::{
     CATEGORY, Commit, FailReason, JobState, Operation, Outcome, Part, TaskState,
@@ -38,6 +38,7 @@ struct Bench {
     assigned: Vec<(NodeId, Assignment)>,
     tick: Option<Timer>,
     events: Vec<Event>,
+    findings: Vec<Finding>,
     /// Who was asked what it has done of which jobs.
     asks: Vec<(NodeId, Vec<JobId>)>,
     /// Who has no slot that is free.
@@ -63,6 +64,7 @@ impl Bench {
             assigned: Vec::new(),
             tick: None,
             events: Vec::new(),
+            findings: Vec::new(),
             asks: Vec::new(),
             busy: None,
         };
@@ -88,6 +90,7 @@ impl Bench {
                 }
                 Output::Timer { timer, .. } => self.tick = Some(timer),
                 Output::Event(event) => self.events.push(event),
+                Output::Finding(finding) => self.findings.push(finding),
                 Output::Ask { to, jobs } => self.asks.push((to, jobs)),
                 _ => {}
             }
@@ -188,6 +191,13 @@ impl Bench {
         let signed = SignedResults::sign(identity, MESH, vec![statement]).assume_verified();
         let item = ResultItem { attempt: assignment.attempt, statement, cpu_ms: 1, wall_ms: 1 };
         self.give(Input::Results { items: vec![item], signed });
+    }
+
+    /// The worker says that nobody has these blobs.
+    fn lack(&mut self, (worker, assignment): &(NodeId, Assignment), missing: Vec<Hash>) {
+        let (reason, detail) = (FailReason::BlobMissing, "a test".to_owned());
+        let failure = Failure { attempt: assignment.attempt, reason, detail, missing };
+        self.give(Input::Failed { from: *worker, failures: vec![failure] });
     }
 
     fn fail(&mut self, (worker, assignment): &(NodeId, Assignment), reason: FailReason) {
@@ -530,6 +540,44 @@ fn the_last_tasks_are_given_to_more_while_most_workers_are_idle() {
     assert_eq!(last.len(), 1, "for the vote against");
     bench.answer(&last[0], blob("right"));
     assert_eq!(bench.written(&job, FIRST), Some(blob("right")));
+}
+
+#[test]
+fn one_workers_word_is_not_held_against_others() {
+    for is_agreed in [false, true] {
+        let mut bench = Bench::new(12);
+        let job = bench.submit(chain(if is_agreed { 2 } else { 1 }));
+        for asked in bench.asked(FIRST) {
+            bench.answer(&asked, blob("what nobody can give"));
+        }
+        assert_eq!(bench.written(&job, FIRST), Some(blob("what nobody can give")));
+        // Nobody has it, so it is to be made again; who makes something else may be right.
+        let reader = bench.asked(SECOND).remove(0);
+        bench.lack(&reader, vec![blob("what nobody can give").hash]);
+        bench.wait(Duration::from_secs(5));
+        let again = bench.asked(FIRST).remove(0);
+        bench.answer(&again, blob("right"));
+        let accused: Vec<NodeId> = bench.findings.iter().map(|finding| finding.accused).collect();
+        assert_eq!(accused, if is_agreed { vec![again.0] } else { vec![] });
+        bench.wait(Duration::from_secs(30));
+        assert_ne!(bench.asked(FIRST).remove(0).0, again.0, "another one is asked");
+    }
+}
+
+#[test]
+fn a_worker_lacks_only_what_its_task_reads() {
+    let mut bench = Bench::new(3);
+    let mut spec = chain(1);
+    spec.inputs[0].blob.size = 100_000;
+    let job = bench.submit(spec);
+    let done = bench.asked(FIRST).remove(0);
+    bench.answer(&done, blob("an output"));
+    assert_eq!(bench.written(&job, FIRST), Some(blob("an output")));
+    let other = bench.asked(TaskRef::new(0, 1)).remove(0);
+    bench.lack(&other, vec![blob("an output").hash]);
+    bench.wait(Duration::from_secs(5));
+    let is_restoring = |event: &Event| matches!(event, Event::Restoring { .. });
+    assert!(!bench.events.iter().any(is_restoring) && bench.asked(FIRST).is_empty());
 }
 
 #[test]

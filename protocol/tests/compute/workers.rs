@@ -1,5 +1,6 @@
 //! The rules of a worker, one by one.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,44 @@ fn the_same_work_is_done_once_for_all_who_ask() {
     assert_eq!(results(&bench.assign(B, 9, 5)), [(B, 9)]);
     assert!(bench.give(Input::Done { run, done: done() }).is_empty());
     assert_eq!(bench.state.stats().runs, 1);
+}
+
+#[test]
+fn a_driver_has_one_attempt_at_a_task() {
+    let mut bench = Bench::new(Config { slots: 1, ..Config::default() });
+    let run = runs(&bench.assign(A, 1, 5))[0];
+    // The earlier attempt is answered, too, so that nobody waits for it.
+    for attempt in 2..100 {
+        let outputs = bench.assign(A, attempt, 5);
+        assert_eq!(failures(&outputs), [(A, attempt - 1, FailReason::Busy)]);
+    }
+    assert!(failures(&bench.assign(A, 99, 5)).is_empty(), "a repeated frame asks for nothing new");
+    bench.assign(B, 1, 5);
+    assert_eq!(results(&bench.give(Input::Done { run, done: done() })), [(A, 99), (B, 1)]);
+}
+
+#[test]
+fn who_asks_for_a_job_is_told_of_the_newest_results() {
+    let results_max = NonZeroUsize::new(4).unwrap();
+    let mut bench = Bench::new(Config { slots: 1, results_max, ..Config::default() });
+    for key in 1..=6 {
+        let mut asked = assignment(u64::from(key), key);
+        asked.job = JobId::from_bytes([key % 2; 32]);
+        let run = runs(&bench.give(Input::Assign { from: A, assignments: vec![asked] }))[0];
+        bench.give(Input::Done { run, done: done() });
+    }
+    let mut told = |job| -> Vec<TaskKey> {
+        let outputs = bench.give(Input::Ask { from: B, jobs: vec![JobId::from_bytes([job; 32])] });
+        let keys = |output: &Output| match output {
+            Output::Send { frame: Frame::Has { keys, .. }, .. } => keys.clone(),
+            _ => Vec::new(),
+        };
+        outputs.iter().flat_map(keys).collect()
+    };
+    assert_eq!(
+        [told(0), told(1)],
+        [[6, 4], [5, 3]].map(|keys| keys.map(|key| TaskKey::from_bytes([key; 32])).to_vec())
+    );
 }
 
 #[test]

@@ -62,8 +62,9 @@ impl Inner {
             data,
         };
         let appended = Appended { author: ME, seq, hash: entry.hash, step: NOW, replicas: 0 };
-        let event = LogEvent::from(Change::Applied(vec![entry.clone()]));
-        self.readers.retain(|feed| feed.offer(event.clone(), 1).is_ok());
+        for event in LogEvent::all_of(Change::Applied(vec![entry.clone()])) {
+            self.readers.retain(|feed| feed.offer(event.clone(), 1).is_ok());
+        }
         self.entries.push(entry);
         appended
     }
@@ -270,9 +271,9 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
     let page = RegistryPage::from(inner.registry.list(&ListQuery { limit: 1, ..ListQuery::default() }, NOW));
     let search = SearchQuery { text: "x".to_owned(), kind: None, limit: 9 };
     let found = RegistryFound::from(inner.registry.search(&search, NOW));
-    let added = LogEvent::from(Change::Applied(inner.entries.clone()));
-    let frozen = LogEvent::from(Change::Frozen { author: ME, end: None });
-    let covered = LogEvent::from(Change::Jumped(vec![ME]));
+    let added = LogEvent::all_of(Change::Applied(inner.entries.clone()));
+    let frozen = LogEvent::all_of(Change::Frozen { author: ME, end: None });
+    let covered = LogEvent::all_of(Change::Jumped(vec![ME]));
     let entry_view = EntryView::from(&entry);
     let changed = registry::Change::Entry { old: None, new: Some(Box::new(entry)) };
     let linked = registry::Change::Linked(to_link());
@@ -295,9 +296,9 @@ pub(super) fn samples() -> Vec<(&'static str, Value)> {
         ("LogEntry", json!(entries.entries[0])),
         ("LogEntries", json!(entries)),
         ("LogHead", json!(LogHead::from(inner.head()))),
-        ("LogEvent", json!(added)),
-        ("LogEvent", json!(frozen)),
-        ("LogEvent", json!(covered)),
+        ("LogEvent", json!(added[0])),
+        ("LogEvent", json!(frozen[0])),
+        ("LogEvent", json!(covered[0])),
         ("Hit", json!(found.hits[0])),
         ("RegistryFound", json!(found)),
         ("CatchUp", json!(report)),
@@ -537,4 +538,22 @@ async fn channels_of_the_protocol_are_not_for_users() {
         let error = reply.assert_error(400, ErrorCode::InvalidChannel);
         assert!(error.message.contains("reserved"), "{error:?}");
     }
+}
+
+#[test]
+fn what_many_have_written_is_told_by_author() {
+    let entry = |author: u8, seq: u64| log::Entry {
+        author: NodeId::from_bytes([author; 32]),
+        seq: Seq(seq),
+        prev: None,
+        hash: Hash::of(&[author]),
+        step: NOW,
+        category: Channel::new("app").unwrap(),
+        timestamp_us: None,
+        data: Bytes::from_static(b"x"),
+    };
+    let events = LogEvent::all_of(Change::Applied(vec![entry(1, 4), entry(1, 5), entry(2, 9), entry(1, 6)]));
+    let told: Vec<_> = events.iter().map(|event| (event.author, event.head, event.entries.len())).collect();
+    let author = |author: u8| Some(NodeId::from_bytes([author; 32]));
+    assert_eq!(told, [(author(1), Seq(5), 2), (author(2), Seq(9), 1), (author(1), Seq(6), 1)]);
 }

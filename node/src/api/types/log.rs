@@ -178,24 +178,31 @@ impl LogChange {
     }
 }
 
-impl From<Change> for LogEvent {
-    fn from(change: Change) -> Self {
+impl LogEvent {
+    /// What readers are told of a change. What was written together may be of many authors; an event is of one.
+    pub(crate) fn all_of(change: Change) -> Vec<Self> {
         match change {
-            Change::Frozen { author, end } => LogEvent {
+            Change::Frozen { author, end } => vec![LogEvent {
                 change: LogChange::Frozen,
                 author: Some(author),
                 entries: Vec::new(),
                 head: end.map_or(Seq(0), |end| end.seq),
-            },
-            Change::Applied(entries) => LogEvent {
-                change: LogChange::Appended,
-                author: entries.first().map(|entry| entry.author),
-                head: entries.last().map_or(Seq(0), |entry| entry.seq),
-                entries: entries.into_iter().map(LogEntry::from).collect(),
-            },
-            Change::Jumped(_) => {
-                LogEvent { change: LogChange::Covered, author: None, entries: Vec::new(), head: Seq(0) }
+            }],
+            Change::Applied(entries) => {
+                entries.chunk_by(|one, next| one.author == next.author).map(Self::appended).collect()
             }
+            Change::Jumped(_) => {
+                vec![LogEvent { change: LogChange::Covered, author: None, entries: Vec::new(), head: Seq(0) }]
+            }
+        }
+    }
+
+    fn appended(entries: &[Entry]) -> Self {
+        LogEvent {
+            change: LogChange::Appended,
+            author: entries.first().map(|entry| entry.author),
+            head: entries.last().map_or(Seq(0), |entry| entry.seq),
+            entries: entries.iter().cloned().map(LogEntry::from).collect(),
         }
     }
 }

@@ -419,9 +419,7 @@ impl State {
         out: &mut Outbox<Output>,
     ) {
         let Some(view) = self.ledger.job(&job) else { return };
-        let makers: Vec<(TaskRef, Hash)> =
-            missing.iter().filter_map(|hash| Some((view.maker_of(hash)?, *hash))).collect();
-        for (maker, hash) in makers {
+        for (maker, hash) in view.makers_of(task, missing) {
             for holder in self.pool.holders(&hash).to_vec() {
                 // The worker has asked them all.
                 if holder != worker {
@@ -462,8 +460,12 @@ impl State {
         if vote.result != expected {
             active.losses += 1;
             let is_final = active.losses > self.config.losses_max;
+            active.add_other(vote.worker);
             run.settle(task, now);
-            self.dissent(now, job, task, &vote, out);
+            // One worker's word against another's tells nothing of either.
+            if self.ledger.job(&job).is_some_and(|view| view.is_agreed(task, expected)) {
+                self.dissent(now, job, task, &vote, out);
+            }
             if is_final {
                 self.release(now, job, task, out);
             }

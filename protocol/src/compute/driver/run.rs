@@ -250,6 +250,13 @@ impl Active {
         }
     }
 
+    /// Somebody has done it, and has something else than is expected: others are asked before him.
+    pub(super) fn add_other(&mut self, worker: NodeId) {
+        if !self.failed_on.contains(&worker) {
+            self.failed_on.push(worker);
+        }
+    }
+
     /// Who has failed may try again before nobody does. False if there is nobody.
     pub(super) fn forgive(&mut self) -> bool {
         if self.votes.is_empty() && self.attempts.is_empty() {

@@ -495,13 +495,28 @@ impl<'a> JobView<'a> {
         parts
     }
 
-    /// The task that made this output.
-    pub fn maker_of(&self, hash: &Hash) -> Option<TaskRef> {
-        let tasks = self.plan.tasks().zip(&self.cell.view.tasks);
-        tasks
-            .filter(|(_, seen)| seen.output.is_some_and(|blob| blob.hash == *hash))
-            .map(|(task, _)| task)
-            .next()
+    /// Of the tasks whose outputs this one reads, those that made one of these, the first of each. Others are not looked at: who
+    /// lacks a blob may name what it likes.
+    pub fn makers_of(&self, task: TaskRef, hashes: &[Hash]) -> Vec<(TaskRef, Hash)> {
+        let mut wanted: BTreeSet<Hash> = hashes.iter().copied().collect();
+        let slots = self.plan.slots(self.spec, task).into_iter();
+        let read = slots.flat_map(|slot| match slot {
+            Slot::Outputs { task, from, to } => {
+                (from..to).map(|chunk| TaskRef::new(task, chunk)).collect::<Vec<_>>()
+            }
+            Slot::Blob { .. } => Vec::new(),
+        });
+        read.filter_map(|maker| {
+            let hash = self.output(maker)?.hash;
+            wanted.remove(&hash).then_some((maker, hash))
+        })
+        .collect()
+    }
+
+    /// True if more than one worker has signed this result of a task.
+    pub fn is_agreed(&self, task: TaskRef, result: BlobRef) -> bool {
+        let mut records = self.records(task).iter().map(|record| &record.commit);
+        records.any(|commit| commit.outcome == Outcome::Succeeded(result) && commit.workers.len() > 1)
     }
 
     /// The families that are the result, by name: those that the job names, or those that nobody reads from.
