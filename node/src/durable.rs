@@ -1,7 +1,6 @@
 //! What a node keeps: its log, and the registry that is made of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bytes::Bytes;
 use omnimesh_protocol::envelope::{Channel, Envelope};
@@ -208,17 +207,6 @@ impl MeshNode {
     /// What is added to the log from now on.
     pub(crate) async fn log_changes(&self) -> Result<Feed<Change>, LogError> {
         self.links_of_log()?.0.send(Watch).await.map_err(|_| LogError::Stopped)
-    }
-
-    /// Writes all that the log has at this moment into a new file, while the node goes on. `LogStore::restore` takes it.
-    ///
-    /// # Errors
-    /// If the node keeps no log, the file is there already, or cannot be written.
-    pub async fn backup_log(&self, to: &Path) -> Result<(), LogError> {
-        let store = self.links_of_log()?.1;
-        let to = to.to_owned();
-        let written = actix_rt::task::spawn_blocking(move || store.backup(&to)).await;
-        Ok(written.map_err(|_| LogError::Stopped)??)
     }
 
     /// Changes the registry. When it is answered, the change is on this node's disk (and on those of `replicas` others),

@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Common, MAILBOX, Mailbox, gossip as gossip_actor, lock, membership};
 use crate::store::Store;
-use crate::swarm::{Event, Inbound, NetworkHandle, Outbound, Source, StreamKind, peer};
+use crate::swarm::{Event, Inbound, NetworkHandle, Outbound, StreamKind, peer};
 
 use dial::Dial;
 pub(crate) use requests::{
@@ -173,7 +173,6 @@ impl SwarmActor {
             Event::Discovered { peer, addresses, source } => {
                 tracing::debug!(%peer, ?source, "discovered");
                 self.learn(peer, &addresses, ctx);
-                debug_assert!(matches!(source, Source::Mdns | Source::Kademlia));
             }
             Event::Rtt { peer, rtt } => {
                 if let Some(info) = self.peers.get_mut(&peer) {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
@@ -36,42 +35,37 @@ const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The control protocol of a mesh.
 pub fn control_protocol(mesh: &MeshId) -> StreamProtocol {
-    mesh_protocol(mesh, "control")
+    protocol(omnimesh_protocol::control::protocol_name(*mesh))
 }
 
 /// The log protocol of a mesh.
 pub fn log_protocol(mesh: &MeshId) -> StreamProtocol {
-    StreamProtocol::try_from_owned(omnimesh_protocol::log::protocol_name(*mesh))
-        .expect("a name that starts with a slash is a protocol")
+    protocol(omnimesh_protocol::log::protocol_name(*mesh))
 }
 
 /// The blob protocol of a mesh.
 pub fn blob_protocol(mesh: &MeshId) -> StreamProtocol {
-    StreamProtocol::try_from_owned(omnimesh_protocol::compute::blob::wire::protocol_name(*mesh))
-        .expect("a name that starts with a slash is a protocol")
+    protocol(omnimesh_protocol::compute::blob::wire::protocol_name(*mesh))
 }
 
 /// The compute protocol of a mesh.
 pub fn compute_protocol(mesh: &MeshId) -> StreamProtocol {
-    StreamProtocol::try_from_owned(omnimesh_protocol::compute::wire::protocol_name(*mesh))
-        .expect("a name that starts with a slash is a protocol")
+    protocol(omnimesh_protocol::compute::wire::protocol_name(*mesh))
 }
 
 /// The Kademlia protocol of a mesh.
 pub fn kad_protocol(mesh: &MeshId) -> StreamProtocol {
-    mesh_protocol(mesh, "kad")
+    protocol(format!("{PROTOCOL_VERSION}/{mesh}/kad"))
 }
 
-fn mesh_protocol(mesh: &MeshId, name: &str) -> StreamProtocol {
-    StreamProtocol::try_from_owned(format!("{PROTOCOL_VERSION}/{mesh}/{name}"))
-        .expect("a name that starts with a slash is a protocol")
+fn protocol(name: String) -> StreamProtocol {
+    StreamProtocol::try_from_owned(name).expect("a name that starts with a slash is a protocol")
 }
 
 /// The parts, limits first, so that what they refuse reaches no other.
 #[derive(NetworkBehaviour)]
 pub(super) struct MeshBehaviour {
     limits: connection_limits::Behaviour,
-    pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(super) left_alone: LeftAlone,
     pub(super) gossip: streams::Behaviour,
     pub(super) control: streams::Behaviour,
@@ -106,7 +100,6 @@ impl MeshBehaviour {
             .with_cache_size(IDENTIFY_CACHE);
         Ok(MeshBehaviour {
             limits: connection_limits::Behaviour::new(connection_limits(&config.limits)),
-            blocked: allow_block_list::Behaviour::default(),
             left_alone: LeftAlone::new(),
             gossip: streams::Behaviour::new(gossip),
             control: streams::Behaviour::new(control),

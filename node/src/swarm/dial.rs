@@ -7,7 +7,7 @@ use libp2p::Multiaddr;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::PeerCondition;
 use libp2p::swarm::{ConnectionDenied, DialError};
-use libp2p::{allow_block_list, connection_limits, dns};
+use libp2p::{connection_limits, dns};
 
 use super::event::DialFailure;
 use super::left_alone::IsLeftAlone;
@@ -72,9 +72,6 @@ fn rank(kind: DialFailure) -> u8 {
 fn denied(cause: &ConnectionDenied) -> (DialFailure, String) {
     if let Some(exceeded) = cause.downcast_ref::<connection_limits::Exceeded>() {
         return (DialFailure::LimitReached, exceeded.to_string());
-    }
-    if cause.downcast_ref::<allow_block_list::Blocked>().is_some() {
-        return (DialFailure::Blocked, "the peer is blocked on this node".into());
     }
     if let Some(left_alone) = cause.downcast_ref::<IsLeftAlone>() {
         return (DialFailure::Blocked, left_alone.to_string());

@@ -20,7 +20,7 @@ use super::behaviour::{MeshBehaviour, MeshBehaviourEvent, PROTOCOL_VERSION, kad_
 use super::dial;
 use super::event::{DialFailure, Event, Source};
 use super::metrics::Metrics;
-use super::network::{BLOCKED_MAX, Command, DIAL_ADDRESSES_MAX, Error};
+use super::network::{Command, DIAL_ADDRESSES_MAX, Error};
 use super::{peer, transport};
 
 /// Events that wait beyond the channel. When they are so many the swarm rests, at twice as many commands wait
@@ -48,8 +48,6 @@ pub(super) struct Driver {
     dials: HashMap<ConnectionId, Vec<Multiaddr>>,
     /// Established connections, and whether they are within this machine.
     connections: HashMap<ConnectionId, bool>,
-    /// The oldest first.
-    blocked: VecDeque<PeerId>,
     mesh: MeshId,
     kad_protocol: StreamProtocol,
     /// How long peers have at the end to read what waits, and then for their connections to close.
@@ -75,7 +73,6 @@ impl Driver {
             backlog: VecDeque::new(),
             dials: HashMap::new(),
             connections: HashMap::new(),
-            blocked: VecDeque::new(),
             kad_protocol: kad_protocol(&mesh),
             mesh,
             finish_timeout,
@@ -209,20 +206,6 @@ impl Driver {
                     // Whom we are told of here is told as discovered.
                     kad.get_closest_peers(local);
                 }
-            }
-            Command::Block { peer } => {
-                if self.swarm.behaviour_mut().blocked.block_peer(peer) {
-                    self.blocked.push_back(peer);
-                }
-                if self.blocked.len() > BLOCKED_MAX
-                    && let Some(oldest) = self.blocked.pop_front()
-                {
-                    self.swarm.behaviour_mut().blocked.unblock_peer(oldest);
-                }
-            }
-            Command::Unblock { peer } => {
-                self.swarm.behaviour_mut().blocked.unblock_peer(peer);
-                self.blocked.retain(|blocked| *blocked != peer);
             }
             Command::Shutdown => {}
         }
@@ -372,7 +355,6 @@ impl Driver {
             }
             MeshBehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
             MeshBehaviourEvent::Limits(never)
-            | MeshBehaviourEvent::Blocked(never)
             | MeshBehaviourEvent::LeftAlone(never) => match never {},
         }
     }

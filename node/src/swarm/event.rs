@@ -189,7 +189,7 @@ pub enum DialFailure {
     AlreadyConnected,
     /// A limit of this node; see [`Limits`](super::Limits).
     LimitReached,
-    /// The peer is blocked here, or left alone for a while.
+    /// The peer is left alone for a while.
     Blocked,
     /// No address was given or known.
     NoAddress,

@@ -48,7 +48,5 @@ pub use behaviour::{
 pub use config::{Config, Limits, StreamConfig, TransportKind};
 pub use event::{DialFailure, DownReason, Event, Held, Inbound, Malformed, Source, StreamKind};
 pub use links::{Carry, LinkEnd, LinkLaw, Links, Security};
-pub use network::{
-    BLOCKED_MAX, COMMANDS_MAX, CommandError, DIAL_ADDRESSES_MAX, Error, Network, NetworkHandle, Started,
-};
+pub use network::{COMMANDS_MAX, CommandError, DIAL_ADDRESSES_MAX, Error, Network, NetworkHandle, Started};
 pub use queue::{Class, Outbound, QueueStats, Shed};

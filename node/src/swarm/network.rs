@@ -110,8 +110,6 @@ pub(super) enum Command {
     Disconnect { peer: PeerId },
     LeaveAlone { peer: PeerId, time: Duration },
     Bootstrap,
-    Block { peer: PeerId },
-    Unblock { peer: PeerId },
     Shutdown,
 }
 
@@ -285,23 +283,6 @@ impl NetworkHandle {
         self.send(Command::Bootstrap)
     }
 
-    /// Closes all connections to a peer and refuses new ones. At most [`BLOCKED_MAX`] are kept; the oldest
-    /// goes first.
-    ///
-    /// # Errors
-    /// The command was not taken.
-    pub fn block(&self, peer: PeerId) -> Result<(), CommandError> {
-        self.send(Command::Block { peer })
-    }
-
-    /// Undoes [`NetworkHandle::block`].
-    ///
-    /// # Errors
-    /// The command was not taken.
-    pub fn unblock(&self, peer: PeerId) -> Result<(), CommandError> {
-        self.send(Command::Unblock { peer })
-    }
-
     /// Writes what waits, closes all connections and ends; [`Started::events`] ends then.
     ///
     /// # Errors
@@ -320,6 +301,3 @@ impl NetworkHandle {
 
 /// The most addresses of one dial.
 pub const DIAL_ADDRESSES_MAX: usize = 16;
-
-/// The most peers blocked.
-pub const BLOCKED_MAX: usize = 4096;

@@ -144,11 +144,6 @@ impl Outbound {
         QueueStats { frames, bytes, shed: state.shed }
     }
 
-    /// The longest frame it takes, in bytes.
-    pub fn frame_bytes_max(&self) -> usize {
-        self.queue.limits.frame_bytes_max
-    }
-
     pub(super) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }

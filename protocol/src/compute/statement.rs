@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::id::{Hash, MeshId, NodeId};
+use crate::id::{MeshId, NodeId};
 use crate::identity::{Identity, PublicKey};
 use crate::registry::Fault;
 use crate::registry::cbor::{Reader, Writer};
@@ -229,11 +229,6 @@ impl Evidence {
             return Err(Fault::TooManyFields);
         }
         Ok(Evidence { key, accused, witnesses })
-    }
-
-    /// The hash of the result that the witnesses have signed.
-    pub fn majority(&self) -> Option<Hash> {
-        self.results().map(|(_, others)| others.hash)
     }
 }
 

@@ -593,10 +593,6 @@ pub struct Stats {
     pub checkpoints_refused: u64,
     /// Entries that a checkpoint stands for that had been missing here.
     pub entries_covered: u64,
-    /// Signatures of the checkpoint that waits to be sealed.
-    pub checkpoint_votes: usize,
-    /// How many it needs.
-    pub checkpoint_votes_needed: usize,
     /// Bytes of checkpoints received.
     pub checkpoint_bytes_received: u64,
 }

@@ -345,8 +345,6 @@ impl<P: Copy + Ord + Debug> State<P> {
             waiting_bytes: logs.map(|log| log.chain.waiting_bytes()).sum(),
             behind: self.behind(),
             write_bytes: self.writer.bytes(),
-            checkpoint_votes: self.checkpoints.votes(),
-            checkpoint_votes_needed: self.votes_needed(),
             ..self.stats
         }
     }

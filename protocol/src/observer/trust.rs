@@ -145,11 +145,6 @@ impl Trust {
         (0..=86_400 / 5).map(|n| n * 5).find(|s| later(*s) >= wanted)
     }
 
-    /// True if nothing of note is left.
-    pub fn is_strangers(&self, now: Time, config: &Config) -> bool {
-        self.sums(now, config).iter().all(|sum| *sum < 0.01)
-    }
-
     fn at(&self, now: Time, config: &Config) -> Self {
         let now_s = now.as_millis() / 1000;
         let passed = now_s.saturating_sub(self.faded_to_s);

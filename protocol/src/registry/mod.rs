@@ -102,8 +102,7 @@
 //! would refuse what another node, which got entries in another order, had taken.
 //!
 //! # Not here
-//! Who may write what (all members may write everything), search, and checking whether services are well
-//! ([`service`] has the conventions).
+//! Who may write what (all members may write everything), and checking whether services are well.
 
 pub(crate) mod cbor;
 mod entry;
@@ -113,7 +112,6 @@ mod operation;
 mod query;
 mod rank;
 mod search;
-pub mod service;
 mod sethash;
 mod snapshot;
 mod state;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use crate::id::{Hash, NodeId, Step};
-use crate::projection::Head;
+use crate::id::{Hash, Step};
 
 use super::entry::{Entry, EntryCell};
 use super::name::{EntryKey, EntryKind, FieldName, Link, Relation};
@@ -30,7 +29,7 @@ pub struct AsOf {
     pub step: Step,
     /// How many authors' entries the state contains.
     pub authors: usize,
-    /// The hash of all authors and their heads, see [`State::heads_of`]: equal on nodes that have the same entries.
+    /// The hash of all authors and their heads: equal on nodes that have the same entries.
     pub heads: Hash,
 }
 
@@ -256,11 +255,6 @@ impl State {
     /// Which state answers are from, for this step.
     pub fn as_of(&self, now: Step) -> AsOf {
         AsOf { step: now, authors: self.frontier.heads.len(), heads: self.heads_digest() }
-    }
-
-    /// Up to which entry the state contains each author's log.
-    pub fn heads_of(&self) -> impl Iterator<Item = (NodeId, Head)> + '_ {
-        self.frontier.heads.iter().map(|(author, head)| (*author, *head))
     }
 
     fn live(&self, key: &EntryKey, now: Step) -> Option<Entry> {

@@ -135,11 +135,6 @@ impl<P: Copy + Ord> Checkpoints<P> {
         self.other.take_if(|other| newest.is_some_and(|newest| newest.cut.covers(&other.cut)));
     }
 
-    /// Signatures of the checkpoint that waits for more.
-    pub(super) fn votes(&self) -> usize {
-        self.open().map_or(0, |candidate| candidate.votes.len())
-    }
-
     /// The candidate, if it is not sealed.
     fn open(&self) -> Option<&Candidate> {
         self.candidate.as_ref().filter(|candidate| candidate.cut.is_some())

@@ -60,8 +60,6 @@ pub enum Input {
         /// Who.
         by: String,
     },
-    /// Thresholds have changed. Levels stay until the next samples.
-    Thresholds(BTreeMap<Metric, Threshold>),
 }
 
 /// What it wants done.
@@ -146,7 +144,6 @@ impl State {
                     out.push(Output::Acknowledged(incident));
                 }
             }
-            Input::Thresholds(thresholds) => self.config.thresholds = thresholds,
         }
     }
 

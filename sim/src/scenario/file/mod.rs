@@ -46,11 +46,6 @@ impl Engine {
             Engine::Libp2p => "libp2p",
         }
     }
-
-    /// The engine of this name.
-    pub fn of_name(name: &str) -> Option<Self> {
-        [Engine::Model, Engine::Libp2p].into_iter().find(|engine| engine.name() == name)
-    }
 }
 
 /// A value that takes the place of what the file says.
