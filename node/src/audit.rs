@@ -25,7 +25,7 @@ use omnimesh_protocol::{Identity, NodeId, Step};
 
 use crate::clock::wall_ms;
 use crate::data_dir::{DataDirError, write_atomic};
-use crate::webhook::rfc3339;
+use crate::words::precise_moment;
 
 /// The file in the data directory.
 pub const AUDIT_FILE: &str = "audit.log";
@@ -264,7 +264,7 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The time of an entry as RFC 3339 writes it, in UTC.
 pub fn time_of(time_ms: u64) -> String {
-    rfc3339(time_ms)
+    precise_moment(time_ms)
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

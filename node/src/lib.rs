@@ -77,6 +77,7 @@ mod settings;
 pub mod store;
 pub mod swarm;
 mod webhook;
+pub mod words;
 
 pub use actors::author::{BroadcastError, Published};
 pub use actors::blob::GetError;

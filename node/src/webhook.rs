@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use omnimesh_protocol::observer::telemetry::{Level, Metric};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::actors::Common;
+use crate::words::precise_moment;
 
 /// Posts that wait, at most.
 const QUEUE: usize = 256;
@@ -237,16 +238,11 @@ fn body(posts: &[Post], instance: &str, mesh: &str, now_ms: u64) -> Value {
                 "mesh": mesh,
             },
             "annotations": { "summary": post.summary, "incident": post.incident.to_string() },
-            "startsAt": rfc3339(post.began_ms),
-            "endsAt": rfc3339(post.ended_ms.unwrap_or(now_ms.saturating_add(VALID_MS))),
+            "startsAt": precise_moment(post.began_ms),
+            "endsAt": precise_moment(post.ended_ms.unwrap_or(now_ms.saturating_add(VALID_MS))),
         })
     };
     posts.iter().map(alert).collect()
-}
-
-/// A time in milliseconds of Unix time as RFC 3339 writes it, in UTC.
-pub(crate) fn rfc3339(ms: u64) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
 #[cfg(test)]
@@ -266,7 +262,7 @@ mod tests {
         let body = body(&[post(None), post(Some(5_000))], "12D3", "demo", 1_000);
         assert_eq!(body[0]["labels"]["alertname"], "omnimesh_disk");
         assert_eq!(body[0]["labels"], body[1]["labels"], "the same alert");
-        assert_eq!(body[0]["endsAt"], rfc3339(1_000 + VALID_MS));
+        assert_eq!(body[0]["endsAt"], precise_moment(1_000 + VALID_MS));
         assert_eq!(body[1]["endsAt"], "1970-01-01T00:00:05.000Z");
         assert_eq!(body[1]["annotations"]["incident"], "7");
         assert_eq!(body[1]["startsAt"], "1970-01-01T00:00:00.000Z");

@@ -462,16 +462,6 @@ pub(super) fn bytes_text(bytes: u64) -> String {
     }
 }
 
-/// A duration for people.
-pub(super) fn millis_text(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        120_000..7_200_000 => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
-        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
-    }
-}
-
 /// A list of peers for people.
 pub(super) fn peers(nodes: impl IntoIterator<Item = NodeId>) -> String {
     let mut text = String::new();

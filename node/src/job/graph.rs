@@ -11,10 +11,11 @@ use maud::{Markup, PreEscaped, html};
 use omnimesh_protocol::compute::ledger::JobView;
 
 use self::layout::{Layout, Place, Size};
-use super::document::{self, bytes_text, millis_text};
+use super::document::{self, bytes_text};
 use super::stats::Stats;
 use super::{Clock, Seen};
 use crate::api::types::{JobFamily, JobSummary, TaskCounts};
+use crate::words;
 
 const NODE: Size = Size { width: 262.0, height: 106.0 };
 const PILL: Size = Size { width: 150.0, height: 40.0 };
@@ -156,8 +157,8 @@ fn draw_head(job: &JobSummary, stats: &Stats) -> Markup {
         job.counts.ended(),
         job.tasks,
         (job.progress * 100.0).floor(),
-        millis_text(job.elapsed_ms),
-        millis_text(stats.work_ms),
+        words::duration(job.elapsed_ms),
+        words::duration(stats.work_ms),
         stats.workers.len(),
         id.get(..12).unwrap_or(&id)
     );
@@ -167,7 +168,7 @@ fn draw_head(job: &JobSummary, stats: &Stats) -> Markup {
         text class="title" x=(px(MARGIN + 16.0)) y="38" { (job.name) " · " (job.state) }
         text class="soft" x=(px(MARGIN + 16.0)) y="60" { (facts) }
         @if stats.critical_ms > 0 {
-            text class="hot" x=(px(MARGIN + 16.0)) y="79" { "longest chain " (millis_text(stats.critical_ms)) }
+            text class="hot" x=(px(MARGIN + 16.0)) y="79" { "longest chain " (words::duration(stats.critical_ms)) }
         }
     }
 }
@@ -199,11 +200,11 @@ fn draw_family(place: &Place, family: &JobFamily, critical_ms: u64) -> Markup {
     let time = if times.done == 0 {
         "no result yet".to_owned()
     } else if family.tasks == 1 {
-        format!("took {}", millis_text(times.max_ms))
+        format!("took {}", words::duration(times.max_ms))
     } else {
-        format!("median {}, max {}", millis_text(times.p50_ms), millis_text(times.max_ms))
+        format!("median {}, max {}", words::duration(times.p50_ms), words::duration(times.max_ms))
     };
-    let chain = if is_chain && critical_ms > 0 { millis_text(critical_ms) } else { String::new() };
+    let chain = if is_chain && critical_ms > 0 { words::duration(critical_ms) } else { String::new() };
     let fan_out = family.fan_out.clone().unwrap_or_else(|| "one task".to_owned());
     html! {
         g {

@@ -1,10 +1,10 @@
 //! A run log for people, as Markdown.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::document::{bytes_text, counts_text, millis_text};
+use super::document::{bytes_text, counts_text};
 use crate::api::types::{JobEventView, JobLog};
+use crate::words::{duration, moment, precise_moment};
 
 /// Events that are told: the newest.
 const EVENTS_MAX: usize = 40;
@@ -38,17 +38,17 @@ fn head(log: &JobLog, text: &mut String) {
     if let Some(ended) = times.ended_ms {
         line!(text, "| ended | {} |", moment(ended));
     }
-    line!(text, "| took | {} |", millis_text(times.elapsed_ms));
+    line!(text, "| took | {} |", duration(times.elapsed_ms));
     line!(text, "| driver | `{}` |", job.driver);
     line!(text, "| tasks | {} ({}) |", job.tasks, counts_text(&job.counts));
     line!(
         text,
         "| work | {} in all, {} of it CPU; {:.1} workers busy in the mean |",
-        millis_text(times.work_ms),
-        millis_text(times.cpu_ms),
+        duration(times.work_ms),
+        duration(times.cpu_ms),
         times.parallelism
     );
-    line!(text, "| longest chain | {} |", millis_text(times.critical_path_ms));
+    line!(text, "| longest chain | {} |", duration(times.critical_path_ms));
     if job.round > 0 {
         line!(text, "| round | {} |", job.round);
     }
@@ -70,12 +70,12 @@ fn families(log: &JobLog, text: &mut String) {
             family.operation,
             family.tasks,
             counts_text(&family.counts),
-            millis_text(times.p50_ms),
-            millis_text(times.p95_ms),
-            millis_text(times.max_ms),
-            millis_text(times.work_ms),
-            millis_text(times.cpu_ms),
-            millis_text(family.critical_ms),
+            duration(times.p50_ms),
+            duration(times.p95_ms),
+            duration(times.max_ms),
+            duration(times.work_ms),
+            duration(times.cpu_ms),
+            duration(family.critical_ms),
             bytes_text(family.output_bytes),
             if family.attempts == 0 { "not seen here".to_owned() } else { family.attempts.to_string() }
         );
@@ -95,8 +95,8 @@ fn workers(log: &JobLog, text: &mut String) {
             worker.peer_id,
             worker.tasks,
             worker.share * 100.0,
-            millis_text(worker.work_ms),
-            millis_text(worker.cpu_ms)
+            duration(worker.work_ms),
+            duration(worker.cpu_ms)
         );
     }
 }
@@ -107,7 +107,7 @@ fn bottleneck(log: &JobLog, text: &mut String) {
         line!(text, "\n| longest chain | took | at |\n|---|--:|---|");
         for step in &log.critical_path {
             let worker = step.worker.map_or_else(|| "-".to_owned(), |worker| format!("`{worker}`"));
-            line!(text, "| `{}/{}` | {} | {worker} |", step.task, step.chunk, millis_text(step.wall_ms));
+            line!(text, "| `{}/{}` | {} | {worker} |", step.task, step.chunk, duration(step.wall_ms));
         }
     }
     line!(text, "\n## Suggestions\n");
@@ -193,7 +193,7 @@ fn row(event: &JobEventView) -> String {
         [&event.reason, &event.detail].into_iter().flatten().map(|text| cell(text)).collect();
     format!(
         "| {} | {} | {task} | {state} | {worker} | {} |",
-        precise(event.at_ms),
+        precise_moment(event.at_ms),
         event.kind,
         detail.join(": ")
     )
@@ -218,18 +218,4 @@ fn cell(text: &str) -> String {
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// A moment, as RFC 3339 writes it.
-fn moment(ms: u64) -> String {
-    humantime::format_rfc3339_seconds(since_1970(ms)).to_string()
-}
-
-fn precise(ms: u64) -> String {
-    humantime::format_rfc3339_millis(since_1970(ms)).to_string()
-}
-
-fn since_1970(ms: u64) -> SystemTime {
-    // What is beyond the year 9999 cannot be written so.
-    UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000))
 }

@@ -6,13 +6,14 @@ use omnimesh_protocol::compute::TaskRef;
 use omnimesh_protocol::compute::job::{Each, TaskSpec};
 use omnimesh_protocol::compute::ledger::{JobState, JobView};
 
-use super::document::{self, family_name, millis_text, ratio};
+use super::document::{self, family_name, ratio};
 use super::history::{JobHistory, Tally};
 use super::stats::{FamilyStats, Stats};
 use super::{Clock, Seen};
 use crate::api::types::{
     FamilyLog, JobLog, JobSummary, JobTimes, JobTroubles, PathTask, Suggestion, WorkerShare,
 };
+use crate::words;
 
 /// Tasks of the longest chain that are told: so many from each end.
 const PATH_MAX: usize = 32;
@@ -162,8 +163,8 @@ impl Advisor<'_> {
         let mut text = format!(
             "`{}` makes {share} of the longest chain of tasks that wait for one another ({} of {})",
             most.name,
-            millis_text(most.critical_ms),
-            millis_text(chain)
+            words::duration(most.critical_ms),
+            words::duration(chain)
         );
         let place = self.view.spec().task(&most.name);
         let slowest = place
@@ -176,16 +177,16 @@ impl Advisor<'_> {
                 "; one of them, {}/{}{at}, took {}, where half of its like take {} at most",
                 most.name,
                 task.chunk,
-                millis_text(wall),
-                millis_text(most.times.p50_ms)
+                words::duration(wall),
+                words::duration(most.times.p50_ms)
             );
         }
         let waited = elapsed.saturating_sub(chain);
         text += &format!(
             ". Of {} that passed {} were that chain; the other {} went to waiting for workers, data and the log",
-            millis_text(elapsed),
-            millis_text(chain.min(elapsed)),
-            millis_text(waited)
+            words::duration(elapsed),
+            words::duration(chain.min(elapsed)),
+            words::duration(waited)
         );
         text
     }
@@ -227,7 +228,7 @@ impl Advisor<'_> {
                 because: format!(
                     "half of its {} tasks take {} at most, so that giving them away costs more than doing them",
                     family.tasks,
-                    millis_text(times.p50_ms)
+                    words::duration(times.p50_ms)
                 ),
             });
         } else if is_half_done
@@ -240,7 +241,7 @@ impl Advisor<'_> {
                 because: format!(
                     "it has {} tasks of {} for {} places at workers: the others were idle meanwhile",
                     family.tasks,
-                    millis_text(times.p50_ms),
+                    words::duration(times.p50_ms),
                     self.slots
                 ),
             });
@@ -255,9 +256,9 @@ impl Advisor<'_> {
                 ),
                 because: format!(
                     "its longest task took {}, {:.1} times the median of {}",
-                    millis_text(times.max_ms),
+                    words::duration(times.max_ms),
                     ratio(times.max_ms, times.p50_ms),
-                    millis_text(times.p50_ms)
+                    words::duration(times.p50_ms)
                 ),
             });
         }
@@ -327,8 +328,8 @@ impl Advisor<'_> {
                 advice: "give the workers fewer `compute.slots`, or smaller inputs".to_owned(),
                 because: format!(
                     "attempts used the processor for {} of {}: the rest was reading, writing and waiting for it",
-                    millis_text(cpu_ms),
-                    millis_text(work_ms)
+                    words::duration(cpu_ms),
+                    words::duration(work_ms)
                 ),
             });
         }
@@ -340,9 +341,9 @@ impl Advisor<'_> {
                     .to_owned(),
                 because: format!(
                     "it took {}, where its work on {} places and its longest chain take {} at least",
-                    millis_text(elapsed_ms),
+                    words::duration(elapsed_ms),
                     self.slots,
-                    millis_text(least)
+                    words::duration(least)
                 ),
             });
         }

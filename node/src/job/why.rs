@@ -9,11 +9,12 @@ use omnimesh_protocol::compute::ledger::{
 };
 use omnimesh_protocol::compute::placement::BreakerState;
 
-use super::document::{self, counts_text, millis_text, peers, task_name};
+use super::document::{self, counts_text, peers, task_name};
 use super::history::{EventKind, JobHistory};
 use super::stats::{self, Stats};
 use super::{Clock, Seen, held_remedy, run_log};
 use crate::api::types::{WhyJob, WhyJobReason};
+use crate::words;
 
 /// Failed attempts of a task that are told one by one.
 const ATTEMPTS_MAX: usize = 5;
@@ -41,7 +42,7 @@ pub fn why_job(seen: &Seen<'_>, clock: &Clock, view: &JobView<'_>) -> WhyJob {
         JobState::Cancelled => why_cancelled(view, &mut reasons),
         JobState::Succeeded => {
             let log = run_log(seen, clock, view);
-            let took = millis_text(log.times.elapsed_ms);
+            let took = words::duration(log.times.elapsed_ms);
             reasons.note(format!("all of its {} tasks have ended, after {took}", view.plan().total()));
             reasons.note(log.bottleneck);
             log.suggestions.into_iter().for_each(|found| reasons.add(found.because, found.advice));
@@ -97,8 +98,8 @@ fn why_running(seen: &Seen<'_>, view: &JobView<'_>, reasons: &mut Reasons) {
             "{} of {} are running; one takes {} in the median, {} at the longest",
             family.counts.running,
             spec.name,
-            millis_text(family.times.p50_ms),
-            millis_text(family.times.max_ms)
+            words::duration(family.times.p50_ms),
+            words::duration(family.times.max_ms)
         ));
     }
 }
@@ -310,7 +311,7 @@ fn why_at_work(seen: &Seen<'_>, view: &JobView<'_>, task: TaskRef, reasons: &mut
     let started = seen.history.job(&view.id()).and_then(|history| history.task(task).started);
     let since = started.map_or_else(String::new, |started| {
         let ms = u64::try_from(seen.now.since(started).as_millis()).unwrap_or(u64::MAX);
-        format!("; the first attempt was given away {} ago", millis_text(ms))
+        format!("; the first attempt was given away {} ago", words::duration(ms))
     });
     reasons.note(format!("{} is at it{since}", peers(workers)));
     let stats = Stats::of(seen, view);
@@ -318,12 +319,12 @@ fn why_at_work(seen: &Seen<'_>, view: &JobView<'_>, task: TaskRef, reasons: &mut
         let times = family.times;
         reasons.note(format!(
             "its like take {} in the median and {} at the longest; one that takes much longer gets a second attempt",
-            millis_text(times.p50_ms),
-            millis_text(times.max_ms)
+            words::duration(times.p50_ms),
+            words::duration(times.max_ms)
         ));
     }
     if let Some(spec) = view.spec().tasks.get(usize::from(task.task)) {
-        reasons.note(format!("an attempt is given up after {}", millis_text(spec.limits.wall_ms)));
+        reasons.note(format!("an attempt is given up after {}", words::duration(spec.limits.wall_ms)));
     }
 }
 
@@ -343,8 +344,8 @@ fn why_ended(view: &JobView<'_>, task: TaskRef, state: TaskState, reasons: &mut 
                 "{} made its result of {} bytes{by} in {} ({} of CPU)",
                 peers(commit.workers.iter().copied()),
                 blob.size,
-                millis_text(commit.wall_ms),
-                millis_text(commit.cpu_ms)
+                words::duration(commit.wall_ms),
+                words::duration(commit.cpu_ms)
             ));
         }
         Outcome::Failed { reason, detail } => {

@@ -354,8 +354,7 @@ impl Driver {
                 }
             }
             MeshBehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
-            MeshBehaviourEvent::Limits(never)
-            | MeshBehaviourEvent::LeftAlone(never) => match never {},
+            MeshBehaviourEvent::Limits(never) | MeshBehaviourEvent::LeftAlone(never) => match never {},
         }
     }
 

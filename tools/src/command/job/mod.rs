@@ -11,6 +11,7 @@ use std::path::Path;
 use omnimesh_node::api::types::{
     JobEventView, JobLog, JobSummary, JobTask, JobTasks, Lagged, WhyJob, Worker,
 };
+use omnimesh_node::words;
 use serde_json::{Value, json};
 
 use super::inspect::{passed_on, typed};
@@ -83,8 +84,8 @@ fn list(globals: &Globals, args: &JobListArgs) -> Result<(), CliError> {
             job.name.clone(),
             job.state.clone(),
             show::ended_of(job),
-            show::moment(job.submitted_ms),
-            show::took(job.elapsed_ms),
+            words::moment(job.submitted_ms),
+            words::duration(job.elapsed_ms),
             if job.driven_here { "this node".to_owned() } else { show::short(&job.driver.to_string()) },
             job.held.clone().unwrap_or_default(),
         ]
@@ -152,8 +153,8 @@ fn task_row(task: &JobTask) -> Vec<String> {
     vec![
         format!("{}/{}", task.task, task.chunk),
         task.state.clone(),
-        if has_times { show::took(task.wall_ms) } else { "-".to_owned() },
-        if has_times { show::took(task.cpu_ms) } else { "-".to_owned() },
+        if has_times { words::duration(task.wall_ms) } else { "-".to_owned() },
+        if has_times { words::duration(task.cpu_ms) } else { "-".to_owned() },
         or_dash(workers.join(" ")),
         task.output.map_or_else(
             || "-".to_owned(),
@@ -257,7 +258,7 @@ fn print_event(is_json: bool, value: &Value, event: &JobEventView) -> Result<(),
 }
 
 fn event_line(event: &JobEventView) -> String {
-    let mut line = format!("{}  {:<14}", show::precise(event.at_ms), event.kind);
+    let mut line = format!("{}  {:<14}", words::precise_moment(event.at_ms), event.kind);
     if let (Some(task), Some(chunk)) = (&event.task, event.chunk) {
         line.push_str(&format!("  {task}/{chunk}"));
     }

@@ -1,8 +1,7 @@
 //! `job show`: a job at a glance.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use omnimesh_node::api::types::{JobDetail, JobFamily, JobSummary, TaskCounts};
+use omnimesh_node::words::{duration, moment};
 use serde_json::Value;
 
 use super::super::inspect::typed;
@@ -28,7 +27,7 @@ pub(super) fn show(globals: &Globals, id: &str) -> Result<(), CliError> {
         summary.state,
         bar(&summary.counts),
         percent(summary),
-        took(summary.elapsed_ms)
+        duration(summary.elapsed_ms)
     )))?;
     output::text("")?;
     output::record(Format::Table, &value, || fields(&job))?;
@@ -47,8 +46,8 @@ pub(super) fn show(globals: &Globals, id: &str) -> Result<(), CliError> {
                 worker.peer_id.to_string(),
                 worker.tasks.to_string(),
                 format!("{:.0} %", worker.share * 100.0),
-                took(worker.work_ms),
-                took(worker.cpu_ms),
+                duration(worker.work_ms),
+                duration(worker.cpu_ms),
                 worker.running.to_string(),
             ]
         })?;
@@ -88,12 +87,12 @@ fn fields(job: &JobDetail) -> Vec<(&'static str, String)> {
             "work",
             format!(
                 "{} ({} of CPU), {parallel:.1} workers busy in the mean; longest chain {}",
-                took(job.work_ms),
-                took(job.cpu_ms),
-                took(job.critical_path_ms)
+                duration(job.work_ms),
+                duration(job.cpu_ms),
+                duration(job.critical_path_ms)
             ),
         ),
-        ("deadline", took(job.deadline_s.saturating_mul(1000))),
+        ("deadline", duration(job.deadline_s.saturating_mul(1000))),
     ];
     if summary.round > 0 {
         fields.push(("round", format!("{} (each retry begins one)", summary.round)));
@@ -116,7 +115,7 @@ fn fields(job: &JobDetail) -> Vec<(&'static str, String)> {
 
 fn family_row(family: &JobFamily) -> Vec<String> {
     let times = family.times;
-    let time = |ms| if times.done == 0 { "-".to_owned() } else { took(ms) };
+    let time = |ms| if times.done == 0 { "-".to_owned() } else { duration(ms) };
     let mark = if family.on_critical_path { " *" } else { "" };
     let redundancy = if family.redundancy > 1 { format!(" x{}", family.redundancy) } else { String::new() };
     let after = if family.after.is_empty() { "-".to_owned() } else { family.after.join(" ") };
@@ -185,31 +184,6 @@ pub(super) fn ended_of(job: &JobSummary) -> String {
     format!("{}/{}", ended(job), job.tasks)
 }
 
-/// A moment, as RFC 3339 writes it.
-pub(super) fn moment(ms: u64) -> String {
-    humantime::format_rfc3339_seconds(since_1970(ms)).to_string()
-}
-
-/// The same with milliseconds.
-pub(super) fn precise(ms: u64) -> String {
-    humantime::format_rfc3339_millis(since_1970(ms)).to_string()
-}
-
-fn since_1970(ms: u64) -> SystemTime {
-    // What is beyond the year 9999 cannot be written so.
-    UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000))
-}
-
-/// A duration for people.
-pub(super) fn took(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        120_000..7_200_000 => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
-        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
-    }
-}
-
 /// A length for people.
 pub(super) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
@@ -242,12 +216,5 @@ mod tests {
         ] {
             assert_eq!(bar(&counts), expected);
         }
-    }
-
-    #[test]
-    fn moments_and_durations_are_for_people() {
-        assert_eq!(moment(1_763_751_600_123), "2025-11-21T19:00:00Z");
-        assert_eq!(moment(u64::MAX), "9999-12-31T23:59:59Z");
-        assert_eq!([7, 1500, 125_000, 7_260_000].map(took), ["7 ms", "1.5 s", "2 min 5 s", "2 h 1 min"]);
     }
 }
