@@ -75,6 +75,16 @@ pub enum BlobError {
         /// Which.
         hash: Hash,
     },
+    /// What is here under this name has another length, and it is known to be right, or somebody keeps it.
+    #[error("the size of the blob {hash} is wrong: {claimed} bytes are claimed, and what is here has {size}")]
+    WrongSize {
+        /// Which.
+        hash: Hash,
+        /// How long it is here.
+        size: u64,
+        /// How long somebody says that it is.
+        claimed: u64,
+    },
 }
 
 /// A blob as it is here.
@@ -569,15 +579,29 @@ impl BlobStore {
         Outline::from_bytes(BlobRef { hash: *hash, size: u64::from_le_bytes(*size) }, values).ok()
     }
 
-    /// Enters a blob into the books, pinned so many times; what has to go for it goes.
-    fn make_room(&self, inner: &mut Inner, blob: BlobRef, pins: u32) -> Result<(), CacheError> {
+    /// Enters a blob whose length is known into the books; what has to go for it goes.
+    fn make_room(&self, inner: &mut Inner, blob: BlobRef) -> Result<(), BlobError> {
         if inner.entries.get(&blob.hash).is_some_and(|entry| entry.size != blob.size) {
             // Somebody had told another length, or what was written on disk is damaged.
-            inner.books.remove(&blob.hash);
-            self.delete(inner, &[blob.hash]);
+            return self.replace(inner, blob, 0);
         }
-        let gone = inner.books.insert(blob, pins)?;
+        let gone = inner.books.insert(blob, 0)?;
         self.delete(inner, &gone);
+        Ok(())
+    }
+
+    /// Gives up what is here for a blob of the same name and another length. Who wanted it to stay wants that still.
+    fn replace(&self, inner: &mut Inner, blob: BlobRef, pins: u32) -> Result<(), BlobError> {
+        let is_pinned = inner.entries.get(&blob.hash).is_some_and(|entry| entry.is_pinned);
+        inner.books.remove(&blob.hash);
+        self.delete(inner, &[blob.hash]);
+        let gone = inner.books.insert(blob, pins + u32::from(is_pinned))?;
+        self.delete(inner, &gone);
+        if is_pinned {
+            File::create(self.path(&blob.hash, "pin")).map_err(|error| self.failed(error))?;
+            let none = Entry::new(blob.size, Groups::none(blob.size));
+            inner.entries.insert(blob.hash, Entry { is_pinned, ..none });
+        }
         Ok(())
     }
 
