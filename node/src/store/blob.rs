@@ -175,6 +175,15 @@ pub fn is_little(range: &Range<u64>) -> bool {
     range.end.saturating_sub(range.start) <= GROUP_BYTES
 }
 
+/// A part of what was read. What is less than half of it is copied: it would hold all of it in memory.
+pub fn part_of(bytes: &Bytes, part: &[u8]) -> Bytes {
+    if part.len().saturating_mul(2) < bytes.len() {
+        Bytes::copy_from_slice(part)
+    } else {
+        bytes.slice_ref(part)
+    }
+}
+
 /// The groups that hold these bytes.
 fn groups_in(blob: &BlobRef, range: &Range<u64>) -> Range<u64> {
     let first = range.start / GROUP_BYTES;
@@ -290,7 +299,7 @@ impl BlobStore {
         entry.is_some_and(|entry| groups_in(blob, range).all(|group| entry.groups.contains(group)))
     }
 
-    /// Bytes of a blob; `None` if they are not all here. What is read is checked, if it is much on all threads of the rayon
+    /// Bytes of a blob; `None` if they are not all here. No more than twice as many are held in memory for them. What is read is checked, if it is much on all threads of the rayon
     /// pool in which it is called.
     ///
     /// # Errors
@@ -305,7 +314,10 @@ impl BlobStore {
         let place = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
         if groups.end - groups.start == 1 {
             let content = self.group(&blob.hash, groups.start)?;
-            return Ok(content.map(|content| content.slice(place(range.start)..place(range.end))));
+            let part = |content: &Bytes| {
+                content.get(place(range.start)..place(range.end)).map(|part| part_of(content, part))
+            };
+            return Ok(content.as_ref().and_then(part));
         }
         let end = (groups.end * GROUP_BYTES).min(blob.size);
         let mut bytes = vec![0; place(end)];
@@ -327,7 +339,9 @@ impl BlobStore {
                 .try_fold(true, |one, other| both(one, other?))?,
             false => bytes.par_chunks_mut(length).enumerate().map(fill).try_reduce(|| true, both)?,
         };
-        Ok(is_whole.then(|| Bytes::from(bytes).slice(place(range.start)..place(range.end))))
+        let bytes = Bytes::from(bytes);
+        let part = bytes.get(place(range.start)..place(range.end)).filter(|_| is_whole);
+        Ok(part.map(|part| part_of(&bytes, part)))
     }
 
     /// Checks a whole blob, if it is large on all threads of the rayon pool in which it is called; without holding it in

@@ -358,3 +358,21 @@ fn a_part_of_a_length_that_nobody_keeps_gives_way() {
     let view = open(dir.path(), 10 << 20).view(&short.hash);
     assert_eq!(view.map(|view| view.is_pinned), Some(true));
 }
+
+#[test]
+fn a_short_part_does_not_hold_what_was_read_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 10 << 20);
+    let bytes = content(2 << 20);
+    let blob = store.put(&bytes[..], false).unwrap();
+    for (range, is_copied) in [(5..9, true), ((1 << 20) - 1..(1 << 20) + 1, true), (0..1 << 20, false)] {
+        let part = store.read(&blob, range.clone()).unwrap().unwrap();
+        let place = |at: u64| usize::try_from(at).unwrap();
+        assert_eq!(part, bytes[place(range.start)..place(range.end)]);
+        // What is copied is its owner's alone, and no longer than it is.
+        let room = part.try_into_mut().ok().map(|part| part.capacity());
+        assert_eq!(room.is_some_and(|room| room < 1 << 10), is_copied, "{range:?}");
+    }
+    // Who asks for more than there is gets none of it.
+    assert_eq!(store.read(&BlobRef { size: (2 << 20) + 9, ..blob }, (2 << 20) - 1..(2 << 20) + 9), Ok(None));
+}
