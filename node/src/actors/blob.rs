@@ -4,7 +4,7 @@
 //!   Get ──► on disk? ──yes──► answer
 //!            │ no
 //!            ▼
-//!   Want to all peers ──► Have: a size, and groups ──► Fetch ──► AskOutline, Get to holders ──► checked ──► disk
+//!   Want to all peers ──► Have: a size, and groups ──► room ──► Fetch ──► AskOutline, Get to holders ──► checked ──► disk
 //!                                                        │ the size was a lie: the next one that somebody told
 //!                                                        └─► answer
 //!   peers' AskOutline, Get ──► threads that may block ──► Outline, Group, or Decline
@@ -198,12 +198,8 @@ impl Supervised for BlobActor {
         if self.common.is_stopping() {
             return ctx.stop();
         }
-        let begun: Vec<Hash> = self
-            .fetches
-            .iter()
-            .filter(|(_, fetching)| fetching.run.is_some())
-            .map(|(hash, _)| *hash)
-            .collect();
+        let begun: Vec<Hash> =
+            self.fetches.iter().filter(|(_, fetching)| fetching.is_begun()).map(|(hash, _)| *hash).collect();
         self.life += 1;
         // Dropping the answers tells those who wait.
         self.fetches.clear();

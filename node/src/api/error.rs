@@ -356,6 +356,9 @@ impl From<GetError> for ApiError {
                 ErrorCode::NotFound,
                 "put it again with `omnimesh blob put`, or start a node that has it; the disk may be failing",
             ),
+            GetError::Store(BlobError::WrongSize { .. }) => {
+                (ErrorCode::Refused, "`omnimesh blob list` shows how long it is here")
+            }
             GetError::Store(BlobError::Disk { .. }) => (ErrorCode::Internal, "the node's log tells more"),
             GetError::Busy => (ErrorCode::Overloaded, "try again in a moment"),
             GetError::NoStore => (ErrorCode::Refused, "start the node with a data directory"),

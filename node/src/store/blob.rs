@@ -75,6 +75,16 @@ pub enum BlobError {
         /// Which.
         hash: Hash,
     },
+    /// What is here under this name has another length, and it is known to be right, or somebody keeps it.
+    #[error("the size of the blob {hash} is wrong: {claimed} bytes are claimed, and what is here has {size}")]
+    WrongSize {
+        /// Which.
+        hash: Hash,
+        /// How long it is here.
+        size: u64,
+        /// How long somebody says that it is.
+        claimed: u64,
+    },
 }
 
 /// A blob as it is here.
@@ -163,6 +173,15 @@ fn length_of(size: u64, group: u64) -> u64 {
 /// Whether more threads would not make it quicker to read them.
 pub fn is_little(range: &Range<u64>) -> bool {
     range.end.saturating_sub(range.start) <= GROUP_BYTES
+}
+
+/// A part of what was read. What is less than half of it is copied: it would hold all of it in memory.
+pub fn part_of(bytes: &Bytes, part: &[u8]) -> Bytes {
+    if part.len().saturating_mul(2) < bytes.len() {
+        Bytes::copy_from_slice(part)
+    } else {
+        bytes.slice_ref(part)
+    }
 }
 
 /// The groups that hold these bytes.
@@ -280,7 +299,7 @@ impl BlobStore {
         entry.is_some_and(|entry| groups_in(blob, range).all(|group| entry.groups.contains(group)))
     }
 
-    /// Bytes of a blob; `None` if they are not all here. What is read is checked, if it is much on all threads of the rayon
+    /// Bytes of a blob; `None` if they are not all here. No more than twice as many are held in memory for them. What is read is checked, if it is much on all threads of the rayon
     /// pool in which it is called.
     ///
     /// # Errors
@@ -295,7 +314,10 @@ impl BlobStore {
         let place = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
         if groups.end - groups.start == 1 {
             let content = self.group(&blob.hash, groups.start)?;
-            return Ok(content.map(|content| content.slice(place(range.start)..place(range.end))));
+            let part = |content: &Bytes| {
+                content.get(place(range.start)..place(range.end)).map(|part| part_of(content, part))
+            };
+            return Ok(content.as_ref().and_then(part));
         }
         let end = (groups.end * GROUP_BYTES).min(blob.size);
         let mut bytes = vec![0; place(end)];
@@ -317,7 +339,9 @@ impl BlobStore {
                 .try_fold(true, |one, other| both(one, other?))?,
             false => bytes.par_chunks_mut(length).enumerate().map(fill).try_reduce(|| true, both)?,
         };
-        Ok(is_whole.then(|| Bytes::from(bytes).slice(place(range.start)..place(range.end))))
+        let bytes = Bytes::from(bytes);
+        let part = bytes.get(place(range.start)..place(range.end)).filter(|_| is_whole);
+        Ok(part.map(|part| part_of(&bytes, part)))
     }
 
     /// Checks a whole blob, if it is large on all threads of the rayon pool in which it is called; without holding it in
@@ -569,15 +593,29 @@ impl BlobStore {
         Outline::from_bytes(BlobRef { hash: *hash, size: u64::from_le_bytes(*size) }, values).ok()
     }
 
-    /// Enters a blob into the books, pinned so many times; what has to go for it goes.
-    fn make_room(&self, inner: &mut Inner, blob: BlobRef, pins: u32) -> Result<(), CacheError> {
+    /// Enters a blob whose length is known into the books; what has to go for it goes.
+    fn make_room(&self, inner: &mut Inner, blob: BlobRef) -> Result<(), BlobError> {
         if inner.entries.get(&blob.hash).is_some_and(|entry| entry.size != blob.size) {
             // Somebody had told another length, or what was written on disk is damaged.
-            inner.books.remove(&blob.hash);
-            self.delete(inner, &[blob.hash]);
+            return self.replace(inner, blob, 0);
         }
-        let gone = inner.books.insert(blob, pins)?;
+        let gone = inner.books.insert(blob, 0)?;
         self.delete(inner, &gone);
+        Ok(())
+    }
+
+    /// Gives up what is here for a blob of the same name and another length. Who wanted it to stay wants that still.
+    fn replace(&self, inner: &mut Inner, blob: BlobRef, pins: u32) -> Result<(), BlobError> {
+        let is_pinned = inner.entries.get(&blob.hash).is_some_and(|entry| entry.is_pinned);
+        inner.books.remove(&blob.hash);
+        self.delete(inner, &[blob.hash]);
+        let gone = inner.books.insert(blob, pins + u32::from(is_pinned))?;
+        self.delete(inner, &gone);
+        if is_pinned {
+            File::create(self.path(&blob.hash, "pin")).map_err(|error| self.failed(error))?;
+            let none = Entry::new(blob.size, Groups::none(blob.size));
+            inner.entries.insert(blob.hash, Entry { is_pinned, ..none });
+        }
         Ok(())
     }
 

@@ -140,3 +140,22 @@ async fn a_node_with_a_limit_sends_no_faster_than_it_may() {
         node.shutdown().await;
     }
 }
+
+#[actix::test]
+async fn fetches_that_nobody_waits_for_leave_room_for_others() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let alice = start(1, dirs[0].path(), Vec::new()).await;
+    let bob = start(2, dirs[1].path(), alice.bootstrap_addresses()).await;
+    let [first, second] =
+        [5, 6].map(|length| alice.blobs().unwrap().put(&content(length)[..], false).unwrap());
+    get(&bob, first.hash).await;
+    // As many as are fetched at once, all of them given up before anybody has answered.
+    for number in 0..64_u8 {
+        let mut asked = Box::pin(bob.blob(Hash::of(&[number])));
+        assert!(futures::poll!(&mut asked).is_pending());
+    }
+    assert_eq!(bob.blob(second.hash).await, Ok(second));
+    for node in [alice, bob] {
+        node.shutdown().await;
+    }
+}

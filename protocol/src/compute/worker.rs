@@ -35,8 +35,9 @@ use crate::identity::Identity;
 use crate::machine::Outbox;
 use crate::time::Time;
 
+use super::blob::GROUP_BYTES;
 use super::id::{AttemptId, BlobRef, JobId, TaskKey};
-use super::job::{Limits, Quota};
+use super::job::{Align, Limits, Quota, Window, window};
 use super::ledger::{FailReason, Part, cut_detail};
 use super::placement::{HELD_MAX, Offer};
 use super::statement::{SignedResults, Statement};
@@ -56,7 +57,8 @@ pub struct Config {
     pub job_attempts_max: u32,
     /// Memory of all attempts that run together, by their limits. Default 2 GiB (guess).
     pub memory_bytes: u64,
-    /// Inputs of one attempt together. Default 1 GiB (guess): they are in memory while it runs.
+    /// Inputs and program of one attempt together, as they are in memory while it runs: many short parts take more than
+    /// their bytes. Default 1 GiB (guess).
     pub input_bytes_max: u64,
     /// What one attempt may ask for. Default: as a job may (guess). A driver checks the same of jobs that it is given; this
     /// is against those that do not.
@@ -277,6 +279,36 @@ struct Outgoing {
     is_stale: bool,
 }
 
+/// What a part takes in memory: its bytes, and what is held beside them.
+fn part_held(part: &Part) -> (u64, u64) {
+    let Part::Blob { blob, from, to, align } = part else { return (0, 0) };
+    // Where row groups end the footer says: the shell counts what is more against the task's own memory.
+    if *align == Align::RowGroup {
+        return (to.saturating_sub(*from), 0);
+    }
+    let Window { from: begin, to: end } = window(blob.size, *from, *to, *align);
+    let bytes = end.saturating_sub(begin);
+    // It is read in whole groups; the shell copies what is less than half of what was read.
+    let first = begin / GROUP_BYTES * GROUP_BYTES;
+    let last = end.div_ceil(GROUP_BYTES).saturating_mul(GROUP_BYTES).min(blob.size);
+    let read = last.saturating_sub(first);
+    let held = if bytes.saturating_mul(2) < read { bytes } else { read };
+    let wanted = (*to).min(blob.size).saturating_sub(*from);
+    (wanted, held.saturating_sub(wanted))
+}
+
+/// What the program and the inputs of an attempt take in memory. What one part takes beside its own bytes is not counted, so
+/// that a chunk may be as long as there is room.
+fn inputs_held(assignment: &Assignment) -> u64 {
+    let program = assignment.action.program.map_or(0, |program| program.size);
+    let (mut sum, mut longest) = (program, 0);
+    for (bytes, beside) in assignment.parts.iter().map(part_held) {
+        sum = sum.saturating_add(bytes).saturating_add(beside);
+        longest = beside.max(longest);
+    }
+    sum.saturating_sub(longest)
+}
+
 impl State {
     /// A worker that nobody has asked yet.
     pub fn new(
@@ -434,11 +466,7 @@ impl State {
                 format!("limits.{name} is {asked}, and {most} is the most here (compute.task_*_max)");
             return Some((FailReason::Unavailable, detail));
         }
-        let inputs = assignment.parts.iter().map(|part| match part {
-            Part::Blob { from, to, .. } => to.saturating_sub(*from),
-            Part::Missing => 0,
-        });
-        let inputs = inputs.fold(0, u64::saturating_add);
+        let inputs = inputs_held(assignment);
         if inputs > self.config.input_bytes_max {
             let detail = format!("the inputs have {inputs} bytes, more than fit here (compute.input_bytes)");
             return Some((FailReason::Unavailable, detail));

@@ -4,12 +4,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnimesh_protocol::compute::job::{Action, Limits, Params};
-use omnimesh_protocol::compute::ledger::FailReason;
+use omnimesh_protocol::compute::job::{Action, Align, Limits, Params};
+use omnimesh_protocol::compute::ledger::{FailReason, Part};
 use omnimesh_protocol::compute::wire::{Assignment, Frame};
 use omnimesh_protocol::compute::worker::{Config, Done, Input, Output, RunId, State};
 use omnimesh_protocol::compute::{AttemptId, BlobRef, JobId, TaskKey, TaskRef};
-use omnimesh_protocol::{Identity, NodeId, Outbox, Time};
+use omnimesh_protocol::{Hash, Identity, NodeId, Outbox, Time};
 use rand_core::SeedableRng;
 
 use crate::mesh::MESH;
@@ -288,4 +288,34 @@ fn who_drains_takes_nothing_and_says_so() {
     let is_offer = |output: &Output| matches!(output, Output::Send { frame: Frame::Offer(offer), .. } if offer.room == 0);
     assert_eq!(outputs.iter().filter(|output| is_offer(output)).count(), 2);
     assert_eq!(failures(&bench.assign(A, 1, 1)), [(A, 1, FailReason::Unavailable)]);
+}
+
+#[test]
+fn what_inputs_take_in_memory_counts_and_not_what_they_claim() {
+    let of = |size: u64| BlobRef { hash: Hash::from_bytes([3; 32]), size };
+    let part = |size: u64, from: u64, to: u64, align: Align| Part::Blob { blob: of(size), from, to, align };
+    let is_taken = |program: Option<u64>, parts: Vec<Part>| {
+        let mut bench = Bench::new(Config::default());
+        let action = Action { operation: "hash".to_owned(), program: program.map(of), params: Params::new() };
+        let assignment = Assignment { action: Arc::new(action), parts: parts.into(), ..assignment(1, 1) };
+        !runs(&bench.give(Input::Assign { from: A, assignments: vec![assignment] })).is_empty()
+    };
+    let gib = 1 << 30;
+    // A chunk as long as there is room is taken, however it lies; two of them are not.
+    for align in [Align::Byte, Align::Line, Align::RowGroup] {
+        let chunk = part(9 * gib, gib + 7, 2 * gib + 7, align);
+        assert!(is_taken(None, vec![chunk]), "{align:?}");
+        assert!(!is_taken(None, vec![chunk, part(9, 0, 1, Align::Byte)]), "{align:?}");
+    }
+    // Each of these holds the line that it begins in, which may have 1 MiB.
+    let lines = |count: usize| vec![part(9 * gib, gib, gib + 2, Align::Line); count];
+    assert!(is_taken(None, lines(900)));
+    assert!(!is_taken(None, lines(1100)));
+    // And these the three groups that they lie in.
+    let bytes = vec![part(9 * gib, gib - (300 << 10), gib + (1324 << 10), Align::Byte); 500];
+    assert!(is_taken(None, bytes.iter().take(300).copied().collect()));
+    assert!(!is_taken(None, bytes));
+    // Short outputs, all of which are read, are what they are.
+    assert!(is_taken(None, vec![part(4096, 0, 4096, Align::Byte); 16_384]));
+    assert!(!is_taken(Some(gib + 1), Vec::new()));
 }

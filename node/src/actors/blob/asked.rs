@@ -46,6 +46,9 @@ impl BlobActor {
     pub(super) fn ask_again(&mut self, hash: Hash, ctx: &mut Context<Self>) {
         let life = self.life;
         let handle = ctx.run_later(ASK_AGAIN, move |actor, ctx| {
+            if actor.life == life {
+                actor.end_if_unwanted(hash, ctx);
+            }
             if actor.life == life && actor.fetches.contains_key(&hash) {
                 let is_asked = |node: &NodeId| {
                     let wants = |(asked, what): &(NodeId, Asked)| asked == node && *what == Asked::Want(hash);
@@ -86,6 +89,11 @@ impl BlobActor {
                 let hash = *hash;
                 self.asked.remove(&id);
                 self.give(hash, Input::Gone(from), ctx);
+            }
+            Some((node, Asked::Group(hash, group))) if is_busy && *node == from => {
+                let (hash, group) = (*hash, *group);
+                self.asked.remove(&id);
+                self.give(hash, Input::Busy { peer: from, group }, ctx);
             }
             _ => self.on_answer(from, id, None, ctx),
         }

@@ -1,5 +1,6 @@
-//! Fetches: the shell of [`Fetch`]. One begins with a length that somebody told, and what comes is on disk before those
-//! who wait are answered.
+//! Fetches: the shell of [`Fetch`]. One begins with a length that a peer told which has some of it, and what comes is on disk
+//! before those who wait are answered. No room is made for a length that nobody is there for; a peer tells one length of a
+//! blob and no other, and so many are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::blob::wire::Held;
-use omnimesh_protocol::compute::blob::{Fetch, FetchConfig, FetchError, Groups, Input, Outline, Output};
+use omnimesh_protocol::compute::blob::{
+    CacheError, Fetch, FetchConfig, FetchError, Groups, Input, Outline, Output,
+};
 use omnimesh_protocol::event::Event;
 use omnimesh_protocol::{Hash, NodeId, Outbox};
 
@@ -20,12 +23,19 @@ use crate::swarm::peer;
 /// How long peers have to say what they hold before those who said nothing are not waited for. Default: guess.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Lengths of one blob that are tried. Default: guess; each takes up to some minutes if somebody lies.
+const TRIES_MAX: usize = 8;
+/// Peers whose first word is remembered in one fetch: more than are connected at once, as they come and go.
+const TOLD_MAX: usize = 4096;
+
 /// A blob that somebody waits for.
 #[derive(Debug, Default)]
 pub(super) struct Fetching {
     waiting: Vec<Waiting>,
     /// What peers say they hold of it.
     held: BTreeMap<NodeId, (u64, Groups)>,
+    /// The length that each told first; none of those who told another one later.
+    told: BTreeMap<NodeId, Option<u64>>,
     /// Who was asked and has not said anything.
     pub(super) silent: BTreeSet<NodeId>,
     /// Nobody is waited for any more.
@@ -35,7 +45,7 @@ pub(super) struct Fetching {
     /// The store makes room for it.
     is_beginning: bool,
     pub(super) run: Option<Run>,
-    last_error: Option<FetchError>,
+    last_error: Option<GetError>,
     /// Its next timers, which end with it: an actor looks at each of its timers whenever it has something to do.
     silence: Option<SpawnHandle>,
     pub(super) again: Option<SpawnHandle>,
@@ -49,6 +59,68 @@ pub(super) struct Run {
     /// Groups on their way to disk.
     writes: usize,
     is_done: bool,
+    /// The store has room for it. Before that, it waits for somebody who has some of it.
+    is_begun: bool,
+}
+
+impl Fetching {
+    pub(super) fn is_begun(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_begun)
+    }
+
+    fn is_untried(&self, size: u64) -> bool {
+        !self.tried.contains(&size) && self.tried.len() < TRIES_MAX
+    }
+
+    /// The parts that are waited for, with their lengths.
+    fn parts(&self) -> impl Iterator<Item = &(u64, Range<u64>)> {
+        self.waiting
+            .iter()
+            .filter_map(|waiting| waiting.part.as_ref())
+            .filter(|(size, _)| self.is_untried(*size))
+    }
+
+    /// What to begin with: of the lengths that somebody wants and peers tell the one that most of them do, of those the
+    /// shortest. What is `here` in part needs no peer to be begun with, as it has its room.
+    fn next(&self, here: Option<u64>) -> Option<(u64, Range<u64>)> {
+        let wants_any = self.waiting.iter().any(|waiting| waiting.part.is_none());
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        let told = self.held.values().map(|(size, _)| *size).filter(|size| self.is_untried(*size));
+        told.for_each(|size| *votes.entry(size).or_default() += 1);
+        votes.retain(|size, _| wants_any || self.parts().any(|(wanted, _)| wanted == size));
+        if let Some((size, _)) = self.parts().find(|(size, _)| here == Some(*size)) {
+            *votes.entry(*size).or_default() += 1;
+        }
+        let size = votes.into_iter().rev().max_by_key(|(_, count)| *count).map(|(size, _)| size)?;
+        Some(self.parts().find(|(wanted, _)| *wanted == size).cloned().unwrap_or((size, 0..size)))
+    }
+
+    /// Notes what a peer says how long it is. What it says first counts.
+    fn note_told(&mut self, peer: NodeId, size: u64) -> Told {
+        if self.told.len() >= TOLD_MAX && !self.told.contains_key(&peer) {
+            return Told::Doubtful;
+        }
+        let told = self.told.entry(peer).or_insert(Some(size));
+        match *told {
+            Some(first) if first == size => Told::Same,
+            Some(_) => {
+                *told = None;
+                Told::Changed
+            }
+            None => Told::Doubtful,
+        }
+    }
+}
+
+/// What a peer's word is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It says what it said before, if anything.
+    Same,
+    /// It says something else for the first time.
+    Changed,
+    /// It is not listened to.
+    Doubtful,
 }
 
 impl BlobActor {
@@ -57,9 +129,19 @@ impl BlobActor {
             drop(waiting.answer.send(Ok(blob)));
             return;
         }
+        let (_, max) = self.store.bytes();
+        if let Some(wanted) = waiting.part.as_ref().map(|(size, _)| *size).filter(|size| *size > max) {
+            let error = BlobError::from(CacheError::Full { wanted, pinned: 0, max });
+            drop(waiting.answer.send(Err(error.into())));
+            return;
+        }
         if let Some(fetching) = self.fetches.get_mut(&hash) {
             fetching.waiting.push(waiting);
             return self.proceed(hash, ctx);
+        }
+        if self.fetches.len() >= FETCHES_MAX {
+            let hashes: Vec<Hash> = self.fetches.keys().copied().collect();
+            hashes.into_iter().for_each(|hash| self.end_if_unwanted(hash, ctx));
         }
         if self.fetches.len() >= FETCHES_MAX {
             drop(waiting.answer.send(Err(GetError::Busy)));
@@ -101,38 +183,58 @@ impl BlobActor {
 
     /// Begins with a length that is known or that peers told, if nothing is under way; or ends if there is none.
     fn proceed(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let here = self.store.view(&hash).map(|here| here.blob.size);
         let Some(fetching) = self.fetches.get_mut(&hash) else { return };
-        if fetching.run.is_some() || fetching.is_beginning {
+        if fetching.is_begun() || fetching.is_beginning {
             return;
         }
-        let is_untried = |size: &u64| !fetching.tried.contains(size);
-        let mut parts = fetching.waiting.iter().filter_map(|waiting| waiting.part.clone());
-        let part = parts.find(|(size, _)| is_untried(size));
-        let Some((size, range)) = part.or_else(|| {
-            let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
-            let told = fetching.held.values().map(|(size, _)| *size).filter(is_untried);
-            told.for_each(|size| *sizes.entry(size).or_default() += 1);
-            // The one that most say.
-            sizes.into_iter().max_by_key(|(_, count)| *count).map(|(size, _)| (size, 0..size))
-        }) else {
-            let wants_part = fetching.waiting.iter().all(|waiting| waiting.part.is_some());
-            if fetching.silent.is_empty() || fetching.is_settled || wants_part {
-                let error = fetching.last_error;
-                let error = error.map_or(GetError::NotFound(hash), |error| GetError::Fetch { hash, error });
-                self.end(hash, &Err(error), ctx);
-            }
+        if let Some((size, range)) = fetching.next(here) {
+            (fetching.is_beginning, fetching.run) = (true, None);
+            let blob = BlobRef { hash, size };
+            return self.block(
+                ctx,
+                move |store| store.begin_fetch(blob),
+                move |actor, ctx, begun| match begun {
+                    Ok((there, outline)) => {
+                        actor.begin(blob, range, &there, outline.as_deref().cloned(), ctx);
+                    }
+                    Err(error @ (BlobError::WrongSize { .. } | BlobError::Cache(_))) => {
+                        actor.on_refused(blob, &error.into(), ctx);
+                    }
+                    Err(error) => actor.end(hash, &Err(error.into()), ctx),
+                },
+            );
+        }
+        if fetching.run.is_some() {
             return;
-        };
-        fetching.is_beginning = true;
-        let blob = BlobRef { hash, size };
-        self.block(
-            ctx,
-            move |store| store.begin_fetch(blob),
-            move |actor, ctx, begun| match begun {
-                Ok((there, outline)) => actor.begin(blob, range, &there, outline.as_deref().cloned(), ctx),
-                Err(error) => actor.end(hash, &Err(error.into()), ctx),
-            },
-        );
+        }
+        let part = fetching.parts().next().map(|(size, _)| *size);
+        if let Some(size) = part {
+            // It ends when nobody has come who has any of it.
+            let (now, mut out) = (self.common.now(), Outbox::new());
+            let (blob, none) = (BlobRef { hash, size }, Groups::none(size));
+            let fetch = Fetch::new(FetchConfig::default(), now, blob, 0..1, &none, None, &mut out);
+            fetching.run = Some(Run { fetch, range: 0..1, writes: 0, is_done: false, is_begun: false });
+            return self.carry_out(hash, out.drain().collect(), ctx);
+        }
+        let wants_part = fetching.waiting.iter().all(|waiting| waiting.part.is_some());
+        if fetching.silent.is_empty() || fetching.is_settled || wants_part {
+            let error = fetching.last_error.clone().unwrap_or(GetError::NotFound(hash));
+            self.end(hash, &Err(error), ctx);
+        }
+    }
+
+    /// The store does not take a length; others may be right.
+    fn on_refused(&mut self, blob: BlobRef, error: &GetError, ctx: &mut Context<Self>) {
+        let Some(fetching) = self.fetches.get_mut(&blob.hash) else { return };
+        let of_it = |waiting: &Waiting| waiting.part.as_ref().is_some_and(|(size, _)| *size == blob.size);
+        let (refused, left) = std::mem::take(&mut fetching.waiting).into_iter().partition(of_it);
+        (fetching.waiting, fetching.is_beginning, fetching.is_settled) = (left, false, true);
+        fetching.tried.insert(blob.size);
+        fetching.last_error = Some(error.clone());
+        let refused: Vec<Waiting> = refused;
+        refused.into_iter().for_each(|waiting| drop(waiting.answer.send(Err(error.clone()))));
+        self.proceed(blob.hash, ctx);
     }
 
     fn begin(
@@ -148,7 +250,7 @@ impl BlobActor {
         let fetch = Fetch::new(config, now, blob, range.clone(), there, outline, &mut out);
         let Some(fetching) = self.fetches.get_mut(&blob.hash) else { return };
         fetching.is_beginning = false;
-        fetching.run = Some(Run { fetch, range, writes: 0, is_done: false });
+        fetching.run = Some(Run { fetch, range, writes: 0, is_done: false, is_begun: true });
         let holders: Vec<_> = fetching.held.iter().filter(|(_, (size, _))| *size == blob.size).collect();
         let inputs: Vec<_> = holders
             .into_iter()
@@ -283,13 +385,43 @@ impl BlobActor {
 
     /// With this length nobody gives it: there may be another one.
     fn on_failed(&mut self, hash: Hash, error: FetchError, ctx: &mut Context<Self>) {
-        self.release(hash, ctx);
-        if let Some(fetching) = self.fetches.get_mut(&hash) {
-            fetching.tried.extend(fetching.run.take().map(|run| run.fetch.blob().size));
-            fetching.last_error = Some(error);
-            fetching.is_settled = true;
-            self.proceed(hash, ctx);
+        let Some(fetching) = self.fetches.get_mut(&hash) else { return };
+        let Some(run) = fetching.run.take() else { return };
+        fetching.tried.insert(run.fetch.blob().size);
+        fetching.last_error = Some(GetError::Fetch { hash, error });
+        fetching.is_settled = true;
+        if !run.is_begun {
+            return self.proceed(hash, ctx);
         }
+        // The next one begins when the store is done with this one.
+        fetching.is_beginning = true;
+        self.block(
+            ctx,
+            move |store| store.end_fetch(&hash),
+            move |actor, ctx, done| {
+                if let Err(error) = done {
+                    tracing::warn!(%error, "a blob's fetch could not be ended");
+                }
+                if let Some(fetching) = actor.fetches.get_mut(&hash) {
+                    fetching.is_beginning = false;
+                    actor.proceed(hash, ctx);
+                }
+            },
+        );
+    }
+
+    /// Ends a fetch that nobody waits for any more.
+    pub(super) fn end_if_unwanted(&mut self, hash: Hash, ctx: &mut Context<Self>) {
+        let Some(fetching) = self.fetches.get_mut(&hash) else { return };
+        fetching.waiting.retain(|waiting| !waiting.answer.is_closed());
+        let is_ending = fetching.run.as_ref().is_some_and(|run| run.is_done);
+        if !fetching.waiting.is_empty() || fetching.is_beginning || is_ending {
+            return;
+        }
+        if fetching.is_begun() {
+            self.release(hash, ctx);
+        }
+        self.end(hash, &Err(GetError::Stopped), ctx);
     }
 
     /// The store need not keep room for it any more.
@@ -326,9 +458,21 @@ impl BlobActor {
             self.proceed(hash, ctx);
             return self.look_who_is_left(hash, ctx);
         };
-        fetching.held.insert(from, (size, groups.clone()));
+        match fetching.note_told(from, size) {
+            Told::Same => drop(fetching.held.insert(from, (size, groups.clone()))),
+            told => {
+                fetching.held.remove(&from);
+                if told == Told::Changed {
+                    let reason = "it tells another size of a blob than before".to_owned();
+                    let from = peer::peer_id(&from);
+                    self.common.observe(vec![Event::BadFrame { from, stream: "blob", reason }]);
+                }
+                self.proceed(hash, ctx);
+                return self.look_who_is_left(hash, ctx);
+            }
+        }
         match &fetching.run {
-            Some(run) if run.fetch.blob().size == size => {
+            Some(run) if run.is_begun && run.fetch.blob().size == size => {
                 self.give(hash, Input::Has { peer: from, groups }, ctx);
             }
             _ => self.proceed(hash, ctx),
@@ -356,5 +500,73 @@ impl BlobActor {
             self.proceed(hash, ctx);
             self.look_who_is_left(hash, ctx);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn peer(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    fn waits(parts: &[Option<u64>]) -> Fetching {
+        let waiting = |size: &Option<u64>| {
+            let part = size.map(|size| (size, 3..size));
+            Waiting { part, answer: oneshot::channel().0 }
+        };
+        Fetching { waiting: parts.iter().map(waiting).collect(), ..Fetching::default() }
+    }
+
+    /// What the peer says counts as the actor has it.
+    fn says(fetching: &mut Fetching, n: u8, size: u64) {
+        match fetching.note_told(peer(n), size) {
+            Told::Same => drop(fetching.held.insert(peer(n), (size, Groups::All))),
+            _ => drop(fetching.held.remove(&peer(n))),
+        }
+    }
+
+    #[test]
+    fn no_length_is_begun_with_that_nobody_is_there_for() {
+        let mut fetching = waits(&[Some(100)]);
+        assert_eq!(fetching.next(None), None);
+        says(&mut fetching, 1, 99);
+        assert_eq!(fetching.next(None), None, "nobody wants that one");
+        assert_eq!(fetching.next(Some(100)), Some((100, 3..100)), "a part of it is here");
+        says(&mut fetching, 2, 100);
+        assert_eq!(fetching.next(None), Some((100, 3..100)));
+        // Who knows no length takes what most say.
+        let mut fetching = waits(&[None, Some(100)]);
+        [(1, 99), (2, 99), (3, 100)].iter().for_each(|(n, size)| says(&mut fetching, *n, *size));
+        assert_eq!(fetching.next(None), Some((99, 0..99)));
+        fetching.tried.insert(99);
+        assert_eq!(fetching.next(None), Some((100, 3..100)));
+    }
+
+    #[test]
+    fn a_peer_that_tells_one_length_after_another_is_tried_once() {
+        let mut fetching = waits(&[None]);
+        says(&mut fetching, 1, 500);
+        says(&mut fetching, 2, 77);
+        assert_eq!(fetching.next(None), Some((77, 0..77)), "the shortest, if as many say it");
+        let mut tried = Vec::new();
+        for size in 501..600 {
+            says(&mut fetching, 1, size);
+            let Some((next, _)) = fetching.next(None) else { break };
+            fetching.tried.insert(next);
+            tried.push(next);
+        }
+        assert_eq!(tried, [77]);
+        assert_eq!(fetching.note_told(peer(1), 600), Told::Doubtful);
+        // However many tell something, so many are tried.
+        let mut fetching = waits(&[None]);
+        (0..100).for_each(|n| says(&mut fetching, n, u64::from(n)));
+        while let Some((next, _)) = fetching.next(None) {
+            fetching.tried.insert(next);
+        }
+        assert_eq!(fetching.tried.len(), TRIES_MAX);
     }
 }

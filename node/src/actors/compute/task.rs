@@ -19,7 +19,7 @@ use super::{ComputeActor, FETCHES_OF_TASK, Running};
 use crate::actors::blob::{BlobActor, Get, GetError};
 use crate::compute::ops::parquet;
 use crate::compute::{self, Cancel, Context as Operations, Input, OpError, RowGroups, Task};
-use crate::store::blob::{BlobStore, is_little};
+use crate::store::blob::{BlobStore, is_little, part_of};
 
 /// How often it is looked which bytes of a Parquet file are missing: its end, its footer, its row groups; and again, if
 /// some of them had to make room for others meanwhile.
@@ -30,8 +30,12 @@ impl ComputeActor {
     pub(super) fn run(&mut self, run: RunId, assignment: Assignment, ctx: &mut Context<Self>) {
         let Some(blobs) = self.blobs.upgrade() else { return };
         let from = Source { blobs, store: Arc::clone(&self.settings.blobs), room: Arc::clone(&self.fetches) };
+        let program_max = self.settings.operations.sandbox.module_bytes_max();
         let fetched = async move {
-            let fetched = fetch(&from, &assignment).await;
+            let fetched = match check_program(&assignment, program_max) {
+                Ok(()) => fetch(&from, &assignment).await,
+                Err(done) => Err(done),
+            };
             (assignment, fetched)
         };
         let fetching =
@@ -120,6 +124,15 @@ impl Source {
             Part::Missing => Ok(()),
         }
     }
+}
+
+/// Refuses a program that would be refused when it has been read.
+fn check_program(assignment: &Assignment, max: usize) -> Result<(), Done> {
+    let size = assignment.action.program.map_or(0, |program| program.size);
+    if size <= max as u64 {
+        return Ok(());
+    }
+    Err(failed(FailReason::BadProgram, format!("the module has {size} bytes, more than {max}")))
 }
 
 /// Has all that a task reads on this node's disk, some of it at a time; or says all that is missing, so that it is made again
@@ -234,8 +247,14 @@ fn read(store: &BlobStore, assignment: &Assignment) -> Result<Task, Done> {
             vec![Input::checked(blob.hash)]
         }
         parts => {
-            let memory = assignment.limits.memory_bytes;
-            parts.iter().map(|part| input(store, part, memory)).collect::<Result<_, _>>()?
+            // What row groups take beside their parts, all of them together take of the task's memory.
+            let mut memory = assignment.limits.memory_bytes;
+            let mut read = |part| {
+                let input = input(store, part, memory)?;
+                memory = memory.saturating_sub(beside(&input));
+                Ok(input)
+            };
+            parts.iter().map(&mut read).collect::<Result<_, _>>()?
         }
     };
     Ok(Task {
@@ -265,9 +284,16 @@ fn input(store: &BlobStore, part: &Part, memory: u64) -> Result<Input, Done> {
     let bytes = bytes_of(store, blob, window.from..window.to)?;
     let bytes = match align {
         Align::Byte | Align::RowGroup => bytes,
-        Align::Line => bytes.slice_ref(cut_lines(&bytes, *from, (*to).min(blob.size))),
+        Align::Line => part_of(&bytes, cut_lines(&bytes, *from, (*to).min(blob.size))),
     };
     Ok(Input { bytes: Some(bytes), offset: *from, hash: None, row_groups: None })
+}
+
+/// What row groups, and the footer that says where they are, take beside the part that they begin in.
+fn beside(input: &Input) -> u64 {
+    let Some(RowGroups { footer, part, .. }) = &input.row_groups else { return 0 };
+    let bytes = input.bytes.as_ref().map_or(0, Bytes::len) as u64;
+    bytes.saturating_sub(part.end.saturating_sub(part.start)).saturating_add(footer.len() as u64)
 }
 
 fn made_room(blob: &BlobRef) -> String {
@@ -289,8 +315,42 @@ fn gone(blob: &BlobRef, detail: String) -> Done {
 #[cfg(test)]
 mod tests {
     use omnimesh_protocol::Hash;
+    use omnimesh_protocol::compute::job::{Action, Limits, Params};
+    use omnimesh_protocol::compute::{AttemptId, JobId, TaskKey, TaskRef};
 
     use super::*;
+
+    #[test]
+    fn a_program_that_is_too_long_is_not_even_fetched() {
+        let of = |size| {
+            let program = Some(BlobRef { hash: Hash::of(b"module"), size });
+            Assignment {
+                attempt: AttemptId(1),
+                job: JobId::from_bytes([1; 32]),
+                task: TaskRef::new(0, 0),
+                key: TaskKey::from_bytes([1; 32]),
+                action: Arc::new(Action { operation: "wasm".to_owned(), program, params: Params::new() }),
+                parts: [].into(),
+                limits: Limits::default(),
+            }
+        };
+        assert!(check_program(&of(9), 9).is_ok());
+        let Err(Done::Failed { reason: FailReason::BadProgram, .. }) = check_program(&of(10), 9) else {
+            panic!("it is too long")
+        };
+    }
+
+    #[test]
+    fn row_groups_share_the_memory_of_the_task() {
+        let part = |bytes: usize| Input {
+            bytes: Some(vec![0; bytes].into()),
+            offset: 0,
+            hash: None,
+            row_groups: Some(RowGroups { footer: vec![0; 7].into(), size: 1 << 30, part: 100..200 }),
+        };
+        assert_eq!([90, 100, 150].map(|bytes| beside(&part(bytes))), [7, 7, 57]);
+        assert_eq!(beside(&Input::whole(vec![1, 2, 3])), 0);
+    }
 
     #[test]
     fn all_that_is_missing_is_told() {

@@ -40,6 +40,8 @@ const EXTREMES: usize = 16;
 pub(super) const COLUMNS_MAX: usize = 1024;
 /// Most bins of a histogram.
 const BINS_MAX: u64 = 4096;
+/// What is known of a block may take as much memory as so many blocks: each cell in a bucket of its own.
+const HELD_PER_BLOCK: u64 = 8;
 /// Of what parts are handed on as: 2 says how long rows are.
 const VERSION: u64 = 2;
 
@@ -280,7 +282,59 @@ fn blocks(mut bytes: &[u8]) -> Vec<&[u8]> {
     blocks
 }
 
-fn read_block(block: &[u8], plan: &Plan) -> Result<Partial, OpError> {
+/// How many blocks are read before what is known of them is merged, at most: so many threads have work, and no more is
+/// held than the memory is for.
+fn blocks_at_once(memory: u64, threads: usize) -> usize {
+    let fit = usize::try_from(memory / (HELD_PER_BLOCK * BLOCK as u64)).unwrap_or(usize::MAX);
+    fit.min(threads.saturating_mul(2)).max(1)
+}
+
+/// How many histograms fit the memory.
+fn histograms_max(histogram: &Histogram, memory: u64) -> u64 {
+    memory / (histogram.bins.len() as u64 * 8).max(1)
+}
+
+/// Refuses more histograms than fit the memory.
+pub(super) fn check_histograms(histogram: Option<&Histogram>, held: u64, memory: u64) -> Result<(), OpError> {
+    let Some(histogram) = histogram.filter(|histogram| held > histograms_max(histogram, memory)) else {
+        return Ok(());
+    };
+    let detail = format!(
+        "{held} histograms of {} bins are held at once, more than limits.memory ({memory} bytes): ask for fewer columns or bins, \
+         or raise it",
+        histogram.bins.len()
+    );
+    Err(OpError::new(FailReason::MemoryLimit, detail))
+}
+
+/// Reads blocks, so many at once, and merges what comes of them in order. What does not fit the memory is tried again with
+/// fewer, at last one by one: so it does not depend on threads whether it fits.
+fn merge_in_order<B: Sync, R: Send>(
+    pool: &rayon::ThreadPool,
+    mut blocks: &[B],
+    mut at_once: usize,
+    read: impl Fn(&B, usize) -> Result<R, OpError> + Sync,
+    mut merge: impl FnMut(R) -> Result<(), OpError>,
+) -> Result<(), OpError> {
+    while !blocks.is_empty() {
+        let (some, rest) = blocks.split_at(at_once.min(blocks.len()));
+        let done: Vec<Result<R, OpError>> =
+            pool.install(|| some.par_iter().map(|block| read(block, some.len())).collect());
+        let is_short = |done: &Result<R, OpError>| {
+            done.as_ref().is_err_and(|error| error.reason == FailReason::MemoryLimit)
+        };
+        if some.len() > 1 && done.iter().any(is_short) {
+            at_once = some.len() / 2;
+            continue;
+        }
+        done.into_iter().try_for_each(|done| merge(done?))?;
+        blocks = rest;
+    }
+    Ok(())
+}
+
+/// Reads a block, while as many as `at_once` are read and held.
+fn read_block(block: &[u8], plan: &Plan, memory: u64, at_once: usize) -> Result<Partial, OpError> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(plan.delimiter)
         .has_headers(false)
@@ -293,6 +347,9 @@ fn read_block(block: &[u8], plan: &Plan) -> Result<Partial, OpError> {
     while reader.read_byte_record(&mut record).map_err(|error| bad_csv(&error))? {
         partial.rows += 1;
         partial.width = partial.width.max(u32::try_from(record.len()).unwrap_or(u32::MAX));
+        let wide = plan.columns.as_ref().map_or(record.len(), Vec::len) as u64;
+        // Beside the blocks there are those of the part, and of all parts.
+        check_histograms(plan.histogram.as_ref(), wide.saturating_mul(at_once as u64 + 2), memory)?;
         let mut take = |place: usize, cell: &[u8]| {
             if place >= columns.len() {
                 columns.resize(place + 1, None);
@@ -368,19 +425,14 @@ fn analyze_csv(
         (header, body) = (Some(first), rest);
     }
     let plan = plan(task, header)?;
-    let partials: Vec<Result<Partial, OpError>> = context.pool.install(|| {
-        blocks(body)
-            .into_par_iter()
-            .map(|block| {
-                cancel.check()?;
-                read_block(block, &plan)
-            })
-            .collect()
-    });
     let mut all = Partial { version: VERSION, width: plan.header.width(), ..Partial::default() };
-    for partial in partials {
-        all.merge(&partial?)?;
-    }
+    let memory = task.limits.memory_bytes;
+    let at_once = blocks_at_once(memory, context.pool.current_num_threads());
+    let read = |block: &&[u8], at_once: usize| {
+        cancel.check()?;
+        read_block(block, &plan, memory, at_once)
+    };
+    merge_in_order(&context.pool, &blocks(body), at_once, read, |partial| all.merge(&partial))?;
     for (place, column) in &mut all.columns {
         column.name = plan.header.names().get(*place as usize).cloned();
     }
@@ -524,4 +576,36 @@ fn report(partial: &Partial) -> serde_json::Value {
         })
         .collect();
     serde_json::json!({ "rows": partial.rows, "columns": columns })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn no_more_blocks_are_held_than_there_is_memory_for() {
+        assert_eq!(blocks_at_once(256 << 20, 4), 8);
+        assert_eq!(blocks_at_once(256 << 20, 64), 32);
+        assert_eq!(blocks_at_once(0, 64), 1);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        let blocks: Vec<usize> = (0..50).collect();
+        let (read, mut merged) = (AtomicUsize::new(0), Vec::new());
+        let one = |block: &usize, at_once: usize| {
+            read.fetch_add(1, Ordering::SeqCst);
+            // The twentieth has room alone only.
+            let fits = *block != 20 || at_once == 1;
+            fits.then_some(*block).ok_or_else(|| OpError::new(FailReason::MemoryLimit, "too much"))
+        };
+        let merge = |block| {
+            merged.push(block);
+            // Those that were read again are counted again.
+            let again = if block < 16 { 0 } else { 14 };
+            assert!(read.load(Ordering::SeqCst) - merged.len() < 8 + again, "at block {block}");
+            Ok(())
+        };
+        merge_in_order(&pool, &blocks, 8, one, merge).unwrap();
+        assert_eq!(merged, blocks);
+    }
 }

@@ -282,3 +282,27 @@ fn what_is_no_table_is_refused_or_counted() {
         report(&outcome(&task("analyze", &[("report", Value::Bool(true))], &[b"a\nnan\ninf\n1\n"])).unwrap());
     assert_eq!([&report["columns"][0]["count"], &report["columns"][0]["not_numbers"]], [1, 2]);
 }
+
+#[test]
+fn histograms_take_no_more_than_the_memory_of_the_task() {
+    // Some four blocks of rows of 16 columns.
+    let row: String = (0..16).map(|column| format!("{}.25,", column * 131 % 241)).collect();
+    let text = format!("{}\n", row.trim_end_matches(',')).repeat(60_000);
+    let bins = |bins: i64| {
+        let map = [("from", Value::Float(0.0)), ("to", Value::Float(241.0)), ("bins", Value::Integer(bins))];
+        let map = map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        [("histogram", Value::Map(map)), ("header", Value::Bool(false))]
+    };
+    let analyzed = |bytes: u64, threads: usize| {
+        let mut task = task("analyze", &bins(4096), &[text.as_bytes()]);
+        task.limits.memory_bytes = bytes;
+        run(&task, &context(threads), &Cancel::after(Duration::from_secs(600))).map(|output| output.bytes)
+    };
+    // With room for one block, besides what is merged, it is the same as with room for all.
+    let one = 3 * 16 * 4096 * 8;
+    let whole = analyzed(1 << 30, 4).unwrap();
+    for (bytes, threads) in [(one, 4), (1 << 30, 1), (20 << 20, 3)] {
+        assert!(analyzed(bytes, threads).unwrap() == whole, "{bytes} bytes, {threads} threads");
+    }
+    assert_eq!(analyzed(one - 1, 4).unwrap_err().reason, FailReason::MemoryLimit);
+}

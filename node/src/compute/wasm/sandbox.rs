@@ -102,6 +102,11 @@ impl LazySandbox {
         LazySandbox { config, made: OnceLock::new() }
     }
 
+    /// Length of a module at most.
+    pub const fn module_bytes_max(&self) -> usize {
+        self.config.module_bytes_max
+    }
+
     /// The sandbox.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ impl BlobStore {
     fn put_small(&self, content: &[u8]) -> Result<BlobRef, BlobError> {
         let blob = BlobRef::of(content);
         let mut inner = self.lock();
-        self.make_room(&mut inner, blob, 0)?;
+        self.make_room(&mut inner, blob)?;
         let there = inner.entries.get(&blob.hash).map(Entry::is_whole);
         if there == Some(true) {
             return Ok(blob);
@@ -154,7 +154,7 @@ impl Putting {
         store.write_outline(&outline).map_err(|error| store.failed(error))?;
         {
             let mut inner = store.lock();
-            store.make_room(&mut inner, blob, 0)?;
+            store.make_room(&mut inner, blob)?;
             fs::rename(&self.path, store.whole_path(&blob.hash)).map_err(|error| store.failed(error))?;
             self.is_done = true;
             let entry = inner.entries.entry(blob.hash).or_insert_with(|| Entry::new(0, Groups::All));

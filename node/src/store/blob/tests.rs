@@ -287,3 +287,92 @@ fn packs_are_given_up_when_little_is_left_in_them() {
     all.iter().for_each(|hash| store.remove(hash).unwrap());
     assert_eq!(fs::read_dir(dir.path().join(BLOB_DIR)).unwrap().count(), 0);
 }
+
+/// Bytes of a file in the store are not what was written any more.
+fn damage(dir: &Path, blob: BlobRef, at: u64) {
+    let file = dir.join(BLOB_DIR).join(blob.hash.to_string());
+    OpenOptions::new().write(true).open(file).unwrap().write_all_at(b"else", at).unwrap();
+}
+
+#[test]
+fn a_claim_of_another_length_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 40 << 20);
+    let (long, short, few) = (content((3 << 20) + 77), content(99), content(33));
+    let blobs = [
+        (store.put(&long[..], true).unwrap(), &long),
+        (store.put(&short[..], false).unwrap(), &short),
+        (store.put_output(&few).unwrap(), &few),
+    ];
+    let refused = |blob: BlobRef| {
+        for claimed in [0, 1, blob.size - 1, blob.size + 1, blob.size + (5 << 20)] {
+            let expected = BlobError::WrongSize { hash: blob.hash, size: blob.size, claimed };
+            assert_eq!(store.begin_fetch(BlobRef { size: claimed, ..blob }), Err(expected));
+        }
+    };
+    for (blob, bytes) in blobs {
+        refused(blob);
+        assert_eq!(store.whole(&blob.hash), Some(blob));
+        assert_eq!(read(&store, blob).unwrap().as_ref(), Some(bytes));
+    }
+    assert_eq!(store.view(&blobs[0].0.hash).map(|view| view.is_pinned), Some(true));
+    // Of what is pinned and damaged, the good groups stay, too.
+    let (blob, bytes) = blobs[0];
+    damage(dir.path(), blob, (1 << 20) + 5);
+    let fresh = open(dir.path(), 40 << 20);
+    assert!(matches!(fresh.group(&blob.hash, 1), Err(BlobError::Damaged { .. })));
+    assert!(matches!(fresh.begin_fetch(BlobRef { size: 7, ..blob }), Err(BlobError::WrongSize { .. })));
+    let (there, _) = fresh.begin_fetch(blob).unwrap();
+    assert_eq!((0..4).filter(|group| there.contains(*group)).collect::<Vec<_>>(), [0, 2, 3]);
+    fresh.put_group(&blob.hash, 1, &bytes[1 << 20..2 << 20]).unwrap();
+    assert!(fresh.end_fetch(&blob.hash).unwrap());
+    assert_eq!(fresh.view(&blob.hash).map(|view| view.is_pinned), Some(true));
+}
+
+#[test]
+fn a_part_of_a_length_that_nobody_keeps_gives_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 10 << 20);
+    let bytes = content((2 << 20) + 9);
+    let blob = BlobRef::of(&bytes);
+    let wrong = BlobRef { size: 4 << 20, ..blob };
+    store.begin_fetch(wrong).unwrap();
+    assert!(matches!(store.begin_fetch(blob), Err(BlobError::WrongSize { .. })), "it is being fetched");
+    // What is put is what it is, whoever fetches what; and its pin is not that of the fetch.
+    assert_eq!(store.put(&bytes[..], true).unwrap(), blob);
+    assert!(store.end_fetch(&blob.hash).unwrap());
+    let other = content(9 << 20);
+    assert!(matches!(store.put(&other[..], false), Err(BlobError::Cache(CacheError::Full { .. }))));
+    assert_eq!(read(&store, blob).unwrap().as_ref(), Some(&bytes));
+    // A pinned one that is too short on disk, with nothing good in it, is fetched again and stays pinned.
+    let short = store.put(&b"hello"[..], true).unwrap();
+    let file = dir.path().join(BLOB_DIR).join(short.hash.to_string());
+    OpenOptions::new().write(true).open(file).unwrap().set_len(2).unwrap();
+    drop(store);
+    let store = open(dir.path(), 10 << 20);
+    store.begin_fetch(short).unwrap();
+    store.put_group(&short.hash, 0, b"hello").unwrap();
+    assert!(store.end_fetch(&short.hash).unwrap());
+    let view = BlobView { blob: short, here: 5, is_pinned: true };
+    assert_eq!(store.view(&short.hash), Some(view));
+    let view = open(dir.path(), 10 << 20).view(&short.hash);
+    assert_eq!(view.map(|view| view.is_pinned), Some(true));
+}
+
+#[test]
+fn a_short_part_does_not_hold_what_was_read_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 10 << 20);
+    let bytes = content(2 << 20);
+    let blob = store.put(&bytes[..], false).unwrap();
+    for (range, is_copied) in [(5..9, true), ((1 << 20) - 1..(1 << 20) + 1, true), (0..1 << 20, false)] {
+        let part = store.read(&blob, range.clone()).unwrap().unwrap();
+        let place = |at: u64| usize::try_from(at).unwrap();
+        assert_eq!(part, bytes[place(range.start)..place(range.end)]);
+        // What is copied is its owner's alone, and no longer than it is.
+        let room = part.try_into_mut().ok().map(|part| part.capacity());
+        assert_eq!(room.is_some_and(|room| room < 1 << 10), is_copied, "{range:?}");
+    }
+    // Who asks for more than there is gets none of it.
+    assert_eq!(store.read(&BlobRef { size: (2 << 20) + 9, ..blob }, (2 << 20) - 1..(2 << 20) + 9), Ok(None));
+}

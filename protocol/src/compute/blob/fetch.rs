@@ -37,6 +37,12 @@ pub struct FetchConfig {
     pub give_up: Duration,
     /// Without any holder for so long, and when all who are connected have said that they do not have it. Default 1 s (guess).
     pub denied: Duration,
+    /// Who says so often that it has something, and then that it has not, is not asked again. Default 4 (guess): what it had
+    /// may have had to make room.
+    pub denials_max: u32,
+    /// Without anything new for so long, it fails, whatever holders say. Default 5 min (guess): many who fetch share the
+    /// pace of one who gives slowly.
+    pub stall: Duration,
 }
 
 impl Default for FetchConfig {
@@ -47,6 +53,8 @@ impl Default for FetchConfig {
             patience: Duration::from_secs(10),
             give_up: Duration::from_secs(10),
             denied: Duration::from_secs(1),
+            denials_max: 4,
+            stall: Duration::from_secs(300),
         }
     }
 }
@@ -78,8 +86,15 @@ pub enum Input {
         peer: NodeId,
         /// Which.
         group: u64,
-        /// The bytes, or `None` if it declined.
+        /// The bytes, or `None` if it does not have them.
         bytes: Option<Bytes>,
+    },
+    /// Answers [`Output::Ask`]: it has the bytes, and no time.
+    Busy {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        group: u64,
     },
     /// A timer has come.
     Timer(Timer),
@@ -137,6 +152,12 @@ pub enum FetchError {
         /// How many groups are missing.
         missing: u64,
     },
+    /// Some say that they have it, and give nothing.
+    #[error("nobody who says to have the blob has given any of it for long ({missing} groups are missing)")]
+    Stalled {
+        /// How many groups are missing.
+        missing: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -159,6 +180,10 @@ pub struct Fetch {
     holders: BTreeMap<NodeId, Holder>,
     /// Who was wrong or silent.
     shunned: BTreeSet<NodeId>,
+    /// How often a holder did not have what it had said to have, since it last gave something.
+    denials: BTreeMap<NodeId, u32>,
+    /// When something new came last.
+    last_new: Time,
     /// Since when there is nobody to ask.
     alone_since: Option<Time>,
     has_ended: bool,
@@ -191,6 +216,8 @@ impl Fetch {
             missing,
             holders: BTreeMap::new(),
             shunned: BTreeSet::new(),
+            denials: BTreeMap::new(),
+            last_new: now,
             alone_since: Some(now),
             has_ended: false,
         };
@@ -229,8 +256,9 @@ impl Fetch {
             Input::Denied if self.holders.is_empty() => give_up = self.config.denied,
             Input::Denied => {}
             Input::Gone(peer) => self.drop_holder(&peer),
-            Input::Outline { peer, values } => self.on_outline(peer, values, out),
-            Input::Group { peer, group, bytes } => self.on_group(peer, group, bytes, out),
+            Input::Outline { peer, values } => self.on_outline(now, peer, values, out),
+            Input::Group { peer, group, bytes } => self.on_group(now, peer, group, bytes, out),
+            Input::Busy { peer, group } => self.on_declined(peer, group, true),
             Input::Timer(Timer::Patience) => {
                 self.on_patience(now);
                 out.push(Output::Timer { at: now + self.config.patience / 2, timer: Timer::Patience });
@@ -249,12 +277,13 @@ impl Fetch {
         self.shunned.insert(peer);
     }
 
-    fn on_outline(&mut self, peer: NodeId, values: Option<Bytes>, out: &mut Outbox<Output>) {
+    fn on_outline(&mut self, now: Time, peer: NodeId, values: Option<Bytes>, out: &mut Outbox<Output>) {
         if self.outline_asked.take_if(|(asked, _)| *asked == peer).is_none() {
             return;
         }
         match values.map(|values| Outline::from_bytes(self.blob, &values)) {
             Some(Ok(outline)) => {
+                self.last_new = now;
                 out.push(Output::Outline(outline.clone()));
                 self.outline = Some(outline);
             }
@@ -266,26 +295,48 @@ impl Fetch {
         }
     }
 
-    fn on_group(&mut self, peer: NodeId, group: u64, bytes: Option<Bytes>, out: &mut Outbox<Output>) {
+    /// It has it no more, or is busy: others are asked, and it may say anew what it has. What else it was asked for may still
+    /// come.
+    fn on_declined(&mut self, peer: NodeId, group: u64, is_busy: bool) {
         let Some(holder) = self.holders.get_mut(&peer) else { return };
         if holder.asked.remove(&group).is_none() {
             return;
         }
-        let Some(bytes) = bytes else {
-            // It has it no more, or is busy: others are asked, and it may say anew what it has. What else it was asked for may
-            // still come.
-            holder.groups = Groups::none(self.blob.size);
-            if holder.asked.is_empty() {
-                self.drop_holder(&peer);
-            }
+        holder.groups = Groups::none(self.blob.size);
+        if !holder.asked.is_empty() {
             return;
-        };
+        }
+        self.drop_holder(&peer);
+        if !is_busy {
+            let denials = self.denials.entry(peer).or_default();
+            *denials += 1;
+            if *denials >= self.config.denials_max {
+                self.shun(peer);
+            }
+        }
+    }
+
+    fn on_group(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        group: u64,
+        bytes: Option<Bytes>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(bytes) = bytes else { return self.on_declined(peer, group, false) };
+        let Some(holder) = self.holders.get_mut(&peer) else { return };
+        if holder.asked.remove(&group).is_none() {
+            return;
+        }
         let Some(outline) = &self.outline else { return };
         if !outline.is_group(group, &bytes) {
             self.shun(peer);
             return out.push(Output::Misbehaved(peer));
         }
+        self.denials.remove(&peer);
         if self.missing.remove(&group) {
+            self.last_new = now;
             out.push(Output::Store { group, bytes });
         }
     }
@@ -308,6 +359,11 @@ impl Fetch {
         if self.missing.is_empty() {
             self.has_ended = true;
             return out.push(Output::Done);
+        }
+        if now.since(self.last_new) >= self.config.stall {
+            self.has_ended = true;
+            let missing = self.missing.len() as u64;
+            return out.push(Output::Failed(FetchError::Stalled { missing }));
         }
         if self.outline.is_some() {
             self.ask(now, out);
@@ -519,5 +575,41 @@ mod tests {
         assert!(!ends(&[10, 999], None), "one that has it may have been on its way");
         assert!(ends(&[10, 1000], None));
         assert!(!ends(&[10, 2000], Some(peer(1))), "it has been asked");
+    }
+
+    /// One holder of a blob of one group, which does this with each ask 9 s later and says 2 s after that that it has all; how
+    /// long it is asked, and what comes of it.
+    fn with_a_decliner(answer: impl Fn(NodeId) -> Input) -> (u64, Option<FetchError>) {
+        let (mut out, blob) = (Outbox::new(), BlobRef::of(&content(100)));
+        let none = Groups::none(blob.size);
+        let mut fetch = Fetch::new(FetchConfig::default(), Time::ZERO, blob, 0..100, &none, None, &mut out);
+        let (mut asked, mut asks, mut error) = (None, 0, None);
+        for second in 0..1000 {
+            let now = Time::from_millis(second * 1000);
+            if asked.is_some_and(|at| second == at + 9) {
+                fetch.handle(now, answer(peer(1)), &mut out);
+            } else if second % 2 == 0 && asked.is_none_or(|at| second > at + 9) {
+                fetch.handle(now, Input::Has { peer: peer(1), groups: Groups::All }, &mut out);
+            }
+            fetch.handle(now, Input::Timer(Timer::Patience), &mut out);
+            for output in out.drain() {
+                match output {
+                    Output::Ask { .. } => (asked, asks) = (Some(second), asks + 1),
+                    Output::Failed(why) => error = Some((second, why)),
+                    _ => {}
+                }
+            }
+        }
+        assert!(error.is_some_and(|(second, _)| second <= 300), "{error:?}");
+        (asks, error.map(|(_, why)| why))
+    }
+
+    #[test]
+    fn who_only_declines_does_not_keep_a_fetch_alive() {
+        let never = with_a_decliner(|peer| Input::Group { peer, group: 0, bytes: None });
+        assert_eq!(never, (4, Some(FetchError::NoHolders { missing: 1 })));
+        let (asks, error) = with_a_decliner(|peer| Input::Busy { peer, group: 0 });
+        assert_eq!(error, Some(FetchError::Stalled { missing: 1 }));
+        assert!(asks > 20, "who is busy is asked again: {asks}");
     }
 }

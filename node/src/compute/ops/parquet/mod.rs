@@ -35,7 +35,7 @@ use rayon::prelude::*;
 
 use self::footer::{Chunk, Field, Footer, Meaning, Number, Physical};
 use self::pages::Pages;
-use super::analyze::{COLUMNS_MAX, Column, Histogram, Partial};
+use super::analyze::{COLUMNS_MAX, Column, Histogram, Partial, check_histograms};
 use super::columns::{self, Header};
 use crate::compute::task::{Cancel, Context, Input, OpError, RowGroups, Task};
 
@@ -76,7 +76,7 @@ pub(crate) fn row_groups_of(
     let footer = footer::read(footer, size.saturating_sub(footer::TAIL), memory)?;
     let bytes = footer.bytes_of(part);
     // The worker has counted on the part.
-    let more = (bytes.end - bytes.start).saturating_sub(part.end - part.start);
+    let more = (bytes.end - bytes.start).saturating_sub(part.end.saturating_sub(part.start));
     if more > memory {
         let detail = format!(
             "the row groups that begin at {} to {} of the Parquet file have {} bytes: raise for_each.bytes or limits.memory, or \
@@ -150,6 +150,9 @@ pub(super) fn analyze_part(
     let memory = task.limits.memory_bytes;
     let file = File::open(bytes, input, memory)?;
     let wanted = wanted(task, &file.footer.fields)?;
+    // Those of the part, of all parts, and of what is read.
+    let held = (wanted.len() as u64).saturating_mul(2).saturating_add(SHARE);
+    check_histograms(histogram, held, memory)?;
     let mut all: Vec<Column> = wanted.iter().map(|(_, field, _)| column_of(field, histogram)).collect();
     let groups: Vec<_> = file.footer.groups_in(&file.part).collect();
     let work: Vec<_> = groups
