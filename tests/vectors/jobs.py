@@ -187,15 +187,21 @@ def check_spec(spec):
         check_task(task, len(inputs), len(tasks))
     counts = fan_out(spec)
     require(sum(counts.values()) <= 262_144, "quota")
-    for task in tasks:
-        group = task["each"].get("group", 0) if task["each"] else 0
-        require(sum(counts[place] for place in tasks_read(task)) + group <= 16384, "quota")
+    reads = 0
+    for place, task in enumerate(tasks):
+        outputs = sum(counts[other] for other in tasks_read(task)) + (task["each"] or {}).get("group", 0)
+        require(outputs <= 16384, "quota")
+        reads += counts[place] * (len(task["sources"]) + (task["each"] is not None) + outputs)
+    require(reads <= 16_777_216, "quota")
 
 
 def check_task(task, inputs, tasks):
     labels, region = task["constraints"]["labels"], task["constraints"]["region"]
     check_job_names([*labels, *labels.values(), *([] if region is None else [region])])
     require(all(place < (inputs if kind == "input" else tasks) for kind, place in task["sources"]), "unknown_name")
+    for several in (task["sources"], task["after"]):
+        require(len(set(several)) == len(several), "bad_value")
+    require(len(task["sources"]) <= 256, "quota")
     each = task["each"] or {}
     require(each.get("input", -1) < inputs and all(place < tasks for place in waits_for(task)), "unknown_name")
     for action in actions_of(task):

@@ -58,11 +58,17 @@ class Job:
     def __init__(self, name, operations):
         self.name, self.submission, self.spec = name, None, None
         self.takes, self.leases, self.last = {}, {}, {}
-        self.retries, self.cancels, self.finishes, self.kept = {}, {}, {}, {}
+        self.retries, self.cancels, self.finishes = {}, {}, {}
+        self.kept, self.kept_of = {}, {}  # commits, and how many of each author, task and round
         for stamp in sorted(operations):
             self.last[stamp[1]] = stamp[2]
             self.fold(stamp, operations[stamp])
-        self.records = list(self.kept.values())  # in the order of the entries, and in that within each
+        tasks = None if self.spec is None else fan_out(self.spec)
+        # In the order of the entries, and in that within each.
+        self.records = [
+            record for record in self.kept.values()
+            if tasks is None or record["chunk"] < tasks.get(record["task"], 0)
+        ]  # fmt: skip
         self.round = next(n for n in range(1001) if n + 1 not in self.retries)
 
     def fold(self, stamp, said):
@@ -82,20 +88,26 @@ class Job:
             if said["round"] <= 1000:
                 self.cancels.setdefault(said["round"], (stamp, said["reason"], Text(said["text"])))
         elif author in self.takes or self.submission and self.submission[0][1] == author:
+            if said["round"] > 1000:
+                return
             if said["action"] == "commit":
                 self.prolong(author, step + 60)
                 for at, commit in enumerate(said["commits"]):
                     self.keep(stamp, at, said["round"], commit)
-            elif said["round"] <= 1000:
+            else:
                 self.finishes.setdefault(said["round"], (stamp,))
 
     def prolong(self, author, until):
         self.leases[author] = min(max(self.leases.get(author, 0), until), U64)
 
     def keep(self, stamp, at, in_round, commit):
-        is_success = commit["output"] is not None
-        what = (stamp[1], commit["task"], commit["chunk"], commit["inputs"], None if is_success else in_round)
-        self.kept.setdefault(what, {**commit, "stamp": stamp, "at": at, "round": in_round})
+        whose = (stamp[1], commit["task"], commit["chunk"], in_round)
+        what = (*whose, commit["inputs"], commit["output"] is not None)
+        # They come in their order, so that the first 16 are those that are there.
+        if what in self.kept or self.kept_of.get(whose, 0) == 16:
+            return
+        self.kept[what] = {**commit, "stamp": stamp, "at": at, "round": in_round}
+        self.kept_of[whose] = self.kept_of.get(whose, 0) + 1
 
     def ended_before(self, floor):
         return self.round in self.finishes and self.finishes[self.round][0][0] < floor

@@ -25,12 +25,12 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 use omnimesh_protocol::author::Ticket;
-use omnimesh_protocol::compute::BlobRef;
 use omnimesh_protocol::compute::driver::{self, Event as JobChange, Finding};
 use omnimesh_protocol::compute::ledger::{self, Change as LedgerChange};
 use omnimesh_protocol::compute::statement::Evidence;
 use omnimesh_protocol::compute::wire::{BATCH_MAX, Frame};
 use omnimesh_protocol::compute::worker::{self, RunId};
+use omnimesh_protocol::compute::{BlobRef, TaskRef};
 use omnimesh_protocol::observer;
 use omnimesh_protocol::{Hash, Identity, Mesh, NodeId, Outbox, Step, Time};
 use rand_chacha::ChaCha20Rng;
@@ -288,6 +288,18 @@ impl ComputeActor {
         if let JobChange::Ledger(LedgerChange::Submitted(job)) = event {
             self.copy_inputs(job, ctx);
         }
+        // Those who watch are told of each task.
+        if let JobChange::Ledger(LedgerChange::Tasks { job, first, to, old, new }) = *event {
+            for chunk in first.chunk..to {
+                let task = TaskRef::new(first.task, chunk);
+                self.note(&JobChange::Ledger(LedgerChange::Task { job, task, old, new }));
+            }
+        } else {
+            self.note(event);
+        }
+    }
+
+    fn note(&mut self, event: &JobChange) {
         if let Some(event) = self.history.record(self.common.now(), self.step, event) {
             self.tell(&event);
         }

@@ -445,7 +445,8 @@ fn describe_change(change: &Change) -> JobEvent {
         Change::Driver { job, node } => {
             JobEvent { worker: Some(*node), ..JobEvent::new(*job, EventKind::Driver) }
         }
-        Change::Task { job, task, old, new } => JobEvent {
+        // Who has many gives each by itself.
+        Change::Task { job, task, old, new } | Change::Tasks { job, first: task, old, new, .. } => JobEvent {
             from: Some(old.code()),
             state: Some(new.code()),
             ..JobEvent::of_task(*job, *task, EventKind::TaskState)

@@ -321,6 +321,13 @@ proptest! {
                     let before = tasks.insert(task, new).unwrap_or(TaskState::Pending);
                     prop_assert_eq!(before, old, "{}", task);
                 }
+                Change::Tasks { first, to, old, new, .. } => {
+                    for chunk in first.chunk..to {
+                        let task = TaskRef::new(first.task, chunk);
+                        let before = tasks.insert(task, new).unwrap_or(TaskState::Pending);
+                        prop_assert_eq!(before, old, "{}", task);
+                    }
+                }
                 Change::Job { old, new, .. } => {
                     prop_assert_eq!(states.last().copied().unwrap_or(JobState::Running), old);
                     states.push(new);

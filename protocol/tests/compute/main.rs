@@ -6,6 +6,7 @@
 mod driver;
 mod faults;
 mod files;
+mod large;
 mod laws;
 mod mesh;
 mod rules;

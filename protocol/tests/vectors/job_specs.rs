@@ -374,6 +374,37 @@ fn graphs() -> Vec<Listed> {
     };
     let all = |task: &mut Task| task.sources = sources(&[Source::Task(0)]);
     let twice = |task: &mut Task| task.sources = sources(&[Source::Task(0), Source::Task(0)]);
+    let of = |place| Source::Input(place);
+    let both_ways = |task: &mut Task| {
+        task.each = chunks(0, 10, 0);
+        task.sources = sources(&[Source::Input(0)]);
+    };
+    let waits_too = |task: &mut Task| {
+        task.sources = sources(&[Source::Task(0)]);
+        task.after = numbers(&[0]);
+    };
+    // All inputs that there can be, and an output.
+    let many_sources = |count: usize| {
+        let inputs: Vec<_> = names[..256].iter().map(|name| input(name, blob(1, 0))).collect();
+        let read: Vec<_> = (0..256).map(Source::Input).chain([Source::Task(0)]).take(count).collect();
+        let tasks =
+            [task("first", "hash", |_| {}), task("hash", "hash", |task| task.sources = sources(&read))];
+        submit(&spec(&inputs, &tasks).bytes())
+    };
+    // So many read a chunk, so many others a chunk and all of those, and one so many inputs.
+    let together = |outputs: u64, readers: u64, rest: u64| {
+        let inputs = [input("x", blob(1, outputs)), input("y", blob(2, readers)), input("z", blob(3, 0))];
+        let rest: Vec<_> = (0..rest).map(Source::Input).collect();
+        let tasks = [
+            task("a", "hash", |task| task.each = chunks(0, 1, 0)),
+            task("b", "hash", |task| {
+                task.each = chunks(1, 1, 0);
+                task.sources = sources(&[Source::Task(0)]);
+            }),
+            task("c", "hash", |task| task.sources = sources(&rest)),
+        ];
+        submit(&spec(&inputs, &tasks).bytes())
+    };
     let group = |task: &mut Task| task.each = groups(0, 16_384);
     let both = |task: &mut Task| {
         task.each = groups(0, 16_384);
@@ -392,7 +423,21 @@ fn graphs() -> Vec<Listed> {
         ("2^64 - 1 tasks", fanned(&[u64::MAX]), quota),
         ("a task that reads 16,384 outputs", reads(16_384, &all), GOOD),
         ("a task that reads 16,385 outputs", reads(16_385, &all), quota),
-        ("a task that reads 16,384 outputs twice, which counts once", reads(16_384, &twice), GOOD),
+        ("a task that reads the same outputs twice", reads(1, &twice), "bad_value"),
+        (
+            "a task that reads an input twice",
+            of_task(|task| task.sources = sources(&[of(0), of(0)])),
+            "bad_value",
+        ),
+        ("a task that waits for another twice", reads(1, &|task| task.after = numbers(&[0, 0])), "bad_value"),
+        ("a task that reads a chunk, and all of that input", of_task(both_ways), GOOD),
+        ("a task that reads outputs, and waits for them", reads(1, &waits_too), GOOD),
+        ("256 sources", many_sources(256), GOOD),
+        ("257 sources", many_sources(257), quota),
+        // 16,382 + 1023 · (16,382 + 2) + 2
+        ("16,777,216 things that are read by all tasks together", together(16_382, 1023, 2), GOOD),
+        ("16,777,217 things that are read by all tasks together", together(16_382, 1023, 3), quota),
+        ("1,000 outputs that are read by 1,000 tasks each", together(1000, 1000, 0), GOOD),
         ("a group of 16,384", reads(1, &group), GOOD),
         ("a group of 16,385", reads(1, &|task| task.each = groups(0, 16_385)), "bad_value"),
         ("a group of no outputs", reads(1, &|task| task.each = groups(0, 0)), "bad_value"),

@@ -372,7 +372,8 @@ fn rounds() -> Vec<Given> {
             a.at(12, retry(job, 1000)),
             a.at(12, cancel(job, 1000, 0, "")),
             a.at(12, finish(job, 1000)),
-            a.at(12, commits(job, 1001, &[failure(0, 0, all())])),
+            a.at(12, commits(job, 1000, &[failure(0, 0, all())])),
+            a.at(13, commits(job, 1001, &[success(0, 0, all(), out(9))])),
         ]
     };
     let only = |end: &[EntryCase]| [&failed[..1], end].concat();
@@ -493,8 +494,33 @@ fn kept() -> Vec<Given> {
             b.at(11, commits(job, 0, &[good(all(), 7)])),
             b.at(12, commits(job, 4, &two_failures)),
             b.at(13, commits(job, 3, &two_failures)),
-            // Of no task of the job.
+            // In another round.
+            a.at(13, commits(job, 1, &[good(all(), 10)])),
+            // Of no task of the job: not kept.
             b.at(14, commits(job, 0, &[success(1, 0, all(), out(8)), success(0, 1, all(), out(9))])),
+        ]
+    };
+    // So many of one author, task and round, of which the last one has read what is to be read; all in one entry.
+    let crowd = |count: u8| {
+        let [mut a, ..] = writers();
+        let last = |n| if n == count { all() } else { [n; 32] };
+        let crowd: Vec<_> = (1..=count).map(|n| good(last(n), n)).collect();
+        vec![a.at(10, submit(&single())), a.at(11, commits(job, 0, &crowd))]
+    };
+    let beyond = || crowd(17);
+    let but = |end: &dyn Fn(&mut [Writer; 3]) -> EntryCase| {
+        let mut writers = writers();
+        writers[0] = later(1, 2);
+        [beyond(), vec![end(&mut writers)]].concat()
+    };
+    // When they come, nobody knows what the job has.
+    let early = {
+        let [mut a, mut b, _] = writers();
+        let wrong = [success(0, 1, all(), out(0x21)), success(1, 0, all(), out(0x22)), good(all(), 0x23)];
+        vec![
+            b.at(10, lease(true, 60, &[job])),
+            b.at(11, commits(job, 0, &wrong)),
+            a.at(10, submit(&single())),
         ]
     };
     let foreign = {
@@ -532,6 +558,11 @@ fn kept() -> Vec<Given> {
     vec![
         given("nothing", vec![]),
         given("several commits of one task", many),
+        given("sixteen commits of one task in one round, the last of which counts", crowd(16)),
+        given("a seventeenth is not kept", beyond()),
+        given("nor is it in a later entry", but(&|[a, ..]| a.at(12, commits(job, 0, &[good(all(), 20)])))),
+        given("one of another round is", but(&|[a, ..]| a.at(12, commits(job, 1, &[good(all(), 20)])))),
+        given("commits of tasks that the job does not have, before it was submitted", early),
         given("entries of another channel and refused payloads: only the heads tell of them", foreign),
         old("compacted at the step in which the first job was finished", 14),
         old("compacted one step later", 15),

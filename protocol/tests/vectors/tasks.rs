@@ -126,7 +126,10 @@ fn job() -> Vec<u8> {
             task.sources = sources(&[Source::Input(2), Source::Input(1)]);
         }),
         task("nothing", "pattern", |task| task.after = numbers(&[4])),
-        task("twice", "hash", |task| task.sources = sources(&[Source::Task(4), Source::Task(4)])),
+        task("twice", "hash", |task| {
+            task.each = groups(4, 1);
+            task.sources = sources(&[Source::Task(4)]);
+        }),
     ];
     spec(&[input("t", TEXT), input("v", VAST), input("e", EMPTY)], &tasks).bytes()
 }
@@ -162,7 +165,7 @@ fn cases() -> Vec<Case> {
         ("the last row groups: numbers of 64 bits", 3, 1, 0, vec![part(VAST, half, u64::MAX, 2)]),
         ("the one chunk of an empty input, and whole inputs behind it", 4, 0, 0, emptied.clone()),
         ("nothing; what it only waits for is not read", 5, 0, 0, vec![]),
-        ("the same outputs twice", 6, 0, 0, vec![digest.clone(), digest]),
+        ("the same outputs twice: a group of all, and all", 6, 0, 0, vec![digest.clone(), digest]),
     ];
     let mut log = Log::new(1);
     let mut state = State::new();

@@ -166,7 +166,6 @@ fn of_job(
         facts.differing += u32::from(!is_told || !agree);
         let authors: BTreeSet<_> = first
             .records(task)
-            .iter()
             .filter(|other| record.is_some_and(|record| other.commit.inputs == record.commit.inputs))
             .map(|other| other.stamp.author)
             .collect();

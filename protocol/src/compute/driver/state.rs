@@ -421,6 +421,13 @@ impl State {
                     ended.insert(*job);
                 }
                 Change::Task { job, task, new, .. } => self.on_task(now, *job, *task, *new, out),
+                // Of jobs that this node does not drive there may be any number.
+                Change::Tasks { job, first, to, new, .. } if self.runs.contains_key(job) => {
+                    for chunk in first.chunk..*to {
+                        self.on_task(now, *job, TaskRef::new(first.task, chunk), *new, out);
+                    }
+                }
+                Change::Tasks { .. } => {}
                 Change::Job { job, .. } => drop(ended.insert(*job)),
                 Change::Finished(job) | Change::Forgotten(job) => self.drop_run(now, *job, out),
             }

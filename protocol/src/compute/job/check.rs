@@ -7,7 +7,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::limits::{
     DEADLINE_S_MAX, FAN_IN_MAX, INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX, PARAMS_MAX, Quota, REDUNDANCY_MAX,
-    RETRIES_MAX, SPEC_BYTES_MAX, TASKS_MAX,
+    RETRIES_MAX, SOURCES_MAX, SPEC_BYTES_MAX, TASKS_MAX,
 };
 use super::spec::{Action, Align, Each, JobSpec, OnFailure, Source, TaskSpec};
 use super::{MERGES, OPERATIONS, READS_ROW_GROUPS};
@@ -218,6 +218,9 @@ impl Checker<'_> {
         if let OnFailure::Fallback(action) = &task.on_failure {
             self.action(&format!("{path}.fallback"), action);
         }
+        self.count(format!("{path}.inputs"), task.sources.len(), SOURCES_MAX, "inputs");
+        self.once(&format!("{path}.inputs"), &task.sources);
+        self.once(&format!("{path}.after"), &task.after);
         for source in &task.sources {
             match *source {
                 Source::Input(input) => self.place(&format!("{path}.inputs"), input, inputs, "input"),
@@ -241,6 +244,14 @@ impl Checker<'_> {
                 task.action.operation
             );
             self.add(ProblemCode::Missing, format!("{path}.inputs"), message, "name a task in `inputs`");
+        }
+    }
+
+    /// Twice the same says nothing more, and would be looked at twice for each task.
+    fn once<T: Ord>(&mut self, path: &str, list: &[T]) {
+        if list.iter().collect::<BTreeSet<_>>().len() < list.len() {
+            let message = "names something twice".to_owned();
+            self.add(ProblemCode::BadValue, path, message, "name each once");
         }
     }
 
@@ -402,7 +413,7 @@ impl TaskSpec {
             || self.sources.iter().any(|source| matches!(source, Source::Input(_)))
     }
 
-    /// The tasks that it reads from or waits for, some of them twice.
+    /// The tasks that it reads from or waits for, those that it does both with twice.
     pub fn waits_for(&self) -> impl Iterator<Item = u16> + '_ {
         let sources = self.sources.iter().filter_map(|source| match *source {
             Source::Task(task) => Some(task),

@@ -12,6 +12,11 @@ pub const PARAMS_MAX: usize = 64;
 pub const LABELS_MAX: usize = 32;
 /// Most outputs that one task may read: an assignment names each of them, in 42 bytes.
 pub const FAN_IN_MAX: u64 = 16_384;
+/// Most sources of one task, each of them once. Default: guess; as many as there can be inputs.
+pub const SOURCES_MAX: usize = 256;
+/// Most that all tasks of a job may read together: of each, the outputs, and one for each source and for what it is fanned out
+/// over. Default: guess; 1,000 tasks that read 1,000 outputs each are a sixteenth of it.
+pub const READS_MAX: u64 = 1 << 24;
 /// Most workers that may be asked for one task. Default: guess; more than seven honest ones are no more convincing.
 pub const REDUNDANCY_MAX: u8 = 7;
 /// Most retries. Default: guess.
@@ -24,7 +29,7 @@ pub const DEADLINE_S_MAX: u64 = 30 * 24 * 3600;
 /// How much of a node's resources one job may ask for. Checked before anything is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Tasks after fan-out. Default 100,000 (guess): each takes some 300 bytes on every node. Too low refuses fine
+    /// Tasks after fan-out. Default 100,000 (guess): each that has ended takes some 600 bytes on every node. Too low refuses fine
     /// fan-out (raise the chunk length), too high lets one job fill the memory.
     pub tasks_max: u64,
     /// CPU time of one attempt. Default 1 h (guess).

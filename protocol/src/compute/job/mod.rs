@@ -30,8 +30,8 @@ mod text;
 pub use check::{Problem, ProblemCode, is_name};
 pub(crate) use codec::{list, read_texts, write_texts};
 pub use limits::{
-    DEADLINE_S_MAX, FAN_IN_MAX, INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX, PARAMS_MAX, Quota, REDUNDANCY_MAX,
-    RETRIES_MAX, SPEC_BYTES_MAX, TASKS_MAX,
+    DEADLINE_S_MAX, FAN_IN_MAX, INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX, PARAMS_MAX, Quota, READS_MAX,
+    REDUNDANCY_MAX, RETRIES_MAX, SOURCES_MAX, SPEC_BYTES_MAX, TASKS_MAX,
 };
 pub use plan::{Plan, Reach, Slot, Wait};
 pub use read::{Fault as ReadFault, Files, Format, Problems, read};

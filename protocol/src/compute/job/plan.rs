@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::compute::id::{BlobRef, TaskRef};
 
 use super::check::{self, Problem, ProblemCode};
-use super::limits::{FAN_IN_MAX, Quota};
+use super::limits::{FAN_IN_MAX, Quota, READS_MAX};
 use super::spec::{Align, Each, JobSpec, Source, TaskSpec};
 
 /// A job with its fan-out worked out.
@@ -98,7 +98,7 @@ impl Plan {
             return Err(problems);
         }
         let mut families = vec![Family::default(); spec.tasks.len()];
-        let (mut total, mut transfer) = (0_u64, 0_u64);
+        let (mut total, mut transfer, mut reads) = (0_u64, 0_u64, 0_u64);
         for &place in &order {
             let task = &spec.tasks[usize::from(place)];
             let count = count(spec, task, &families);
@@ -111,8 +111,14 @@ impl Plan {
                 return Err(vec![too_much(task, count, transfer, quota)]);
             }
             let waits = waits(task);
-            if let Some(problem) = fan_in(task, &waits, &families) {
-                return Err(vec![problem]);
+            let outputs = fan_in(&waits, &families);
+            if outputs > FAN_IN_MAX {
+                return Err(vec![too_wide(task, outputs)]);
+            }
+            let slots = task.sources.len() as u64 + u64::from(task.each.is_some());
+            reads = reads.saturating_add(slots.saturating_add(outputs).saturating_mul(count));
+            if reads > READS_MAX {
+                return Err(vec![too_many_reads(task, count, reads)]);
             }
             for wait in &waits {
                 families[usize::from(wait.task)].waiters.push((place, wait.reach));
@@ -273,20 +279,33 @@ fn waits(task: &TaskSpec) -> Vec<Wait> {
     waits
 }
 
-fn fan_in(task: &TaskSpec, waits: &[Wait], families: &[Family]) -> Option<Problem> {
+/// How many outputs one task reads.
+fn fan_in(waits: &[Wait], families: &[Family]) -> u64 {
     let read = waits.iter().filter(|wait| wait.is_read).map(|wait| match wait.reach {
         Reach::All => u64::from(families[usize::from(wait.task)].count),
         Reach::Group(group) => u64::from(group),
     });
-    let total: u64 = read.sum();
-    (total > FAN_IN_MAX).then(|| {
-        Problem::new(
-            ProblemCode::Quota,
-            format!("task.{}.inputs", task.name),
-            format!("one task would read {total} outputs, more than {FAN_IN_MAX}"),
-            "merge in steps: for_each = { output_of = \"…\", group = 64 }",
-        )
-    })
+    read.fold(0, u64::saturating_add)
+}
+
+fn too_wide(task: &TaskSpec, outputs: u64) -> Problem {
+    Problem::new(
+        ProblemCode::Quota,
+        format!("task.{}.inputs", task.name),
+        format!("one task would read {outputs} outputs, more than {FAN_IN_MAX}"),
+        "merge in steps: for_each = { output_of = \"…\", group = 64 }",
+    )
+}
+
+fn too_many_reads(task: &TaskSpec, count: u64, reads: u64) -> Problem {
+    Problem::new(
+        ProblemCode::Quota,
+        format!("task.{}.inputs", task.name),
+        format!(
+            "with these {count} tasks, all tasks together would read at least {reads} inputs and outputs, more than {READS_MAX}"
+        ),
+        "merge in steps (for_each = { output_of = \"…\", group = 64 }), or use longer chunks",
+    )
 }
 
 fn cycle_problem(spec: &JobSpec, cycle: &[u16]) -> Problem {

@@ -38,8 +38,9 @@
 //! Jobs that the lost entries have touched are dropped, and all entries applied once more.
 //!
 //! # Bounds
-//! A payload is bounded, a job has at most [`Quota::MOST`](super::job::Quota::MOST) tasks, a task one commit of each
-//! author for each input. How many jobs there are is bounded by the log alone, and by [`State::compact`].
+//! A payload is bounded, a job has at most [`Quota::MOST`](super::job::Quota::MOST) tasks, a task sixteen commits of each
+//! author in each round. A task takes room only when something was said about it or about what it reads, so that memory is in
+//! proportion to the bytes of the entries. How many jobs there are is bounded by the log alone, and by [`State::compact`].
 //!
 //! # Not here
 //! Whether results are right: drivers have them verified ([`driver`](super::driver)).

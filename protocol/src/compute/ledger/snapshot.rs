@@ -22,9 +22,10 @@ use crate::projection::{Head, SnapshotError, Stamp};
 use crate::registry::Fault;
 use crate::registry::cbor::{Reader, Writer};
 
-use super::cell::{JobCell, Record, Submission};
+use super::cell::{JobCell, Place, Record, Submission};
 use super::operation::{CancelReason, Commit};
 use super::state::State;
+use super::view::View;
 
 const VERSION: u64 = 1;
 const CONTEXT: &str = "omnimesh 2026-11 ledger snapshot";
@@ -92,14 +93,15 @@ fn write_cell(job: &JobId, cell: &JobCell, writer: &mut Writer) {
         }
         None => writer.null(),
     }
-    writer.array(cell.takes.len());
-    for (first, last) in cell.takes.values() {
+    writer.array(cell.words.takes().count());
+    for [first, last] in cell.words.takes() {
         writer.array(2);
-        write_stamp(first, writer);
-        write_stamp(last, writer);
+        write_stamp(&first, writer);
+        write_stamp(&last, writer);
     }
-    writer.array(cell.until.len());
-    for (author, until) in &cell.until {
+    let untils = || cell.words.iter().filter_map(|(author, word)| Some((author, word.until?)));
+    writer.array(untils().count());
+    for (author, until) in untils() {
         writer.array(2);
         writer.bytes(author.as_bytes());
         writer.unsigned(until.0);
@@ -124,15 +126,17 @@ fn write_cell(job: &JobId, cell: &JobCell, writer: &mut Writer) {
         writer.unsigned(u64::from(*round));
         write_stamp(stamp, writer);
     }
-    writer.array(cell.commits.values().map(Vec::len).sum());
-    for record in cell.commits.values().flatten() {
+    let records = cell.commits.in_order();
+    writer.array(records.len());
+    for record in records {
         writer.array(3);
         write_stamp(&record.stamp, writer);
         writer.unsigned(u64::from(record.round));
         record.commit.write(writer);
     }
-    writer.array(cell.versions.len());
-    for (author, seq) in &cell.versions {
+    let versions = || cell.words.iter().filter_map(|(author, word)| Some((author, word.version?)));
+    writer.array(versions().count());
+    for (author, seq) in versions() {
         writer.array(2);
         writer.bytes(author.as_bytes());
         writer.unsigned(seq.0);
@@ -208,17 +212,25 @@ fn read_cell(reader: &mut Reader<'_>) -> Result<(JobId, JobCell), Fault> {
         }
         let spec = JobSpec::decode(bytes)?;
         let plan = Plan::new(&spec, &Quota::MOST).map_err(|_| Fault::Malformed)?;
-        cell.submission = Some(Submission { stamp, spec: Arc::new(spec), plan: Arc::new(plan) });
+        let view = View::new(&plan);
+        cell.submission =
+            Some(Box::new(Submission { stamp, spec: Arc::new(spec), plan: Arc::new(plan), view }));
     }
-    cell.takes.extend(list(reader, |reader| {
+    for [first, last] in list(reader, |reader| {
         reader.array_of(2)?;
-        let (first, last) = (read_stamp(reader)?, read_stamp(reader)?);
-        if first.author == last.author { Ok((first.author, (first, last))) } else { Err(Fault::Malformed) }
-    })?);
-    cell.until.extend(list(reader, |reader| {
+        Ok([read_stamp(reader)?, read_stamp(reader)?])
+    })? {
+        if first.author != last.author {
+            return Err(Fault::Malformed);
+        }
+        cell.words.of(first.author).takes = Some([first, last].map(|stamp| Place::of(&stamp)));
+    }
+    for (author, until) in list(reader, |reader| {
         reader.array_of(2)?;
         Ok((node(reader)?, Step(reader.unsigned()?)))
-    })?);
+    })? {
+        cell.words.of(author).until = Some(until);
+    }
     cell.rounds.extend(list(reader, read_round)?);
     cell.cancels.extend(list(reader, |reader| {
         reader.array_of(4)?;
@@ -228,14 +240,19 @@ fn read_cell(reader: &mut Reader<'_>) -> Result<(JobId, JobCell), Fault> {
         Ok((round, (stamp, reason, reader.text()?.to_owned())))
     })?);
     cell.finishes.extend(list(reader, read_round)?);
-    for record in list(reader, read_record)? {
-        cell.commits.entry(record.commit.task).or_default().push(record);
+    // Those of one entry are in the reverse of their order there. More than are kept, or of no task of the job, are not
+    // what is written in the end.
+    for (at, record) in list(reader, read_record)?.into_iter().rev().enumerate() {
+        if cell.has(record.commit.task) {
+            cell.commits.insert(at, record);
+        }
     }
-    cell.commits.values_mut().for_each(|records| records.sort_by_key(|record| record.stamp));
-    cell.versions.extend(list(reader, |reader| {
+    for (author, seq) in list(reader, |reader| {
         reader.array_of(2)?;
         Ok((node(reader)?, Seq(reader.unsigned()?)))
-    })?);
+    })? {
+        cell.words.of(author).version = Some(seq);
+    }
     Ok((job, cell))
 }
 

@@ -1,7 +1,7 @@
 //! The state of the ledger, and how entries of the log change it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::compute::id::{JobId, TaskRef};
 use crate::compute::job::{JobSpec, Plan, Quota};
@@ -9,9 +9,9 @@ use crate::id::{Hash, NodeId, Step};
 use crate::machine::Outbox;
 use crate::projection::{EntryRef, Frontier, Head, Outcome, Projection, Replay, SnapshotError, Stamp};
 
-use super::cell::{JobCell, Submission};
+use super::cell::JobCell;
 use super::operation::Operation;
-use super::view::{JobState, JobView, Moves, TaskState};
+use super::view::{JobState, JobView, Move, Moves, TaskState, Touched, View};
 use super::{CATEGORY, snapshot};
 
 const HASH_CONTEXT: &str = "omnimesh 2026-11 ledger";
@@ -34,6 +34,19 @@ pub enum Change {
         job: JobId,
         /// Which.
         task: TaskRef,
+        /// Before.
+        old: TaskState,
+        /// Now.
+        new: TaskState,
+    },
+    /// Chunks of one family that follow one another have all changed in the same way: as many as a job can have, in one.
+    Tasks {
+        /// Of which job.
+        job: JobId,
+        /// The first.
+        first: TaskRef,
+        /// The chunk after the last.
+        to: u32,
         /// Before.
         old: TaskState,
         /// Now.
@@ -138,16 +151,7 @@ impl State {
             | Operation::Cancel { job, .. }
             | Operation::Retry { job, .. }
             | Operation::Finish { job, .. } => {
-                let touched = match &operation {
-                    Operation::Commit { commits, .. } => {
-                        Touched::Tasks(commits.iter().map(|commit| commit.task).collect())
-                    }
-                    Operation::Retry { .. } => Touched::All,
-                    _ => Touched::Nothing,
-                };
-                self.change(job, &stamp, out, |cell| {
-                    if cell.perform(&stamp, operation) { touched } else { Touched::Nothing }
-                });
+                self.change(job, &stamp, out, |cell| cell.perform(&stamp, operation));
             }
         }
         Outcome::Applied
@@ -164,13 +168,8 @@ impl State {
                 return Outcome::Refused(problems.first().map_or("bad_job", |problem| problem.code.code()));
             }
         };
-        let submission = Submission { stamp, spec: Arc::new(spec), plan: Arc::new(plan) };
         let job = JobId::of(&stamp.author, bytes);
-        self.change(job, &stamp, out, |cell| {
-            let is_new = cell.submission.is_none();
-            cell.submit(submission);
-            if is_new { Touched::All } else { Touched::Nothing }
-        });
+        self.change(job, &stamp, out, |cell| cell.submit(stamp, spec, plan));
         Outcome::Applied
     }
 
@@ -185,18 +184,10 @@ impl State {
         let cell = self.jobs.entry(job).or_default();
         let before = Shown::of(cell);
         let touched = change(cell);
-        let last = cell.versions.entry(stamp.author).or_insert(stamp.seq);
-        *last = (*last).max(stamp.seq);
+        let version = &mut cell.words.of(stamp.author).version;
+        *version = (*version).max(Some(stamp.seq));
         cell.digest = OnceLock::new();
-        let moves = match touched {
-            Touched::Nothing => Moves::new(),
-            Touched::Tasks(tasks) => cell.settle(tasks),
-            Touched::All => {
-                let tasks =
-                    cell.submission.as_ref().map(|submission| submission.plan.tasks().collect::<Vec<_>>());
-                cell.settle(tasks.unwrap_or_default())
-            }
-        };
+        let moves = cell.settle(touched);
         before.report(job, cell, moves, out);
         if cell.submission.is_some() && !cell.finishes.contains_key(&cell.round()) {
             self.unfinished.insert(job);
@@ -208,9 +199,9 @@ impl State {
     /// After reading a snapshot: makes anew what follows.
     pub(super) fn derive(&mut self) {
         for (job, cell) in &mut self.jobs {
-            let Some(submission) = cell.submission.clone() else { continue };
-            cell.view = super::view::View::new(&submission.spec, &submission.plan);
-            cell.settle(submission.plan.tasks());
+            let Some(submission) = &mut cell.submission else { continue };
+            submission.view = View::new(&submission.plan);
+            cell.settle(Touched::All);
             if !cell.finishes.contains_key(&cell.round()) {
                 self.unfinished.insert(*job);
             }
@@ -225,15 +216,12 @@ impl State {
         anew.derive();
         assert_eq!(anew.unfinished, self.unfinished);
         for (job, cell) in &self.jobs {
-            assert_eq!(anew.jobs[job].view, cell.view, "the states of {job} follow from its entries");
+            assert_eq!(
+                anew.jobs[job].submission, cell.submission,
+                "the states of {job} follow from its entries"
+            );
         }
     }
-}
-
-enum Touched {
-    Nothing,
-    Tasks(Vec<TaskRef>),
-    All,
 }
 
 /// What is seen of a job from outside.
@@ -253,11 +241,11 @@ impl Shown {
             driver: cell.holder().map(|holder| holder.node),
             round,
             is_finished: cell.submission.is_some() && cell.finishes.contains_key(&round),
-            is_halted: cell.submission.is_some() && cell.shown(TaskState::Pending) == TaskState::Cancelled,
+            is_halted: cell.submission.is_some() && cell.is_halted(),
         }
     }
 
-    fn report(self, job: JobId, cell: &JobCell, mut moves: Moves, out: &mut Outbox<Change>) {
+    fn report(self, job: JobId, cell: &JobCell, moves: Moves, out: &mut Outbox<Change>) {
         let now = Shown::of(cell);
         if self.state.is_none() && now.state.is_some() {
             out.push(Change::Submitted(job));
@@ -268,19 +256,23 @@ impl Shown {
         if now.round != self.round {
             out.push(Change::Retried { job, round: now.round });
         }
-        if now.is_halted != self.is_halted {
-            for (task, state) in cell.open_tasks() {
-                moves.entry(task).or_insert((state, state));
-            }
-        }
+        let moves = match &cell.submission {
+            Some(of) if now.is_halted != self.is_halted => of.view.with_open(&of.plan, &moves),
+            _ => moves,
+        };
         let shown = |state: TaskState, is_halted: bool| {
             if is_halted && !state.has_ended() { TaskState::Cancelled } else { state }
         };
-        for (task, (old, new)) in moves {
+        for Move { first, to, old, new } in moves.into_values() {
             let (old, new) = (shown(old, self.is_halted), shown(new, now.is_halted));
-            if old != new {
-                out.push(Change::Task { job, task, old, new });
+            if old == new {
+                continue;
             }
+            out.push(if to - first.chunk > 1 {
+                Change::Tasks { job, first, to, old, new }
+            } else {
+                Change::Task { job, task: first, old, new }
+            });
         }
         if let (Some(old), Some(new)) = (self.state.or(Some(JobState::Running)), now.state)
             && old != new
@@ -317,7 +309,8 @@ impl Projection for State {
         let Some(from) = self.frontier.cut(author, end) else { return Replay::NotNeeded };
         let mut replay = Replay::NotNeeded;
         self.jobs.retain(|job, cell| {
-            let is_touched = cell.versions.get(&author).is_some_and(|last| *last >= from);
+            let version = cell.words.get(&author).and_then(|word| word.version);
+            let is_touched = version.is_some_and(|last| last >= from);
             if is_touched {
                 replay = Replay::Needed;
                 self.unfinished.remove(job);

@@ -56,7 +56,7 @@ impl Mesh {
             assert!(lies >= needed, "{context}: {task} is wrong, and only {lies} of {needed} have lied");
         }
         // Whoever else has committed it for these inputs came later in the order.
-        let same = view.records(task).iter().filter(|other| other.commit.inputs == record.commit.inputs);
+        let same = view.records(task).filter(|other| other.commit.inputs == record.commit.inputs);
         assert!(same.clone().all(|other| other.stamp >= record.stamp), "{context}");
     }
 }
