@@ -8,11 +8,11 @@ use omnimesh_protocol::compute::driver::{self, Config, Input, Output};
 use omnimesh_protocol::compute::job::{
     Align, Each, InputSpec, JobSpec, OnFailure, OutputSpec, Source, TaskSpec, WhenMissing,
 };
-use omnimesh_protocol::compute::ledger::{CATEGORY, FailReason};
+use omnimesh_protocol::compute::ledger::{CATEGORY, Change, FailReason};
 use omnimesh_protocol::compute::placement::Offer;
 use omnimesh_protocol::compute::statement::{SignedResults, Statement};
 use omnimesh_protocol::compute::wire::{Assignment, Failure, ResultItem};
-use omnimesh_protocol::compute::{BlobRef, JobId};
+use omnimesh_protocol::compute::{BlobRef, JobId, TaskRef};
 use omnimesh_protocol::envelope::Channel;
 use omnimesh_protocol::log::Entry;
 use omnimesh_protocol::{Hash, Identity, MeshId, NodeId, Outbox, Seq, Step, Time};
@@ -156,7 +156,16 @@ impl Bench {
                     }
                     Output::Event(event) => {
                         let step = Some(self.step());
-                        self.told.extend(self.history.record(self.now, step, &event));
+                        // Of many tasks each is told by itself, as by a node.
+                        if let driver::Event::Ledger(Change::Tasks { job, first, to, old, new }) = event {
+                            for chunk in first.chunk..to {
+                                let task = TaskRef::new(first.task, chunk);
+                                let change = driver::Event::Ledger(Change::Task { job, task, old, new });
+                                self.told.extend(self.history.record(self.now, step, &change));
+                            }
+                        } else {
+                            self.told.extend(self.history.record(self.now, step, &event));
+                        }
                     }
                     Output::Assign { to, assignments } => {
                         self.given.extend(assignments.into_iter().map(|given| (to, given)));
