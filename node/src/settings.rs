@@ -475,7 +475,7 @@ mod tests {
             let memory = memory(&config).unwrap();
             let share = memory.part(Part::Observer).limit();
             let most = observer(&config, &memory).bytes_max();
-            assert!(most <= share, "{bytes}: {most} of {share}");
+            assert_eq!(most, observer::Config::within(share).bytes_max(), "{bytes}");
         }
     }
 
