@@ -209,9 +209,6 @@ pub trait Projection {
     /// A cut that is not below the present one does nothing.
     fn cut(&mut self, author: NodeId, end: Option<Head>, out: &mut Outbox<Self::Change>) -> Replay;
 
-    /// Forgets everything.
-    fn reset(&mut self);
-
     /// Equal on nodes that hold the same entries. Not changed by dropping what nobody can see any more.
     fn hash(&self) -> Hash;
 

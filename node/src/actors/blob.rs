@@ -91,8 +91,6 @@ pub(crate) struct BlobActor {
     serving: BTreeMap<NodeId, usize>,
     pace: Pace,
     inbox: Inbox,
-    /// Counts the machines, so that answers to an earlier one are known.
-    life: u64,
 }
 
 impl BlobActor {
@@ -107,7 +105,6 @@ impl BlobActor {
             serving: BTreeMap::new(),
             pace,
             inbox: Inbox::default(),
-            life: 0,
         }
     }
 
@@ -123,11 +120,10 @@ impl BlobActor {
         work: impl FnOnce(&BlobStore) -> T + Send + 'static,
         then: impl FnOnce(&mut Self, &mut Context<Self>, T) + 'static,
     ) {
-        let (store, life) = (Arc::clone(&self.store), self.life);
+        let store = Arc::clone(&self.store);
         let done = actix_rt::task::spawn_blocking(move || work(&store));
         ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
-            Ok(done) if actor.life == life => then(actor, ctx, done),
-            Ok(_) => {}
+            Ok(done) => then(actor, ctx, done),
             Err(error) => tracing::error!(%error, "work on the blobs' disk was not done"),
         }));
     }
@@ -200,7 +196,6 @@ impl Supervised for BlobActor {
         }
         let begun: Vec<Hash> =
             self.fetches.iter().filter(|(_, fetching)| fetching.is_begun()).map(|(hash, _)| *hash).collect();
-        self.life += 1;
         // Dropping the answers tells those who wait.
         self.fetches.clear();
         (self.asked, self.serving) = (BTreeMap::new(), BTreeMap::new());

@@ -119,7 +119,8 @@ pub(crate) struct ComputeActor {
     flushed: Time,
     unsaved: u64,
     inbox: Inbox,
-    /// Counts the machines, so that timers and answers for an earlier one are known.
+    /// Counts the machines, so that timers and answers for an earlier one are known: they are also made anew without a restart of
+    /// the actor, which drops its timers and futures.
     life: u64,
 }
 

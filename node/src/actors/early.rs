@@ -1,4 +1,4 @@
-//! Gossip frames that come from a peer before our own stream to it is open.
+//! Frames that come from a peer before our own stream to it is open.
 //!
 //! The two streams of a pair of peers open independently, and a peer says what it subscribes to once, as soon
 //! as its own is open. The router knows a peer by the stream to it, so what comes earlier waits here. Peers
@@ -38,7 +38,7 @@ struct Waiting {
 impl Early {
     /// Keeps frames of a peer for which there is no stream yet. Says how many it dropped.
     pub(super) fn keep(&mut self, now: Time, peer: PeerId, frames: &[Bytes]) -> u64 {
-        let mut dropped = 0;
+        let mut dropped = self.forget_old(now);
         let at = self.0.iter().position(|waiting| waiting.peer == peer).unwrap_or_else(|| {
             if self.0.len() >= PEERS_MAX {
                 dropped += self.0.pop_front().map_or(0, |oldest| oldest.frames.len() as u64);

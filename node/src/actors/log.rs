@@ -125,8 +125,6 @@ pub(crate) struct LogActor {
     /// Applied, and not told to the watchers yet: what was written together is told together.
     applied: (Vec<Entry>, usize),
     reports: VecDeque<Report>,
-    /// Answers of an earlier life of this actor are not for this one.
-    life: u64,
     /// What was found damaged and is not repaired yet.
     damaged: Option<String>,
     /// Logs that end before something that was damaged.
@@ -169,7 +167,6 @@ impl LogActor {
             watchers: Vec::new(),
             applied: Default::default(),
             reports: VecDeque::new(),
-            life: 0,
             damaged: None,
             gaps,
             unwritable: None,
@@ -236,11 +233,8 @@ impl LogActor {
                 | Output::ReadChunk { .. }
                 | Output::Truncate { .. } => self.checkpoint(output, ctx),
                 Output::Timer { at, timer } => {
-                    let life = self.life;
                     ctx.run_later(self.common.until(at), move |actor, ctx| {
-                        if actor.life == life {
-                            actor.give(ctx, Input::Timer(timer));
-                        }
+                        actor.give(ctx, Input::Timer(timer));
                     });
                 }
                 Output::Appended { ticket, appended } => self.answer(ticket, Ok(appended)),
@@ -290,22 +284,17 @@ impl LogActor {
             };
             let _ = sender.send(results);
         });
-        let life = self.life;
         ctx.spawn(checked.into_actor(self).map(move |checked, actor, ctx| {
-            if actor.life == life {
-                // None, if the pool is gone: all of them are shed.
-                actor.give(ctx, Input::Verified { token, results: checked.unwrap_or_default() });
-            }
+            // None, if the pool is gone: all of them are shed.
+            actor.give(ctx, Input::Verified { token, results: checked.unwrap_or_default() });
         }));
     }
 
     /// Does work on a thread that may block, and gives the machine the answer.
     fn block(&mut self, ctx: &mut Context<Self>, work: impl FnOnce() -> Input<PeerId> + Send + 'static) {
-        let life = self.life;
         let done = actix_rt::task::spawn_blocking(work);
-        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
-            Ok(input) if actor.life == life => actor.give(ctx, input),
-            Ok(_) => {}
+        ctx.spawn(done.into_actor(self).map(|done, actor, ctx| match done {
+            Ok(input) => actor.give(ctx, input),
             Err(error) => tracing::error!(%error, "work on the log's disk was not done"),
         }));
     }
@@ -317,17 +306,14 @@ impl LogActor {
         token: Token,
         work: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
     ) {
-        let life = self.life;
         let done = actix_rt::task::spawn_blocking(work);
         ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| {
             let result = done.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())));
             if result.is_ok() && actor.unwritable.take().is_some() {
                 tracing::info!("the log can be written again");
             }
-            if actor.life == life {
-                actor.give(ctx, Input::Written { token, result });
-                actor.fill_gaps(ctx);
-            }
+            actor.give(ctx, Input::Written { token, result });
+            actor.fill_gaps(ctx);
         }));
     }
 
@@ -336,15 +322,12 @@ impl LogActor {
         if self.gaps.is_empty() {
             return;
         }
-        let (store, authors, life) = (Arc::clone(&self.settings.store), self.gaps.clone(), self.life);
+        let (store, authors) = (Arc::clone(&self.settings.store), self.gaps.clone());
         let read = actix_rt::task::spawn_blocking(move || {
             let read = |author| Ok::<_, StoreError>((author, store.kept(author, KEPT_BYTES)?));
             authors.into_iter().map(read).collect::<Result<Vec<_>, _>>()
         });
-        ctx.spawn(read.into_actor(self).map(move |read, actor, ctx| {
-            if actor.life != life {
-                return;
-            }
+        ctx.spawn(read.into_actor(self).map(|read, actor, ctx| {
             let Ok(Ok(read)) = read else { return tracing::warn!("what is behind damage could not be read") };
             for (author, kept) in read {
                 match kept {
@@ -362,12 +345,8 @@ impl LogActor {
         token: Token,
         work: impl FnOnce() -> Result<Vec<Bytes>, ReadError> + Send + 'static,
     ) {
-        let life = self.life;
         let done = actix_rt::task::spawn_blocking(work);
         ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| {
-            if actor.life != life {
-                return;
-            }
             let (result, damage) = match done {
                 Ok(Ok(records)) => (Ok(records), None),
                 Ok(Err(ReadError::Store(error))) => (Err(error), None),
@@ -562,7 +541,6 @@ impl Supervised for LogActor {
         if self.common.is_stopping() {
             return ctx.stop();
         }
-        self.life += 1;
         // Frames under way are of the machine that is gone.
         self.left = Arc::default();
         // What is on disk now, and not what was there at the start.

@@ -1,4 +1,4 @@
-//! Long-lived streams to members: those that carry the log, blobs, and tasks.
+//! Long-lived streams to members: those that carry blobs and tasks.
 
 use std::collections::BTreeMap;
 

@@ -444,10 +444,6 @@ impl Projection for State {
         Replay::Needed
     }
 
-    fn reset(&mut self) {
-        *self = State::new();
-    }
-
     fn hash(&self) -> Hash {
         self.set.digest()
     }

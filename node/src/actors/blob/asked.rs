@@ -44,12 +44,9 @@ impl BlobActor {
     }
 
     pub(super) fn ask_again(&mut self, hash: Hash, ctx: &mut Context<Self>) {
-        let life = self.life;
         let handle = ctx.run_later(ASK_AGAIN, move |actor, ctx| {
-            if actor.life == life {
-                actor.end_if_unwanted(hash, ctx);
-            }
-            if actor.life == life && actor.fetches.contains_key(&hash) {
+            actor.end_if_unwanted(hash, ctx);
+            if actor.fetches.contains_key(&hash) {
                 let is_asked = |node: &NodeId| {
                     let wants = |(asked, what): &(NodeId, Asked)| asked == node && *what == Asked::Want(hash);
                     actor.asked.values().any(wants)

@@ -148,11 +148,8 @@ impl BlobActor {
             return;
         }
         let silent: BTreeSet<NodeId> = self.peers.nodes().collect();
-        let life = self.life;
         let silence = ctx.run_later(SILENCE, move |actor, ctx| {
-            if actor.life == life
-                && let Some(fetching) = actor.fetches.get_mut(&hash)
-            {
+            if let Some(fetching) = actor.fetches.get_mut(&hash) {
                 (fetching.is_settled, fetching.silence) = (true, None);
                 actor.proceed(hash, ctx);
             }
@@ -306,11 +303,8 @@ impl BlobActor {
                     }]);
                 }
                 Output::Timer { at, timer } => {
-                    let life = self.life;
                     let handle = ctx.run_later(self.common.until(at), move |actor, ctx| {
-                        if actor.life == life {
-                            actor.give(hash, Input::Timer(timer), ctx);
-                        }
+                        actor.give(hash, Input::Timer(timer), ctx);
                     });
                     let fetching = self.fetches.get_mut(&hash);
                     // One of a length that was tried before it ends here.

@@ -55,12 +55,9 @@ impl BlobActor {
             let _ = self.peers.send(&to, Class::Own, frame);
             return;
         }
-        let life = self.life;
         ctx.run_later(wait, move |actor, _| {
-            if actor.life == life {
-                actor.end_serving(&to);
-                let _ = actor.peers.send(&to, Class::Own, frame);
-            }
+            actor.end_serving(&to);
+            let _ = actor.peers.send(&to, Class::Own, frame);
         });
     }
 

@@ -47,16 +47,14 @@ impl LogActor {
                 });
             }
             Output::Truncate { below, bytes_max } => {
-                let life = self.life;
                 let done = actix_rt::task::spawn_blocking(move || store.drop_covered(below, bytes_max));
-                ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| {
+                ctx.spawn(done.into_actor(self).map(|done, actor, ctx| {
                     let done = done.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())));
                     match done {
-                        Ok(logs) if actor.life == life => {
+                        Ok(logs) => {
                             let shorter = |(author, base)| Input::Truncated { author, base };
                             actor.give_all(ctx, logs.into_iter().map(shorter));
                         }
-                        Ok(_) => {}
                         Err(error) => {
                             let detail =
                                 format!("entries that a checkpoint covers could not be dropped: {error}");

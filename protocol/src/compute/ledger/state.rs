@@ -321,10 +321,6 @@ impl Projection for State {
         replay
     }
 
-    fn reset(&mut self) {
-        *self = State::new();
-    }
-
     fn hash(&self) -> Hash {
         let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
         for (job, cell) in &self.jobs {
