@@ -229,9 +229,6 @@ impl Actor for AuthorActor {
 
 impl Supervised for AuthorActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         // Numbers up to the end of what was reserved may have been used.
         let stored = self.settings.store.as_ref().and_then(|store| store.seq_reserved().ok());
         let next = stored.unwrap_or(self.state.next_seq()).max(self.state.next_seq());

@@ -191,9 +191,6 @@ impl Actor for BlobActor {
 
 impl Supervised for BlobActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         let begun: Vec<Hash> =
             self.fetches.iter().filter(|(_, fetching)| fetching.is_begun()).map(|(hash, _)| *hash).collect();
         // Dropping the answers tells those who wait.

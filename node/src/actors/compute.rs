@@ -407,9 +407,6 @@ impl Actor for ComputeActor {
 
 impl Supervised for ComputeActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         self.is_flushing = false;
         self.begin_anew(ledger::State::new(), ctx);
         self.replay(ctx);

@@ -484,9 +484,6 @@ impl Actor for GossipActor {
 
 impl Supervised for GossipActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         // What the lost windows had accepted cannot be told from what is new.
         let now = self.common.now();
         let future = self.settings.validate.step_window_future;

@@ -538,9 +538,6 @@ impl Actor for LogActor {
 
 impl Supervised for LogActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         // Frames under way are of the machine that is gone.
         self.left = Arc::default();
         // What is on disk now, and not what was there at the start.

@@ -135,9 +135,6 @@ impl Actor for MembershipActor {
 
 impl Supervised for MembershipActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         self.out = Outbox::new();
         self.begin(ctx);
         self.common.send(Mailbox::Swarm, &self.common.links().swarm, Reintroduce);

@@ -13,7 +13,7 @@
 //!
 //! An actor decides nothing. It turns what it gets into an input of its state machine, calls `handle`, and
 //! carries the outputs out in one `match`. Mailboxes are bounded; who finds one full sheds by a stated rule
-//! and counts it. A panic in a handler stops the actor, and its supervisor starts it anew with a fresh
+//! and counts it. A panic in a handler stops the actor, and it is started anew with a fresh
 //! machine and the same address; the swarm tells it again who is connected.
 
 pub(crate) mod author;
@@ -29,6 +29,7 @@ pub(crate) mod observer;
 pub(crate) mod prober;
 pub(crate) mod projection;
 pub(crate) mod registry;
+mod supervise;
 pub(crate) mod swarm;
 pub(crate) mod sync;
 pub(crate) mod telemetry;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
+use futures::future;
 use omnimesh_protocol::Time;
 use omnimesh_protocol::config::Part;
 use omnimesh_protocol::event::Event;
@@ -66,6 +68,8 @@ use membership::MembershipActor;
 use observer::{Notice, Observe, ObserverActor};
 use prober::ProbeActor;
 use registry::RegistryActor;
+use supervise::Stop;
+pub(crate) use supervise::supervise;
 use swarm::SwarmActor;
 use sync::SyncActor;
 use telemetry::TelemetryActor;
@@ -76,38 +80,6 @@ pub(crate) const MAILBOX: usize = 1024;
 /// How often it is looked whether all files are free, and for how long at most.
 const STOP_LOOK: Duration = Duration::from_millis(2);
 const STOP_MAX: Duration = Duration::from_secs(5);
-
-/// The node has stopped in good order: the actor that gets this ends.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Stop;
-
-macro_rules! can_stop {
-    ($($actor:ty),*) => {
-        $(impl Handler<Stop> for $actor {
-            type Result = ();
-
-            fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-                ctx.stop();
-            }
-        })*
-    };
-}
-
-can_stop!(
-    AuthorActor,
-    BlobActor,
-    ComputeActor,
-    GossipActor,
-    LogActor,
-    MembershipActor,
-    ObserverActor,
-    ProbeActor,
-    RegistryActor,
-    SwarmActor,
-    SyncActor,
-    TelemetryActor
-);
 
 /// The addresses of a node's actors. The actors run for as long as somebody holds these.
 #[derive(Clone, Debug)]
@@ -177,33 +149,29 @@ impl Links {
         }
     }
 
-    /// Stops all of them, and waits until they hold no file any more: the node can be started again then. Each ends
-    /// once nobody holds its address.
+    /// Stops all of them, and waits until they hold no file any more: the node can be started again then.
     pub(crate) async fn stop(self) {
-        // A full mailbox does not matter: an actor without an address ends when it has worked it off.
-        let _ = self.swarm.try_send(Stop);
-        let _ = self.gossip.try_send(Stop);
-        let _ = self.sync.try_send(Stop);
-        let _ = self.membership.try_send(Stop);
-        let _ = self.author.try_send(Stop);
-        let _ = self.observer.try_send(Stop);
-        let _ = self.prober.try_send(Stop);
-        let _ = self.telemetry.try_send(Stop);
-        if let Some(log) = &self.log {
-            let _ = log.try_send(Stop);
-        }
-        if let Some(registry) = &self.registry {
-            let _ = registry.try_send(Stop);
-        }
-        if let Some(blobs) = &self.blobs {
-            let _ = blobs.try_send(Stop);
-        }
-        if let Some(compute) = &self.compute {
-            let _ = compute.try_send(Stop);
-        }
-        let files = self.files.clone();
-        drop(self);
+        let all: Vec<Recipient<Stop>> = [
+            Some(self.swarm.recipient()),
+            Some(self.gossip.recipient()),
+            Some(self.sync.recipient()),
+            Some(self.membership.recipient()),
+            Some(self.author.recipient()),
+            Some(self.observer.recipient()),
+            Some(self.prober.recipient()),
+            Some(self.telemetry.recipient()),
+            self.log.map(Addr::recipient),
+            self.registry.map(Addr::recipient),
+            self.blobs.map(Addr::recipient),
+            self.compute.map(Addr::recipient),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let files = self.files;
         let ended = async {
+            // One that is gone already has ended.
+            let _ = future::join_all(all.iter().map(|actor| actor.send(Stop))).await;
             while !files.are_free() {
                 tokio::time::sleep(STOP_LOOK).await;
             }
@@ -365,9 +333,8 @@ impl Common {
         self.stop.send_replace(true);
     }
 
-    /// Whether the node ends. An actor that is started anew then only because somebody still holds its
-    /// address stops again.
-    pub(crate) fn is_stopping(&self) -> bool {
+    /// Whether the node ends: no actor is started anew then.
+    fn is_stopping(&self) -> bool {
         *self.stop.borrow()
     }
 
@@ -383,7 +350,7 @@ impl Common {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Runs a handler's work; if it panics, the actor stops, and its supervisor starts it anew.
+    /// Runs a handler's work; if it panics, the actor stops, and is started anew.
     pub(crate) fn guard<A>(&self, name: &'static str, ctx: &mut Context<A>, work: impl FnOnce())
     where
         A: Actor<Context = Context<A>>,

@@ -263,10 +263,7 @@ impl Actor for ObserverActor {
 }
 
 impl Supervised for ObserverActor {
-    fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
+    fn restarting(&mut self, _: &mut Self::Context) {
         self.out = Outbox::new();
         self.is_restoring = true;
         if let Some(saved) = self.store.as_ref().and_then(|store| store.observer_entries().ok()) {

@@ -121,9 +121,6 @@ impl Actor for ProbeActor {
 
 impl Supervised for ProbeActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         self.out = Outbox::new();
         self.state = Self::state(&self.common, &self.settings, &mut self.rng, &mut self.out);
         self.begin(ctx);

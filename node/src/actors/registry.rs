@@ -199,9 +199,6 @@ impl Actor for RegistryActor {
 
 impl Supervised for RegistryActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         self.state = State::new();
         self.waiting.clear();
         self.replay(ctx);

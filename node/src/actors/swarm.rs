@@ -372,9 +372,6 @@ impl Actor for SwarmActor {
 
 impl Supervised for SwarmActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         let Settings { me, admission, dialer, bootstrap, mesh, .. } = &self.settings;
         self.admission = admission::State::new(admission.clone(), mesh.clone(), *me);
         let book = self.dialer.book();

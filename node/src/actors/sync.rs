@@ -282,9 +282,6 @@ impl Actor for SyncActor {
 
 impl Supervised for SyncActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         let now = self.common.now();
         // The mesh's time as it was known goes on; no step is shown twice.
         self.settings.is_founder = false;

@@ -343,9 +343,6 @@ impl Actor for TelemetryActor {
 
 impl Supervised for TelemetryActor {
     fn restarting(&mut self, ctx: &mut Self::Context) {
-        if self.common.is_stopping() {
-            return ctx.stop();
-        }
         self.out = Outbox::new();
         let (config, incidents) = (self.settings.config.clone(), self.state.incidents().clone());
         self.state = telemetry::State::resume(config, self.now(), incidents, &mut self.out);

@@ -129,6 +129,24 @@ async fn a_stopped_node_says_so() {
     exchange_alone(&alice).await;
 }
 
+/// Whoever waits for an answer holds an address: an actor for what another one does, and so does every clone of a handle.
+#[actix::test]
+async fn a_node_stops_although_somebody_holds_the_addresses_of_its_actors() {
+    let (alice, bob) = pair().await;
+    let held = bob.links();
+    tokio::time::timeout(Duration::from_secs(30), bob.shutdown()).await.unwrap();
+    let addresses_are_closed = [
+        held.author.send(Crash).await.is_err(),
+        held.gossip.send(Crash).await.is_err(),
+        held.membership.send(Crash).await.is_err(),
+        held.observer.send(Crash).await.is_err(),
+        held.swarm.send(Crash).await.is_err(),
+        held.sync.send(Crash).await.is_err(),
+    ];
+    assert_eq!(addresses_are_closed, [true; 6]);
+    exchange_alone(&alice).await;
+}
+
 /// A node that nobody listens to says that it has no recipients.
 async fn exchange_alone(node: &MeshNode) {
     let alone = async { while node.broadcast("nobody", "x").await.unwrap().recipients > 0 {} };

@@ -31,7 +31,7 @@ use crate::actors::registry::RegistryActor;
 use crate::actors::swarm::{self, SwarmActor};
 use crate::actors::sync::{self, SyncActor};
 use crate::actors::telemetry::{self, TelemetryActor};
-use crate::actors::{Common, Files, Links};
+use crate::actors::{Common, Files, Links, supervise};
 use crate::clock::SharedClock;
 use crate::compute::wasm::{LazySandbox, Programs};
 use crate::compute::{Context as Operations, KeyFiles, NoKeys};
@@ -116,14 +116,14 @@ impl<'a> Starter<'a> {
         // It is the last that may fail: the others are started after it.
         let telemetry = self.telemetry()?;
         Ok(Links {
-            observer: supervise(self.observer()),
-            prober: supervise(self.prober()),
-            telemetry: supervise(telemetry),
-            membership: supervise(self.membership()),
-            gossip: supervise(self.gossip()),
-            author: supervise(self.author()),
-            sync: supervise(self.sync()),
-            swarm: supervise(self.swarm()),
+            observer: supervise(self.common, self.observer()),
+            prober: supervise(self.common, self.prober()),
+            telemetry: supervise(self.common, telemetry),
+            membership: supervise(self.common, self.membership()),
+            gossip: supervise(self.common, self.gossip()),
+            author: supervise(self.common, self.author()),
+            sync: supervise(self.common, self.sync()),
+            swarm: supervise(self.common, self.swarm()),
             log,
             registry,
             blobs,
@@ -168,16 +168,16 @@ impl<'a> Starter<'a> {
             pool: Arc::clone(&self.pool),
         };
         let (common, clock) = (self.common, self.clock);
-        let log = supervise(LogActor::new(common.clone(), log_settings, clock.clone()));
+        let log = supervise(self.common, LogActor::new(common.clone(), log_settings, clock.clone()));
         let (store, address) = (Arc::clone(store), log.downgrade());
         let registry = RegistryActor::new(common.clone(), clock.clone(), me, store, state, address);
-        Ok(Some((log, supervise(registry), jobs)))
+        Ok(Some((log, supervise(self.common, registry), jobs)))
     }
 
     fn start_blobs(&self) -> Option<Addr<BlobActor>> {
         let store = self.kept.blobs.clone()?;
         let pace = Pace::new(self.options.config.compute.transfer_bytes_per_s);
-        Some(supervise(BlobActor::new(self.common.clone(), store, pace)))
+        Some(supervise(self.common, BlobActor::new(self.common.clone(), store, pace)))
     }
 
     fn start_compute(
@@ -204,7 +204,7 @@ impl<'a> Starter<'a> {
         };
         let addresses = (log.downgrade(), blobs.downgrade());
         let (common, clock) = (self.common.clone(), self.clock.clone());
-        Ok(Some(supervise(ComputeActor::new(common, compute_settings, clock, jobs, addresses))))
+        Ok(Some(supervise(self.common, ComputeActor::new(common, compute_settings, clock, jobs, addresses))))
     }
 
     fn observer(&self) -> ObserverActor {
@@ -320,10 +320,6 @@ impl<'a> Starter<'a> {
         };
         SwarmActor::new(self.common.clone(), swarm_settings)
     }
-}
-
-fn supervise<A: Supervised + Actor<Context = Context<A>>>(actor: A) -> Addr<A> {
-    Supervisor::start(|_| actor)
 }
 
 /// What tasks have at hand.
