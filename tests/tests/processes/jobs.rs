@@ -101,6 +101,35 @@ fn a_column_that_no_row_has_fails_the_job_and_is_named() {
         .says(&["there is no column 4 in 3 rows: there are 2", "params.columns"]);
 }
 
+/// Its actors wait for one another then, on one thread.
+#[test]
+fn a_node_that_is_told_to_end_in_the_middle_of_a_job_ends_and_goes_on_with_it_later() {
+    const TASKS: u64 = 30_000;
+    let lab = lab!();
+    lab.file("data", &(0..TASKS).map(|row| format!("{row:07}\n")).collect::<String>());
+    let job = lab.file(
+        "job.toml",
+        "name = \"many\"\n[inputs.data]\nfile = \"data\"\n[task.hash]\noperation = \"hash\"\n\
+         for_each = { chunk_of = \"data\", bytes = 8 }\n",
+    );
+    let mut node = lab.node("node-1").open("test").start();
+    node.wait_ready();
+    let submitted = node.json(&["job", "submit", job.to_str().unwrap()]);
+    let id = submitted["id"].as_str().unwrap();
+    let mut done = 0;
+    for _ in 0..4 {
+        done = wait_for("more tasks to be done", SOON, || {
+            let shown = node.view(&format!("jobs/{id}"))?;
+            let now = shown["counts"]["succeeded"].as_u64().unwrap_or_default();
+            check(now > done || now == TASKS, || shown["counts"].to_string()).map(|()| now)
+        });
+        node.signal("TERM");
+        assert_eq!(node.wait_exit(), 0, "{}", node.log());
+        println!("told to end with {done} of {TASKS} tasks done");
+        node.restart();
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_or_held_with_the_reason() {
     let lab = lab!();
