@@ -80,6 +80,10 @@ impl Drop for Over<'_> {
     }
 }
 
+fn text(node: usize, number: u64) -> String {
+    format!("{:x<ENTRY_BYTES$}", format!("node {node} entry {number} "))
+}
+
 /// Appends at one node for as long as there is something to append. Nothing is appended twice: what was not answered may be
 /// in the log or not.
 fn append(work: &Work, api: &Api, node: usize, seed: u64) {
@@ -90,7 +94,7 @@ fn append(work: &Work, api: &Api, node: usize, seed: u64) {
         let data: Vec<String> = (0..taken)
             .map(|_| {
                 number += 1;
-                format!("{:x<ENTRY_BYTES$}", format!("node {node} entry {number} "))
+                text(node, number)
             })
             .collect();
         let (entries, refused) = match data.is_empty() {
@@ -160,6 +164,16 @@ fn what_was_acknowledged_outlives_kills() {
     let apis: Vec<Api> = nodes.iter().map(Node::client).collect();
     let began = Instant::now();
     let work = Work::default();
+    // Later those that are quick may leave one without anything to append.
+    work.allow(NODES);
+    for (node, (said, api)) in nodes.iter().zip(&apis).enumerate() {
+        let taken = work.take(1);
+        let first = wait_for(&format!("the first entry of {}", said.name()), SOON, || {
+            let (entries, refused) = api.append(&[text(node + 1, 0)], 0)?;
+            check(entries.len() == 1, || format!("{refused:?}")).map(|()| entries)
+        });
+        work.done(taken, first);
+    }
     thread::scope(|scope| {
         for (node, api) in apis.iter().enumerate() {
             let (work, seed) = (&work, seed.wrapping_add(1 + node as u64));
