@@ -1,5 +1,6 @@
 //! A client of the node's HTTP API. Blocking: the command line asks one thing at a time.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,8 +26,8 @@ pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest answer that is read, but for streams, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// Longest line of an event stream, in bytes: the largest message in base64 and its fields.
-const LINE_BYTES_MAX: u64 = 32 << 20;
+/// Largest event of a stream, in bytes: the largest message in base64 and its fields.
+const EVENT_BYTES_MAX: u64 = 32 << 20;
 
 /// A connection to one node.
 #[derive(Debug, Clone)]
@@ -349,16 +350,24 @@ impl EventStream {
 
 /// The format of <https://html.spec.whatwg.org/multipage/server-sent-events.html>, less `id` and `retry`.
 fn read_event(lines: &mut impl BufRead) -> io::Result<Option<Event>> {
-    let (mut name, mut data) = (String::new(), Vec::<String>::new());
+    let (mut name, mut data, mut bytes) = (String::new(), Vec::<String>::new(), 0);
     loop {
         let mut line = String::new();
-        if lines.take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+        if lines.take(EVENT_BYTES_MAX).read_line(&mut line)? == 0 {
             return Ok(None);
+        }
+        bytes += line.len() as u64;
+        if bytes > EVENT_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "an event is larger than any that a node sends",
+            ));
         }
         let line = line.trim_end_matches(['\n', '\r']);
         if line.is_empty() {
             if data.is_empty() {
                 name.clear();
+                bytes = 0;
                 continue;
             }
             let name = if name.is_empty() { "message".to_owned() } else { name };
@@ -410,15 +419,18 @@ fn transport_error(base: &str, error: &ureq::Error) -> CliError {
             CliError::new(Code::Unreachable, format!("no host has the name in {base}"))
                 .hint("is that the right address? see --api-url")
         }
-        ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
-            CliError::new(Code::Failed, format!("{base} did not answer as an OmniMesh node: {error}"))
-        }
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) => strange(base, error),
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => strange(base, error),
         ureq::Error::BodyExceedsLimit(limit) => {
             CliError::new(Code::Failed, format!("{base} answered more than {limit} bytes"))
         }
         error => CliError::new(Code::Unreachable, format!("the connection to {base} failed: {error}"))
             .hint("does the node still run?"),
     }
+}
+
+fn strange(base: &str, error: &dyn Display) -> CliError {
+    CliError::new(Code::Failed, format!("{base} did not answer as an OmniMesh node: {error}"))
 }
 
 fn base_url(url: &str) -> Result<String, CliError> {
@@ -501,6 +513,14 @@ mod tests {
         }
         let expected = [("message", "a\nb"), ("message", "c"), ("x", "")];
         assert_eq!(events, expected.map(|(name, data)| (name.to_owned(), data.to_owned())));
+    }
+
+    #[test]
+    fn an_event_without_end_is_an_error() {
+        let lines = format!("data: {}\n", "x".repeat(1 << 20)).repeat(33);
+        let error = read_event(&mut lines.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(transport_error("http://[::1]:1", &ureq::Error::Io(error)).code, Code::Failed);
     }
 
     #[test]

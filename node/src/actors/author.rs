@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use super::gossip::Publish;
 use super::{Common, MAILBOX};
 use crate::clock::SharedClock;
 use crate::store::Store;
+
+/// Between two tries to reserve sequence numbers.
+const RESERVE_RETRY: Duration = Duration::from_secs(2);
 
 /// What became of a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,10 +211,15 @@ impl AuthorActor {
         ctx.spawn(write.into_actor(self).map(move |written, actor, ctx| {
             match written {
                 Ok(Ok(())) => actor.give(ctx, author::Input::Reserved { up_to }),
+                // Nothing can be said once what is reserved is used up: it is tried until the disk takes it.
                 Ok(Err(error)) => {
                     actor.common.observe(vec![Event::Error { kind: "store", detail: error.to_string() }]);
+                    ctx.run_later(RESERVE_RETRY, move |actor, ctx| actor.reserve(up_to, ctx));
                 }
-                Err(error) => tracing::error!(%error, "sequence numbers were not reserved"),
+                Err(error) => {
+                    tracing::error!(%error, "sequence numbers were not reserved");
+                    ctx.run_later(RESERVE_RETRY, move |actor, ctx| actor.reserve(up_to, ctx));
+                }
             }
             if actor.flush == Flush::Begun {
                 actor.flush(ctx);

@@ -337,12 +337,7 @@ impl ComputeActor {
     /// Starts both machines anew; members are told again.
     fn begin_anew(&mut self, ledger: ledger::State, ctx: &mut Context<Self>) {
         self.life += 1;
-        for (_, running) in std::mem::take(&mut self.running) {
-            match running {
-                Running::Fetching(fetching) => drop(ctx.cancel_future(fetching)),
-                Running::Working(cancel) => cancel.cancel(),
-            }
-        }
+        self.cancel_all(ctx);
         // Dropping the answers tells those who wait.
         self.answers.clear();
         (self.keeping, self.keeps) = (VecDeque::new(), 0);
@@ -353,6 +348,15 @@ impl ComputeActor {
         self.worker = Self::new_worker(&self.common, &self.settings, &mut self.worker_out);
         self.step = None;
         self.introduce(ctx);
+    }
+
+    fn cancel_all(&mut self, ctx: &mut Context<Self>) {
+        for (_, running) in std::mem::take(&mut self.running) {
+            match running {
+                Running::Fetching(fetching) => drop(ctx.cancel_future(fetching)),
+                Running::Working(cancel) => cancel.cancel(),
+            }
+        }
     }
 
     /// Tells both machines who is there.
@@ -402,6 +406,11 @@ impl Actor for ComputeActor {
                 ctx.add_stream(feed);
             }
         }));
+    }
+
+    /// Nobody waits for what its tasks come to any more.
+    fn stopped(&mut self, ctx: &mut Self::Context) {
+        self.cancel_all(ctx);
     }
 }
 

@@ -557,6 +557,8 @@ impl Supervised for LogActor {
         (self.step, self.is_flush_due) = (None, false);
         // Dropping the answers tells those who wait.
         self.waiting.clear();
+        // What was written just before, and not told: it is read again.
+        self.tell(&Change::Jumped(Vec::new()), 0);
         // Peers' machines and ours begin together.
         for peer in std::mem::take(&mut self.peers).into_keys() {
             self.common.send(Mailbox::Swarm, &self.common.links().swarm, super::swarm::Disconnect(peer));

@@ -356,14 +356,18 @@ impl Common {
         A: Actor<Context = Context<A>>,
     {
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            self.restarts.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(actor = name, "an actor panicked and is started anew");
-            if let Some(links) = self.links.get() {
-                let kind = "actor_restarted";
-                let detail = format!("the {name} actor failed and was started anew; please report this");
-                self.send(Mailbox::Observer, &links.observer, Observe(vec![Event::Error { kind, detail }]));
-            }
+            self.on_panic(name);
             ctx.stop();
+        }
+    }
+
+    fn on_panic(&self, name: &'static str) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(actor = name, "an actor panicked and is started anew");
+        if let Some(links) = self.links.get() {
+            let kind = "actor_restarted";
+            let detail = format!("the {name} actor failed and was started anew; please report this");
+            self.send(Mailbox::Observer, &links.observer, Observe(vec![Event::Error { kind, detail }]));
         }
     }
 }

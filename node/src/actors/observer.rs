@@ -265,7 +265,7 @@ impl Actor for ObserverActor {
 impl Supervised for ObserverActor {
     fn restarting(&mut self, _: &mut Self::Context) {
         self.out = Outbox::new();
-        self.is_restoring = true;
+        (self.is_restoring, self.is_saving) = (true, false);
         if let Some(saved) = self.store.as_ref().and_then(|store| store.observer_entries().ok()) {
             self.start.saved = saved;
         }

@@ -14,9 +14,22 @@ use crate::{MeshNode, NodeOptions};
 #[rtype(result = "()")]
 struct Crash;
 
+/// The same where nothing of the actor's guards it.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Panic;
+
 macro_rules! can_crash {
     ($($actor:ty: $name:literal),*) => {
-        $(impl Handler<Crash> for $actor {
+        $(impl Handler<Panic> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+                panic!("a test makes the {} actor panic", $name);
+            }
+        }
+
+        impl Handler<Crash> for $actor {
             type Result = ();
 
             fn handle(&mut self, _: Crash, ctx: &mut Self::Context) {
@@ -92,6 +105,28 @@ async fn each_actor_that_fails_is_started_anew() {
     exchange(&bob, &alice, "after swarm, in").await;
     assert_eq!(alice.restarts(), 6);
     assert!(alice.step().unwrap() >= before);
+}
+
+#[actix::test]
+async fn an_actor_that_panics_anywhere_is_started_anew() {
+    let (alice, bob) = pair().await;
+    exchange(&alice, &bob, "before").await;
+    let links = alice.links();
+    assert!(links.author.send(Panic).await.is_err());
+    exchange(&alice, &bob, "after author").await;
+    assert!(links.gossip.send(Panic).await.is_err());
+    exchange(&alice, &bob, "after gossip, out").await;
+    exchange(&bob, &alice, "after gossip, in").await;
+    assert!(links.sync.send(Panic).await.is_err());
+    exchange(&alice, &bob, "after sync").await;
+    assert!(links.membership.send(Panic).await.is_err());
+    exchange(&alice, &bob, "after membership").await;
+    assert!(links.observer.send(Panic).await.is_err());
+    exchange(&alice, &bob, "after observer").await;
+    assert!(links.swarm.send(Panic).await.is_err());
+    exchange(&alice, &bob, "after swarm, out").await;
+    exchange(&bob, &alice, "after swarm, in").await;
+    assert_eq!(alice.restarts(), 6);
 }
 
 #[actix::test]

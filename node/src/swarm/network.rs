@@ -291,6 +291,11 @@ impl NetworkHandle {
         self.send(Command::Shutdown)
     }
 
+    /// Waits until the network has ended.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     fn send(&self, command: Command) -> Result<(), CommandError> {
         self.commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => CommandError::Busy,

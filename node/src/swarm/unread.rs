@@ -58,6 +58,8 @@ struct State {
     reader: Option<Waker>,
     /// Of streams that wait until less is unsent.
     writers: Vec<Waker>,
+    /// The socket is gone: nothing waits for it any more.
+    is_over: bool,
 }
 
 impl Held {
@@ -69,6 +71,7 @@ impl Held {
             unsent: 0,
             reader: None,
             writers: Vec::new(),
+            is_over: false,
         })))
     }
 
@@ -134,6 +137,10 @@ impl Held {
     /// How many of these bytes may wait for the socket now; none: the waker is called when there may be some.
     fn room_to_send(&self, cx: &Context<'_>, wanted: usize) -> usize {
         let mut state = self.lock();
+        if state.is_over {
+            // Yamux says that the stream has ended.
+            return wanted;
+        }
         let room = UNSENT_MAX.saturating_sub(state.unsent);
         if room >= wanted.min(UNSENT_STEP) {
             return room.min(wanted);
@@ -142,6 +149,16 @@ impl Held {
             state.writers.push(cx.waker().clone());
         }
         0
+    }
+
+    /// The connection has ended, with what was unsent.
+    fn end(&self) {
+        let writers = {
+            let mut state = self.lock();
+            state.is_over = true;
+            std::mem::take(&mut state.writers)
+        };
+        writers.into_iter().for_each(Waker::wake);
     }
 
     fn on_taken(&self, bytes: usize) {
@@ -218,6 +235,12 @@ impl<C> Metered<C> {
         } else {
             Err(io::Error::other("the peer opened too many streams"))
         }
+    }
+}
+
+impl<C> Drop for Metered<C> {
+    fn drop(&mut self) {
+        self.held.end();
     }
 }
 
@@ -317,8 +340,12 @@ impl AsyncWrite for Substream {
 
 #[cfg(test)]
 mod tests {
+    use std::future;
+
     use futures::FutureExt as _;
     use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use tokio::time::timeout;
 
     use super::*;
     use crate::memory::Meter;
@@ -455,5 +482,28 @@ mod tests {
         socket.socket.is_stuck = false;
         socket.write_all(&[7; UNSENT_STEP]).await.unwrap();
         assert_eq!(held.room_to_send(cx, 10_000), 10_000);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_hears_that_the_connection_has_ended() {
+        let (mut socket, held) = metered(&Arc::new(Meter::new(10_000)));
+        socket.socket.is_stuck = true;
+        let mut connection = yamux::Connection::new(socket, yamux::Config::default(), yamux::Mode::Client);
+        let stream = future::poll_fn(|cx| connection.poll_new_outbound(cx)).await.unwrap();
+        let mut stream = Substream::new(stream, Arc::clone(&held));
+        let writer = tokio::spawn(async move { stream.write_all(&[7; 4 * UNSENT_MAX]).await });
+        let is_full = future::poll_fn(|cx| {
+            let _ = connection.poll_next_inbound(cx);
+            if !held.lock().writers.is_empty() {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        timeout(Duration::from_secs(30), is_full).await.unwrap();
+        assert!(!writer.is_finished());
+        drop(connection);
+        let ended = timeout(Duration::from_secs(30), writer).await.unwrap().unwrap();
+        assert!(ended.is_err(), "the stream has ended");
     }
 }

@@ -339,7 +339,8 @@ impl Origin {
             }
             let top = self.top + step + 1;
             let is_due = top >= self.first.saturating_add(LATE);
-            self.tally.lost += u64::from(is_due && self.came & (1 << LATE) == 0);
+            let is_lost = is_due && self.came & (1 << LATE) == 0;
+            self.tally.lost = self.tally.lost.saturating_add(u64::from(is_lost));
         }
         if ahead > WINDOW {
             self.came = 1;

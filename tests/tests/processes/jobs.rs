@@ -1,6 +1,7 @@
 //! Jobs as an operator uses them.
 
 use std::fs;
+use std::time::Instant;
 
 use omnimesh_tests::{SOON, check, lab, wait_for};
 use serde_json::{Value, json};
@@ -128,6 +129,36 @@ fn a_node_that_is_told_to_end_in_the_middle_of_a_job_ends_and_goes_on_with_it_la
         println!("told to end with {done} of {TASKS} tasks done");
         node.restart();
     }
+}
+
+/// A program that runs for ever: it takes no input.
+const FOR_EVER: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "omnimesh_alloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "omnimesh_run") (param i32 i32 i32 i32) (result i64) (loop $l (br $l)) (i64.const 0)))"#;
+
+/// Its time is up after a minute of processor time, and the node does not wait for that.
+#[test]
+fn a_node_that_is_told_to_end_while_a_program_runs_ends() {
+    let lab = lab!();
+    fs::write(lab.dir().join("ever.wasm"), wat::parse_str(FOR_EVER).unwrap()).unwrap();
+    let job = lab.file(
+        "job.toml",
+        "name = \"ever\"\n[inputs.program]\nfile = \"ever.wasm\"\n[task.spin]\noperation = \"wasm\"\n\
+         program = \"program\"\n",
+    );
+    let mut node = lab.node("node-1").open("test").start();
+    node.wait_ready();
+    let submitted = node.json(&["job", "submit", job.to_str().unwrap()]);
+    let id = submitted["id"].as_str().unwrap();
+    wait_for("the program to run", SOON, || {
+        let shown = node.view(&format!("jobs/{id}"))?;
+        check(shown["counts"]["running"] == json!(1), || shown.to_string())
+    });
+    node.signal("TERM");
+    let begin = Instant::now();
+    assert_eq!(node.wait_exit(), 0, "{}", node.log());
+    println!("ended after {:.1?}", begin.elapsed());
 }
 
 #[test]

@@ -56,7 +56,11 @@ pub(super) fn run(globals: &Globals, args: &StartArgs) -> Result<(), CliError> {
     let options =
         NodeOptions { config, data_dir: Some(dir.path().to_owned()), identity, mesh: stored.mesh, is_new };
     let system = actix::System::new();
-    let stop = system.block_on(serve(options, &mesh, &dir, args.exit_on_stdin_close))?;
+    let stop = system.block_on(serve(options, &mesh, &dir, args.exit_on_stdin_close));
+    // To drop it would be to wait, however long it takes, for what blocks a thread: a disk that hangs, a program being compiled.
+    // What the node promised is on disk.
+    std::mem::forget(system);
+    let stop = stop?;
     match stop {
         Stop::Interrupt => Err(CliError::interrupted()),
         Stop::Terminate => Ok(()),

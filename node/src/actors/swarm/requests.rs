@@ -251,15 +251,15 @@ impl Handler<GetSummary> for SwarmActor {
     }
 }
 
-/// The node stops in good order: keep the address book and end the network.
+/// The node stops in good order: keep the address book and end the network. The answer comes when it has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Close;
 
 impl Handler<Close> for SwarmActor {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Close, _: &mut Self::Context) {
+    fn handle(&mut self, _: Close, _: &mut Self::Context) -> Self::Result {
         if let Some(store) = &self.settings.store
             && let Err(error) = store.save_address_book(&self.dialer.book())
         {
@@ -271,8 +271,12 @@ impl Handler<Close> for SwarmActor {
                 let _ = control.try_send(Class::Control, goodbye.encode().into());
             }
         }
-        if let Some(network) = self.network.take() {
-            let _ = network.shutdown();
-        }
+        let network = self.network.take();
+        Box::pin(async move {
+            let Some(network) = network else { return };
+            if network.shutdown().is_ok() {
+                network.ended().await;
+            }
+        })
     }
 }

@@ -160,6 +160,7 @@ impl<P: Copy + Ord> Checkpoints<P> {
 
     pub(super) fn check_invariants(&self) {
         assert!(self.early.len() <= EARLY_MAX, "early votes are bounded");
+        assert!(self.early.values().all(|votes| !votes.is_empty()), "forged votes take no place");
         let tables = self.early.values().chain(self.candidate.iter().map(|candidate| &candidate.votes));
         for votes in tables {
             assert!(votes.len() <= VOTES_MAX, "votes are bounded");
@@ -413,30 +414,37 @@ impl<P: Copy + Ord + Debug> State<P> {
             }
             return;
         }
-        let mesh = self.gates.mesh();
-        let votes: Vec<Vote> = votes.into_iter().filter(|vote| self.is_signer(&vote.signer)).collect();
         let is_possible =
             self.step.is_some_and(|now| step <= now) && step.0.is_multiple_of(self.config.checkpoint_steps);
-        let Some(table) = self.checkpoints.votes_for(step, id).filter(|_| is_possible) else { return };
-        let mut news = Vec::new();
+        let mesh = self.gates.mesh();
+        let votes: Vec<Vote> = votes.into_iter().filter(|vote| self.is_signer(&vote.signer)).collect();
+        if !is_possible {
+            return;
+        }
+        let known = self.checkpoints.votes(step, id);
+        let mut news = BTreeMap::new();
         let mut is_lie = false;
         for vote in votes {
-            if table.len() >= VOTES_MAX {
+            if known.map_or(0, BTreeMap::len) + news.len() >= VOTES_MAX {
                 break;
             }
-            if table.contains_key(&vote.signer) {
+            if known.is_some_and(|known| known.contains_key(&vote.signer)) {
                 continue;
             }
             if !vote.verify(mesh, &id) {
                 is_lie = true;
                 break;
             }
-            table.insert(vote.signer, vote);
-            news.push(vote);
+            news.insert(vote.signer, vote);
+        }
+        // Only who has signed it takes a place that another checkpoint may need.
+        let table = if news.is_empty() { None } else { self.checkpoints.votes_for(step, id) };
+        if let Some(table) = table {
+            table.extend(news.clone());
         }
         let is_open = self.checkpoints.open().is_some_and(|candidate| candidate.id == id);
         if is_open {
-            self.checkpoints.unsent.extend(news);
+            self.checkpoints.unsent.extend(news.into_values());
             self.seal_if_enough(now);
         }
         if is_lie {
@@ -521,7 +529,13 @@ impl<P: Copy + Ord + Debug> State<P> {
 }
 
 impl<P> Checkpoints<P> {
-    /// The votes for this checkpoint; `None` if there is no room.
+    /// The votes for this checkpoint.
+    fn votes(&self, step: Step, id: Hash) -> Option<&BTreeMap<NodeId, Vote>> {
+        let candidate = self.candidate.as_ref().filter(|candidate| candidate.id == id);
+        candidate.map(|candidate| &candidate.votes).or_else(|| self.early.get(&(step, id)))
+    }
+
+    /// The same, to add to; `None` if there is no room.
     fn votes_for(&mut self, step: Step, id: Hash) -> Option<&mut BTreeMap<NodeId, Vote>> {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.id == id) {
             return self.candidate.as_mut().map(|candidate| &mut candidate.votes);
